@@ -1,0 +1,136 @@
+"""The bus within one process: the same roles, one after the other or each in a thread."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from semagent.bus.base import Delivered, Mailbox, Recorder
+from semagent.channels import CHANNELS, Role
+from semagent.clock import Clock
+from semagent.errors import RoleError
+from semagent.types import Heartbeat, Pixels, Value
+from semagent.wire import Message
+
+
+class LocalHub:
+    """What the ends of a local bus share."""
+
+    def __init__(self, clock: Clock, recorder: Recorder | None = None) -> None:
+        self.clock = clock
+        self.recorder = recorder
+        self._lock = threading.Lock()
+        self._mailboxes: dict[str, list[Mailbox]] = {}
+        self._services: dict[str, LocalBus] = {}
+
+    def add_mailbox(self, mailbox: Mailbox) -> None:
+        """Deliver what is published on the mailbox's channel."""
+        with self._lock:
+            self._mailboxes.setdefault(mailbox.channel, []).append(mailbox)
+
+    def add_service(self, channel: str, bus: "LocalBus") -> None:
+        """Deliver what is sent on ``channel`` to ``bus``."""
+        with self._lock:
+            if channel in self._services:
+                raise RoleError(f"two roles serve {channel!r}")
+            self._services[channel] = bus
+
+    def publish(self, message: Message) -> None:
+        """Record, then deliver."""
+        if self.recorder is not None and CHANNELS[message.topic].recorded:
+            self.recorder.record(message)
+        for mailbox in self._mailboxes.get(message.topic, ()):
+            mailbox.put(message)
+
+    def service(self, channel: str) -> "LocalBus":
+        """The end that serves ``channel``."""
+        try:
+            return self._services[channel]
+        except KeyError:
+            raise RoleError(f"no role serves {channel!r}") from None
+
+
+class LocalBus:
+    """One role's end of a `LocalHub`; see `semagent.bus.base.Bus`."""
+
+    def __init__(self, hub: LocalHub, role: Role) -> None:
+        self._hub = hub
+        self._role = role
+        self._numbers: dict[str, int] = {}
+        self._arrived = threading.Event()
+        self._lock = threading.Lock()
+        self._delivered: list[Delivered] = []
+        self._answers: list[Any] = []
+        self._on_urgent: Callable[[Any], None] | None = None
+
+    @property
+    def role(self) -> Role:
+        """See `Bus`."""
+        return self._role
+
+    def publish(self, channel: str, value: Any, pixels: Pixels | None = None) -> None:
+        """See `Bus`."""
+        number = self._numbers[channel] = self._numbers.get(channel, 0) + 1
+        self._hub.publish(
+            Message(topic=channel, sender=self._role, number=number, value=value, pixels=pixels)
+        )
+
+    def subscribe(self, channel: str) -> Mailbox:
+        """See `Bus`."""
+        mailbox = Mailbox(channel, self._arrived.set)
+        self._hub.add_mailbox(mailbox)
+        return mailbox
+
+    def serve(self, channel: str, on_urgent: Callable[[Any], None] | None = None) -> None:
+        """See `Bus`."""
+        self._on_urgent = on_urgent
+        self._hub.add_service(channel, self)
+
+    def deliveries(self) -> list[Delivered]:
+        """See `Bus`."""
+        with self._lock:
+            delivered, self._delivered = self._delivered, []
+        return delivered
+
+    def send(self, channel: str, value: Any) -> None:
+        """See `Bus`."""
+        self._hub.service(channel)._deliver(Delivered(value, self._take_answer))
+
+    def answers(self) -> list[Any]:
+        """See `Bus`."""
+        with self._lock:
+            answers, self._answers = self._answers, []
+        return answers
+
+    def wait(self, timeout_s: float) -> None:
+        """See `Bus`."""
+        self._arrived.wait(timeout_s)
+        self._arrived.clear()
+
+    def beat(self, *, busy: bool, processed: int, skipped: int) -> None:
+        """See `Bus`."""
+        now_ns = self._hub.clock.monotonic_ns()
+        self.publish(
+            "heartbeat",
+            Heartbeat(
+                role=self._role,
+                monotonic_ns=now_ns,
+                busy_since_ns=now_ns if busy else None,
+                processed=processed,
+                skipped=skipped,
+            ),
+        )
+
+    def close(self) -> None:
+        """See `Bus`."""
+
+    def _deliver(self, delivered: Delivered) -> None:
+        if self._on_urgent is not None:
+            self._on_urgent(delivered.value)
+        with self._lock:
+            self._delivered.append(delivered)
+        self._arrived.set()
+
+    def _take_answer(self, value: Value) -> None:
+        with self._lock:
+            self._answers.append(value)
+        self._arrived.set()

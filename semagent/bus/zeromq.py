@@ -1,0 +1,380 @@
+"""The bus between processes: ZeroMQ over loopback, each socket owned by one thread.
+
+The role's own thread only ever touches two sockets: the one that hands messages to the I/O
+thread, and the one that feeds the record, whose back-pressure has to reach it. Everything else
+belongs to the I/O thread, which always drains what comes in, so that a busy role never makes
+frames grow old in a queue, and which sends the signs of life while the role is busy.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+import psutil
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+
+from semagent import wire
+from semagent.bus.base import Delivered, Mailbox
+from semagent.channels import CHANNELS, HEARTBEAT_RATE_HZ, Role
+from semagent.clock import SystemClock
+from semagent.errors import RecordError, RoleError, WireError
+from semagent.types import Event, Heartbeat, Pixels, Reply, Value
+from semagent.wire import Message
+
+LOOPBACK = "tcp://127.0.0.1:*"
+_USER = "semagent"
+_HIGH_WATER = 64
+_RECORD_HIGH_WATER = 8
+
+
+class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one role can be reached.
+
+    Attributes:
+        publisher: what it says.
+        services: channels it serves.
+        recorder: where the record takes messages, if it is the record role.
+    """
+
+    publisher: str
+    services: dict[str, str] = {}
+    recorder: str | None = None
+
+
+class ZmqBus:
+    """One role's end of the bus between processes; see `semagent.bus.base.Bus`.
+
+    Construction binds; `connect` makes the other roles known and starts the traffic, after the
+    role has said with `subscribe` and `serve` what it wants to hear.
+
+    Args:
+        role: whose end this is.
+        token: secret of this run; a peer without it is turned away.
+        serves: channel this role serves, if any.
+        collects: bind the record's socket; only the record role does.
+        rebind: the endpoints of an earlier process of this role, to take its place.
+        record_timeout_s: how long `publish` waits for a record that does not keep up.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        token: str,
+        *,
+        serves: str | None = None,
+        collects: bool = False,
+        rebind: Endpoints | None = None,
+        record_timeout_s: float = 10.0,
+    ) -> None:
+        self._role = role
+        self._token = token
+        self._record_timeout_s = record_timeout_s
+        self._context = zmq.Context()
+        self._authenticator = ThreadAuthenticator(self._context)
+        self._authenticator.start()
+        self._authenticator.configure_plain(domain="*", passwords={_USER: token})
+
+        self._publisher = self._bound(zmq.PUB, rebind.publisher if rebind else LOOPBACK)
+        self._router: zmq.Socket[bytes] | None = None
+        self._serves = serves
+        services: dict[str, str] = {}
+        if serves is not None:
+            address = rebind.services[serves] if rebind else LOOPBACK
+            self._router = self._bound(zmq.ROUTER, address)
+            services[serves] = _endpoint(self._router)
+        self._collector: zmq.Socket[bytes] | None = None
+        if collects:
+            address = (rebind.recorder if rebind else None) or LOOPBACK
+            self._collector = self._bound(zmq.PULL, address, high_water=_RECORD_HIGH_WATER)
+        self.endpoints = Endpoints(
+            publisher=_endpoint(self._publisher),
+            services=services,
+            recorder=_endpoint(self._collector) if self._collector else None,
+        )
+
+        self._outbox: zmq.Socket[bytes] = self._context.socket(zmq.PAIR)
+        self._outbox_end: zmq.Socket[bytes] = self._context.socket(zmq.PAIR)
+        self._outbox.set_hwm(_HIGH_WATER)
+        self._outbox_end.bind("inproc://outbox")
+        self._outbox.connect("inproc://outbox")
+        self._record: zmq.Socket[bytes] | None = None
+        self._dealers: dict[str, zmq.Socket[bytes]] = {}
+        self._mailboxes: list[Mailbox] = []
+        self._subscribers: list[tuple[zmq.Socket[bytes], Mailbox]] = []
+
+        self._numbers: dict[str, int] = {}
+        self._arrived = threading.Event()
+        self._lock = threading.Lock()
+        self._delivered: list[Delivered] = []
+        self._answers: list[Any] = []
+        self._on_urgent: Callable[[Any], None] | None = None
+        self._refused = 0
+        self._beat: tuple[int | None, int, int] = (None, 0, 0)
+        self._beats = 0
+        self._clock = SystemClock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    @property
+    def role(self) -> Role:
+        """See `Bus`."""
+        return self._role
+
+    def connect(self, roles: dict[Role, Endpoints]) -> None:
+        """Make the other roles known and start the traffic."""
+        for role, endpoints in roles.items():
+            if endpoints.recorder is not None and role is not self._role:
+                self._record = self._connected(
+                    zmq.PUSH, endpoints.recorder, high_water=_RECORD_HIGH_WATER
+                )
+                self._record.sndtimeo = round(self._record_timeout_s * 1000)
+            for channel, address in endpoints.services.items():
+                if role is not self._role:
+                    self._dealers[channel] = self._connected(zmq.DEALER, address)
+        for mailbox in self._mailboxes:
+            subscriber = self._socket(zmq.SUB)
+            subscriber.subscribe(mailbox.channel)
+            for role in CHANNELS[mailbox.channel].publishers:
+                if role in roles and role is not self._role:
+                    subscriber.connect(roles[role].publisher)
+            self._subscribers.append((subscriber, mailbox))
+        self._thread = threading.Thread(target=self._run, name=f"bus-{self._role}", daemon=True)
+        self._thread.start()
+
+    def publish(self, channel: str, value: Any, pixels: Pixels | None = None) -> None:
+        """See `Bus`."""
+        number = self._numbers[channel] = self._numbers.get(channel, 0) + 1
+        parts = wire.encode(
+            Message(topic=channel, sender=self._role, number=number, value=value, pixels=pixels)
+        )
+        if self._record is not None and CHANNELS[channel].recorded:
+            try:
+                self._record.send_multipart(parts, copy=False)
+            except zmq.Again as error:
+                raise RecordError(
+                    f"the record did not take a message of channel {channel!r} within "
+                    f"{self._record_timeout_s:g} s: the disk is too slow or the record role died"
+                ) from error
+        self._hand_over(b"P", b"", *parts)
+
+    def subscribe(self, channel: str) -> Mailbox:
+        """See `Bus`; before `connect`."""
+        mailbox = Mailbox(channel, self._arrived.set)
+        self._mailboxes.append(mailbox)
+        return mailbox
+
+    def serve(self, channel: str, on_urgent: Callable[[Any], None] | None = None) -> None:
+        """See `Bus`; before `connect`, and the channel is the one named at construction."""
+        if channel != self._serves:
+            raise RoleError(f"the {self._role} role was not set up to serve {channel!r}")
+        self._on_urgent = on_urgent
+
+    def deliveries(self) -> list[Delivered]:
+        """See `Bus`."""
+        with self._lock:
+            delivered, self._delivered = self._delivered, []
+        return delivered
+
+    def send(self, channel: str, value: Any) -> None:
+        """See `Bus`."""
+        if channel not in self._dealers:
+            raise RoleError(f"no role serves {channel!r}")
+        self._hand_over(b"S", channel.encode(), *self._encode(channel, value))
+
+    def answers(self) -> list[Any]:
+        """See `Bus`."""
+        with self._lock:
+            answers, self._answers = self._answers, []
+        return answers
+
+    def wait(self, timeout_s: float) -> None:
+        """See `Bus`."""
+        self._arrived.wait(timeout_s)
+        self._arrived.clear()
+
+    def beat(self, *, busy: bool, processed: int, skipped: int) -> None:
+        """See `Bus`."""
+        since_ns = self._clock.monotonic_ns() if busy else None
+        self._beat = (since_ns, processed, skipped)
+
+    def collect(self, timeout_s: float) -> Message | None:
+        """The next message for the record, or ``None`` after ``timeout_s``. Record role only."""
+        collector = self._collector
+        if collector is None:
+            raise RoleError(f"the {self._role} role does not collect the record")
+        if not collector.poll(round(timeout_s * 1000)):
+            return None
+        return wire.decode([part.buffer for part in collector.recv_multipart(copy=False)])
+
+    def close(self) -> None:
+        """See `Bus`. Messages for the record are given two seconds to leave."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stopping.set()
+        if self._thread is not None:
+            self._outbox.send_multipart([b"Q", b""])
+            self._thread.join()
+        for socket in (self._outbox, self._collector):
+            if socket is not None:
+                socket.close(linger=0)
+        if self._record is not None:
+            self._record.close(linger=2000)
+        for other in (
+            self._publisher,
+            self._router,
+            self._outbox_end,
+            *self._dealers.values(),
+            *(subscriber for subscriber, _ in self._subscribers),
+        ):
+            if other is not None:
+                other.close(linger=200)
+        self._authenticator.stop()
+        self._context.term()
+
+    # -- the I/O thread -----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        readers: dict[Any, Callable[[list[Any]], None]] = {self._outbox_end: self._forward}
+        for dealer in self._dealers.values():
+            readers[dealer] = self._take_answer
+        if self._router is not None:
+            readers[self._router] = self._take_delivery
+        for subscriber, mailbox in self._subscribers:
+            readers[subscriber] = partial(_put, mailbox)
+        for socket in readers:
+            poller.register(socket, zmq.POLLIN)
+        period_s = 1.0 / HEARTBEAT_RATE_HZ
+        next_beat_s = 0.0
+        while not self._stopping.is_set():
+            now_s = time.perf_counter()
+            if now_s >= next_beat_s:
+                self._send_heartbeat()
+                next_beat_s = now_s + period_s
+            for socket, _ in poller.poll(max(0, round((next_beat_s - now_s) * 1000))):
+                self._drain(socket, readers[socket])
+
+    def _drain(self, socket: Any, read: Callable[[list[Any]], None]) -> None:
+        while True:
+            try:
+                parts = socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            try:
+                read([part.buffer for part in parts])
+            except WireError:
+                self._refused += 1
+
+    def _forward(self, parts: list[Any]) -> None:
+        kind, address, *rest = parts
+        match bytes(kind):
+            case b"P":
+                self._publisher.send_multipart(rest, copy=False)
+            case b"S":
+                try:
+                    dealer = self._dealers[bytes(address).decode()]
+                    dealer.send_multipart(rest, zmq.NOBLOCK)
+                except zmq.Again:
+                    # Nobody is there to take it. The sender's deadline for the answer tells it.
+                    self._refused += 1
+            case b"A" if self._router is not None:
+                self._router.send_multipart([address, *rest])
+
+    def _take_delivery(self, parts: list[Any]) -> None:
+        identity, *rest = parts
+        value = wire.decode(rest).value
+        if self._on_urgent is not None:
+            self._on_urgent(value)
+        sender = bytes(identity)
+
+        def answer(reply: Value) -> None:
+            self._hand_over(b"A", sender, *self._encode(_answer_topic(reply), reply))
+
+        with self._lock:
+            self._delivered.append(Delivered(value, answer))
+        self._arrived.set()
+
+    def _take_answer(self, parts: list[Any]) -> None:
+        value = wire.decode(parts).value
+        with self._lock:
+            self._answers.append(value)
+        self._arrived.set()
+
+    def _send_heartbeat(self) -> None:
+        busy_since_ns, processed, skipped = self._beat
+        heartbeat = Heartbeat(
+            role=self._role,
+            monotonic_ns=self._clock.monotonic_ns(),
+            busy_since_ns=busy_since_ns,
+            processed=processed,
+            skipped=skipped,
+            refused=self._refused,
+            rss_bytes=_resident_memory(),
+        )
+        self._beats += 1
+        message = Message(topic="heartbeat", sender=self._role, number=self._beats, value=heartbeat)
+        self._publisher.send_multipart(wire.encode(message))
+
+    # -- sockets ------------------------------------------------------------------------------
+
+    def _hand_over(self, kind: bytes, address: bytes, *parts: Any) -> None:
+        self._outbox.send_multipart([kind, address, *parts], copy=False)
+
+    def _encode(self, topic: str, value: Value) -> list[Any]:
+        return wire.encode(Message(topic=topic, sender=self._role, number=0, value=value))
+
+    def _socket(self, kind: int, high_water: int = _HIGH_WATER) -> "zmq.Socket[bytes]":
+        socket = self._context.socket(kind)
+        socket.set_hwm(high_water)
+        socket.plain_username = _USER.encode()
+        socket.plain_password = self._token.encode()
+        return socket
+
+    def _connected(
+        self, kind: int, address: str, high_water: int = _HIGH_WATER
+    ) -> "zmq.Socket[bytes]":
+        socket = self._socket(kind, high_water)
+        # A command must not wait in a queue for a process that is not there.
+        socket.immediate = kind == zmq.DEALER
+        socket.connect(address)
+        return socket
+
+    def _bound(self, kind: int, address: str, high_water: int = _HIGH_WATER) -> "zmq.Socket[bytes]":
+        socket = self._context.socket(kind)
+        socket.set_hwm(high_water)
+        socket.plain_server = True
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as error:
+            raise RoleError(f"the {self._role} role cannot listen on {address}: {error}") from error
+        return socket
+
+
+def _put(mailbox: Mailbox, parts: list[Any]) -> None:
+    mailbox.put(wire.decode(parts))
+
+
+def _endpoint(socket: "zmq.Socket[bytes]") -> str:
+    return str(socket.getsockopt_string(zmq.LAST_ENDPOINT))
+
+
+def _answer_topic(value: Value) -> str:
+    match value:
+        case Reply():
+            return "reply"
+        case Event():
+            return "event"
+    raise RoleError(f"{type(value).__name__} is no answer")
+
+
+_process = psutil.Process()
+
+
+def _resident_memory() -> int:
+    return int(_process.memory_info().rss)

@@ -1,0 +1,34 @@
+"""Turning a mapping a user wrote into a checked value."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from semagent.errors import ConfigError
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of everything read from a configuration: a misspelt key is an error."""
+
+
+T = TypeVar("T", bound=Options)
+
+
+def parse_options(options: Mapping[str, Any], schema: type[T], *, where: str) -> T:
+    """Check ``options`` against ``schema``, a subclass of `Options`.
+
+    Args:
+        options: keys and values as read from YAML.
+        schema: what is allowed.
+        where: name of the file or section, to begin the message with.
+
+    Raises:
+        ConfigError: a key is unknown or missing, or a value has the wrong type or range; the
+            message names the key and lists the keys that are allowed.
+    """
+    try:
+        return msgspec.convert(dict(options), schema)
+    except msgspec.ValidationError as error:
+        allowed = ", ".join(field.encode_name for field in msgspec.structs.fields(schema))
+        raise ConfigError(f"{where}: {error} (keys allowed here: {allowed})") from error

@@ -1,0 +1,115 @@
+"""The wire ``sem1``: how a value and its pixels become parts of a ZeroMQ message and back.
+
+``[topic, b"sem1", header, pixels?]``: the header is MessagePack, the pixels are raw bytes, rows
+first, little-endian. See ``docs/wire.md``.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from semagent.channels import CHANNELS
+from semagent.errors import WireError, WireVersionError
+from semagent.types import Pixels
+
+VERSION = b"sem1"
+
+_DTYPES: dict[str, np.dtype[Any]] = {"u1": np.dtype("u1"), "u2": np.dtype("<u2")}
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """One message as the roles see it.
+
+    Attributes:
+        topic: name of the channel.
+        sender: role that sent it.
+        number: counts the sender's messages on this channel, from 1.
+        value: value of the channel's type.
+        pixels: pixels that belong to it, (height, width), read-only, or ``None``.
+    """
+
+    topic: str
+    sender: str
+    number: int
+    value: Any
+    pixels: Any = None
+
+
+class _Header(msgspec.Struct, frozen=True, kw_only=True, array_like=False):
+    sender: str
+    number: int
+    value: msgspec.Raw
+    shape: tuple[int, int] | None = None
+    dtype: Literal["u1", "u2"] | None = None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_header_decoder = msgspec.msgpack.Decoder(_Header)
+_value_decoders = {
+    name: msgspec.msgpack.Decoder(channel.type) for name, channel in CHANNELS.items()
+}
+
+
+def encode(message: Message) -> list[Any]:
+    """Turn a message into the parts to send; pixels are not copied."""
+    pixels: Pixels | None = message.pixels
+    header = _Header(
+        sender=message.sender,
+        number=message.number,
+        value=msgspec.Raw(_encoder.encode(message.value)),
+        shape=None if pixels is None else (pixels.shape[0], pixels.shape[1]),
+        dtype=None if pixels is None else ("u1" if pixels.dtype == np.uint8 else "u2"),
+    )
+    parts: list[Any] = [message.topic.encode(), VERSION, _encoder.encode(header)]
+    if pixels is not None:
+        little_endian = pixels.astype(_DTYPES[header.dtype or "u1"], copy=False)
+        parts.append(np.ascontiguousarray(little_endian).data.cast("B"))
+    return parts
+
+
+def decode(parts: list[Any]) -> Message:
+    """Turn received parts, buffers of any kind, into a message; pixels are not copied.
+
+    Raises:
+        WireVersionError: the sender speaks another major version.
+        WireError: the message is not of this wire, or its parts contradict each other.
+    """
+    if len(parts) not in (3, 4):
+        raise WireError(f"a message has {len(parts)} parts; the wire has 3 or 4")
+    topic = bytes(parts[0]).decode("ascii", "replace")
+    version = bytes(parts[1])
+    if version != VERSION:
+        raise WireVersionError(
+            f"peer speaks {version[:16]!r}, this is {VERSION!r}: install the same release on both"
+        )
+    if topic not in CHANNELS:
+        raise WireError(f"unknown channel {topic[:40]!r}")
+    try:
+        header = _header_decoder.decode(parts[2])
+        value = _value_decoders[topic].decode(header.value)
+    except msgspec.MsgspecError as error:
+        raise WireError(f"channel {topic}: {error}") from error
+    return Message(
+        topic=topic,
+        sender=header.sender,
+        number=header.number,
+        value=value,
+        pixels=_pixels(topic, header, parts[3] if len(parts) == 4 else None),
+    )
+
+
+def _pixels(topic: str, header: _Header, part: Any) -> Pixels | None:
+    if part is None and header.shape is None:
+        return None
+    if part is None or header.shape is None or header.dtype is None:
+        raise WireError(f"channel {topic}: pixels without a shape, or a shape without pixels")
+    height, width = header.shape
+    dtype = _DTYPES[header.dtype]
+    data = memoryview(part).cast("B")
+    # Before any view is made: numbers from outside decide how much memory is looked at.
+    if height < 1 or width < 1 or data.nbytes != height * width * dtype.itemsize:
+        raise WireError(
+            f"channel {topic}: {data.nbytes} bytes of pixels for {height} x {width} {header.dtype}"
+        )
+    return np.frombuffer(data.toreadonly(), dtype=dtype).reshape(height, width)

@@ -1,0 +1,16 @@
+"""Fixtures every test may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real micrographs; tests that use it skip where it is absent."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("SEMAGENT_DATA", default))
+    if not (folder / "test").is_dir():
+        pytest.skip(f"no real micrographs at {folder} (set SEMAGENT_DATA)")
+    return folder
