@@ -1,0 +1,1 @@
+"""Microscope drivers for semagent. Each is loaded by its entry point; none imports another."""

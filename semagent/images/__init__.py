@@ -1,0 +1,15 @@
+"""Reading micrographs: pixels, acquisition settings of every major vendor, information bar."""
+
+from semagent.images.infobar import find_info_bar
+from semagent.images.metadata import ImageMetadata, merge
+from semagent.images.reader import ImageFile, ImageHeader, read_headers, read_image
+
+__all__ = [
+    "ImageFile",
+    "ImageHeader",
+    "ImageMetadata",
+    "find_info_bar",
+    "merge",
+    "read_headers",
+    "read_image",
+]
