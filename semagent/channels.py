@@ -15,6 +15,7 @@ from semagent.types import (
     FrameAnalysis,
     FrameHeader,
     GateStatus,
+    Heard,
     Heartbeat,
     Reply,
     Request,
@@ -113,6 +114,15 @@ _TABLE = (
         recorded=True,
         rate_hz=None,
         about="what was asked of the control role, in the order it took it up",
+    ),
+    Channel(
+        "heard",
+        Heard,
+        (Role.CONTROL,),
+        Delivery.LOSSLESS,
+        recorded=True,
+        rate_hz=None,
+        about="what the control role took up, in its order, so that a session can be replayed",
     ),
     Channel(
         "command",

@@ -57,11 +57,19 @@ class ManualClock:
         self.advance(duration_s)
 
     def advance(self, duration_s: float) -> None:
-        """Move the clock forward.
+        """Move the clock forward by ``duration_s``.
 
         Raises:
             ValueError: ``duration_s`` is negative; the clock never goes back.
         """
-        if duration_s < 0:
-            raise ValueError(f"the clock never goes back: {duration_s} s")
-        self._now_ns += round(duration_s * 1e9)
+        self.move_to(self._now_ns + round(duration_s * 1e9))
+
+    def move_to(self, monotonic_ns: int) -> None:
+        """Move the clock forward to ``monotonic_ns``.
+
+        Raises:
+            ValueError: that is in the past; the clock never goes back.
+        """
+        if monotonic_ns < self._now_ns:
+            raise ValueError(f"the clock never goes back from {self._now_ns} to {monotonic_ns} ns")
+        self._now_ns = monotonic_ns

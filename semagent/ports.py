@@ -80,6 +80,7 @@ class OpenMicroscope(Protocol):
 
         Raises:
             ConfigError: an option is unknown, missing or out of range.
+            InputFileError: a file that an option names cannot be used.
             MicroscopeError: the microscope cannot be reached.
         """
         ...

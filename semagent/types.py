@@ -493,6 +493,24 @@ class FocusResult(Value, frozen=True, kw_only=True):
     engine: str
 
 
+HeardKind = Literal["analysis", "flagged", "gate", "reply", "request", "tick"]
+
+
+class Heard(Value, frozen=True, kw_only=True):
+    """What the control role took up, in its order: enough to run it again and compare.
+
+    Attributes:
+        kind: what it was.
+        key: where to find it in the record: the sequence of a frame, the id of a command, the
+            number among the requests, the stamp of a gate status.
+        tick_ns: what time control knew it was; 0 if it had not looked yet.
+    """
+
+    kind: HeardKind
+    key: int | str
+    tick_ns: int
+
+
 # -- news and liveness ------------------------------------------------------------------------
 
 

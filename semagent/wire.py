@@ -15,7 +15,10 @@ from semagent.types import Pixels
 
 VERSION = b"sem1"
 
-_DTYPES: dict[str, np.dtype[Any]] = {"u1": np.dtype("u1"), "u2": np.dtype("<u2")}
+PixelType = Literal["u1", "u2"]
+"""Pixels of one byte, or of two with the lower one first."""
+
+_DTYPES: dict[PixelType, np.dtype[Any]] = {"u1": np.dtype("u1"), "u2": np.dtype("<u2")}
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +44,7 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True, array_like=False):
     number: int
     value: msgspec.Raw
     shape: tuple[int, int] | None = None
-    dtype: Literal["u1", "u2"] | None = None
+    dtype: PixelType | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -54,18 +57,16 @@ _value_decoders = {
 def encode(message: Message) -> list[Any]:
     """Turn a message into the parts to send; pixels are not copied."""
     pixels: Pixels | None = message.pixels
+    shape, dtype, part = (None, None, None) if pixels is None else encode_pixels(pixels)
     header = _Header(
         sender=message.sender,
         number=message.number,
         value=msgspec.Raw(_encoder.encode(message.value)),
-        shape=None if pixels is None else (pixels.shape[0], pixels.shape[1]),
-        dtype=None if pixels is None else ("u1" if pixels.dtype == np.uint8 else "u2"),
+        shape=shape,
+        dtype=dtype,
     )
     parts: list[Any] = [message.topic.encode(), VERSION, _encoder.encode(header)]
-    if pixels is not None:
-        little_endian = pixels.astype(_DTYPES[header.dtype or "u1"], copy=False)
-        parts.append(np.ascontiguousarray(little_endian).data.cast("B"))
-    return parts
+    return parts if part is None else [*parts, part]
 
 
 def decode(parts: list[Any]) -> Message:
@@ -99,17 +100,33 @@ def decode(parts: list[Any]) -> Message:
     )
 
 
+def encode_pixels(pixels: Pixels) -> tuple[tuple[int, int], PixelType, memoryview]:
+    """Shape (height, width), type and bytes of ``pixels``; nothing is copied."""
+    dtype: PixelType = "u1" if pixels.dtype == np.uint8 else "u2"
+    little_endian = np.ascontiguousarray(pixels.astype(_DTYPES[dtype], copy=False))
+    return (pixels.shape[0], pixels.shape[1]), dtype, little_endian.data.cast("B")
+
+
+def decode_pixels(shape: tuple[int, int], dtype: PixelType, part: Any) -> Pixels:
+    """A read-only view of shape (height, width) on ``part``, a buffer of any kind.
+
+    Raises:
+        WireError: the buffer does not hold exactly that many pixels.
+    """
+    height, width = shape
+    data = memoryview(part).cast("B")
+    # Before any view is made: numbers from outside decide how much memory is looked at.
+    if height < 1 or width < 1 or data.nbytes != height * width * _DTYPES[dtype].itemsize:
+        raise WireError(f"{data.nbytes} bytes of pixels for {height} x {width} {dtype}")
+    return np.frombuffer(data.toreadonly(), dtype=_DTYPES[dtype]).reshape(height, width)
+
+
 def _pixels(topic: str, header: _Header, part: Any) -> Pixels | None:
     if part is None and header.shape is None:
         return None
     if part is None or header.shape is None or header.dtype is None:
         raise WireError(f"channel {topic}: pixels without a shape, or a shape without pixels")
-    height, width = header.shape
-    dtype = _DTYPES[header.dtype]
-    data = memoryview(part).cast("B")
-    # Before any view is made: numbers from outside decide how much memory is looked at.
-    if height < 1 or width < 1 or data.nbytes != height * width * dtype.itemsize:
-        raise WireError(
-            f"channel {topic}: {data.nbytes} bytes of pixels for {height} x {width} {header.dtype}"
-        )
-    return np.frombuffer(data.toreadonly(), dtype=dtype).reshape(height, width)
+    try:
+        return decode_pixels(header.shape, header.dtype, part)
+    except WireError as error:
+        raise WireError(f"channel {topic}: {error}") from error

@@ -352,6 +352,9 @@ class ZmqBus:
         try:
             socket.bind(address)
         except zmq.ZMQError as error:
+            # Nobody gets to close a bus whose construction failed.
+            self._authenticator.stop()
+            self._context.destroy(linger=0)
             raise RoleError(f"the {self._role} role cannot listen on {address}: {error}") from error
         return socket
 

@@ -1,0 +1,299 @@
+"""The command line. Exit codes, options and JSON records are stable; see ``docs/cli.md``."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from semagent import __version__
+from semagent.cli import exits
+from semagent.cli.output import Output
+from semagent.errors import SemagentError, UsageError
+from semagent.types import Mode
+
+_DEFAULT_ENGINE = "sharpness"
+_DEMO = "simulated"
+
+Command = Callable[[argparse.Namespace, Output], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    output = Output(json=getattr(arguments, "json", False))
+    command: Command = arguments.command
+    try:
+        return command(arguments, output)
+    except SemagentError as error:
+        output.fail(str(error))
+        return exits.code_for(error)
+    except KeyboardInterrupt:
+        output.fail("interrupted")
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough, as with `| head`.
+        sys.stderr.close()
+        return exits.DONE
+
+
+# Each command imports what it needs when it runs: `semagent --help` stays quick.
+
+
+def _demo(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import live  # noqa: PLC0415
+
+    return live.run(
+        _DEMO,
+        mode=Mode.HOLD,
+        arm=True,
+        record=None,
+        frames=arguments.frames,
+        duration_s=arguments.duration,
+        output=output,
+    )
+
+
+def _run(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import live  # noqa: PLC0415
+
+    return live.run(
+        arguments.config,
+        mode=None if arguments.mode is None else Mode(arguments.mode),
+        arm=arguments.arm,
+        record=arguments.record,
+        frames=arguments.frames,
+        duration_s=arguments.duration,
+        output=output,
+    )
+
+
+def _autofocus(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import focus  # noqa: PLC0415
+
+    return focus.autofocus(
+        arguments.config,
+        max_frames=arguments.max_frames,
+        stigmation=not arguments.no_stigmation,
+        arm=arguments.arm,
+        output=output,
+    )
+
+
+def _simulate(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import focus  # noqa: PLC0415
+
+    start_um: float | None = arguments.start_um
+    return focus.simulate(
+        arguments.stack,
+        start_working_distance_m=None if start_um is None else start_um * 1e-6,
+        max_frames=arguments.max_frames,
+        engine=arguments.engine,
+        seed=arguments.seed,
+        output=output,
+    )
+
+
+def _estimate(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import images  # noqa: PLC0415
+
+    return images.estimate(
+        arguments.stack, frames=arguments.frames, engine=arguments.engine, output=output
+    )
+
+
+def _score(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import images  # noqa: PLC0415
+
+    return images.score(arguments.images, engine=arguments.engine, output=output)
+
+
+def _restore(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import images  # noqa: PLC0415
+
+    return images.restore(
+        arguments.images, folder=arguments.output, engine=arguments.engine, output=output
+    )
+
+
+def _replay(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import sessions  # noqa: PLC0415
+
+    return sessions.replay(arguments.session, compare=arguments.compare, output=output)
+
+
+def _drivers(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import setup  # noqa: PLC0415
+
+    del arguments
+    return setup.drivers(output)
+
+
+def _doctor(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import setup  # noqa: PLC0415
+
+    return setup.doctor(arguments.config, output)
+
+
+def _check(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import setup  # noqa: PLC0415
+
+    return setup.check(arguments.config, output)
+
+
+def _keys(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import setup  # noqa: PLC0415
+
+    return setup.keys(arguments.folder, output)
+
+
+def _serve(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import setup  # noqa: PLC0415
+
+    return setup.serve(
+        arguments.config,
+        bind=arguments.bind,
+        keys=arguments.keys,
+        arm=arguments.arm,
+        output=output,
+    )
+
+
+def _engine(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import setup  # noqa: PLC0415
+
+    if arguments.verb == "list":
+        return setup.engines(output)
+    raise UsageError(f"engine {arguments.verb} needs a model, and none is installed")
+
+
+def _train(arguments: argparse.Namespace, output: Output) -> int:
+    del output
+    raise UsageError(f"train {arguments.verb} needs a model, and none is installed")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="semagent",
+        description="Live focus, stigmation and restoration beside a scanning electron microscope.",
+        epilog="Exit codes: 0 done, 2 wrong usage or input, 3 microscope, driver or engine failed, "
+        "4 held for lack of evidence, 5 refused by the safety envelope, 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"semagent {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, command: Command, about: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=about, description=about)
+        sub.set_defaults(command=command)
+        return sub
+
+    def add_json(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
+
+    def add_engine(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--engine", default=_DEFAULT_ENGINE, help="default: %(default)s")
+
+    def add_end(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--frames", type=_count, help="end after this many frames")
+        sub.add_argument("--duration", type=_positive, metavar="S", help="end after S seconds")
+        sub.add_argument("--no-console", action="store_true", help="terminal view only")
+
+    sub = add("demo", _demo, "simulated microscope and agent in one go")
+    add_end(sub)
+    add_json(sub)
+
+    sub = add("run", _run, "the live loop beside the microscope")
+    sub.add_argument("config", help="file, or name of a configuration that ships with semagent")
+    sub.add_argument("--mode", choices=[str(mode) for mode in Mode])
+    sub.add_argument("--arm", action="store_true", help="let commands through the safety gate")
+    sub.add_argument("--record", type=Path, metavar="DIR", help="record the session in a new DIR")
+    add_end(sub)
+    add_json(sub)
+
+    sub = add("autofocus", _autofocus, "focus once, then exit")
+    sub.add_argument("config", help="file, or name of a configuration that ships with semagent")
+    sub.add_argument("--max-frames", type=_count, metavar="N")
+    sub.add_argument("--no-stigmation", action="store_true", help="leave the stigmators alone")
+    sub.add_argument("--arm", action="store_true", help="let commands through the safety gate")
+    add_json(sub)
+
+    sub = add("simulate", _simulate, "autofocus over a recorded stack as if it were the microscope")
+    sub.add_argument("stack", help="folder, glob, OME-TIFF or recorded session")
+    sub.add_argument("--start-um", type=float, metavar="WD", help="working distance to start at")
+    sub.add_argument("--max-frames", type=_count, metavar="N")
+    sub.add_argument("--seed", type=int, metavar="N", help="start at a place picked at random")
+    add_engine(sub)
+    add_json(sub)
+
+    sub = add("estimate", _estimate, "where is focus, from these frames only")
+    sub.add_argument("stack", help="folder, glob, OME-TIFF or recorded session")
+    sub.add_argument("--frames", type=_indices, metavar="I,J,…", help="counted from 0")
+    add_engine(sub)
+    add_json(sub)
+
+    sub = add("score", _score, "focus score and blur ellipse of each image")
+    sub.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    add_engine(sub)
+    add_json(sub)
+
+    sub = add("restore", _restore, "restored copies, marked as derived")
+    sub.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    sub.add_argument("--output", type=Path, required=True, metavar="DIR")
+    add_engine(sub)
+    add_json(sub)
+
+    sub = add("replay", _replay, "a recorded session through the unmodified loop")
+    sub.add_argument("session", type=Path)
+    sub.add_argument("--compare", action="store_true", help="fail when a command differs")
+    add_json(sub)
+
+    sub = add("train", _train, "train or adapt the model")
+    sub.add_argument("verb", choices=["pretrain", "finetune", "adapt"])
+
+    sub = add("engine", _engine, "what is installed; export, compile and compare models")
+    sub.add_argument("verb", choices=["list", "export", "compile", "compare", "bench"])
+    add_json(sub)
+
+    add_json(add("drivers", _drivers, "what is installed"))
+
+    sub = add("doctor", _doctor, "try everything a run needs; nothing moves")
+    sub.add_argument("config", nargs="?", help="also try this microscope")
+    add_json(sub)
+
+    sub = add("check", _check, "is the configuration right")
+    sub.add_argument("config")
+    add_json(sub)
+
+    sub = add("keys", _keys, "make CURVE keys for a remote microscope")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+
+    sub = add("serve", _serve, "offer this machine's microscope to an agent on another one")
+    sub.add_argument("config")
+    sub.add_argument("--bind", default="tcp://127.0.0.1:5555", help="default: %(default)s")
+    sub.add_argument("--keys", type=Path, metavar="DIR", help="needed beyond this machine")
+    sub.add_argument("--arm", action="store_true", help="let commands through the safety gate")
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}: at least 1")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: a positive number of seconds")
+    return value
+
+
+def _indices(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: numbers of frames, as in 0,3,7") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

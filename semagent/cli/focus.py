@@ -1,0 +1,179 @@
+"""``autofocus`` and ``simulate``: one focusing, frame by frame, in this process."""
+
+import random
+import time
+from typing import Any
+
+import msgspec
+from rich.live import Live
+from rich.table import Table
+
+from semagent import registry
+from semagent.cli import exits
+from semagent.cli.interrupt import caught_interrupts
+from semagent.cli.ledger import Ledger, Row
+from semagent.cli.output import Output, metres
+from semagent.clock import Clock, SystemClock
+from semagent.config import Part, RunConfig, find_config, load_config
+from semagent.errors import MicroscopeError, RoleError
+from semagent.lockstep import Lockstep
+from semagent.ports import Microscope
+from semagent.stack import as_recorded, config_for_stack
+from semagent.types import Arm, Cancel, FocusResult, Mode, Outcome, SetMode, StartAutofocus
+
+_FRAMES_WITHOUT_RESULT = 1000
+
+
+def autofocus(
+    name: str, *, max_frames: int | None, stigmation: bool, arm: bool, output: Output
+) -> int:
+    """Focus the microscope of a configuration once and return the exit code."""
+    config = load_config(find_config(name))
+    clock = SystemClock()
+    microscope = registry.open_microscope(config.driver.name, config.driver.options, clock=clock)
+    output.warn_unverified(microscope.capabilities)
+    request = StartAutofocus(max_frames=max_frames, stigmation=stigmation)
+    return _focus(config, microscope, clock, request, arm=arm, output=output)
+
+
+def simulate(
+    stack: str,
+    *,
+    start_working_distance_m: float | None,
+    max_frames: int | None,
+    engine: str,
+    seed: int | None,
+    output: Output,
+) -> int:
+    """Focus over a recorded stack as if it were the microscope and return the exit code.
+
+    Without a starting point it begins at the first frame of the stack or, given a seed, at a
+    place picked at random.
+    """
+    clock = SystemClock()
+    options: dict[str, Any] = {"stack": stack}
+    if start_working_distance_m is not None:
+        options["start_working_distance_m"] = start_working_distance_m
+    microscope = registry.open_microscope("recorded", options, clock=clock)
+    if start_working_distance_m is None and seed is not None:
+        low_m, high_m = microscope.capabilities.working_distance_range_m or (0.0, 0.0)
+        microscope.close()
+        start_m = random.Random(seed).uniform(low_m, high_m)  # noqa: S311 - not a secret
+        options["start_working_distance_m"] = start_m
+        microscope = registry.open_microscope("recorded", options, clock=clock)
+    config = config_for_stack(as_recorded(microscope), Part(name=engine))
+    request = StartAutofocus(max_frames=max_frames)
+    return _focus(config, microscope, clock, request, arm=True, output=output)
+
+
+def _focus(
+    config: RunConfig,
+    microscope: Microscope,
+    clock: Clock,
+    request: StartAutofocus,
+    *,
+    arm: bool,
+    output: Output,
+) -> int:
+    try:
+        engine = registry.open_engine(config.engine.name, config.engine.options)
+    except BaseException:
+        microscope.close()
+        raise
+    started_s = time.perf_counter()
+    with (
+        Lockstep(config, microscope, engine, clock) as lockstep,
+        caught_interrupts(microscope.stop) as interrupt,
+        _Table(output) as table,
+    ):
+        ledger = Ledger(lockstep.listen, output, table.add)
+        start_m = microscope.read_state().optics.working_distance_m
+        if arm:
+            reply = lockstep.operate(Arm())
+            if reply.outcome is not Outcome.APPLIED:
+                output.fail(f"not armed: {reply.reason}")
+                return exits.REFUSED
+        lockstep.request(SetMode(mode=Mode.HOLD))
+        lockstep.request(request)
+        for _ in range(_FRAMES_WITHOUT_RESULT):
+            if interrupt.pressed:
+                lockstep.request(Cancel(reason="interrupted from the keyboard"))
+            ledger.update()
+            ledger.flush()
+            if ledger.result is not None:
+                break
+            lockstep.cycle()
+        if ledger.result is None:
+            raise RoleError(f"no result after {_FRAMES_WITHOUT_RESULT} frames")
+        armed = lockstep.gate.armed
+        result = _as_it_is(ledger.result, start_m, microscope)
+    _report(result, time.perf_counter() - started_s, output)
+    if interrupt.pressed:
+        return exits.INTERRUPTED
+    refused = any(
+        reply.outcome is Outcome.REFUSED and reply.code != "microscope"
+        for reply in ledger.refusals
+    )
+    return _exit_code(result, refused=refused or not armed)
+
+
+def _as_it_is(result: FocusResult, start_m: float, microscope: Microscope) -> FocusResult:
+    """The result with the working distances the microscope itself reported."""
+    try:
+        left_m = microscope.read_state().optics.working_distance_m
+    except MicroscopeError:
+        left_m = result.final_working_distance_m
+    return msgspec.structs.replace(
+        result, start_working_distance_m=start_m, final_working_distance_m=left_m
+    )
+
+
+def _report(result: FocusResult, wall_s: float, output: Output) -> None:
+    output.record({"event": "result", **msgspec.to_builtins(result), "wall_s": wall_s})
+    uncertainty = "" if result.sigma_m is None else f" ± {metres(result.sigma_m)}"
+    output.say(
+        f"{result.status}: {result.reason}\n"
+        f"working distance {metres(result.start_working_distance_m)} → "
+        f"{metres(result.final_working_distance_m)}{uncertainty}, "
+        f"{result.frames_used} frames, {result.moves} moves, {wall_s:.1f} s"
+    )
+
+
+def _exit_code(result: FocusResult, *, refused: bool) -> int:
+    if result.status == "focused":
+        return exits.DONE
+    if refused:
+        return exits.REFUSED
+    return exits.HELD if result.status == "held" else exits.FAILED
+
+
+class _Table:
+    """A JSON line, or a row of a table that grows, for each frame."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._table = Table("frame", "working distance", "score", "focus", "±", "next")
+        self._live = Live(self._table, console=output.people, auto_refresh=False)
+
+    def __enter__(self) -> "_Table":
+        if not self._output.json:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def add(self, row: Row) -> None:
+        """Show one frame."""
+        self._output.record(row.record())
+        if self._output.json:
+            return
+        self._table.add_row(
+            str(row.header.sequence),
+            metres(row.header.optics.working_distance_m),
+            "unusable" if row.analysis is None else f"{row.analysis.focus_score:.3f}",
+            metres(None if row.belief is None else row.belief.focus_m),
+            metres(None if row.belief is None else row.belief.sigma_m),
+            "" if row.action is None else row.action["type"].replace("_", " "),
+        )
+        self._live.refresh()

@@ -1,0 +1,175 @@
+"""``score``, ``estimate`` and ``restore``: what can be said of images on disk."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from semagent import registry
+from semagent.cli import exits
+from semagent.cli.output import Output, metres
+from semagent.clock import SystemClock
+from semagent.config import Part
+from semagent.control import SharpnessEstimator
+from semagent.control.options import ControlOptions
+from semagent.errors import UsageError
+from semagent.images import ImageFile, read_image
+from semagent.stack import as_recorded, config_for_stack
+from semagent.types import (
+    FocusBelief,
+    Frame,
+    FrameAnalysis,
+    FrameHeader,
+    Optics,
+    Scan,
+    StagePosition,
+)
+
+_ENOUGH_LOG_ODDS = 3.0
+
+
+def score(paths: list[Path], *, engine: str, output: Output) -> int:
+    """Score each image in the order given and return the exit code."""
+    opened = registry.open_engine(engine, {})
+    rows = []
+    try:
+        for sequence, path in enumerate(paths, start=1):
+            image = read_image(path)
+            for note in image.notes:
+                output.warn(f"{path}: {note}")
+            figures = opened.analyse(frame_of(image, sequence)).figures
+            output.record(_score_record(path, figures))
+            rows.append(_score_row(path, figures))
+    finally:
+        opened.close()
+    columns = ["image", "score", "blur major", "minor", "angle", "noise", "time"]
+    output.table(f"focus scores ({opened.name})", columns, rows)
+    return exits.DONE
+
+
+def frame_of(image: ImageFile, sequence: int) -> Frame:
+    """An image file as a frame, for an engine to look at."""
+    metadata = image.metadata
+    return Frame(
+        FrameHeader(
+            sequence=sequence,
+            monotonic_ns=sequence,
+            wall_ns=0,
+            detector=metadata.detector or "unknown",
+            scan=Scan(
+                width_px=image.pixels.shape[1],
+                height_px=image.pixels.shape[0],
+                bit_depth=8 if image.pixels.itemsize == 1 else 16,
+                pixel_size_m=metadata.pixel_size_m,
+                dwell_s=metadata.dwell_s,
+            ),
+            optics=Optics(working_distance_m=metadata.working_distance_m or 0.0),
+            stage=StagePosition(),
+            settings_rev=1,
+            info_bar_px=image.info_bar_px,
+            source=str(image.path),
+        ),
+        image.pixels,
+    )
+
+
+def _score_record(path: Path, figures: FrameAnalysis) -> dict[str, Any]:
+    blur = figures.blur
+    return {
+        "path": str(path),
+        "focus_score": figures.focus_score,
+        "blur": None
+        if blur is None
+        else {
+            "major_px": blur.major_px,
+            "minor_px": blur.minor_px,
+            "angle_rad": blur.angle_rad,
+            "log_sigma": blur.log_sigma,
+        },
+        "noise": figures.noise,
+        "engine": figures.engine,
+        "latency_ms": figures.latency_s * 1e3,
+    }
+
+
+def _score_row(path: Path, figures: FrameAnalysis) -> list[str]:
+    blur = figures.blur
+    return [
+        str(path),
+        f"{figures.focus_score:.3f}",
+        "-" if blur is None else f"{blur.major_px:.2f} px",
+        "-" if blur is None else f"{blur.minor_px:.2f} px",
+        "-" if blur is None else f"{blur.angle_rad:+.2f} rad",
+        f"{figures.noise:.4f}",
+        f"{figures.latency_s * 1e3:.1f} ms",
+    ]
+
+
+def estimate(stack: str, *, frames: list[int] | None, engine: str, output: Output) -> int:
+    """Say where focus is from some frames of a stack only and return the exit code."""
+    microscope = as_recorded(
+        registry.open_microscope("recorded", {"stack": stack}, clock=SystemClock())
+    )
+    try:
+        entries = microscope.stack.entries
+        wanted = list(range(len(entries))) if frames is None else frames
+        if len(wanted) < 2:
+            raise UsageError("--frames: two frames or more are needed to tell where focus is")
+        for index in wanted:
+            if not 0 <= index < len(entries):
+                raise UsageError(
+                    f"--frames: there is no frame {index}; {stack} has 0 to {len(entries) - 1}"
+                )
+        options = config_for_stack(microscope, Part(name=engine)).control
+        belief, name = _belief(microscope, wanted, engine, options, output)
+        used = [entries[index].source for index in wanted]
+    finally:
+        microscope.close()
+    known = belief is not None and belief.log_odds > _ENOUGH_LOG_ODDS
+    output.record(
+        {
+            "focus_working_distance_m": belief.focus_m if belief and known else None,
+            "sigma_m": belief.sigma_m if belief and known else None,
+            "interval90_m": belief.interval90_m if belief and known else None,
+            "stigmator_correction": belief.stigmator_correction if belief and known else None,
+            "frames": used,
+            "engine": name,
+        }
+    )
+    if belief is None or not known or belief.interval90_m is None:
+        output.say("held: these frames do not say where focus is")
+        return exits.HELD
+    low_m, high_m = belief.interval90_m
+    output.say(
+        f"focus at {metres(belief.focus_m)} ± {metres(belief.sigma_m)} "
+        f"(90 % within {metres(low_m)} to {metres(high_m)}) from {len(wanted)} frames"
+    )
+    return exits.DONE
+
+
+def _belief(
+    microscope: Any, wanted: list[int], engine: str, options: ControlOptions, output: Output
+) -> tuple[FocusBelief | None, str]:
+    opened = registry.open_engine(engine, {})
+    estimator = SharpnessEstimator(options.estimator, options.scale)
+    belief = None
+    try:
+        for index in track(
+            wanted, "frames", console=output.people, transient=True, disable=output.json
+        ):
+            belief = estimator.update(opened.analyse(microscope.frame(index)).figures)
+    finally:
+        opened.close()
+    return belief, opened.name
+
+
+def restore(paths: list[Path], *, folder: Path, engine: str, output: Output) -> int:
+    """Write restored copies and return the exit code."""
+    opened = registry.open_engine(engine, {})
+    opened.close()
+    if not opened.restores:
+        raise UsageError(
+            f"the engine {opened.name!r} cannot restore; it needs a model, and none is installed"
+        )
+    del paths, folder, output
+    raise UsageError("restoring needs a model, and none is installed")

@@ -1,0 +1,36 @@
+"""Ctrl-C that puts things back first."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupt:
+    """Whether Ctrl-C was pressed."""
+
+    def __init__(self, on_first: Callable[[], None]) -> None:
+        self.pressed = False
+        self._on_first = on_first
+
+    def handle(self, _number: int, _frame: FrameType | None) -> None:
+        """The signal handler: the first press asks, the second insists."""
+        if self.pressed:
+            raise KeyboardInterrupt
+        self.pressed = True
+        self._on_first()
+
+
+@contextmanager
+def caught_interrupts(on_first: Callable[[], None] = lambda: None) -> Iterator[Interrupt]:
+    """Note the first Ctrl-C instead of raising, so that the loop ends at a frame boundary.
+
+    Args:
+        on_first: called at once, in the signal handler; e.g. to end a long exposure.
+    """
+    interrupt = Interrupt(on_first)
+    before = signal.signal(signal.SIGINT, interrupt.handle)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,246 @@
+"""``run`` and ``demo``: the loop beside the microscope, each role in a process of its own."""
+
+import time
+from pathlib import Path
+
+from rich.console import Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from semagent.channels import Role
+from semagent.cli import exits
+from semagent.cli.interrupt import Interrupt, caught_interrupts
+from semagent.cli.ledger import Ledger
+from semagent.cli.output import Output, metres
+from semagent.config import RunConfig, find_config, load_config
+from semagent.errors import RoleError
+from semagent.supervisor import Supervisor
+from semagent.types import (
+    Arm,
+    Cancel,
+    Capabilities,
+    Command,
+    Event,
+    Issuer,
+    Level,
+    Mode,
+    Outcome,
+    Reply,
+    Request,
+    SetMode,
+)
+
+_POLL_S = 0.05
+_ANSWER_S = 10.0
+_DRAINED_S = 1.0
+_COLOURS = {Level.INFO: "", Level.WARNING: "yellow", Level.ERROR: "red"}
+
+
+def run(
+    name: str,
+    *,
+    mode: Mode | None,
+    arm: bool,
+    record: Path | None,
+    frames: int | None,
+    duration_s: float | None,
+    output: Output,
+) -> int:
+    """Run the agent beside a microscope until it is told to end, and return the exit code."""
+    config = load_config(find_config(name))
+    supervisor = Supervisor(
+        config,
+        frames=frames,
+        session=record,
+        on_restart=lambda role, reason: output.warn(f"{role} role: {reason}"),
+    )
+    ledger = Ledger(supervisor.bus.subscribe, output, lambda row: output.record(row.record()))
+    with caught_interrupts() as interrupt:
+        try:
+            supervisor.start()
+            session = _Session(supervisor, ledger, config, output)
+            session.begin(mode or config.control.mode, arm=arm)
+            session.loop(interrupt, frames, duration_s)
+            if interrupt.pressed:
+                session.put_back()
+            session.report(record)
+        finally:
+            supervisor.close()
+    return exits.INTERRUPTED if interrupt.pressed else exits.DONE
+
+
+class _Session:
+    """One run, seen from the operator's terminal."""
+
+    def __init__(
+        self, supervisor: Supervisor, ledger: Ledger, config: RunConfig, output: Output
+    ) -> None:
+        self._supervisor = supervisor
+        self._ledger = ledger
+        self._config = config
+        self._output = output
+        self._mode = Mode.OBSERVE
+        self._started_s = time.perf_counter()
+        output.warn_unverified(supervisor.capabilities)
+
+    def begin(self, mode: Mode, *, arm: bool) -> None:
+        """Arm if asked to, and set the mode.
+
+        Raises:
+            RoleError: a role does not answer, or will not be armed.
+        """
+        if arm:
+            command = Command(id="operator-arm", issuer=Issuer.OPERATOR, action=Arm())
+            self._supervisor.bus.send("command", command)
+            reply = self._answer()
+            if isinstance(reply, Reply) and reply.outcome is not Outcome.APPLIED:
+                raise RoleError(f"not armed: {reply.reason}")
+        self._ask(SetMode(mode=mode))
+        self._mode = mode
+
+    def loop(self, interrupt: Interrupt, frames: int | None, duration_s: float | None) -> None:
+        """Follow the run to its end."""
+        live = Live(console=self._output.people, auto_refresh=False)
+        if not self._output.json:
+            live.start()
+        try:
+            drained_at_s: float | None = None
+            while not interrupt.pressed:
+                self._supervisor.watch(0.0)
+                self._supervisor.bus.wait(_POLL_S)
+                self._ledger.update()
+                if not self._output.json:
+                    live.update(self._view(), refresh=True)
+                now_s = time.perf_counter()
+                if duration_s is not None and now_s - self._started_s >= duration_s:
+                    break
+                if drained_at_s is None and self._exposed(frames):
+                    # The last frames still have to pass through the other roles.
+                    drained_at_s = now_s + _DRAINED_S
+                if drained_at_s is not None and now_s >= drained_at_s:
+                    break
+        finally:
+            live.stop()
+            self._ledger.flush()
+
+    def put_back(self) -> None:
+        """Have control put focus and stigmators back where its task began."""
+        self._ask(Cancel(reason="interrupted from the keyboard"))
+        until_s = time.perf_counter() + _DRAINED_S
+        while time.perf_counter() < until_s:
+            self._supervisor.bus.wait(_POLL_S)
+            self._ledger.update()
+
+    def report(self, record: Path | None) -> None:
+        """Say how it went."""
+        ledger = self._ledger
+        ledger.update()
+        beat = ledger.beats.get(Role.ACQUIRE)
+        frames = beat.processed if beat else ledger.frames
+        self._output.record(
+            {
+                "event": "summary",
+                "frames": frames,
+                "analysed": ledger.frames - ledger.flagged,
+                "flagged": ledger.flagged,
+                "commands": ledger.commands,
+                "refused": len(ledger.refusals),
+                "record": None if record is None else str(record),
+                "wall_s": time.perf_counter() - self._started_s,
+            }
+        )
+        self._output.say(
+            f"{frames} frames, {ledger.flagged} unusable, {ledger.commands} commands, "
+            f"{len(ledger.refusals)} refused or failed"
+            + ("" if record is None else f"; recorded in {record}")
+        )
+
+    def _exposed(self, frames: int | None) -> bool:
+        beat = self._ledger.beats.get(Role.ACQUIRE)
+        return frames is not None and beat is not None and beat.processed >= frames
+
+    def _ask(self, request: Request) -> None:
+        self._supervisor.bus.send("request", request)
+        answer = self._answer()
+        if isinstance(answer, Event) and answer.kind == "request_refused":
+            self._output.warn(answer.message)
+
+    def _answer(self) -> Reply | Event:
+        until_s = time.perf_counter() + _ANSWER_S
+        while time.perf_counter() < until_s:
+            for answer in self._supervisor.bus.answers():
+                if isinstance(answer, Reply | Event):
+                    return answer
+            self._supervisor.watch(0.0)
+            self._supervisor.bus.wait(_POLL_S)
+        raise RoleError(f"no answer within {_ANSWER_S:g} s")
+
+    # -- the view -----------------------------------------------------------------------------
+
+    def _view(self) -> Group:
+        ledger, capabilities = self._ledger, self._supervisor.capabilities
+        return Group(
+            _headline(self._config, capabilities, self._supervisor.engine),
+            _figures(ledger, self._mode),
+            _roles(ledger),
+            _news(ledger),
+        )
+
+
+def _headline(config: RunConfig, capabilities: Capabilities, engine: str) -> Text:
+    text = Text(f"{config.instrument} · {capabilities.microscope} · engine {engine}")
+    if capabilities.simulated:
+        text.append(" · simulated", style="cyan")
+    return text
+
+
+def _figures(ledger: Ledger, mode: Mode) -> Panel:
+    table = Table.grid(padding=(0, 2))
+    gate, analysis, belief = ledger.gate, ledger.analysis, ledger.belief
+    armed = gate is not None and gate.armed
+    table.add_row(
+        "mode", str(mode), "gate", Text("ARMED", "bold green") if armed else Text("DISARMED", "red")
+    )
+    if analysis is not None:
+        optics = analysis.header.optics
+        table.add_row(
+            "frame",
+            str(analysis.header.sequence),
+            "working distance",
+            metres(optics.working_distance_m),
+        )
+        bar = "█" * round(20 * analysis.focus_score)
+        table.add_row(
+            "focus score",
+            f"{analysis.focus_score:.3f} {bar:<20}",
+            "engine time",
+            f"{analysis.latency_s * 1e3:.1f} ms",
+        )
+    if belief is not None and belief.focus_m is not None:
+        table.add_row(
+            "focus believed at",
+            f"{metres(belief.focus_m)} ± {metres(belief.sigma_m)}",
+            "evidence",
+            f"{belief.log_odds:+.1f} (log odds)",
+        )
+    table.add_row("commands", str(ledger.commands), "refused", str(len(ledger.refusals)))
+    reason = "" if gate is None or armed else gate.reason
+    return Panel(table, subtitle=reason or None)
+
+
+def _roles(ledger: Ledger) -> Table:
+    table = Table("role", "frames", "skipped", "memory", box=None, padding=(0, 2))
+    for role, beat in sorted(ledger.beats.items()):
+        table.add_row(
+            role, str(beat.processed), str(beat.skipped), f"{beat.rss_bytes / 2**20:.0f} MiB"
+        )
+    return table
+
+
+def _news(ledger: Ledger) -> Text:
+    text = Text()
+    for event in ledger.news:
+        text.append(f"{event.role}: {event.message}\n", style=_COLOURS[event.level])
+    return text

@@ -1,0 +1,73 @@
+"""What the commands print: JSON lines for programs, tables and progress for people.
+
+With ``--json`` standard output carries one JSON object a line and nothing else; everything
+meant for people goes to standard error.
+"""
+
+import sys
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from semagent.types import Capabilities
+
+
+class Output:
+    """One command's way of talking.
+
+    Args:
+        json: print JSON lines instead of tables.
+    """
+
+    def __init__(self, *, json: bool) -> None:
+        self.json = json
+        self.people = Console(stderr=json, highlight=False)
+        self.errors = Console(stderr=True, highlight=False)
+
+    def record(self, record: dict[str, Any]) -> None:
+        """One JSON line, if that is what was asked for."""
+        if self.json:
+            sys.stdout.write(msgspec.json.encode(record).decode() + "\n")
+            sys.stdout.flush()
+
+    def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
+        """A table for people; nothing with ``--json``."""
+        if self.json:
+            return
+        table = Table(*columns, title=title, title_justify="left")
+        for row in rows:
+            table.add_row(*row)
+        self.people.print(table)
+
+    def say(self, text: str) -> None:
+        """A line for people; on standard error with ``--json``."""
+        self.people.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """A line people should not miss, on standard error."""
+        self.errors.print(f"warning: {text}", style="yellow", markup=False)
+
+    def warn_unverified(self, capabilities: Capabilities) -> None:
+        """Say so if a driver has never met the hardware it is for."""
+        if capabilities.verified_on is None:
+            self.warn(
+                f"the driver {capabilities.driver!r} has never been run on its hardware: stay at "
+                "the microscope and watch it"
+            )
+
+    def fail(self, text: str) -> None:
+        """Why the command ends, on standard error."""
+        self.errors.print(f"error: {text}", style="red", markup=False)
+
+
+def metres(value: float | None, digits: int = 4) -> str:
+    """A length as people read it, e.g. ``5.0321 mm`` or ``12.3 um``."""
+    if value is None:
+        return "-"
+    if abs(value) >= 1e-3:
+        return f"{value * 1e3:.{digits}f} mm"
+    if abs(value) >= 1e-6:
+        return f"{value * 1e6:.2f} um"
+    return f"{value * 1e9:.1f} nm"

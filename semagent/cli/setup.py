@@ -1,0 +1,148 @@
+"""What is there, and does it work: ``drivers``, ``doctor``, ``check``, ``keys``, ``serve``."""
+
+import importlib
+import platform
+import signal
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from semagent import __version__, registry
+from semagent.cli import exits
+from semagent.cli.output import Output
+from semagent.clock import SystemClock
+from semagent.config import find_config, load_config
+from semagent.errors import SemagentError
+from semagent.keys import make_keys
+from semagent.remote import serve as serve_microscope
+
+_PACKAGES = ("numpy", "opencv-python-headless", "pyzmq", "msgspec", "tifffile", "imagecodecs")
+_FRAME_TIMEOUT_S = 60.0
+
+
+def drivers(output: Output) -> int:
+    """List the drivers that are installed and whether each can be loaded."""
+    return _list(registry.DRIVERS, "drivers", output)
+
+
+def engines(output: Output) -> int:
+    """List the engines that are installed and whether each can be loaded."""
+    return _list(registry.ENGINES, "engines", output)
+
+
+def _list(group: str, title: str, output: Output) -> int:
+    rows = []
+    for name in registry.names(group):
+        point = registry.find(group, name)
+        try:
+            point.load()
+            state = "ready"
+        except ImportError as error:
+            state = f"needs software that is not installed: {error}"
+        about = _about(point.value.partition(":")[0])
+        output.record({"name": name, "object": point.value, "state": state, "about": about})
+        rows.append([name, state, about])
+    output.table(title, ["name", "state", "about"], rows)
+    return exits.DONE
+
+
+def _about(module: str) -> str:
+    try:
+        documentation = importlib.import_module(module).__doc__ or ""
+    except ImportError:
+        return ""
+    return documentation.strip().partition("\n")[0]
+
+
+def check(name: str, output: Output) -> int:
+    """Check a configuration without touching the microscope.
+
+    Raises:
+        ConfigError: it is wrong; the message says where.
+    """
+    path = find_config(name)
+    config = load_config(path)
+    registry.find(registry.DRIVERS, config.driver.name)
+    registry.find(registry.ENGINES, config.engine.name)
+    output.record({"path": str(path), "instrument": config.instrument, "ok": True})
+    output.say(
+        f"{path}: right. {config.instrument}: driver {config.driver.name}, "
+        f"engine {config.engine.name}"
+    )
+    return exits.DONE
+
+
+def doctor(name: str | None, output: Output) -> int:
+    """Try everything a run needs, one thing after the other, and return the exit code."""
+    checks: list[tuple[str, bool, str]] = [
+        ("semagent", True, __version__),
+        ("python", True, f"{platform.python_version()} on {platform.system()}"),
+    ]
+    checks += [_package(package) for package in _PACKAGES]
+    if name is not None:
+        checks += _microscope(name)
+    for what, fine, detail in checks:
+        output.record({"check": what, "ok": fine, "detail": detail})
+    rows = [[what, "ok" if fine else "FAILS", detail] for what, fine, detail in checks]
+    output.table("doctor", ["what", "", "detail"], rows)
+    return exits.DONE if all(fine for _, fine, _ in checks) else exits.FAILED
+
+
+def _package(package: str) -> tuple[str, bool, str]:
+    try:
+        return package, True, version(package)
+    except PackageNotFoundError:
+        return package, False, f"not installed: pip install {package}"
+
+
+def _microscope(name: str) -> list[tuple[str, bool, str]]:
+    """Open the microscope and the engine, take one frame and look at it; nothing moves."""
+    config = load_config(find_config(name))
+    checks = [("configuration", True, config.instrument)]
+    try:
+        microscope = registry.open_microscope(
+            config.driver.name, config.driver.options, clock=SystemClock()
+        )
+    except SemagentError as error:
+        return [*checks, ("driver", False, str(error))]
+    try:
+        capabilities = microscope.capabilities
+        verified = capabilities.verified_on or "never run on its hardware"
+        checks.append(("driver", True, f"{capabilities.microscope}; verified on: {verified}"))
+        frame = microscope.acquire(_FRAME_TIMEOUT_S)
+        height, width = frame.pixels.shape
+        checks.append(("one frame", True, f"{width} x {height} {frame.pixels.dtype}"))
+        engine = registry.open_engine(config.engine.name, config.engine.options)
+        figures = engine.analyse(frame).figures
+        engine.close()
+        detail = f"{figures.engine}: score {figures.focus_score:.3f} in {figures.latency_s:.3f} s"
+        checks.append(("engine", True, detail))
+    except SemagentError as error:
+        checks.append((type(error).__name__, False, str(error)))
+    finally:
+        microscope.close()
+    return checks
+
+
+def keys(folder: Path, output: Output) -> int:
+    """Make CURVE keys for a remote microscope in ``folder``.
+
+    Raises:
+        UsageError: there are keys already.
+    """
+    make_keys(folder)
+    output.say(f"keys made in {folder}; keep the secret ones secret")
+    return exits.DONE
+
+
+def serve(name: str, *, bind: str, keys: Path | None, arm: bool, output: Output) -> int:
+    """Offer this machine's microscope to an agent on another one until Ctrl-C."""
+    config = load_config(find_config(name))
+    stop = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        output.say(f"serving {config.instrument} on {bind}; Ctrl-C ends")
+        serve_microscope(config, bind=bind, keys=keys, armed=arm, stop=stop)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return exits.DONE

@@ -1,0 +1,108 @@
+"""All roles in one process, one after the other: nothing happens unless somebody asks for it.
+
+One cycle exposes one frame, looks at it, decides, and carries out what was decided. No frame is
+exposed that nobody looks at, so this is how a single autofocus spends the least dose, and how
+recorded stacks and sessions run deterministically.
+"""
+
+import itertools
+from types import TracebackType
+from typing import Self
+
+from semagent.bus import LocalBus, LocalHub, Mailbox, Recorder
+from semagent.channels import Role
+from semagent.clock import Clock
+from semagent.config import RunConfig
+from semagent.errors import RoleError, SemagentError
+from semagent.parts import make_acquire, make_control
+from semagent.ports import Engine, Microscope
+from semagent.roles import InferRole
+from semagent.types import Action, Command, GateStatus, Issuer, Reply, Request
+
+
+class Lockstep:
+    """The roles of one run in this process.
+
+    Args:
+        config: the run configuration.
+        microscope: opened; closed together with the roles.
+        engine: opened; closed together with the roles.
+        clock: what time it is.
+        recorder: takes everything that is to be recorded, if anything is.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        microscope: Microscope,
+        engine: Engine,
+        clock: Clock,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self._hub = LocalHub(clock, recorder)
+        self._operator = LocalBus(self._hub, Role.CONSOLE)
+        self._ids = itertools.count(1)
+        control_bus = LocalBus(self._hub, Role.CONTROL)
+        # Control first: it has to hear how the gate stands when the acquire role begins.
+        self.control = make_control(control_bus, config, microscope.capabilities, clock)
+        self.infer = InferRole(LocalBus(self._hub, Role.INFER), engine, config.infer, clock)
+        self.acquire = make_acquire(LocalBus(self._hub, Role.ACQUIRE), config, microscope, clock)
+
+    def listen(self, channel: str) -> Mailbox:
+        """Hear what is said on a channel from now on."""
+        return self._operator.subscribe(channel)
+
+    @property
+    def gate(self) -> GateStatus:
+        """How the safety gate stands."""
+        return self.acquire.gate
+
+    def operate(self, action: Action) -> Reply:
+        """Do something as the operator and return what became of it."""
+        command = Command(id=f"operator-{next(self._ids)}", issuer=Issuer.OPERATOR, action=action)
+        self._operator.send("command", command)
+        self.acquire.serve()
+        self.control.step()
+        for answer in self._operator.answers():
+            if isinstance(answer, Reply) and answer.command.id == command.id:
+                return answer
+        raise RoleError("the acquire role did not answer")
+
+    def request(self, request: Request) -> None:
+        """Ask something of the control role."""
+        self._operator.send("request", request)
+        self.control.step()
+        self.acquire.serve()
+
+    def cycle(self) -> None:
+        """Expose one frame, look at it, decide and carry out what was decided.
+
+        Raises:
+            SemagentError: a role cannot go on.
+        """
+        self.acquire.step()
+        self.infer.step()
+        self.settle()
+
+    def settle(self) -> None:
+        """Let control and acquire finish what they have to say to each other, without a frame."""
+        # Signs of life first: an exposure may have taken longer than the gate's patience.
+        self.control.step()
+        while self.acquire.serve():
+            self.control.step()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for role in (self.acquire, self.infer, self.control):
+            try:
+                role.close()
+            except SemagentError:
+                if kind is None:
+                    raise

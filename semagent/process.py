@@ -1,0 +1,206 @@
+"""What runs in the process of one role, and how it talks to the supervisor that started it."""
+
+import secrets
+import signal
+import threading
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from semagent import registry
+from semagent.bus.zeromq import Endpoints, ZmqBus
+from semagent.channels import Role
+from semagent.clock import Clock, SystemClock
+from semagent.config import RunConfig
+from semagent.errors import ConfigError, EngineError, MicroscopeError, RecordError, SemagentError
+from semagent.parts import make_acquire, make_control, make_recorder
+from semagent.roles import AcquireRole, InferRole, RecordRole, RoleLoop
+from semagent.types import Capabilities
+
+_IDLE_S = 0.01
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What the supervisor tells a new process.
+
+    Attributes:
+        config: the run configuration.
+        frames: number of frames after which acquisition rests, ``None`` for no end.
+        session: folder of the record, ``None`` for none.
+        rebind: endpoints of an earlier process of this role, to take its place.
+    """
+
+    role: Role
+    config: RunConfig
+    token: str
+    frames: int | None = None
+    session: str | None = None
+    rebind: Endpoints | None = None
+
+
+class Announced(msgspec.Struct, frozen=True, kw_only=True, tag="announced"):
+    """A process can be reached, and has opened what it owns."""
+
+    endpoints: Endpoints
+    capabilities: Capabilities | None = None
+    engine: str | None = None
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+    """A process listens to all the others."""
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    """A process ends because of an error."""
+
+    kind: str
+    message: str
+
+
+class Wiring(msgspec.Struct, frozen=True, kw_only=True, tag="wiring"):
+    """Where everybody is, and what was opened."""
+
+    roles: dict[Role, Endpoints]
+    capabilities: Capabilities
+    engine: str
+
+
+class Go(msgspec.Struct, frozen=True, kw_only=True, tag="go"):
+    """Everybody listens: begin."""
+
+
+class End(msgspec.Struct, frozen=True, kw_only=True, tag="end"):
+    """Finish properly."""
+
+
+FromChild = Announced | Ready | Failed
+ToChild = Wiring | Go | End
+
+_ERRORS: dict[str, type[SemagentError]] = {
+    error.__name__: error for error in (ConfigError, EngineError, MicroscopeError, RecordError)
+}
+
+
+def new_token() -> str:
+    """A secret that keeps strangers off the sockets of one run."""
+    return secrets.token_urlsafe(24)
+
+
+def raise_failure(role: Role, failed: Failed) -> None:
+    """Raise in the supervisor what ended a child.
+
+    Raises:
+        SemagentError: always.
+    """
+    error = _ERRORS.get(failed.kind, SemagentError)
+    raise error(f"{role} role: {failed.message}")
+
+
+def main(plan_bytes: bytes, link: Connection) -> None:
+    """Run one role until the supervisor says `End` or is gone."""
+    # Ctrl-C reaches every process of a console; only the supervisor may act on it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    plan = msgspec.msgpack.decode(plan_bytes, type=Plan)
+    try:
+        _run(plan, link)
+    except SemagentError as error:
+        kind = next((name for name, known in _ERRORS.items() if isinstance(error, known)), "")
+        _send(link, Failed(kind=kind, message=str(error)))
+        raise SystemExit(1) from error
+    except Exception as error:
+        _send(link, Failed(kind="", message=f"{type(error).__name__}: {error}"))
+        raise
+
+
+def _run(plan: Plan, link: Connection) -> None:
+    clock = SystemClock()
+    bus = ZmqBus(
+        plan.role,
+        plan.token,
+        serves={Role.ACQUIRE: "command", Role.CONTROL: "request"}.get(plan.role),
+        collects=plan.role is Role.RECORD,
+        rebind=plan.rebind,
+        record_timeout_s=plan.config.record.wait_s,
+    )
+    try:
+        _run_role(plan, link, bus, clock)
+    finally:
+        bus.close()
+
+
+def _run_role(plan: Plan, link: Connection, bus: ZmqBus, clock: Clock) -> None:
+    opened: Any = None
+    config = plan.config
+    announced = Announced(endpoints=bus.endpoints)
+    if plan.role is Role.ACQUIRE:
+        opened = registry.open_microscope(config.driver.name, config.driver.options, clock=clock)
+        announced = Announced(endpoints=bus.endpoints, capabilities=opened.capabilities)
+    elif plan.role is Role.INFER:
+        opened = registry.open_engine(config.engine.name, config.engine.options)
+        announced = Announced(endpoints=bus.endpoints, engine=opened.name)
+    try:
+        _send(link, announced)
+        wiring = _receive(link)
+        if not isinstance(wiring, Wiring):
+            return
+        role = _make_role(plan, wiring, opened, bus, clock)
+    except BaseException:
+        if opened is not None:
+            opened.close()
+        raise
+    try:
+        bus.connect(wiring.roles)
+        _send(link, Ready())
+        if isinstance(_receive(link), Go):
+            _loop(role, plan, link, bus)
+    finally:
+        role.close()
+
+
+def _make_role(plan: Plan, wiring: Wiring, opened: Any, bus: ZmqBus, clock: Clock) -> RoleLoop:
+    config = plan.config
+    match plan.role:
+        case Role.ACQUIRE:
+            return make_acquire(bus, config, opened, clock)
+        case Role.INFER:
+            return InferRole(bus, opened, config.infer, clock)
+        case Role.CONTROL:
+            return make_control(bus, config, wiring.capabilities, clock)
+        case Role.RECORD:
+            recorder = make_recorder(
+                Path(plan.session or ""), config, wiring.capabilities, wiring.engine, clock
+            )
+            return RecordRole(bus, recorder)
+    raise SemagentError(f"no process for the {plan.role} role")
+
+
+def _loop(role: RoleLoop, plan: Plan, link: Connection, bus: ZmqBus) -> None:
+    ending = threading.Event()
+    # A blocking read in a thread: the supervisor's end closes even if it is killed.
+    threading.Thread(target=_watch, args=(link, ending), daemon=True, name="supervisor").start()
+    while not ending.is_set():
+        if isinstance(role, AcquireRole) and plan.frames is not None:
+            role.paused = role.frames >= plan.frames
+        if not role.step():
+            bus.wait(_IDLE_S)
+
+
+def _watch(link: Connection, ending: threading.Event) -> None:
+    _receive(link)
+    ending.set()
+
+
+def _send(link: Connection, message: FromChild) -> None:
+    try:
+        link.send_bytes(msgspec.msgpack.encode(message))
+    except OSError:
+        return  # the supervisor is gone; the next read says so
+
+
+def _receive(link: Connection) -> ToChild:
+    try:
+        return msgspec.msgpack.decode(link.recv_bytes(), type=ToChild)
+    except (EOFError, OSError):
+        return End()

@@ -1,0 +1,71 @@
+"""Drivers and engines by name, through entry points, so that a lab can ship its own."""
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from semagent.clock import Clock
+from semagent.errors import ConfigError
+from semagent.ports import Engine, Microscope, OpenEngine, OpenMicroscope
+
+DRIVERS = "semagent.drivers"
+ENGINES = "semagent.engines"
+
+
+def names(group: str) -> list[str]:
+    """Names of what is installed for a group, sorted."""
+    return sorted({point.name for point in entry_points(group=group)})
+
+
+def find(group: str, name: str) -> EntryPoint:
+    """The one entry point of that name.
+
+    Raises:
+        ConfigError: there is none, or two packages offer the same name.
+    """
+    # An editable install beside a wheel lists the same object twice; that is one offer.
+    found = {point.value: point for point in entry_points(group=group, name=name)}
+    if not found:
+        raise ConfigError(
+            f"no {_noun(group)} is called {name!r} (installed: {', '.join(names(group)) or 'none'})"
+        )
+    if len(found) > 1:
+        offers = " and ".join(sorted(found))
+        raise ConfigError(f"two packages offer a {_noun(group)} called {name!r}: {offers}")
+    return next(iter(found.values()))
+
+
+def open_microscope(name: str, options: Mapping[str, Any], *, clock: Clock) -> Microscope:
+    """Open a microscope through the driver called ``name``.
+
+    Raises:
+        ConfigError: there is no such driver, its software is missing, or its options are wrong.
+        MicroscopeError: the microscope cannot be reached.
+    """
+    opener: OpenMicroscope = _load(DRIVERS, name)
+    return opener(options, clock=clock)
+
+
+def open_engine(name: str, options: Mapping[str, Any]) -> Engine:
+    """Load the engine called ``name``.
+
+    Raises:
+        ConfigError: there is no such engine, its software is missing, or its options are wrong.
+        EngineError: it cannot run here.
+    """
+    opener: OpenEngine = _load(ENGINES, name)
+    return opener(options)
+
+
+def _load(group: str, name: str) -> Any:
+    point = find(group, name)
+    try:
+        return point.load()
+    except ImportError as error:
+        raise ConfigError(
+            f"the {_noun(group)} {name!r} needs software that is not installed: {error}"
+        ) from error
+
+
+def _noun(group: str) -> str:
+    return group.removeprefix("semagent.").removesuffix("s")

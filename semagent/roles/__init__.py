@@ -1,0 +1,16 @@
+"""The four roles of the loop. Each is stepped by whoever runs it: a process, or one thread."""
+
+from semagent.roles.acquire import AcquireRole
+from semagent.roles.base import RoleLoop
+from semagent.roles.control import ControlRole
+from semagent.roles.infer import InferRole
+from semagent.roles.record import RecordRole, SessionRecorder
+
+__all__ = [
+    "AcquireRole",
+    "ControlRole",
+    "InferRole",
+    "RecordRole",
+    "RoleLoop",
+    "SessionRecorder",
+]

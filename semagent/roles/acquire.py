@@ -1,0 +1,262 @@
+"""The acquire role: owns the microscope and the gate, and is the only caller of the driver."""
+
+from collections import OrderedDict
+
+import msgspec
+
+from semagent.bus import Bus
+from semagent.channels import Role
+from semagent.clock import Clock
+from semagent.config import AcquireOptions
+from semagent.errors import (
+    AcquisitionStoppedError,
+    CommandRefusedError,
+    DisconnectedError,
+    MicroscopeError,
+)
+from semagent.ports import Microscope
+from semagent.roles.base import Announcer
+from semagent.safety import SafetyGate
+from semagent.sanity import FrameChecker
+from semagent.types import (
+    Arm,
+    Command,
+    Disarm,
+    Frame,
+    GateStatus,
+    Level,
+    MicroscopeAction,
+    MicroscopeState,
+    Outcome,
+    Reply,
+    Stop,
+)
+
+_REMEMBERED_FRAMES = 1024
+
+
+class AcquireRole:
+    """Carries out commands at frame boundaries and exposes frames in between.
+
+    Order for each frame: expose, stamp, freeze, check, record, publish. Commands pass the gate
+    with what was measured just before; a `Stop` also reaches the driver while a frame is being
+    exposed.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        microscope: Microscope,
+        gate: SafetyGate,
+        checker: FrameChecker,
+        options: AcquireOptions,
+        clock: Clock,
+    ) -> None:
+        self._bus = bus
+        self._microscope = microscope
+        self._gate = gate
+        self._checker = checker
+        self._options = options
+        self._clock = clock
+        self._say = Announcer(bus, clock)
+        self._beats = bus.subscribe("heartbeat")
+        bus.serve("command", self._on_urgent)
+        self._exposed: OrderedDict[int, int] = OrderedDict()
+        self._last_sequence = 0
+        self._next_start_ns = 0
+        self._failures = 0
+        self._status = gate.status
+        self.paused = False
+        bus.publish("gate", self._status)
+
+    @property
+    def gate(self) -> GateStatus:
+        """How the safety gate stands."""
+        return self._gate.status
+
+    @property
+    def frames(self) -> int:
+        """Sequence number of the last frame."""
+        return self._last_sequence
+
+    def step(self) -> bool:
+        """See `RoleLoop`.
+
+        Raises:
+            MicroscopeError: acquisition failed ``max_failures`` times in a row.
+            RecordError: the record did not take a frame.
+        """
+        worked = self.serve()
+        if self.paused or self._clock.monotonic_ns() < self._next_start_ns:
+            return worked
+        self._acquire()
+        return True
+
+    def serve(self) -> bool:
+        """Look after the gate and carry out what was asked, without exposing a frame."""
+        while (beat := self._beats.take()) is not None:
+            if beat.sender == Role.CONTROL:
+                # When it was sent, not when it was read: an exposure may lie in between.
+                self._gate.heartbeat(beat.value.monotonic_ns)
+        self._gate.check_liveness(self._clock.monotonic_ns())
+        deliveries = self._bus.deliveries()
+        for delivered in deliveries:
+            delivered.answer(self._carry_out(delivered.value))
+        self._publish_gate()
+        return bool(deliveries)
+
+    def close(self) -> None:
+        """See `RoleLoop`."""
+        self._microscope.close()
+
+    def _on_urgent(self, value: object) -> None:
+        if isinstance(value, Command) and isinstance(value.action, Stop):
+            self._microscope.stop()
+
+    # -- commands -----------------------------------------------------------------------------
+
+    def _carry_out(self, command: Command) -> Reply:
+        self._bus.publish("command", command)
+        self._beat(busy=True)
+        reply = self._reply(command)
+        self._beat(busy=False)
+        self._bus.publish("reply", reply)
+        return reply
+
+    def _reply(self, command: Command) -> Reply:
+        basis_ns = None if command.basis is None else self._exposed.get(command.basis.sequence)
+        before = self._read_state()
+        refusal = self._gate.check(
+            command, now_ns=self._clock.monotonic_ns(), state=before, basis_ns=basis_ns
+        )
+        if refusal is not None:
+            return self._answer(command, Outcome.REFUSED, before, refusal.code, refusal.reason)
+        match command.action:
+            case Stop() | Arm() | Disarm():
+                return self._answer(command, Outcome.APPLIED, before)
+            case action:
+                return self._apply(command, action)
+
+    def _apply(self, command: Command, action: MicroscopeAction) -> Reply:
+        failure = ""
+        try:
+            self._microscope.apply(action)
+        except CommandRefusedError as error:
+            # Nothing has changed, so there is nothing to book.
+            return self._answer(
+                command, Outcome.REFUSED, self._read_state(), "microscope", str(error)
+            )
+        except MicroscopeError as error:
+            failure = str(error)
+            self._disarm(f"the microscope failed while carrying out a command: {failure}")
+        after = self._read_state()
+        problem = self._gate.applied(command, after=after, now_ns=self._clock.monotonic_ns())
+        if failure:
+            return self._answer(command, Outcome.FAILED, after, "microscope", failure)
+        if problem is not None:
+            return self._answer(command, Outcome.FAILED, after, problem.code, problem.reason)
+        return self._answer(command, Outcome.APPLIED, after)
+
+    def _read_state(self) -> MicroscopeState | None:
+        try:
+            return self._microscope.read_state()
+        except MicroscopeError as error:
+            self._say.event(
+                "state_unknown",
+                f"the microscope cannot be read: {error}",
+                level=Level.ERROR,
+            )
+            return None
+
+    def _answer(
+        self,
+        command: Command,
+        outcome: Outcome,
+        state: MicroscopeState | None,
+        code: str = "",
+        reason: str = "",
+    ) -> Reply:
+        return Reply(
+            command=command,
+            outcome=outcome,
+            monotonic_ns=self._clock.monotonic_ns(),
+            next_sequence=self._last_sequence + 1,
+            code=code,
+            reason=reason,
+            state=state,
+        )
+
+    def _disarm(self, reason: str) -> None:
+        self._gate.disarm(reason, now_ns=self._clock.monotonic_ns())
+
+    def _publish_gate(self) -> None:
+        status = self._gate.status
+        last, self._status = self._status, status
+        if status.armed != last.armed:
+            self._say.event(
+                "gate_armed" if status.armed else "gate_disarmed",
+                status.reason,
+                level=Level.INFO if status.armed else Level.WARNING,
+            )
+        if status != last:
+            self._bus.publish("gate", status)
+
+    # -- frames -------------------------------------------------------------------------------
+
+    def _acquire(self) -> None:
+        self._next_start_ns = self._clock.monotonic_ns() + round(
+            self._options.frame_interval_s * 1e9
+        )
+        self._beat(busy=True)
+        try:
+            frame = self._microscope.acquire(self._options.frame_timeout_s)
+        except AcquisitionStoppedError:
+            self._say.event("frame_stopped", "the frame was stopped")
+            return
+        except MicroscopeError as error:
+            self._fail(error)
+            return
+        finally:
+            self._beat(busy=False)
+        self._failures = 0
+        self._last_sequence = frame.header.sequence
+        self._exposed[frame.header.sequence] = frame.header.monotonic_ns
+        if len(self._exposed) > _REMEMBERED_FRAMES:
+            self._exposed.popitem(last=False)
+        self._publish(frame)
+
+    def _publish(self, frame: Frame) -> None:
+        now_ns = self._clock.monotonic_ns()
+        header = frame.header
+        faults = self._checker.check(frame, now_ns=now_ns)
+        self._gate.observe(
+            MicroscopeState(
+                scan=header.scan,
+                optics=header.optics,
+                stage=header.stage,
+                settings_rev=header.settings_rev,
+            ),
+            now_ns=now_ns,
+        )
+        if faults:
+            header = msgspec.structs.replace(header, faults=faults)
+        self._bus.publish("frame", header, frame.pixels)
+        if faults:
+            self._say.flagged(header)
+        self._publish_gate()
+
+    def _fail(self, error: MicroscopeError) -> None:
+        self._failures += 1
+        self._disarm(f"no frame could be taken: {error}")
+        self._publish_gate()
+        self._say.event(
+            "acquire_failed",
+            str(error),
+            level=Level.ERROR,
+            data={"in_a_row": self._failures, "allowed": self._options.max_failures},
+        )
+        if self._failures >= self._options.max_failures or isinstance(error, DisconnectedError):
+            raise error
+
+    def _beat(self, *, busy: bool) -> None:
+        self._bus.beat(busy=busy, processed=self._last_sequence, skipped=0)

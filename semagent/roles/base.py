@@ -1,0 +1,63 @@
+"""What all roles have in common."""
+
+from typing import Any, Protocol
+
+import msgspec
+
+from semagent.bus import Bus
+from semagent.clock import Clock
+from semagent.types import Event, FrameHeader, Level
+
+
+class RoleLoop(Protocol):
+    """One role. It does not know whether it has a process for itself."""
+
+    def step(self) -> bool:
+        """Do what is to be done now and say whether there was anything. Never waits for work.
+
+        Raises:
+            SemagentError: the role cannot go on.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of everything. May be called twice."""
+        ...
+
+
+class Announcer:
+    """Publishes events in the name of a role."""
+
+    def __init__(self, bus: Bus, clock: Clock) -> None:
+        self._bus = bus
+        self._clock = clock
+
+    def event(
+        self,
+        kind: str,
+        message: str,
+        *,
+        level: Level = Level.INFO,
+        data: dict[str, Any] | None = None,
+    ) -> Event:
+        """Publish an event and return it."""
+        event = Event(
+            kind=kind,
+            role=self._bus.role,
+            message=message,
+            monotonic_ns=self._clock.monotonic_ns(),
+            wall_ns=self._clock.wall_ns(),
+            level=level,
+            data=data or {},
+        )
+        self._bus.publish("event", event)
+        return event
+
+    def flagged(self, header: FrameHeader) -> Event:
+        """Say that a frame is not fit for use; control hears of it this way."""
+        return self.event(
+            "frame_flagged",
+            f"frame {header.sequence} is not used: {', '.join(header.faults)}",
+            level=Level.WARNING,
+            data={"header": msgspec.to_builtins(header)},
+        )

@@ -1,0 +1,138 @@
+"""The control role: belief and state machine, fed from the bus."""
+
+import msgspec
+
+from semagent.bus import Bus
+from semagent.clock import Clock
+from semagent.control import Controller, Decision
+from semagent.roles.base import Announcer
+from semagent.types import (
+    Command,
+    Event,
+    FrameAnalysis,
+    FrameHeader,
+    Heard,
+    HeardKind,
+    Issuer,
+    Level,
+    Reply,
+)
+
+
+class ControlRole:
+    """Passes what happens to the `Controller` and its decisions on, and nothing else.
+
+    What it takes up, and in which order, is published as `Heard`, so that a recorded session
+    can be run through it again and must give the same commands.
+
+    Args:
+        command_lifetime_s: a command is void this long after the frame it rests on was exposed.
+    """
+
+    def __init__(
+        self, bus: Bus, controller: Controller, clock: Clock, *, command_lifetime_s: float
+    ) -> None:
+        self._bus = bus
+        self._controller = controller
+        self._clock = clock
+        self._lifetime_ns = round(command_lifetime_s * 1e9)
+        self._say = Announcer(bus, clock)
+        self._analyses = bus.subscribe("analysis")
+        self._events = bus.subscribe("event")
+        self._gate = bus.subscribe("gate")
+        self._replies = bus.subscribe("reply")
+        bus.serve("request")
+        self._tick_ns = 0
+        self._commands = 0
+        self._requests = 0
+        self._processed = 0
+
+    def step(self) -> bool:
+        """See `RoleLoop`."""
+        worked = self._take_news() | self._take_requests()
+        while (message := self._analyses.take()) is not None:
+            self._take_analysis(message.value)
+            worked = True
+        self._tick()
+        self._bus.beat(busy=False, processed=self._processed, skipped=self._analyses.skipped)
+        return worked
+
+    def close(self) -> None:
+        """See `RoleLoop`."""
+
+    def _take_news(self) -> bool:
+        worked = False
+        while (message := self._gate.take()) is not None:
+            self._heard("gate", message.value.monotonic_ns)
+            self._carry_out(self._controller.gate_changed(message.value))
+            worked = True
+        while (message := self._events.take()) is not None:
+            event: Event = message.value
+            if event.kind == "frame_flagged":
+                header = msgspec.convert(event.data["header"], FrameHeader)
+                self._heard("flagged", header.sequence)
+                self._carry_out(self._controller.flagged(header))
+                worked = True
+        # Every reply is news, to the operator's commands too: an operator's hand pauses the
+        # agent. The answers to our own commands say the same once more.
+        self._bus.answers()
+        while (message := self._replies.take()) is not None:
+            reply: Reply = message.value
+            self._heard("reply", reply.command.id)
+            self._carry_out(self._controller.replied(reply))
+            worked = True
+        return worked
+
+    def _take_requests(self) -> bool:
+        deliveries = self._bus.deliveries()
+        for delivered in deliveries:
+            self._requests += 1
+            self._bus.publish("request", delivered.value)
+            self._heard("request", self._requests)
+            decision = self._controller.requested(delivered.value)
+            self._carry_out(decision)
+            refusal = next((said for said in decision.events if said.level is Level.ERROR), None)
+            delivered.answer(
+                self._say.event(
+                    "request_refused" if refusal else "request_taken",
+                    refusal.message if refusal else type(delivered.value).__name__,
+                )
+            )
+        return bool(deliveries)
+
+    def _take_analysis(self, analysis: FrameAnalysis) -> None:
+        self._processed += 1
+        self._heard("analysis", analysis.header.sequence)
+        decision = self._controller.analysed(analysis)
+        if self._controller.belief is not None:
+            self._bus.publish("belief", self._controller.belief)
+        self._carry_out(decision)
+
+    def _tick(self) -> None:
+        now_ns = self._clock.monotonic_ns()
+        decision = self._controller.ticked(now_ns)
+        self._tick_ns = now_ns
+        if decision.actions or decision.events or decision.result is not None:
+            # A deadline has passed. Ticks that change nothing are not worth a line.
+            self._heard("tick", 0)
+        self._carry_out(decision)
+
+    def _heard(self, kind: HeardKind, key: int | str) -> None:
+        self._bus.publish("heard", Heard(kind=kind, key=key, tick_ns=self._tick_ns))
+
+    def _carry_out(self, decision: Decision) -> None:
+        for notice in decision.events:
+            self._say.event(notice.kind, notice.message, level=notice.level, data=notice.data)
+        header = decision.state.header
+        for action in decision.actions:
+            self._commands += 1
+            command = Command(
+                id=f"agent-{self._commands}",
+                issuer=Issuer.AGENT,
+                action=action,
+                basis=decision.basis,
+                expires_ns=None if header is None else header.monotonic_ns + self._lifetime_ns,
+            )
+            self._bus.send("command", command)
+        if decision.result is not None:
+            self._bus.publish("result", decision.result)

@@ -1,0 +1,68 @@
+"""The infer role: looks at the newest frame that is fit for use."""
+
+from semagent.bus import Bus
+from semagent.clock import Clock
+from semagent.config import InferOptions
+from semagent.errors import EngineError
+from semagent.ports import Engine
+from semagent.roles.base import Announcer
+from semagent.types import Frame, FrameHeader, Level
+
+
+class InferRole:
+    """Owns the engine.
+
+    Frames that failed the sanity checks are counted and never analysed, so they cannot reach
+    the estimator.
+    """
+
+    def __init__(self, bus: Bus, engine: Engine, options: InferOptions, clock: Clock) -> None:
+        self._bus = bus
+        self._engine = engine
+        self._options = options
+        self._say = Announcer(bus, clock)
+        self._frames = bus.subscribe("frame")
+        self._restore = options.restore and engine.restores
+        self._processed = 0
+        self._flagged = 0
+        self._failures = 0
+
+    def step(self) -> bool:
+        """See `RoleLoop`.
+
+        Raises:
+            EngineError: the engine failed on ``max_failures`` frames in a row.
+        """
+        message = self._frames.take()
+        if message is None:
+            return False
+        header: FrameHeader = message.value
+        if header.faults:
+            self._flagged += 1
+            return True
+        self._beat(busy=True)
+        try:
+            analysis = self._engine.analyse(Frame(header, message.pixels), restore=self._restore)
+        except EngineError as error:
+            self._failures += 1
+            self._say.event(
+                "engine_failed",
+                f"frame {header.sequence}: {error}",
+                level=Level.ERROR,
+                data={"sequence": header.sequence, "engine": self._engine.name},
+            )
+            if self._failures >= self._options.max_failures:
+                raise
+        else:
+            self._failures = 0
+            self._processed += 1
+            self._bus.publish("analysis", analysis.figures, analysis.restored)
+        self._beat(busy=False)
+        return True
+
+    def close(self) -> None:
+        """See `RoleLoop`."""
+        self._engine.close()
+
+    def _beat(self, *, busy: bool) -> None:
+        self._bus.beat(busy=busy, processed=self._processed, skipped=self._frames.skipped)

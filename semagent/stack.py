@@ -1,0 +1,113 @@
+"""Recorded stacks as a microscope: the settings under which one is focused."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+from semagent.config import Part, RunConfig
+from semagent.control import ControlOptions
+from semagent.control.options import ScaleOptions
+from semagent.errors import InputFileError
+from semagent.ports import Microscope
+from semagent.safety import AxisLimits, Envelope, ReadbackTolerance
+from semagent.types import Frame
+
+
+class StackEntry(Protocol):
+    """What the core needs to know of one recorded frame."""
+
+    @property
+    def working_distance_m(self) -> float:
+        """Where it was taken."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """The file it comes from."""
+        ...
+
+
+class _Stack(Protocol):
+    @property
+    def entries(self) -> Sequence[StackEntry]: ...
+
+
+class RecordedMicroscope(Microscope, Protocol):
+    """A microscope whose frames can also be had one by one, without moving."""
+
+    @property
+    def stack(self) -> _Stack:
+        """The recorded frames."""
+        ...
+
+    def frame(self, index: int) -> Frame:
+        """The frame of ``stack.entries[index]``."""
+        ...
+
+
+def as_recorded(microscope: Microscope) -> RecordedMicroscope:
+    """The microscope as one whose frames can be had one by one.
+
+    Raises:
+        InputFileError: it is not a recorded stack.
+    """
+    if not microscope.capabilities.repeats_frames or not hasattr(microscope, "stack"):
+        raise InputFileError(f"{microscope.capabilities.microscope} is not a recorded stack")
+    return cast(RecordedMicroscope, microscope)
+
+
+def config_for_stack(microscope: RecordedMicroscope, engine: Part) -> RunConfig:
+    """The configuration under which a recorded stack is focused.
+
+    Nothing can be harmed here, so the envelope is the stack's own range. The finest answer a
+    stack can give is its own step, so that stands for half the depth of field.
+    """
+    distances_m = sorted({entry.working_distance_m for entry in microscope.stack.entries})
+    gaps_m = [high - low for low, high in itertools.pairwise(distances_m)]
+    span_m = distances_m[-1] - distances_m[0]
+    widest_m, typical_m = max(gaps_m), sorted(gaps_m)[len(gaps_m) // 2]
+    focus = AxisLimits(
+        min=max(distances_m[0] - widest_m, 1e-9),
+        max=distances_m[-1] + widest_m,
+        max_step=span_m + 2 * widest_m,
+        max_travel=1e6 * span_m,
+    )
+    stigmator = AxisLimits(min=-1.0, max=1.0, max_step=2.0, max_travel=1e6)
+    return RunConfig(
+        semagent=1,
+        instrument=microscope.capabilities.microscope,
+        driver=Part(name="recorded"),
+        engine=engine,
+        safety=Envelope(
+            specimen_holder="none: recorded frames",
+            working_distance_m=focus,
+            stigmator=stigmator if microscope.capabilities.stigmator else None,
+            beam_shift_m=None,
+            stage_x_m=None,
+            stage_y_m=None,
+            stage_z_m=None,
+            stage_rotation_rad=None,
+            stage_tilt_rad=None,
+            scan=None,
+            allow_unblank=False,
+            keep_out=(),
+            travel_window_s=60.0,
+            max_evidence_age_s=600.0,
+            operator_hold_s=0.0,
+            heartbeat_timeout_s=600.0,
+            # What is read back is the nearest recorded frame, half a step away at most.
+            readback_tolerance=ReadbackTolerance(
+                working_distance_m=widest_m,
+                stigmator=1.0,
+                beam_shift_m=0.0,
+                stage_x_m=1.0,
+                stage_y_m=1.0,
+                stage_z_m=1.0,
+                stage_rotation_rad=1.0,
+                stage_tilt_rad=1.0,
+                dwell_s=1.0,
+                region=1.0,
+            ),
+        ),
+        control=ControlOptions(scale=ScaleOptions(half_depth_m=typical_m)),
+    )

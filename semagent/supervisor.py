@@ -1,0 +1,236 @@
+"""Starts the roles as processes, watches over them and brings them down in order."""
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from semagent.bus.zeromq import Endpoints, ZmqBus
+from semagent.channels import Role
+from semagent.config import RunConfig
+from semagent.errors import RoleError, SemagentError
+from semagent.process import (
+    Announced,
+    End,
+    Failed,
+    FromChild,
+    Go,
+    Plan,
+    Ready,
+    ToChild,
+    Wiring,
+    main,
+    new_token,
+    raise_failure,
+)
+from semagent.types import Capabilities
+
+STARTUP_S = 120.0
+SHUTDOWN_S = 15.0
+_RESTART_PAUSE_S = 1.0
+# The record comes last: it has to take what the others still say.
+_SHUTDOWN_ORDER = (Role.ACQUIRE, Role.INFER, Role.CONTROL, Role.RECORD)
+
+
+_Expected = TypeVar("_Expected", Announced, Ready)
+
+
+class _Child:
+    """One process and the supervisor's end of the pipe to it."""
+
+    def __init__(self, plan: Plan) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.role = plan.role
+        self.link, far_end = context.Pipe()
+        self.process: BaseProcess = context.Process(
+            target=main,
+            args=(msgspec.msgpack.encode(plan), far_end),
+            name=f"semagent-{plan.role}",
+        )
+        self.process.start()
+        # Only the child may hold its end, or its death would go unnoticed here.
+        far_end.close()
+
+    def send(self, message: ToChild) -> None:
+        try:
+            self.link.send_bytes(msgspec.msgpack.encode(message))
+        except OSError:
+            return  # it is dead; whoever waits for it will see that
+
+    def receive(self, deadline_s: float) -> FromChild:
+        """The next message of the child.
+
+        Raises:
+            RoleError: it died or fell silent.
+            SemagentError: it failed, and says how.
+        """
+        remaining_s = max(0.0, deadline_s - time.perf_counter())
+        if not wait([self.link, self.process.sentinel], remaining_s):
+            raise RoleError(f"the {self.role} role did not start within {STARTUP_S:g} s")
+        try:
+            if not self.link.poll(1.0):
+                raise EOFError
+            message: FromChild = msgspec.msgpack.decode(self.link.recv_bytes(), type=FromChild)
+        except (EOFError, OSError) as error:
+            self.process.join(1.0)
+            raise RoleError(
+                f"the {self.role} role died (exit code {self.process.exitcode})"
+            ) from error
+        if isinstance(message, Failed):
+            raise_failure(self.role, message)
+        return message
+
+    def end(self, deadline_s: float) -> bool:
+        """Ask the process to finish; ``False`` if it had to be killed."""
+        self.send(End())
+        self.process.join(max(0.1, deadline_s - time.perf_counter()))
+        finished = self.process.exitcode is not None
+        if not finished:
+            self.process.kill()
+            self.process.join()
+        self.link.close()
+        self.process.close()
+        return finished
+
+
+class Supervisor:
+    """The processes of one run.
+
+    Args:
+        config: the run configuration.
+        frames: number of frames after which acquisition rests.
+        session: folder of the record, ``None`` for none.
+        on_restart: told the role and the reason when one is started again.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        frames: int | None = None,
+        session: Path | None = None,
+        on_restart: Callable[[Role, str], None] = lambda _role, _reason: None,
+    ) -> None:
+        self._config = config
+        self._frames = frames
+        self._session = session
+        self._on_restart = on_restart
+        self._token = new_token()
+        self._children: dict[Role, _Child] = {}
+        self._endpoints: dict[Role, Endpoints] = {}
+        self._capabilities: Capabilities | None = None
+        self._engine = ""
+        self._restarts = 0
+        self.bus = ZmqBus(Role.CONSOLE, self._token)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the microscope can do; known once `start` has returned."""
+        if self._capabilities is None:
+            raise RoleError("the microscope is not open yet")
+        return self._capabilities
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine; known once `start` has returned."""
+        return self._engine
+
+    def start(self) -> None:
+        """Start all roles; returns when each listens to the others and frames begin to flow.
+
+        Raises:
+            SemagentError: a role could not start; all are ended again.
+        """
+        roles = [Role.ACQUIRE, Role.INFER, Role.CONTROL]
+        if self._session is not None:
+            roles.insert(0, Role.RECORD)
+        deadline_s = time.perf_counter() + STARTUP_S
+        try:
+            for role in roles:
+                self._children[role] = _Child(self._plan(role))
+            for child in self._children.values():
+                self._learn(child, deadline_s)
+            for child in self._children.values():
+                child.send(self._wiring())
+            for child in self._children.values():
+                _expect(child.receive(deadline_s), Ready)
+            self.bus.connect(self._endpoints)
+            for child in self._children.values():
+                child.send(Go())
+        except BaseException:
+            self.close()
+            raise
+
+    def watch(self, timeout_s: float) -> None:
+        """Wait up to ``timeout_s`` for something to go wrong, and put it right if possible.
+
+        A dead infer role is started again, a limited number of times; the death of any other
+        role ends the run.
+
+        Raises:
+            SemagentError: a role failed for good.
+        """
+        links: list[Connection] = [child.link for child in self._children.values()]
+        sentinels = {child.process.sentinel: child for child in self._children.values()}
+        ready = wait([*links, *sentinels], timeout_s)
+        if not ready:
+            return
+        for child in list(self._children.values()):
+            if child.link in ready or child.process.sentinel in ready:
+                try:
+                    child.receive(time.perf_counter() + 1.0)
+                except SemagentError as error:
+                    self._replace(child, error)
+
+    def close(self) -> None:
+        """End all roles in order. May be called twice."""
+        for role in _SHUTDOWN_ORDER:
+            child = self._children.pop(role, None)
+            if child is not None and not child.end(time.perf_counter() + SHUTDOWN_S):
+                self._on_restart(role, "did not end in time and was killed")
+        self.bus.close()
+
+    def _plan(self, role: Role) -> Plan:
+        return Plan(
+            role=role,
+            config=self._config,
+            token=self._token,
+            frames=self._frames,
+            session=None if self._session is None else str(self._session),
+            rebind=self._endpoints.get(role),
+        )
+
+    def _learn(self, child: _Child, deadline_s: float) -> None:
+        announced = _expect(child.receive(deadline_s), Announced)
+        self._endpoints[child.role] = announced.endpoints
+        self._capabilities = announced.capabilities or self._capabilities
+        self._engine = announced.engine or self._engine
+
+    def _wiring(self) -> Wiring:
+        return Wiring(roles=self._endpoints, capabilities=self.capabilities, engine=self._engine)
+
+    def _replace(self, child: _Child, error: SemagentError) -> None:
+        allowed = self._config.infer.max_restarts
+        if child.role is not Role.INFER or self._restarts >= allowed:
+            raise error
+        self._restarts += 1
+        self._on_restart(child.role, f"{error}; starting it again ({self._restarts} of {allowed})")
+        child.end(time.perf_counter() + 1.0)
+        time.sleep(_RESTART_PAUSE_S * 2 ** (self._restarts - 1))
+        deadline_s = time.perf_counter() + STARTUP_S
+        fresh = self._children[child.role] = _Child(self._plan(child.role))
+        self._learn(fresh, deadline_s)
+        fresh.send(self._wiring())
+        _expect(fresh.receive(deadline_s), Ready)
+        fresh.send(Go())
+
+
+def _expect(message: FromChild, kind: type[_Expected]) -> _Expected:
+    if not isinstance(message, kind):
+        raise RoleError(f"a role said {type(message).__name__} instead of {kind.__name__}")
+    return message

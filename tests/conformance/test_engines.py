@@ -1,0 +1,7 @@
+"""Every engine that ships passes the suite third parties are given."""
+
+from semagent.testing import EngineConformance
+
+
+class TestSharpness(EngineConformance):
+    engine = "sharpness"

@@ -1,0 +1,35 @@
+"""Everything that has to hold before a change lands, in the order of what fails fastest."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PYTHON = [sys.executable, "-m"]
+STEPS = {
+    "formatting": [*PYTHON, "ruff", "format", "--check", "."],
+    "lint": [*PYTHON, "ruff", "check", "."],
+    "arrows between the parts": [
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports_command as run; run()",
+    ],
+    "types": [*PYTHON, "mypy"],
+    "tests": [*PYTHON, "pytest", "-n", "2"],
+}
+
+
+def main() -> int:
+    for name, command in STEPS.items():
+        print(f"== {name}", flush=True)
+        started_s = time.perf_counter()
+        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+            print(f"== {name} failed")
+            return 1
+        print(f"== {name} passed in {time.perf_counter() - started_s:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

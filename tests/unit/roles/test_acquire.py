@@ -1,0 +1,254 @@
+"""The acquire role over the simulated microscope: nothing passes but through the gate."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from semagent.bus import LocalBus, LocalHub, Mailbox
+from semagent.channels import Role
+from semagent.clock import ManualClock
+from semagent.config import RunConfig, find_config, load_config
+from semagent.errors import DisconnectedError
+from semagent.parts import make_acquire
+from semagent.registry import open_microscope
+from semagent.roles import AcquireRole
+from semagent.types import (
+    Action,
+    Arm,
+    Basis,
+    Command,
+    Disarm,
+    FrameFault,
+    Issuer,
+    Outcome,
+    Reply,
+    SetWorkingDistance,
+    Stop,
+)
+from semagent.wire import Message
+
+
+class Kept:
+    """A recorder that remembers in which order things were recorded."""
+
+    def __init__(self) -> None:
+        self.topics: list[str] = []
+
+    def record(self, message: Message) -> None:
+        self.topics.append(message.topic)
+
+
+class Bench:
+    """An acquire role with somebody who sends it commands and listens."""
+
+    def __init__(self, **options: Any) -> None:
+        self.clock = ManualClock()
+        config: RunConfig = load_config(find_config("simulated"))
+        small = {"width_px": 64, "height_px": 48, "dwell_us": 0.1}
+        column = {"working_distance_mm": 5.0}
+        self.microscope = open_microscope(
+            "simulated",
+            {"speed": 0, "scan": small, "column": column, **options},
+            clock=self.clock,
+        )
+        self.kept = Kept()
+        hub = LocalHub(self.clock, self.kept)
+        self.console = LocalBus(hub, Role.CONSOLE)
+        self.control = LocalBus(hub, Role.CONTROL)
+        self.frames = self.console.subscribe("frame")
+        self.events = self.console.subscribe("event")
+        self.gates = self.console.subscribe("gate")
+        self.role: AcquireRole = make_acquire(
+            LocalBus(hub, Role.ACQUIRE), config, self.microscope, self.clock
+        )
+        self._ids = 0
+
+    def send(self, action: Action, *, issuer: Issuer = Issuer.OPERATOR, **more: Any) -> Reply:
+        self._ids += 1
+        command = Command(id=str(self._ids), issuer=issuer, action=action, **more)
+        self.console.send("command", command)
+        self.control.beat(busy=False, processed=0, skipped=0)
+        self.role.serve()
+        (answer,) = self.console.answers()
+        assert answer.command == command
+        return answer
+
+    def arm(self) -> None:
+        assert self.send(Arm()).outcome is Outcome.APPLIED
+
+    def agent(self, working_distance_m: float, sequence: int, settings_rev: int) -> Reply:
+        return self.send(
+            SetWorkingDistance(working_distance_m=working_distance_m),
+            issuer=Issuer.AGENT,
+            basis=Basis(sequence=sequence, settings_rev=settings_rev),
+        )
+
+    def expose(self) -> Any:
+        self.clock.advance(0.01)
+        self.control.beat(busy=False, processed=0, skipped=0)
+        self.role.step()
+        message = self.frames.take()
+        return None if message is None else message.value
+
+    def kinds(self) -> list[str]:
+        return [message.value.kind for message in taken(self.events)]
+
+
+def taken(box: Mailbox) -> list[Message]:
+    messages = []
+    while (message := box.take()) is not None:
+        messages.append(message)
+    return messages
+
+
+def focus(working_distance_m: float) -> SetWorkingDistance:
+    return SetWorkingDistance(working_distance_m=working_distance_m)
+
+
+def test_it_starts_disarmed_and_refuses_even_the_operator():
+    bench = Bench()
+    assert bench.gates.take().value.armed is False
+    reply = bench.send(focus(5.001e-3))
+    assert reply.outcome is Outcome.REFUSED
+    assert "arm" in reply.reason
+    assert bench.microscope.read_state().optics.working_distance_m == 5e-3
+
+
+def test_an_armed_gate_lets_the_operator_move():
+    bench = Bench()
+    bench.arm()
+    reply = bench.send(focus(5.001e-3))
+    assert reply.outcome is Outcome.APPLIED
+    assert reply.state.optics.working_distance_m == 5.001e-3
+    assert reply.next_sequence == 1
+    assert bench.expose().optics.working_distance_m == 5.001e-3
+
+
+def test_the_agent_needs_a_frame_that_the_gate_knows():
+    bench = Bench()
+    bench.arm()
+    header = bench.expose()
+    assert bench.agent(5.001e-3, 99, header.settings_rev).code == "frame_unknown"
+    assert bench.agent(5.001e-3, header.sequence, header.settings_rev + 1).outcome is (
+        Outcome.REFUSED
+    )
+    reply = bench.agent(5.001e-3, header.sequence, header.settings_rev)
+    assert reply.outcome is Outcome.APPLIED
+    assert reply.next_sequence == header.sequence + 1
+
+
+def test_everything_is_recorded_before_it_is_heard_and_in_order():
+    bench = Bench()
+    bench.arm()
+    bench.expose()
+    bench.send(focus(5.001e-3))
+    assert bench.kept.topics == [
+        "gate",
+        "command",
+        "reply",
+        "event",
+        "gate",
+        "frame",
+        "command",
+        "reply",
+        "gate",
+    ]
+
+
+def test_frames_are_counted_without_gaps_and_pixels_travel_along():
+    bench = Bench()
+    for sequence in (1, 2, 3):
+        bench.clock.advance(0.01)
+        bench.role.step()
+        message = bench.frames.take()
+        assert message.value.sequence == sequence
+        assert message.pixels.shape == (48, 64)
+        assert message.pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("action", [Stop(), Disarm(reason="lunch")])
+def test_stop_and_disarm_pass_and_latch(action: Action):
+    bench = Bench()
+    bench.arm()
+    assert bench.send(action).outcome is Outcome.APPLIED
+    assert bench.send(focus(5.001e-3)).outcome is Outcome.REFUSED
+    assert bench.kinds() == ["gate_armed", "gate_disarmed"]
+
+
+def test_the_agent_cannot_arm():
+    bench = Bench()
+    assert bench.send(Arm(), issuer=Issuer.AGENT).outcome is Outcome.REFUSED
+
+
+def test_a_microscope_that_ignores_a_command_is_found_out():
+    bench = Bench(faults={"ignored": {"at": [1]}})
+    bench.arm()
+    reply = bench.send(focus(5.02e-3))
+    assert reply.outcome is Outcome.FAILED
+    assert bench.send(focus(5.02e-3)).outcome is Outcome.REFUSED
+    assert "gate_disarmed" in bench.kinds()
+
+
+def test_a_microscope_that_refuses_changes_nothing_and_stays_armed():
+    bench = Bench(faults={"refused": {"at": [1]}})
+    bench.arm()
+    reply = bench.send(focus(5.02e-3))
+    assert (reply.outcome, reply.code) == (Outcome.REFUSED, "microscope")
+    assert reply.state.optics.working_distance_m == 5e-3
+    assert bench.send(focus(5.02e-3)).outcome is Outcome.APPLIED
+
+
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        ("frozen", FrameFault.FROZEN),
+        ("incomplete", FrameFault.INCOMPLETE),
+        ("saturated", FrameFault.SATURATED),
+        ("blank", FrameFault.BLANK),
+        ("wrong_size", FrameFault.WRONG_SIZE),
+    ],
+)
+def test_a_bad_frame_is_flagged_and_announced(fault: str, found: FrameFault):
+    bench = Bench(faults={fault: {"at": [2]}}, scan={"width_px": 256, "height_px": 192})
+    assert bench.expose().faults == ()
+    assert found in bench.expose().faults
+    assert bench.expose().faults == ()
+    assert bench.kinds() == ["frame_flagged"]
+
+
+def test_a_disconnected_microscope_disarms_and_ends_the_role():
+    bench = Bench(faults={"disconnect": {"at": [1]}})
+    bench.arm()
+    with pytest.raises(DisconnectedError):
+        bench.role.step()
+    assert bench.kinds() == ["gate_armed", "gate_disarmed", "acquire_failed"]
+
+
+def test_silence_of_control_disarms():
+    bench = Bench()
+    bench.arm()
+    bench.clock.advance(1.9)
+    bench.role.serve()
+    assert bench.kinds() == ["gate_armed"]
+    bench.clock.advance(0.2)
+    bench.role.serve()
+    assert bench.kinds() == ["gate_disarmed"]
+
+
+def test_a_hand_on_the_microscope_disarms():
+    bench = Bench()
+    bench.arm()
+    bench.expose()
+    bench.microscope.apply(focus(5.05e-3))
+    bench.expose()
+    assert bench.kinds() == ["gate_armed", "gate_disarmed"]
+    assert "by hand" in bench.gates.take().value.reason
+
+
+def test_paused_serves_commands_and_exposes_nothing():
+    bench = Bench()
+    bench.role.paused = True
+    bench.arm()
+    assert bench.expose() is None
+    assert bench.role.frames == 0

@@ -1,0 +1,93 @@
+"""Run configurations: what ships is right, and what is wrong is named with its line."""
+
+from pathlib import Path
+
+import pytest
+
+from semagent.config import find_config, load_config
+from semagent.errors import ConfigError
+
+SHIPPED = sorted((Path(__file__).parents[2] / "config").glob("*.yaml"))
+SIMULATED = find_config("simulated").read_text(encoding="utf-8")
+
+
+def changed(tmp_path: Path, old: str, new: str) -> Path:
+    assert SIMULATED.count(old) == 1
+    path = tmp_path / "microscope.yaml"
+    path.write_text(SIMULATED.replace(old, new), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_configuration_that_ships_is_right(path: Path):
+    config = load_config(path)
+    assert config.instrument
+
+
+def test_numbers_may_be_written_as_people_write_them(tmp_path: Path):
+    path = changed(tmp_path, "max_step: 5.0e-6", "max_step: 5e-6")
+    limits = load_config(path).safety.beam_shift_m
+    assert limits is not None
+    assert limits.max_step == 5e-6
+
+
+def test_integers_stay_integers():
+    assert load_config(find_config("simulated")).driver.options["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("  specimen_holder: simulated stub\n", "", "specimen_holder"),
+        ("max_evidence_age_s: 10", "max_evidence_aeg_s: 10", "max_evidence_aeg_s"),
+        ("{min: 0.004, max: 0.006, max_step", "{min: four, max: 0.006, max_step", "min"),
+        ("{min: 0.004, max: 0.006, max_step", "{min: 4, max: 6, max_step", "metres"),
+        ("semagent: 1 ", "semagent: 2 ", "format"),
+        ("mode: advise", "mode: autopilot", "autopilot"),
+        ("travel_window_s: 600", "travel_window_s: 600\n  travel_window_s: 60", "given twice"),
+        ("instrument: Simulated SEM", "instrument: [", "not YAML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, says: str):
+    path = changed(tmp_path, old, new)
+    with pytest.raises(ConfigError, match=says) as raised:
+        load_config(path)
+    assert str(path) in str(raised.value)
+
+
+def test_the_line_is_named(tmp_path: Path):
+    path = changed(tmp_path, "max_evidence_age_s: 10", "max_evidence_age_s: soon")
+    line = 1 + path.read_text(encoding="utf-8").splitlines().index("  max_evidence_age_s: soon")
+    with pytest.raises(ConfigError) as raised:
+        load_config(path)
+    assert f"{path}:{line}:" in str(raised.value)
+
+
+@pytest.mark.parametrize("content", ["", "just words", "- a\n- list"])
+def test_something_else_is_refused(tmp_path: Path, content: str):
+    path = tmp_path / "microscope.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match="microscope.yaml"):
+        load_config(path)
+
+
+def test_yaml_that_would_run_code_is_refused(tmp_path: Path):
+    path = changed(tmp_path, "instrument: Simulated SEM", "instrument: !!python/name:os.system ''")
+    with pytest.raises(ConfigError, match="not YAML"):
+        load_config(path)
+
+
+def test_a_name_finds_what_ships_and_a_path_finds_a_file(tmp_path: Path):
+    assert find_config("simulated").name == "simulated.yaml"
+    path = changed(tmp_path, "mode: advise", "mode: hold")
+    assert find_config(str(path)) == path
+
+
+def test_a_name_that_is_nothing_lists_what_there_is():
+    with pytest.raises(ConfigError, match=r"no such file.*simulated"):
+        find_config("no-such-microscope")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path)

@@ -1,0 +1,51 @@
+"""Drivers and engines are found by name, and nothing else is loaded."""
+
+from importlib.metadata import EntryPoint, EntryPoints
+
+import pytest
+
+from semagent import registry
+from semagent.clock import SystemClock
+from semagent.errors import ConfigError
+
+
+def test_what_ships_is_listed():
+    assert {"simulated", "recorded", "remote"} <= set(registry.names(registry.DRIVERS))
+    assert "sharpness" in registry.names(registry.ENGINES)
+
+
+def test_an_unknown_name_lists_what_there_is():
+    with pytest.raises(ConfigError, match=r"no driver is called 'simulatde'.*simulated"):
+        registry.open_microscope("simulatde", {}, clock=SystemClock())
+    with pytest.raises(ConfigError, match=r"no engine is called 'x'.*sharpness"):
+        registry.open_engine("x", {})
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
+    def entry_points(*, group: str, name: str | None = None) -> EntryPoints:
+        found = EntryPoints(points).select(group=group)
+        return found if name is None else found.select(name=name)
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+
+
+def test_two_offers_of_one_name_are_an_error(monkeypatch: pytest.MonkeyPatch):
+    offer(
+        monkeypatch,
+        EntryPoint("sem", "one:open", registry.DRIVERS),
+        EntryPoint("sem", "two:open", registry.DRIVERS),
+    )
+    with pytest.raises(ConfigError, match="one:open and two:open"):
+        registry.find(registry.DRIVERS, "sem")
+
+
+def test_the_same_offer_listed_twice_is_one(monkeypatch: pytest.MonkeyPatch):
+    point = EntryPoint("sem", "one:open", registry.DRIVERS)
+    offer(monkeypatch, point, EntryPoint("sem", "one:open", registry.DRIVERS))
+    assert registry.find(registry.DRIVERS, "sem") == point
+
+
+def test_missing_software_is_named(monkeypatch: pytest.MonkeyPatch):
+    offer(monkeypatch, EntryPoint("sem", "no_such_sdk_at_all:open", registry.DRIVERS))
+    with pytest.raises(ConfigError, match="'sem' needs software.*no_such_sdk_at_all"):
+        registry.open_microscope("sem", {}, clock=SystemClock())
