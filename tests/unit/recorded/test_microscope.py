@@ -5,8 +5,6 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from semagent_drivers.recorded import microscope as implementation
-from semagent_drivers.recorded import open_microscope
 
 from semagent.clock import ManualClock
 from semagent.errors import (
@@ -19,6 +17,8 @@ from semagent.errors import (
     MicroscopeTimeoutError,
 )
 from semagent.types import MoveStage, SetBlanked, SetStigmator, SetWorkingDistance
+from semagent_drivers.recorded import microscope as implementation
+from semagent_drivers.recorded import open_microscope
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from semagent_drivers.recorded import load_stack, open_microscope
 
 from semagent.clock import ManualClock
 from semagent.errors import InputFileError
@@ -23,6 +22,7 @@ from semagent.types import (
     SetWorkingDistance,
     StagePosition,
 )
+from semagent_drivers.recorded import load_stack, open_microscope
 
 HEIGHT, WIDTH = 24, 32
 
@@ -85,7 +85,10 @@ def test_a_session_is_a_stack_of_its_sound_frames(record: Callable[..., Path]) -
 
     stack = load_stack(folder)
 
-    assert [entry.working_distance_m for entry in stack.entries] == [5004e-6, 5002e-6]
+    assert [entry.working_distance_m for entry in stack.entries] == [
+        optics(5004).working_distance_m,
+        optics(5002).working_distance_m,
+    ]
     assert [(entry.stigmator_x, entry.stigmator_y) for entry in stack.entries] == [
         (0.0, 0.25),
         (0.1, 0.25),

@@ -3,9 +3,9 @@ import codecs
 import numpy as np
 import pytest
 import tifffile
-from semagent_drivers.recorded import load_stack
 
 from semagent.errors import InputFileError
+from semagent_drivers.recorded import load_stack
 
 OME = {"axes": "ZYX", "PhysicalSizeX": 0.01}
 

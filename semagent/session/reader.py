@@ -1,0 +1,172 @@
+"""Reading a recorded session back, be it whole or what a crash left of it."""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from semagent.errors import InputFileError
+from semagent.session.folder import (
+    Line,
+    decode_value,
+    read_lines,
+    read_manifest,
+    strays,
+    torn,
+    unfinished,
+)
+from semagent.session.layout import (
+    DERIVED_CHANNEL,
+    EVENTS,
+    FRAME_CHANNEL,
+    FRAMES,
+    DerivedRecord,
+    FrameRecord,
+    pixels_sha256,
+)
+from semagent.session.ometiff import read_pixels
+from semagent.types import Frame, FrameHeader, Value
+
+_RECORDS: dict[str, Any] = {FRAME_CHANNEL: FrameRecord, DERIVED_CHANNEL: DerivedRecord}
+"""What stands in the events in place of values with pixels."""
+
+
+class Entry(Value, frozen=True, kw_only=True):
+    """One line of the events.
+
+    Attributes:
+        channel: name of the channel.
+        monotonic_ns: stamp of the value, on the acquiring machine's clock.
+        value: of the channel's type; a `FrameRecord` for ``frame``, a `DerivedRecord` for
+            ``derived``.
+    """
+
+    channel: str
+    monotonic_ns: int
+    value: Any
+
+
+class SessionReader:
+    """One recorded session, complete or not.
+
+    Frames are read from the disk when asked for. Only acknowledged frames count: a frame file
+    without a line in the events was never seen by anybody in the run; it is named in
+    ``problems``, and `read_frame_file` reads it.
+
+    Attributes:
+        folder: where it is.
+        manifest: what was run, with what.
+        frame_records: header, file and hash of every frame, in order.
+        problems: what the end of an interrupted run left behind. A damaged record is not among
+            them, it is an error; `verify` lists everything.
+
+    Raises:
+        InputFileError: the folder is no session, was written by a newer semagent, or its events
+            are damaged anywhere but at the very end.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = read_manifest(folder)
+        self.problems = list(unfinished(self.manifest))
+        self.frame_records: list[FrameRecord] = []
+        for number, line in read_lines(folder):
+            if line is None:
+                self.problems.append(torn(number))
+            elif line.channel == FRAME_CHANNEL:
+                self.frame_records.append(self._value(number, line, FrameRecord))
+        self._by_sequence = {record.header.sequence: record for record in self.frame_records}
+        self.problems += strays(folder, FRAMES, {record.file for record in self.frame_records})
+
+    def __len__(self) -> int:
+        """Return the number of acknowledged frames."""
+        return len(self.frame_records)
+
+    def frame(self, sequence: int, *, verify: bool = False) -> Frame:
+        """Read one frame.
+
+        Args:
+            sequence: its number, from the header.
+            verify: compare the pixels with their recorded hash.
+
+        Raises:
+            InputFileError: there is no such frame, its file is missing or cannot be read, or
+                its pixels are not those that were recorded.
+        """
+        record = self._by_sequence.get(sequence)
+        if record is None:
+            raise InputFileError(f"{self.folder}: no frame {sequence} among its {len(self)} frames")
+        path = self.folder / record.file
+        pixels, _ = read_pixels(path)
+        if verify and pixels_sha256(pixels) != record.sha256:
+            raise InputFileError(
+                f"{path}: the pixels are not those that were recorded, their SHA-256 differs"
+            )
+        try:
+            return Frame(record.header, pixels)
+        except ValueError as error:
+            raise InputFileError(f"{path}: no frame: {error}") from error
+
+    def frames(self, *, verify: bool = False) -> Iterator[Frame]:
+        """Read all frames in order, one at a time; see `frame`."""
+        for record in self.frame_records:
+            yield self.frame(record.header.sequence, verify=verify)
+
+    def events(self, types: Mapping[str, Any]) -> Iterator[Entry]:
+        """Read the lines of the events in order.
+
+        Args:
+            types: type of the value by name of the channel, as in
+                ``{name: channel.type for name, channel in CHANNELS.items()}``.
+
+        Raises:
+            InputFileError: a channel is unknown or a value is not of its type.
+        """
+        types = {**types, **_RECORDS}
+        for number, line in read_lines(self.folder):
+            if line is None:
+                continue
+            if line.channel not in types:
+                raise InputFileError(
+                    f"{self.folder / EVENTS}, line {number}: channel {line.channel!r} is unknown; "
+                    f"known are {', '.join(sorted(types))}"
+                )
+            value = self._value(number, line, types[line.channel])
+            yield Entry(channel=line.channel, monotonic_ns=line.monotonic_ns, value=value)
+
+    def _value(self, number: int, line: Line, kind: Any) -> Any:
+        try:
+            return decode_value(line, kind)
+        except ValueError as error:
+            path = self.folder / EVENTS
+            raise InputFileError(f"{path}, line {number} ({line.channel}): {error}") from error
+
+
+class StackFrame(Value, frozen=True, kw_only=True):
+    """A recorded frame as part of a focus stack: its file and everything known about it."""
+
+    file: Path
+    header: FrameHeader
+
+
+def session_stack(folder: Path) -> list[StackFrame]:
+    """The frames of a session that can serve as a focus stack, in the order they were taken.
+
+    Left out are frames the sanity checks found fault with and frames whose working distance is
+    not a number.
+
+    Raises:
+        InputFileError: this is no session, or none of its frames can serve.
+    """
+    records = SessionReader(folder).frame_records
+    frames = [
+        StackFrame(file=folder / record.file, header=record.header)
+        for record in records
+        if not record.header.faults and math.isfinite(record.header.optics.working_distance_m)
+    ]
+    if not frames:
+        raise InputFileError(
+            f"{folder}: none of its {len(records)} frames is without fault and has a working "
+            "distance"
+        )
+    return frames

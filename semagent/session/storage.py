@@ -1,0 +1,140 @@
+"""Writing files so that each is either whole or absent, and saying clearly why one cannot be."""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from semagent.errors import RecordError
+from semagent.session.layout import PARTIAL
+
+RESERVE_BYTES = 64 * 2**20
+"""Kept free on the disk, so that a full one still takes the last events and the manifest."""
+
+
+@contextlib.contextmanager
+def mapped_errors(path: Path) -> Iterator[None]:
+    """Turn an `OSError` into a `RecordError` that names ``path`` and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordError(f"cannot write {path}: {_advice(error)}") from error
+
+
+def _advice(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full or the quota is used up; free space or record to another disk"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return (
+            "no permission; record to a folder you may write to, and keep virus scanners and "
+            "synchronising clients away from it"
+        )
+    return f"{error.strerror or error}; check that the disk or network share is still there"
+
+
+def require_space(folder: Path, needed_bytes: int) -> None:
+    """Make sure ``needed_bytes`` fit on the disk ``folder`` is or will be on, above the reserve.
+
+    Raises:
+        RecordError: they do not.
+    """
+    with mapped_errors(folder):
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+    if free < needed_bytes + RESERVE_BYTES:
+        raise RecordError(
+            f"{folder}: {free / 1e9:.2f} GB are free, but {needed_bytes / 1e9:.2f} GB are needed "
+            f"and {RESERVE_BYTES / 1e9:.2f} GB are kept in reserve; free space, record to "
+            "another disk or record fewer frames"
+        )
+
+
+def write_whole(path: Path, data: bytes | memoryview, *, sync: bool) -> None:
+    """Write a file under a passing name and rename it when it is complete.
+
+    A process that dies on the way leaves ``path`` as it was. With ``sync`` the data are on the
+    device before the rename and the rename before the return, so a machine that dies does too.
+
+    Raises:
+        OSError: the file cannot be written; what there was of it is gone.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+    if sync:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the device take the names in ``folder``.
+
+    POSIX wants a folder synchronised by itself; Windows cannot, and its file systems log names.
+    """
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what network file systems without the call answer
+            raise
+    finally:
+        os.close(descriptor)
+
+
+class Journal:
+    """A file that grows by whole lines, each with the operating system when `append` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with mapped_errors(path):
+            self._file = path.open("xb", buffering=0)
+        self._length = 0
+        self._broken = False
+
+    def append(self, line: str, *, sync: bool = False) -> None:
+        """Write one line.
+
+        Raises:
+            RecordError: it cannot be written, or an earlier one could not: a torn line is only
+                ever the last.
+        """
+        if self._broken:
+            raise RecordError(f"{self._path}: an earlier line could not be written")
+        data = memoryview(line.encode("ascii") + b"\n")
+        length = self._length + len(data)
+        try:
+            with mapped_errors(self._path):
+                while data:
+                    data = data[self._file.write(data) :]
+                if sync:
+                    os.fsync(self._file.fileno())
+        except RecordError:
+            self._broken = True
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._length)
+            raise
+        self._length = length
+
+    def close(self, *, sync: bool) -> None:
+        """Let go of the file.
+
+        Raises:
+            RecordError: the last lines could not be brought to the device.
+        """
+        with mapped_errors(self._path):
+            try:
+                if sync:
+                    os.fsync(self._file.fileno())
+            finally:
+                self._file.close()
