@@ -149,7 +149,7 @@ _TABLE = (
         Delivery.LATEST,
         recorded=True,
         rate_hz=None,
-        about="the safety gate, whenever it changes",
+        about="the safety gate, whenever it changes and about once a second",
     ),
     Channel(
         "event",

@@ -20,7 +20,7 @@ class Part(Options, frozen=True, kw_only=True):
     """A driver or an engine by name, with its own options."""
 
     name: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class AcquireOptions(Options, frozen=True, kw_only=True):
@@ -57,9 +57,11 @@ class RecordOptions(Options, frozen=True, kw_only=True):
     Attributes:
         wait_s: how long acquisition waits at a frame boundary for a slow disk before the run
             ends with an error; 0 ends it at once.
+        sync: wait for the device after every frame, so that it outlives a power failure too.
     """
 
     wait_s: float = 10.0
+    sync: bool = True
 
 
 class RunConfig(Options, frozen=True, kw_only=True):

@@ -47,5 +47,6 @@ def make_recorder(
         clock=clock,
         capabilities=capabilities,
         engine=EngineRecord(name=engine, parameters=config.engine.options),
+        sync=config.record.sync,
     )
     return SessionRecorder(writer, clock)

@@ -14,7 +14,7 @@ from semagent.bus.zeromq import Endpoints, ZmqBus
 from semagent.channels import Role
 from semagent.clock import Clock, SystemClock
 from semagent.config import RunConfig
-from semagent.errors import ConfigError, EngineError, MicroscopeError, RecordError, SemagentError
+from semagent.errors import EngineError, MicroscopeError, RecordError, SemagentError, UsageError
 from semagent.parts import make_acquire, make_control, make_recorder
 from semagent.roles import AcquireRole, InferRole, RecordRole, RoleLoop
 from semagent.types import Capabilities
@@ -79,7 +79,7 @@ FromChild = Announced | Ready | Failed
 ToChild = Wiring | Go | End
 
 _ERRORS: dict[str, type[SemagentError]] = {
-    error.__name__: error for error in (ConfigError, EngineError, MicroscopeError, RecordError)
+    error.__name__: error for error in (UsageError, EngineError, MicroscopeError, RecordError)
 }
 
 
@@ -201,6 +201,7 @@ def _send(link: Connection, message: FromChild) -> None:
 
 def _receive(link: Connection) -> ToChild:
     try:
-        return msgspec.msgpack.decode(link.recv_bytes(), type=ToChild)
+        message: ToChild = msgspec.msgpack.decode(link.recv_bytes(), type=ToChild)
     except (EOFError, OSError):
         return End()
+    return message

@@ -44,8 +44,6 @@ class Replay:
     def __init__(self, folder: Path) -> None:
         self._reader = SessionReader(folder)
         manifest = self._reader.manifest
-        if manifest.capabilities is None or manifest.engine is None:
-            raise InputFileError(f"{folder}: ended before the microscope and engine were open")
         try:
             self._config = msgspec.convert(manifest.configuration, RunConfig)
         except msgspec.ValidationError as error:

@@ -29,6 +29,8 @@ LOOPBACK = "tcp://127.0.0.1:*"
 _USER = "semagent"
 _HIGH_WATER = 64
 _RECORD_HIGH_WATER = 8
+_TAKE_UP_S = 2.0
+_RETRY_MS = 5
 
 
 class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +108,7 @@ class ZmqBus:
         self._mailboxes: list[Mailbox] = []
         self._subscribers: list[tuple[zmq.Socket[bytes], Mailbox]] = []
 
+        self._unsent: list[tuple[float, zmq.Socket[bytes], list[Any]]] = []
         self._numbers: dict[str, int] = {}
         self._arrived = threading.Event()
         self._lock = threading.Lock()
@@ -257,7 +260,9 @@ class ZmqBus:
             if now_s >= next_beat_s:
                 self._send_heartbeat()
                 next_beat_s = now_s + period_s
-            for socket, _ in poller.poll(max(0, round((next_beat_s - now_s) * 1000))):
+            self._send_waiting()
+            timeout_ms = _RETRY_MS if self._unsent else round((next_beat_s - now_s) * 1000)
+            for socket, _ in poller.poll(max(0, timeout_ms)):
                 self._drain(socket, readers[socket])
 
     def _drain(self, socket: Any, read: Callable[[list[Any]], None]) -> None:
@@ -277,14 +282,27 @@ class ZmqBus:
             case b"P":
                 self._publisher.send_multipart(rest, copy=False)
             case b"S":
-                try:
-                    dealer = self._dealers[bytes(address).decode()]
-                    dealer.send_multipart(rest, zmq.NOBLOCK)
-                except zmq.Again:
-                    # Nobody is there to take it. The sender's deadline for the answer tells it.
-                    self._refused += 1
+                until_s = time.perf_counter() + _TAKE_UP_S
+                self._unsent.append((until_s, self._dealers[bytes(address).decode()], rest))
+                self._send_waiting()
             case b"A" if self._router is not None:
                 self._router.send_multipart([address, *rest])
+
+    def _send_waiting(self) -> None:
+        """Send what can be sent; drop what nobody has been there to take for too long.
+
+        The sender's deadline for the answer tells it of a loss; an old command must not come
+        through later.
+        """
+        waiting, self._unsent = self._unsent, []
+        for until_s, dealer, parts in waiting:
+            try:
+                dealer.send_multipart(parts, zmq.NOBLOCK)
+            except zmq.Again:
+                if time.perf_counter() < until_s:
+                    self._unsent.append((until_s, dealer, parts))
+                else:
+                    self._refused += 1
 
     def _take_delivery(self, parts: list[Any]) -> None:
         identity, *rest = parts

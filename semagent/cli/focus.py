@@ -111,8 +111,7 @@ def _focus(
     if interrupt.pressed:
         return exits.INTERRUPTED
     refused = any(
-        reply.outcome is Outcome.REFUSED and reply.code != "microscope"
-        for reply in ledger.refusals
+        reply.outcome is Outcome.REFUSED and reply.code != "microscope" for reply in ledger.refusals
     )
     return _exit_code(result, refused=refused or not armed)
 

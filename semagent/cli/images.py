@@ -1,19 +1,22 @@
 """``score``, ``estimate`` and ``restore``: what can be said of images on disk."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import tifffile
 from rich.progress import track
 
-from semagent import registry
+from semagent import __version__, registry
 from semagent.cli import exits
 from semagent.cli.output import Output, metres
 from semagent.clock import SystemClock
 from semagent.config import Part
 from semagent.control import SharpnessEstimator
 from semagent.control.options import ControlOptions
-from semagent.errors import UsageError
+from semagent.errors import EngineError, UsageError
 from semagent.images import ImageFile, read_image
+from semagent.ports import Engine
 from semagent.stack import as_recorded, config_for_stack
 from semagent.types import (
     FocusBelief,
@@ -24,8 +27,6 @@ from semagent.types import (
     Scan,
     StagePosition,
 )
-
-_ENOUGH_LOG_ODDS = 3.0
 
 
 def score(paths: list[Path], *, engine: str, output: Output) -> int:
@@ -125,7 +126,7 @@ def estimate(stack: str, *, frames: list[int] | None, engine: str, output: Outpu
         used = [entries[index].source for index in wanted]
     finally:
         microscope.close()
-    known = belief is not None and belief.log_odds > _ENOUGH_LOG_ODDS
+    known = belief is not None and belief.log_odds >= options.autofocus.min_log_odds
     output.record(
         {
             "focus_working_distance_m": belief.focus_m if belief and known else None,
@@ -164,12 +165,60 @@ def _belief(
 
 
 def restore(paths: list[Path], *, folder: Path, engine: str, output: Output) -> int:
-    """Write restored copies and return the exit code."""
+    """Write restored copies, marked as derived, and return the exit code.
+
+    Raises:
+        UsageError: the engine cannot restore, or a copy is there already.
+    """
     opened = registry.open_engine(engine, {})
-    opened.close()
-    if not opened.restores:
-        raise UsageError(
-            f"the engine {opened.name!r} cannot restore; it needs a model, and none is installed"
-        )
-    del paths, folder, output
-    raise UsageError("restoring needs a model, and none is installed")
+    try:
+        if not opened.restores:
+            raise UsageError(
+                f"the engine {opened.name!r} cannot restore: that needs a model, and it has none"
+            )
+        targets = [folder / f"{path.stem}-restored.tif" for path in paths]
+        for target in targets:
+            if target.exists() or targets.count(target) > 1:
+                raise UsageError(f"{target}: would be overwritten; name another --output")
+        folder.mkdir(parents=True, exist_ok=True)
+        for sequence, (path, target) in enumerate(zip(paths, targets, strict=True), start=1):
+            record = _restore_one(opened, path, target, sequence, output)
+            output.record(record)
+            output.say(
+                f"{target}: score {record['focus_score_before']:.3f} → "
+                f"{record['focus_score_after']:.3f}, consistency {record['consistency']:.2f}"
+            )
+    finally:
+        opened.close()
+    return exits.DONE
+
+
+def _restore_one(
+    engine: Engine, path: Path, target: Path, sequence: int, output: Output
+) -> dict[str, Any]:
+    image = read_image(path)
+    for note in image.notes:
+        output.warn(f"{path}: {note}")
+    frame = frame_of(image, sequence)
+    analysis = engine.analyse(frame, restore=True)
+    figures = analysis.figures
+    if analysis.restored is None or figures.consistency is None:
+        raise EngineError(f"{path}: the engine {engine.name!r} returned no restored frame")
+    description = {
+        "derived": True,
+        "by": f"semagent {__version__}",
+        "engine": engine.name,
+        "source": path.name,
+        "consistency": figures.consistency,
+    }
+    tifffile.imwrite(target, analysis.restored, description=json.dumps(description))
+    after = engine.analyse(Frame(frame.header, analysis.restored.copy())).figures
+    return {
+        "path": str(path),
+        "output": str(target),
+        "focus_score_before": figures.focus_score,
+        "focus_score_after": after.focus_score,
+        "consistency": figures.consistency,
+        "engine": engine.name,
+        "latency_ms": figures.latency_s * 1e3,
+    }

@@ -4,7 +4,6 @@ import importlib
 import platform
 import signal
 import threading
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from semagent import __version__, registry
@@ -14,9 +13,9 @@ from semagent.clock import SystemClock
 from semagent.config import find_config, load_config
 from semagent.errors import SemagentError
 from semagent.keys import make_keys
-from semagent.remote import serve as serve_microscope
+from semagent.remote.serve import serve as serve_microscope
 
-_PACKAGES = ("numpy", "opencv-python-headless", "pyzmq", "msgspec", "tifffile", "imagecodecs")
+_MODULES = ("numpy", "cv2", "zmq", "msgspec", "tifffile", "imagecodecs")
 _FRAME_TIMEOUT_S = 60.0
 
 
@@ -78,7 +77,7 @@ def doctor(name: str | None, output: Output) -> int:
         ("semagent", True, __version__),
         ("python", True, f"{platform.python_version()} on {platform.system()}"),
     ]
-    checks += [_package(package) for package in _PACKAGES]
+    checks += [_module(module) for module in _MODULES]
     if name is not None:
         checks += _microscope(name)
     for what, fine, detail in checks:
@@ -88,11 +87,12 @@ def doctor(name: str | None, output: Output) -> int:
     return exits.DONE if all(fine for _, fine, _ in checks) else exits.FAILED
 
 
-def _package(package: str) -> tuple[str, bool, str]:
+def _module(name: str) -> tuple[str, bool, str]:
     try:
-        return package, True, version(package)
-    except PackageNotFoundError:
-        return package, False, f"not installed: pip install {package}"
+        module = importlib.import_module(name)
+    except ImportError as error:
+        return name, False, f"cannot be imported: {error}; install semagent again"
+    return name, True, str(getattr(module, "__version__", "present"))
 
 
 def _microscope(name: str) -> list[tuple[str, bool, str]]:

@@ -33,6 +33,7 @@ from semagent.types import (
 )
 
 _REMEMBERED_FRAMES = 1024
+_GATE_RATE_HZ = 1.0
 
 
 class AcquireRole:
@@ -65,9 +66,9 @@ class AcquireRole:
         self._last_sequence = 0
         self._next_start_ns = 0
         self._failures = 0
-        self._status = gate.status
+        self._status: GateStatus | None = None
+        self._next_status_ns = 0
         self.paused = False
-        bus.publish("gate", self._status)
 
     @property
     def gate(self) -> GateStatus:
@@ -99,6 +100,7 @@ class AcquireRole:
                 # When it was sent, not when it was read: an exposure may lie in between.
                 self._gate.heartbeat(beat.value.monotonic_ns)
         self._gate.check_liveness(self._clock.monotonic_ns())
+        self._publish_gate()
         deliveries = self._bus.deliveries()
         for delivered in deliveries:
             delivered.answer(self._carry_out(delivered.value))
@@ -190,15 +192,17 @@ class AcquireRole:
         self._gate.disarm(reason, now_ns=self._clock.monotonic_ns())
 
     def _publish_gate(self) -> None:
-        status = self._gate.status
+        """Say how the gate stands: when that changes, and now and then for who came late."""
+        status, now_ns = self._gate.status, self._clock.monotonic_ns()
         last, self._status = self._status, status
-        if status.armed != last.armed:
+        if last is not None and status.armed != last.armed:
             self._say.event(
                 "gate_armed" if status.armed else "gate_disarmed",
                 status.reason,
                 level=Level.INFO if status.armed else Level.WARNING,
             )
-        if status != last:
+        if status != last or now_ns >= self._next_status_ns:
+            self._next_status_ns = now_ns + round(1e9 / _GATE_RATE_HZ)
             self._bus.publish("gate", status)
 
     # -- frames -------------------------------------------------------------------------------
@@ -219,11 +223,12 @@ class AcquireRole:
         finally:
             self._beat(busy=False)
         self._failures = 0
-        self._last_sequence = frame.header.sequence
         self._exposed[frame.header.sequence] = frame.header.monotonic_ns
         if len(self._exposed) > _REMEMBERED_FRAMES:
             self._exposed.popitem(last=False)
         self._publish(frame)
+        self._last_sequence = frame.header.sequence
+        self._beat(busy=False)
 
     def _publish(self, frame: Frame) -> None:
         now_ns = self._clock.monotonic_ns()

@@ -32,7 +32,7 @@ class Announcer:
         self._bus = bus
         self._clock = clock
 
-    def event(
+    def compose(
         self,
         kind: str,
         message: str,
@@ -40,8 +40,8 @@ class Announcer:
         level: Level = Level.INFO,
         data: dict[str, Any] | None = None,
     ) -> Event:
-        """Publish an event and return it."""
-        event = Event(
+        """An event of this role, now."""
+        return Event(
             kind=kind,
             role=self._bus.role,
             message=message,
@@ -50,12 +50,21 @@ class Announcer:
             level=level,
             data=data or {},
         )
-        self._bus.publish("event", event)
-        return event
 
-    def flagged(self, header: FrameHeader) -> Event:
+    def event(
+        self,
+        kind: str,
+        message: str,
+        *,
+        level: Level = Level.INFO,
+        data: dict[str, Any] | None = None,
+    ) -> None:
+        """Publish an event."""
+        self._bus.publish("event", self.compose(kind, message, level=level, data=data))
+
+    def flagged(self, header: FrameHeader) -> None:
         """Say that a frame is not fit for use; control hears of it this way."""
-        return self.event(
+        self.event(
             "frame_flagged",
             f"frame {header.sequence} is not used: {', '.join(header.faults)}",
             level=Level.WARNING,

@@ -93,7 +93,7 @@ class ControlRole:
             self._carry_out(decision)
             refusal = next((said for said in decision.events if said.level is Level.ERROR), None)
             delivered.answer(
-                self._say.event(
+                self._say.compose(
                     "request_refused" if refusal else "request_taken",
                     refusal.message if refusal else type(delivered.value).__name__,
                 )

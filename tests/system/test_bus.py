@@ -30,7 +30,7 @@ from semagent.wire import Message
 
 Connect = Callable[[], None]
 Pair = tuple[Bus, Bus, Connect]
-TOKEN = "only for this test"
+TOKEN = "only for this test"  # noqa: S105 - it guards nothing else
 
 
 @pytest.fixture(params=["local", "zeromq"])

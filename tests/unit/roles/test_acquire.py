@@ -108,8 +108,8 @@ def focus(working_distance_m: float) -> SetWorkingDistance:
 
 def test_it_starts_disarmed_and_refuses_even_the_operator():
     bench = Bench()
-    assert bench.gates.take().value.armed is False
     reply = bench.send(focus(5.001e-3))
+    assert bench.gates.take().value.armed is False
     assert reply.outcome is Outcome.REFUSED
     assert "arm" in reply.reason
     assert bench.microscope.read_state().optics.working_distance_m == 5e-3

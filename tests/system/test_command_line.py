@@ -1,0 +1,251 @@
+"""The command line as scripts use it: exit codes, JSON records, messages."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from semagent.testing.engines import specimen
+
+Run = Callable[..., Any]
+Config = Callable[..., Path]
+
+FRAME_KEYS = {"event", "working_distance_m", "focus_score", "belief", "action", "faults"}
+RESULT_KEYS = {
+    "event",
+    "status",
+    "reason",
+    "start_working_distance_m",
+    "final_working_distance_m",
+    "sigma_m",
+    "frames_used",
+    "moves",
+    "engine",
+    "wall_s",
+}
+
+
+@pytest.mark.parametrize("start_um", [4972, 5030])
+def test_simulate_ends_focused_from_both_sides(semagent: Run, drawn_stack: Path, start_um: int):
+    run = semagent("simulate", drawn_stack, "--start-um", start_um, "--json")
+    assert run.code == 0, run.err
+    *frames, result = run.records
+    assert all(set(frame) == FRAME_KEYS for frame in frames)
+    assert set(result) == RESULT_KEYS
+    assert result["status"] == "focused"
+    assert abs(result["start_working_distance_m"] - start_um * 1e-6) <= 1.25e-6
+    truth = json.loads((drawn_stack / "truth.json").read_text(encoding="utf-8"))
+    error_m = result["final_working_distance_m"] - truth["focus_working_distance_m"]
+    assert abs(error_m) <= 2.6e-6  # the stack's own step is 2.5 um
+    assert result["frames_used"] == len(frames) <= 16
+    assert frames[0]["working_distance_m"] == result["start_working_distance_m"]
+    assert frames[0]["action"]["type"] == "set_working_distance"
+
+
+def test_simulate_is_deterministic_and_a_seed_picks_the_start(semagent: Run, drawn_stack: Path):
+    def ending(*arguments: object) -> tuple[float, float, int]:
+        result = semagent("simulate", drawn_stack, "--json", *arguments).records[-1]
+        return (
+            result["start_working_distance_m"],
+            result["final_working_distance_m"],
+            result["frames_used"],
+        )
+
+    assert ending("--seed", 1) == ending("--seed", 1)
+    assert ending("--seed", 1)[0] != ending("--seed", 2)[0]
+
+
+def test_simulate_holds_on_noise_and_nothing_moves(semagent: Run, tmp_path: Path):
+    rng = np.random.default_rng(5)
+    rows = ["file,working_distance_um"]
+    for index in range(9):
+        noise = rng.normal(120, 15, (256, 256)).clip(0, 255).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / f"{index}.png"), noise)
+        rows.append(f"{index}.png,{4990 + 2.5 * index}")
+    (tmp_path / "stack.csv").write_text("\n".join(rows), encoding="utf-8")
+    run = semagent("simulate", tmp_path, "--start-um", 5000, "--json")
+    assert run.code == 4
+    result = run.records[-1]
+    assert result["status"] == "held"
+    assert result["moves"] == 0
+    assert result["final_working_distance_m"] == result["start_working_distance_m"]
+
+
+def test_simulate_keeps_to_its_frames(semagent: Run, drawn_stack: Path):
+    run = semagent("simulate", drawn_stack, "--start-um", 4972, "--max-frames", 4, "--json")
+    result = run.records[-1]
+    assert result["frames_used"] <= 4
+    assert run.code in (0, 4)
+
+
+def test_autofocus_focuses_a_microscope(semagent: Run, simulated_config: Config):
+    config = simulated_config(speed=0)
+    run = semagent("autofocus", config, "--arm", "--json")
+    assert run.code == 0, run.err
+    result = run.records[-1]
+    assert result["status"] == "focused"
+    assert abs(result["final_working_distance_m"] - 5.0e-3) < 2e-6
+
+
+def test_autofocus_without_arming_is_refused_and_nothing_moves(
+    semagent: Run, simulated_config: Config
+):
+    run = semagent("autofocus", simulated_config(speed=0), "--json")
+    assert run.code == 5
+    result = run.records[-1]
+    assert result["moves"] == 0
+    assert result["final_working_distance_m"] == result["start_working_distance_m"]
+    assert "arm" in run.err
+
+
+def test_autofocus_outside_the_envelope_is_refused(semagent: Run, simulated_config: Config):
+    tight = {"min": 0.0050299, "max": 0.0050301, "max_step": 0.0002, "max_travel": 0.02}
+    config = simulated_config(speed=0, _safety={"working_distance_m": tight})
+    run = semagent("autofocus", config, "--arm", "--json")
+    assert run.code == 5
+    assert run.records[-1]["final_working_distance_m"] == pytest.approx(5.03e-3, abs=1e-9)
+    assert "5.0301 mm" in run.err
+
+
+def test_a_microscope_that_goes_away_is_exit_3(semagent: Run, simulated_config: Config):
+    config = simulated_config(speed=0, faults={"disconnect": {"at": [3]}})
+    run = semagent("autofocus", config, "--arm", "--json")
+    assert run.code == 3
+    assert "error:" in run.err
+
+
+def test_estimate_says_where_focus_is(semagent: Run, drawn_stack: Path):
+    run = semagent("estimate", drawn_stack, "--json")
+    assert run.code == 0, run.err
+    (record,) = run.records
+    assert set(record) == {
+        "focus_working_distance_m",
+        "sigma_m",
+        "interval90_m",
+        "stigmator_correction",
+        "frames",
+        "engine",
+    }
+    low_m, high_m = record["interval90_m"]
+    assert low_m < record["focus_working_distance_m"] < high_m
+    assert abs(record["focus_working_distance_m"] - 5.003e-3) < 2e-6
+    assert len(record["frames"]) == 33
+
+
+def test_estimate_from_some_frames(semagent: Run, drawn_stack: Path):
+    run = semagent("estimate", drawn_stack, "--frames", "4,10,16,22,28", "--json")
+    assert run.code == 0, run.err
+    assert len(run.records[0]["frames"]) == 5
+
+
+@pytest.mark.parametrize("frames", ["3", "0,99", "0,-1"])
+def test_estimate_refuses_frames_that_are_not_there(semagent: Run, drawn_stack: Path, frames: str):
+    run = semagent("estimate", drawn_stack, f"--frames={frames}", "--json")
+    assert run.code == 2
+    assert run.out == ""
+    assert "--frames" in run.err
+
+
+def test_score_keeps_the_order_given(semagent: Run, tmp_path: Path):
+    paths = []
+    for index, blur_px in enumerate((6.0, 1.0, 3.0)):
+        path = tmp_path / f"{index}.png"
+        cv2.imwrite(str(path), specimen(512, 512, blur_px=blur_px))
+        paths.append(path)
+    run = semagent("score", *paths, "--json")
+    assert run.code == 0, run.err
+    records = run.records
+    assert [record["path"] for record in records] == [str(path) for path in paths]
+    assert set(records[0]) == {"path", "focus_score", "blur", "noise", "engine", "latency_ms"}
+    assert records[1]["focus_score"] > records[2]["focus_score"] > records[0]["focus_score"]
+    assert set(records[0]["blur"]) == {"major_px", "minor_px", "angle_rad", "log_sigma"}
+
+
+def test_the_tables_are_for_people(semagent: Run, tmp_path: Path):
+    path = tmp_path / "sharp.png"
+    cv2.imwrite(str(path), specimen(256, 256, blur_px=1.0))
+    run = semagent("score", path)
+    assert run.code == 0
+    assert "sharp.png" in run.out
+    assert not run.out.startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("simulate", "no-such-folder", "--json"), "no-such-folder"),
+        (("score", "no-such-image.png", "--json"), "no-such-image.png"),
+        (("run", "no-such-config"), "no-such-config"),
+        (("check", "no-such-config"), "no-such-config"),
+        (("replay", "no-such-session"), "no-such-session"),
+        (("score", "x.png", "--engine", "no-such-engine"), "no-such-engine"),
+        (("autofocus", "simulated", "--max-frames", "0"), "at least 1"),
+        (("run", "simulated", "--mode", "autopilot"), "autopilot"),
+        (("restore", "x.png", "--output", "out"), "needs a model"),
+        (("train", "finetune"), "needs a model"),
+        (("engine", "export"), "needs a model"),
+        ((), "COMMAND"),
+    ],
+)
+def test_wrong_usage_is_exit_2_and_says_what(semagent: Run, arguments: tuple[str, ...], says: str):
+    run = semagent(*arguments)
+    assert run.code == 2
+    assert says in run.err
+    assert run.out == ""
+
+
+def test_a_start_outside_the_stack_is_refused(semagent: Run, drawn_stack: Path):
+    run = semagent("simulate", drawn_stack, "--start-um", 9000, "--json")
+    assert run.code == 2
+    assert "recorded" in run.err
+
+
+def test_what_is_installed_is_listed(semagent: Run):
+    drivers = semagent("drivers", "--json")
+    assert {"simulated", "recorded", "remote"} <= {each["name"] for each in drivers.records}
+    engines = semagent("engine", "list", "--json")
+    assert "sharpness" in {each["name"] for each in engines.records}
+
+
+def test_doctor_tries_everything_and_moves_nothing(semagent: Run, simulated_config: Config):
+    run = semagent("doctor", simulated_config(speed=0), "--json")
+    assert run.code == 0, run.err
+    assert all(check["ok"] for check in run.records)
+    assert {"driver", "one frame", "engine"} <= {check["check"] for check in run.records}
+
+
+def test_doctor_names_what_fails(semagent: Run, simulated_config: Config):
+    config = simulated_config(speed=0, faults={"disconnect": {"at": [1]}})
+    run = semagent("doctor", config, "--json")
+    assert run.code == 3
+    assert [check["check"] for check in run.records if not check["ok"]] == ["DisconnectedError"]
+
+
+def test_check_is_silent_about_the_microscope(semagent: Run, simulated_config: Config):
+    run = semagent("check", simulated_config(), "--json")
+    assert run.code == 0
+    assert run.records[0]["ok"] is True
+
+
+def test_keys_are_made_once(semagent: Run, tmp_path: Path):
+    folder = tmp_path / "keys"
+    assert semagent("keys", folder).code == 0
+    assert any(folder.rglob("*"))
+    again = semagent("keys", folder)
+    assert again.code == 2
+    assert str(folder) in again.err
+
+
+def test_nan_never_reaches_the_json(semagent: Run, drawn_stack: Path):
+    run = semagent("simulate", drawn_stack, "--json")
+    assert "NaN" not in run.out
+    assert all(
+        math.isfinite(record["working_distance_m"])
+        for record in run.records
+        if record["event"] == "frame"
+    )

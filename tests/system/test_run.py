@@ -1,0 +1,242 @@
+"""The live loop with every role in a process of its own: real processes, sockets and signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from semagent.session import SessionReader, verify
+
+Run = Callable[..., Any]
+Config = Callable[..., Path]
+
+
+def test_hold_follows_the_drift_and_the_record_replays(
+    semagent: Run, simulated_config: Config, tmp_path: Path
+):
+    config = simulated_config(speed=4.0, drift={"z_nm_per_s": 400}, column={"convergence_mrad": 8})
+    record = tmp_path / "session"
+    arguments = ("--arm", "--mode", "hold", "--frames", 200, "--record", record, "--json")
+    run = semagent("run", config, *arguments)
+    assert run.code == 0, run.err
+    *frames, summary = run.records
+    assert summary["event"] == "summary"
+    assert summary["frames"] == 200
+    assert summary["refused"] == 0
+    scores = [frame["focus_score"] for frame in frames if frame["event"] == "frame"]
+    assert min(scores[-50:]) > 0.8 * max(scores)
+    assert scores[0] < 0.7 * max(scores)
+
+    reader = SessionReader(record)
+    sequences = [line.header.sequence for line in reader.frame_records]
+    assert sequences == list(range(1, 201))
+    assert reader.manifest.complete
+    assert verify(record) == []
+
+    again = semagent("replay", record, "--compare", "--json")
+    assert again.code == 0, again.err
+    replayed = again.records[-1]
+    assert replayed["differences"] == 0
+    assert replayed["commands"] == summary["commands"] > 5
+
+
+def test_a_record_that_was_tampered_with_does_not_replay(
+    semagent: Run, simulated_config: Config, tmp_path: Path
+):
+    record = tmp_path / "session"
+    config = simulated_config(speed=0)
+    run = semagent("run", config, "--arm", "--mode", "hold", "--frames", 30, "--record", record)
+    assert run.code == 0, run.err
+    events = record / "events.jsonl"
+    lines = events.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        entry = json.loads(line)
+        if entry["channel"] == "command" and entry["value"]["issuer"] == "agent":
+            entry["value"]["action"]["working_distance_m"] += 1e-9
+            lines[number] = json.dumps(entry)
+            break
+    events.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    again = semagent("replay", record, "--compare", "--json")
+    assert again.code == 3
+    assert again.records[-1]["differences"] == 1
+
+
+def test_nothing_moves_without_arming(semagent: Run, simulated_config: Config):
+    config = simulated_config(speed=0)
+    run = semagent("run", config, "--mode", "hold", "--frames", 20, "--json")
+    assert run.code == 0, run.err
+    *frames, summary = run.records
+    assert summary["commands"] == 0
+    (stayed_m,) = {frame["working_distance_m"] for frame in frames}
+    assert stayed_m == pytest.approx(5.03e-3, abs=1e-12)
+
+
+def test_advise_proposes_and_does_not_move(semagent: Run, simulated_config: Config):
+    config = simulated_config(speed=0)
+    run = semagent("run", config, "--arm", "--mode", "advise", "--frames", 20, "--json")
+    assert run.code == 0, run.err
+    assert run.records[-1]["commands"] == 0
+
+
+def test_an_existing_record_is_never_overwritten(
+    semagent: Run, simulated_config: Config, tmp_path: Path
+):
+    record = tmp_path / "session"
+    record.mkdir()
+    (record / "precious.txt").write_text("a month of work", encoding="utf-8")
+    run = semagent("run", simulated_config(speed=0), "--frames", 5, "--record", record)
+    assert run.code == 2
+    assert str(record) in run.err
+    assert [path.name for path in record.iterdir()] == ["precious.txt"]
+
+
+def test_a_session_is_a_stack_too(semagent: Run, simulated_config: Config, tmp_path: Path):
+    record = tmp_path / "session"
+    config = simulated_config(speed=0)
+    run = semagent("run", config, "--arm", "--mode", "hold", "--frames", 30, "--record", record)
+    assert run.code == 0, run.err
+    estimate = semagent("estimate", record, "--json")
+    assert estimate.code == 0, estimate.err
+    assert abs(estimate.records[0]["focus_working_distance_m"] - 5.0e-3) < 4e-6
+
+
+class Started:
+    """A run that is going on, whose processes can be found and hurt."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "semagent", "run", *map(str, arguments), "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_for_frames(self, number: int) -> list[dict[str, Any]]:
+        assert self.process.stdout is not None
+        frames = []
+        for line in self.process.stdout:
+            frames.append(json.loads(line))
+            if len(frames) == number:
+                return frames
+        raise AssertionError(f"the run ended: {self.finish()[1]}")
+
+    def children(self) -> dict[str, psutil.Process]:
+        """The role processes, by what they have open: the order in which they were started."""
+        found = [
+            child
+            for child in psutil.Process(self.process.pid).children()
+            if "spawn_main" in " ".join(child.cmdline())
+        ]
+        found.sort(key=lambda child: child.create_time())
+        return dict(zip(("acquire", "infer", "control"), found, strict=True))
+
+    def finish(self, timeout_s: float = 60.0) -> tuple[int, str]:
+        out, err = self.process.communicate(timeout=timeout_s)
+        self.out = out
+        return self.process.returncode, err
+
+
+@pytest.fixture
+def live(simulated_config: Config) -> Any:
+    started: list[Started] = []
+
+    def start(*arguments: object, **changes: Any) -> Started:
+        started.append(Started(simulated_config(speed=1.0, **changes), *arguments))
+        return started[-1]
+
+    yield start
+    for each in started:
+        if each.process.poll() is None:
+            each.process.kill()
+            each.process.communicate()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
+def test_ctrl_c_puts_focus_back_and_ends_cleanly(live: Any):
+    run = live("--arm", "--mode", "hold")
+    # In the middle of the first search: it has left the start and not found focus yet.
+    frames = run.wait_for_frames(6)
+    assert len({frame["working_distance_m"] for frame in frames}) > 1
+    roles = list(run.children().values())
+    run.process.send_signal(signal.SIGINT)
+    code, _ = run.finish()
+    assert code == 130
+    last = [json.loads(line) for line in run.out.splitlines()]
+    frames = [each for each in last if each["event"] == "frame"]
+    assert frames[-1]["working_distance_m"] == pytest.approx(0.00503, abs=1e-9)
+    assert not psutil.wait_procs(roles, timeout=5)[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
+def test_an_infer_role_that_dies_is_started_again(live: Any):
+    run = live("--mode", "observe")
+    run.wait_for_frames(3)
+    run.children()["infer"].kill()
+    run.wait_for_frames(5)
+    run.process.send_signal(signal.SIGINT)
+    code, err = run.finish()
+    assert code == 130
+    assert "infer role" in err
+    assert "starting it again" in err
+
+
+@pytest.mark.parametrize("role", ["acquire", "control"])
+def test_another_role_that_dies_ends_the_run(live: Any, role: str):
+    run = live("--mode", "observe")
+    run.wait_for_frames(3)
+    roles = run.children()
+    roles[role].kill()
+    code, err = run.finish()
+    assert code == 3
+    assert f"the {role} role died" in err
+    assert not psutil.wait_procs(list(roles.values()), timeout=5)[1]
+
+
+def test_roles_end_when_their_supervisor_is_killed(live: Any):
+    run = live("--mode", "observe")
+    run.wait_for_frames(3)
+    roles = list(run.children().values())
+    run.process.kill()
+    run.finish()
+    assert not psutil.wait_procs(roles, timeout=15)[1]
+
+
+def test_a_microscope_that_fails_ends_the_run_with_the_reason(
+    semagent: Run, simulated_config: Config
+):
+    config = simulated_config(speed=0, faults={"disconnect": {"at": [10]}})
+    run = semagent("run", config, "--json")
+    assert run.code == 3
+    assert "acquire role" in run.err
+
+
+def test_a_wrong_driver_option_is_exit_2(semagent: Run, simulated_config: Config):
+    run = semagent("run", simulated_config(sped=1), "--json")
+    assert run.code == 2
+    assert "sped" in run.err
+
+
+def test_bad_frames_are_counted_recorded_and_not_used(
+    semagent: Run, simulated_config: Config, tmp_path: Path
+):
+    record = tmp_path / "session"
+    config = simulated_config(speed=0, faults={"blank": {"at": [4, 5]}, "frozen": {"at": [9]}})
+    run = semagent("run", config, "--frames", 15, "--record", record, "--json")
+    assert run.code == 0, run.err
+    assert run.records[-1]["flagged"] == 3
+    faults = [
+        list(line.header.faults)
+        for line in SessionReader(record).frame_records
+        if line.header.faults
+    ]
+    black = ["saturated", "blank"]
+    assert faults == [black, ["frozen", *black], ["frozen"]]
+    scored = [each for each in run.records if each["event"] == "frame" and each["faults"]]
+    assert all(each["focus_score"] is None for each in scored)
