@@ -1,0 +1,1 @@
+"""Inference engines for semagent. Each is loaded by its entry point; none imports another."""

@@ -1,0 +1,216 @@
+"""The blur ellipse of one frame, from the shape of its power spectrum.
+
+The spectrum of a specimen is taken as an isotropic power law, so that the model of a frame is::
+
+    P = exp(a - β ln k) T(q) + N,    q = k² σ² (1 + e1 cos 2φ + e2 sin 2φ)
+
+with N the noise and T the squared transfer of a uniform disc, the blur of a defocused beam, with
+covariance ``σ² [[1 + e1, e2], [e2, 1 - e1]]``. Until q is about 1 it equals exp(-q), that of any
+blur of this covariance; beyond, the disc's rings are smoothed to their mean.
+The fit to the logarithm of P is a maximum a posteriori one by damped Gauss-Newton steps. The
+error of the model, by far the largest, is the scatter of real spectra about a power law.
+
+A single frame cannot tell a soft specimen from a soft image: the error is mostly a bias of the
+specimen, common to all frames of one field, and ``log_sigma`` says how large it may be.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from semagent.types import BlurEllipse
+from semagent_engines.sharpness.reading import FAINTEST
+from semagent_engines.sharpness.spectrum import STREAK_COLUMNS, Array, Spectrum, grid_of
+
+RADII = 16
+SECTORS = 8
+HIGHEST_RAD = 0.8 * np.pi
+"""Beyond, interpolation and detectors shape the spectrum more than focus does."""
+
+RING_SMOOTHING = 0.3
+"""Half width in ln k over which the rings are averaged: bins are as wide, beams as uneven."""
+
+MODEL_SCATTER = 0.8
+"""Standard deviation of the logarithm of a polar bin of real spectra about the model."""
+
+NOISE_SCATTER = 0.03
+"""The same for the noise: it is never exactly white."""
+
+SPECIMEN_BIAS = 0.3
+"""Standard deviation of the log of the axes that is common to all frames of a field.
+
+Chosen, with the next, so that the 90 % interval holds on the worst source of micrographs, not on
+their mean: a user's specimen is a source that nobody has seen.
+"""
+
+SPECIMEN_BLUR_PX2 = 0.8
+"""Blur variance by which specimens differ when sharp: swamps the reading near focus."""
+
+PRIOR_MEAN = np.array([0.0, 3.0, np.log(3.0), 0.0, 0.0])
+PRIOR_STD = np.array([20.0, 0.5, 1.2, 0.25, 0.25])
+"""Of a, β, ln(σ / px), e1 and e2."""
+
+STARTS_PX = (0.7, 1.4, 2.8, 5.0, 8.0, 12.0, 18.0)
+STEPS = 12
+LARGEST_STEP = np.array([3.0, 0.5, 0.5, 0.2, 0.2])
+LARGEST_E = 0.9
+"""At 1, the minor axis would vanish."""
+
+
+def fit_blur_ellipse(spectrum: Spectrum) -> BlurEllipse:
+    """The ellipse that fits best. The frame must have structure above its noise."""
+    bins = _Bins.of(spectrum)
+    parameters, covariance = _descend(bins)
+    log_spread, e1, e2 = parameters[2:]
+    ellipticity = float(np.hypot(e1, e2))
+    spread = float(np.exp(log_spread))
+    major, minor = spread * (1 + ellipticity) ** 0.5, spread * (1 - ellipticity) ** 0.5
+    variances = np.diag(covariance)
+    of_axes = variances[2] + variances[3:].mean() / (4 * (1 - ellipticity**2))
+    of_specimen = SPECIMEN_BIAS**2 + (SPECIMEN_BLUR_PX2 / (major * minor)) ** 2
+    angle = float(np.arctan2(e2, e1)) / 2
+    return BlurEllipse(
+        major_px=major,
+        minor_px=minor,
+        angle_rad=angle if angle > -np.pi / 2 else np.pi / 2,
+        log_sigma=float(of_axes + of_specimen) ** 0.5,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layout:
+    """Which polar bin each frequency belongs to, and where the bins are; flat arrays."""
+
+    used: npt.NDArray[np.intp]
+    index: npt.NDArray[np.intp]
+    share: Array
+    log_k: Array
+    quadratic: Array
+
+    def mean(self, plane: Array) -> Array:
+        """The mean of a plane of the spectrum in each bin."""
+        total = np.bincount(self.index, self.share * plane.ravel()[self.used])
+        return np.asarray(total / np.bincount(self.index, self.share))
+
+
+@cache
+def _layout(size: int) -> _Layout:
+    grid = grid_of(size)
+    usable = (grid.share > 0) & (grid.k <= HIGHEST_RAD)
+    usable[:, :STREAK_COLUMNS] = False
+    used = np.flatnonzero(usable)
+    k = grid.k.ravel()[used]
+    angle = np.arctan2(*np.broadcast_arrays(grid.ky, grid.kx)).ravel()[used]
+    ring = np.log(k / k.min()) / np.log(HIGHEST_RAD / k.min()) * RADII
+    sector = np.mod(angle / np.pi, 1.0) * SECTORS
+    polar = np.minimum(ring.astype(int), RADII - 1) * SECTORS + sector.astype(int)
+    _, index = np.unique(polar, return_inverse=True)
+    share = grid.share.ravel()[used]
+    weight = np.bincount(index, share)
+    planes = (np.log(k), k**2, k**2 * np.cos(2 * angle), k**2 * np.sin(2 * angle))
+    means = [np.bincount(index, share * plane) / weight for plane in planes]
+    return _Layout(
+        used=used, index=index, share=share, log_k=means[0], quadratic=np.array(means[1:])
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bins:
+    """What was measured in each polar bin."""
+
+    layout: _Layout
+    power: Array
+    noise: Array
+    scatter: Array
+
+    @classmethod
+    def of(cls, spectrum: Spectrum) -> Self:
+        layout = _layout(spectrum.grid.size)
+        modes = np.bincount(layout.index, layout.share) * spectrum.pixels / 2
+        return cls(
+            layout=layout,
+            power=np.maximum(layout.mean(spectrum.power), FAINTEST**2),
+            noise=layout.mean(np.broadcast_to(spectrum.noise, spectrum.power.shape)),
+            scatter=1 / modes + NOISE_SCATTER**2,
+        )
+
+
+def _descend(bins: _Bins) -> tuple[Array, Array]:
+    """Parameters of the best fit and their covariance.
+
+    Gauss-Newton from all starting blurs at once, as the rings make for several minima; first
+    axis of all arrays: the start. Steps are limited to what the linearised model bears.
+    """
+    layout = bins.layout
+    log_power = np.log(bins.power)
+    parameters = np.tile(PRIOR_MEAN, (len(STARTS_PX), 1))
+    parameters[:, 2] = np.log(STARTS_PX)
+    parameters[:, 0] = _level(bins, parameters)
+    precision = np.diag(1 / PRIOR_STD**2)
+    for _ in range(STEPS):
+        shape = np.exp(2 * parameters[:, 2])[:, None, None] * layout.quadratic
+        q = shape[:, 0] + (parameters[:, 3:, None] * shape[:, 1:]).sum(axis=1)
+        transfer, fall = log_disc_transfer(q)
+        blurred = np.exp(parameters[:, :1] - parameters[:, 1:2] * layout.log_k + transfer)
+        model = blurred + bins.noise
+        slopes = np.empty((*parameters.shape, len(log_power)))
+        slopes[:, 0] = 1.0
+        slopes[:, 1] = -layout.log_k
+        slopes[:, 2] = 2 * q * fall
+        slopes[:, 3:] = fall[:, None] * shape[:, 1:]
+        slopes *= (blurred / model)[:, None]
+        variance = bins.scatter + (MODEL_SCATTER * blurred / model) ** 2
+        residual = log_power - np.log(model)
+        off = parameters - PRIOR_MEAN
+        weighted = slopes / variance[:, None]
+        hessian = weighted @ slopes.transpose(0, 2, 1) + precision
+        gradient = (weighted @ residual[:, :, None])[:, :, 0] - off @ precision
+        cost = (residual**2 / variance + np.log(variance)).sum(axis=1)
+        cost += (off @ precision * off).sum(axis=1)
+        best = int(cost.argmin())
+        result = parameters[best].copy(), np.linalg.inv(hessian[best])
+        step = np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
+        parameters += np.clip(step, -LARGEST_STEP, LARGEST_STEP)
+        excess = np.hypot(parameters[:, 3], parameters[:, 4]) / LARGEST_E
+        parameters[:, 3:] /= np.maximum(excess, 1.0)[:, None]
+    return result
+
+
+def _level(bins: _Bins, parameters: Array) -> Array:
+    """The level ``a`` at which each start's round blur passes through the strongest bins."""
+    layout = bins.layout
+    transfer, _ = log_disc_transfer(np.exp(2 * parameters[:, 2:3]) * layout.quadratic[0])
+    strong = bins.power >= np.quantile(bins.power, 0.7)
+    above = np.log(bins.power) + parameters[:, 1:2] * layout.log_k - transfer
+    return np.asarray(np.median(above[:, strong], axis=1))
+
+
+def log_disc_transfer(q: Array) -> tuple[Array, Array]:
+    """Logarithm of the power transfer of a disc at q, and its derivative; any shape."""
+    log_q, transfer, slope = _transfer_table()
+    # np.interp holds the ends: T is 1 below the table and its last value above.
+    at = np.log(np.maximum(q, 1e-12))
+    return np.interp(at, log_q, transfer), np.interp(at, log_q, slope) / np.maximum(q, 1e-12)
+
+
+@cache
+def _transfer_table() -> tuple[Array, Array, Array]:
+    """Grid of ln q; there, the log of the smoothed transfer and its derivative by ln q.
+
+    The transfer of a disc of standard deviation σ an axis, so of radius 2σ, is 2 J1(r) / r at
+    r = 2 k σ = 2 sqrt(q), with J1(r) = 1/π ∫ cos(τ - r sin τ) dτ from 0 to π.
+    """
+    step = 0.02
+    log_q = np.arange(np.log(1e-4), np.log(400.0), step)
+    radius = 2 * np.exp(log_q / 2)
+    tau = (np.arange(512) + 0.5) * np.pi / 512
+    bessel = np.cos(tau - radius[:, None] * np.sin(tau)).mean(axis=1)
+    power = (2 * bessel / radius) ** 2
+    half_width = round(2 * RING_SMOOTHING / step)
+    padded = np.pad(power, half_width, mode="edge")
+    smooth = np.convolve(padded, np.ones(2 * half_width + 1) / (2 * half_width + 1), "valid")
+    transfer = np.log(smooth)
+    return log_q, transfer, np.gradient(transfer, step)

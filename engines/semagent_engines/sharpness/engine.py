@@ -1,0 +1,92 @@
+"""The classical engine: a focus measure, a noise level and a blur ellipse from one spectrum."""
+
+import time
+from typing import Annotated
+
+import msgspec
+import numpy as np
+
+from semagent.options import Options
+from semagent.types import Analysis, Frame, FrameAnalysis
+from semagent_engines.sharpness.ellipse import fit_blur_ellipse
+from semagent_engines.sharpness.measures import DEFAULT_MEASURE, MEASURES, Measure
+from semagent_engines.sharpness.multiscale import structure_over_noise
+from semagent_engines.sharpness.spectrum import TILE_SIZES_PX, measure_spectrum
+
+
+class SharpnessOptions(Options, frozen=True, kw_only=True):
+    """Options of the engine.
+
+    Attributes:
+        measure: name of the focus measure.
+        blur: fit a blur ellipse to frames with structure.
+        min_structure: structure over noise below which no ellipse is fitted. On noise,
+            featureless fields and shading it stays below 0.2 (0.7 on frames of 256 px), while
+            micrographs blurred by 20 px keep more than 0.8 at 40 electrons a pixel.
+    """
+
+    measure: str = DEFAULT_MEASURE
+    blur: bool = True
+    min_structure: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+
+
+class SharpnessEngine:
+    """See `semagent.ports.Engine`. Needs no training and does not restore.
+
+    Frames of any size from 64 × 64 px; of frames larger than about 2000 × 1500 px, at most 24
+    tiles of 512 px, spread evenly, are looked at.
+    """
+
+    def __init__(self, options: SharpnessOptions) -> None:
+        self._options = options
+        self._measure: Measure = MEASURES[options.measure]
+        _warm_up()
+
+    @property
+    def name(self) -> str:
+        """``sharpness/`` and the name of the measure."""
+        return f"sharpness/{self._options.measure}"
+
+    @property
+    def restores(self) -> bool:
+        """Never."""
+        return False
+
+    def analyse(self, frame: Frame, *, restore: bool = False) -> Analysis:  # noqa: ARG002 - the port's signature
+        """Measure one frame, without its information bar.
+
+        Raises:
+            EngineError: the frame is too small.
+        """
+        started = time.perf_counter()
+        pixels = frame.specimen
+        spectrum = measure_spectrum(pixels)
+        reading = self._measure.read(pixels, spectrum)
+        structure = structure_over_noise(spectrum)
+        fit = self._options.blur and structure >= self._options.min_structure
+        blur = fit_blur_ellipse(spectrum) if fit else None
+        figures = FrameAnalysis(
+            header=frame.header,
+            engine=self.name,
+            focus_score=self._measure.score(reading),
+            sharpness=reading.sharpness,
+            sharpness_sigma=reading.relative_std,
+            structure=structure,
+            noise=spectrum.noise_std,
+            blur=blur,
+            latency_s=time.perf_counter() - started,
+        )
+        return Analysis(figures=figures)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _warm_up() -> None:
+    """Fill the tables of the largest tiles, so that the first frame takes no longer."""
+    side = TILE_SIZES_PX[0] * 3 // 2
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)
+    spectrum = measure_spectrum(pixels)
+    structure_over_noise(spectrum)
+    fit_blur_ellipse(spectrum)
+    MEASURES[DEFAULT_MEASURE].read(pixels, spectrum)

@@ -1,0 +1,70 @@
+import math
+
+import numpy as np
+import pytest
+
+from semagent.types import BlurEllipse, Pixels
+from semagent_engines.sharpness.ellipse import fit_blur_ellipse, log_disc_transfer
+from semagent_engines.sharpness.spectrum import measure_spectrum
+
+from .conftest import Micrograph
+
+
+def fit(pixels: Pixels) -> BlurEllipse:
+    return fit_blur_ellipse(measure_spectrum(pixels))
+
+
+@pytest.mark.parametrize("sigma", [1.0, 2.0, 4.0, 8.0, 12.0])
+@pytest.mark.parametrize("noise", [2.0, 12.0])
+def test_a_round_blur_is_found_within_what_is_stated(
+    micrograph: Micrograph, sigma: float, noise: float
+) -> None:
+    blur = fit(micrograph(sigma, noise=noise))
+    for axis in (blur.major_px, blur.minor_px):
+        assert abs(math.log(axis / sigma)) < 2 * blur.log_sigma
+    # Near focus the specimen's own blur is as large: there it may say nothing.
+    assert blur.log_sigma < (0.5 if sigma >= 2 else 1.2)
+
+
+@pytest.mark.parametrize("degrees", [-80, -45, -10, 0, 30, 45, 60, 90])
+def test_the_direction_of_the_longer_axis_is_found(micrograph: Micrograph, degrees: float) -> None:
+    blur = fit(micrograph(5.0, 2.5, math.radians(degrees), seed=degrees + 90))
+    off = (math.degrees(blur.angle_rad) - degrees + 90) % 180 - 90
+    assert abs(off) < 8
+    assert -math.pi / 2 < blur.angle_rad <= math.pi / 2
+    assert 1.5 < blur.major_px / blur.minor_px < 3
+
+
+def test_a_specimen_of_another_slope_is_not_taken_for_blur(micrograph: Micrograph) -> None:
+    for slope in (2.4, 3.6):
+        blur = fit(micrograph(3.0, slope=slope))
+        assert abs(math.log(blur.major_px / 3)) < 2 * blur.log_sigma
+
+
+def test_near_focus_it_says_that_it_does_not_know(micrograph: Micrograph) -> None:
+    sharp = fit(micrograph(0.3))
+    soft = fit(micrograph(4.0))
+    assert sharp.major_px < 1.2
+    assert sharp.log_sigma > 2 * soft.log_sigma
+
+
+def test_the_transfer_is_that_of_a_disc() -> None:
+    small = np.array([1e-3, 0.1, 0.5])
+    value, _ = log_disc_transfer(small)
+    np.testing.assert_allclose(value, -small, rtol=0.15)
+    # Rings: far beyond the first zero the mean of 4 J1(r)² / r² is 4 / (pi r³), r² = 4 q.
+    # A mean over ± 0.3 in ln r raises that by sinh(0.9) / 0.9.
+    far = np.array([40.0, 100.0, 200.0])
+    np.testing.assert_allclose(
+        np.exp(log_disc_transfer(far)[0]), 1.14 * 4 / (np.pi * (4 * far) ** 1.5), rtol=0.2
+    )
+    q = np.array([0.2, 1.0, 3.0, 20.0])
+    step = 0.02
+    numeric = (log_disc_transfer(q + step)[0] - log_disc_transfer(q - step)[0]) / (2 * step)
+    np.testing.assert_allclose(log_disc_transfer(q)[1], numeric, rtol=0.1, atol=0.02)
+
+
+@pytest.mark.parametrize("fill", [0, 255])
+def test_frames_without_contrast_do_not_break_it(fill: int) -> None:
+    blur = fit(np.full((128, 128), fill, np.uint8))
+    assert all(math.isfinite(figure) for figure in (blur.major_px, blur.minor_px, blur.log_sigma))
