@@ -5,7 +5,7 @@ import signal
 import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -88,7 +88,7 @@ def new_token() -> str:
     return secrets.token_urlsafe(24)
 
 
-def raise_failure(role: Role, failed: Failed) -> None:
+def raise_failure(role: Role, failed: Failed) -> NoReturn:
     """Raise in the supervisor what ended a child.
 
     Raises:

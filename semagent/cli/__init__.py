@@ -268,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("serve", _serve, "offer this machine's microscope to an agent on another one")
     sub.add_argument("config")
-    sub.add_argument("--bind", default="tcp://127.0.0.1:5555", help="default: %(default)s")
+    sub.add_argument("--bind", default="tcp://127.0.0.1:5556", help="default: %(default)s")
     sub.add_argument("--keys", type=Path, metavar="DIR", help="needed beyond this machine")
     sub.add_argument("--arm", action="store_true", help="let commands through the safety gate")
     return parser

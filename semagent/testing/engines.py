@@ -33,7 +33,7 @@ def frame_of(pixels: Pixels, *, info_bar_px: int = 0, sequence: int = 1) -> Fram
             settings_rev=1,
             info_bar_px=info_bar_px,
         ),
-        np.ascontiguousarray(pixels),
+        pixels.copy(),
     )
 
 
@@ -45,12 +45,12 @@ def specimen(
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
     k = np.hypot(fy, fx)
     spectrum = np.fft.rfft2(rng.standard_normal((height, width)))
-    spectrum *= np.exp(-2 * (np.pi * blur_px * k) ** 2) / np.maximum(k, 1 / max(height, width))
+    spectrum /= np.maximum(k, 1 / max(height, width))
     spectrum[0, 0] = 0
-    field = np.fft.irfft2(spectrum, (height, width))
-    # The contrast of the sharp field, whatever the blur: defocus takes contrast away.
-    reference = np.sqrt(np.mean(np.abs(spectrum) ** 2)) / np.sqrt(height * width)
-    field = 128 + 40 * field / max(float(reference), 1e-12)
+    # The contrast is that of the sharp field: defocus takes contrast away.
+    contrast = np.fft.irfft2(spectrum, (height, width)).std()
+    spectrum *= np.exp(-2 * (np.pi * blur_px * k) ** 2)
+    field = 128 + 40 * np.fft.irfft2(spectrum, (height, width)) / contrast
     field += rng.normal(0, noise, field.shape)
     return np.clip(np.round(field), 0, 255).astype(np.uint8)
 
