@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 import psutil
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
 from semagent import wire
+from semagent.admission import Admission, with_secret
 from semagent.bus.base import Delivered, Mailbox
 from semagent.channels import CHANNELS, HEARTBEAT_RATE_HZ, Role
 from semagent.clock import SystemClock
@@ -26,7 +26,7 @@ from semagent.types import Event, Heartbeat, Pixels, Reply, Value
 from semagent.wire import Message
 
 LOOPBACK = "tcp://127.0.0.1:*"
-_USER = "semagent"
+_USER = b"semagent"
 _HIGH_WATER = 64
 _RECORD_HIGH_WATER = 8
 _TAKE_UP_S = 2.0
@@ -76,9 +76,7 @@ class ZmqBus:
         self._token = token
         self._record_timeout_s = record_timeout_s
         self._context = zmq.Context()
-        self._authenticator = ThreadAuthenticator(self._context)
-        self._authenticator.start()
-        self._authenticator.configure_plain(domain="*", passwords={_USER: token})
+        self._admission = Admission(self._context, with_secret(_USER, token.encode()))
 
         self._publisher = self._bound(zmq.PUB, rebind.publisher if rebind else LOOPBACK)
         self._router: zmq.Socket[bytes] | None = None
@@ -232,12 +230,12 @@ class ZmqBus:
             self._publisher,
             self._router,
             self._outbox_end,
+            self._admission.socket,
             *self._dealers.values(),
             *(subscriber for subscriber, _ in self._subscribers),
         ):
             if other is not None:
                 other.close(linger=200)
-        self._authenticator.stop()
         self._context.term()
 
     # -- the I/O thread -----------------------------------------------------------------------
@@ -251,7 +249,7 @@ class ZmqBus:
             readers[self._router] = self._take_delivery
         for subscriber, mailbox in self._subscribers:
             readers[subscriber] = partial(_put, mailbox)
-        for socket in readers:
+        for socket in (*readers, self._admission.socket):
             poller.register(socket, zmq.POLLIN)
         period_s = 1.0 / HEARTBEAT_RATE_HZ
         next_beat_s = 0.0
@@ -263,7 +261,10 @@ class ZmqBus:
             self._send_waiting()
             timeout_ms = _RETRY_MS if self._unsent else round((next_beat_s - now_s) * 1000)
             for socket, _ in poller.poll(max(0, timeout_ms)):
-                self._drain(socket, readers[socket])
+                if socket is self._admission.socket:
+                    self._admission.answer()
+                else:
+                    self._drain(socket, readers[socket])
 
     def _drain(self, socket: Any, read: Callable[[list[Any]], None]) -> None:
         while True:
@@ -350,7 +351,7 @@ class ZmqBus:
     def _socket(self, kind: int, high_water: int = _HIGH_WATER) -> "zmq.Socket[bytes]":
         socket = self._context.socket(kind)
         socket.set_hwm(high_water)
-        socket.plain_username = _USER.encode()
+        socket.plain_username = _USER
         socket.plain_password = self._token.encode()
         return socket
 
@@ -371,7 +372,6 @@ class ZmqBus:
             socket.bind(address)
         except zmq.ZMQError as error:
             # Nobody gets to close a bus whose construction failed.
-            self._authenticator.stop()
             self._context.destroy(linger=0)
             raise RoleError(f"the {self._role} role cannot listen on {address}: {error}") from error
         return socket

@@ -1,8 +1,10 @@
 """What is there, and does it work: ``drivers``, ``doctor``, ``check``, ``keys``, ``serve``."""
 
 import importlib
+import logging
 import platform
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from semagent.cli import exits
 from semagent.cli.output import Output
 from semagent.clock import SystemClock
 from semagent.config import find_config, load_config
-from semagent.errors import SemagentError
+from semagent.errors import CommandRefusedError, SemagentError
 from semagent.keys import make_keys
 from semagent.remote.serve import serve as serve_microscope
 
@@ -136,13 +138,27 @@ def keys(folder: Path, output: Output) -> int:
 
 
 def serve(name: str, *, bind: str, keys: Path | None, arm: bool, output: Output) -> int:
-    """Offer this machine's microscope to an agent on another one until Ctrl-C."""
+    """Offer this machine's microscope to an agent on another one until Ctrl-C.
+
+    A person at this machine who types ``arm`` arms again after the gate has disarmed.
+    """
     config = load_config(find_config(name))
-    stop = threading.Event()
+    stop, arm_again = threading.Event(), threading.Event()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    threading.Thread(target=_listen_for_arm, args=(arm_again,), daemon=True).start()
     try:
-        output.say(f"serving {config.instrument} on {bind}; Ctrl-C ends")
-        serve_microscope(config, bind=bind, keys=keys, armed=arm, stop=stop)
+        output.say(f"serving {config.instrument}; type arm to arm the gate, Ctrl-C ends")
+        serve_microscope(config, bind=bind, keys=keys, armed=arm, stop=stop, arm_again=arm_again)
+    except CommandRefusedError as error:
+        output.fail(str(error))
+        return exits.REFUSED
     finally:
         signal.signal(signal.SIGINT, before)
     return exits.DONE
+
+
+def _listen_for_arm(arm_again: threading.Event) -> None:
+    for line in sys.stdin:
+        if line.strip() == "arm":
+            arm_again.set()

@@ -2,6 +2,11 @@
 
 import json
 import math
+import os
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from semagent.testing.engines import specimen
 
@@ -249,3 +255,40 @@ def test_nan_never_reaches_the_json(semagent: Run, drawn_stack: Path):
         for record in run.records
         if record["event"] == "frame"
     )
+
+
+def test_a_microscope_is_served_and_focused_from_elsewhere(
+    semagent: Run, simulated_config: Config, tmp_path: Path
+):
+    port = free_port()
+    served = simulated_config(speed=0)
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "semagent", "serve", str(served), "--arm"),
+            *("--bind", f"tcp://127.0.0.1:{port}"),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stderr is not None
+        assert "listens on" in server.stderr.readline()
+        raw = yaml.safe_load(served.read_text(encoding="utf-8"))
+        raw["driver"] = {"name": "remote", "options": {"endpoint": f"tcp://127.0.0.1:{port}"}}
+        here = tmp_path / "here.yaml"
+        here.write_text(yaml.safe_dump(raw), encoding="utf-8")
+        run = semagent("autofocus", here, "--arm", "--json")
+        assert run.code == 0, run.err
+        assert abs(run.records[-1]["final_working_distance_m"] - 5.0e-3) < 2e-6
+    finally:
+        server.send_signal(signal.SIGINT if os.name != "nt" else signal.SIGTERM)
+        server.communicate(timeout=20)
+    assert os.name == "nt" or server.returncode == 0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

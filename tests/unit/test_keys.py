@@ -85,6 +85,16 @@ def test_nothing_is_overwritten_nor_half_made(tmp_path, name):
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
 
 
+def test_a_file_that_somebody_makes_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
+    path = tmp_path / "microscope" / "server.key_secret"
+    path.parent.mkdir()
+    path.write_text("precious")
+    monkeypatch.setattr("pathlib.Path.exists", lambda _path: False)
+    with pytest.raises(UsageError, match=r"server\.key_secret: cannot be written"):
+        make_keys(tmp_path)
+    assert path.read_text() == "precious"
+
+
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):

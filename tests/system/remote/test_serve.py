@@ -1,0 +1,106 @@
+"""`semagent serve`: from a configuration to a microscope that others can use."""
+
+import logging
+import threading
+import time
+
+import msgspec
+import pytest
+
+from semagent.config import RunConfig, find_config, load_config
+from semagent.errors import CommandRefusedError, ConfigError, MicroscopeError
+from semagent.keys import make_keys
+from semagent.remote.serve import serve
+from semagent.types import SetStigmator
+
+SMALL = {"speed": 0, "scan": {"width_px": 96, "height_px": 64}}
+
+
+def simulated(**safety) -> RunConfig:
+    config = load_config(find_config("simulated"))
+    return msgspec.structs.replace(
+        config,
+        driver=msgspec.structs.replace(config.driver, options=SMALL),
+        safety=msgspec.structs.replace(config.safety, **safety),
+    )
+
+
+@pytest.fixture
+def served(caplog, eventually):
+    """Serves a configuration in a thread and says where; ends it after the test."""
+    caplog.set_level(logging.INFO, "semagent.remote")
+    stop, threads = threading.Event(), []
+
+    def start(config, *, keys=None, armed=False):
+        arguments = {"bind": "tcp://127.0.0.1:*", "keys": keys, "armed": armed, "stop": stop}
+        threads.append(threading.Thread(target=serve, args=(config,), kwargs=arguments))
+        threads[-1].start()
+        eventually(lambda: "listens on" in caplog.text)
+        return next(word for word in caplog.text.split() if word.startswith("tcp://")).rstrip(",")
+
+    yield start
+    stop.set()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_the_simulated_microscope_from_afar(served, connect):
+    near = connect(served(simulated(), armed=True))
+    assert near.capabilities.driver == "simulated"
+    assert near.capabilities.simulated
+    frame = near.acquire(5.0)
+    assert frame.pixels.shape == (64, 96)
+    near.apply(SetStigmator(x=0.1, y=0.0))
+    assert near.read_state().optics.stigmator_x == pytest.approx(0.1)
+    assert near.acquire(5.0).header.sequence == 2
+
+
+def test_it_boots_disarmed(served, connect):
+    near = connect(served(simulated()))
+    with pytest.raises(CommandRefusedError, match="disarmed: not armed"):
+        near.apply(SetStigmator(x=0.1, y=0.0))
+
+
+def test_with_keys_from_a_folder(served, connect, tmp_path):
+    make_keys(tmp_path)
+    endpoint = served(simulated(), keys=tmp_path / "microscope")
+    with pytest.raises(MicroscopeError, match="one has keys and the other has none"):
+        connect(endpoint)
+    near = connect(
+        endpoint,
+        client_key=str(tmp_path / "agent" / "client.key_secret"),
+        server_key=str(tmp_path / "agent" / "server.key"),
+    )
+    assert near.acquire(5.0).header.sequence == 1
+
+
+def test_the_network_needs_keys_before_the_microscope_is_opened():
+    config = simulated()
+    config = msgspec.structs.replace(
+        config, driver=msgspec.structs.replace(config.driver, name="not-installed")
+    )
+    with pytest.raises(ConfigError, match=r"^--bind: .*semagent keys DIR"):
+        serve(config, bind="tcp://*:5555", keys=None, armed=False, stop=threading.Event())
+
+
+def test_it_does_not_start_armed_outside_the_envelope():
+    limits = msgspec.structs.replace(simulated().safety.working_distance_m, min=0.0055)
+    with pytest.raises(CommandRefusedError, match="working distance"):
+        serve(
+            simulated(working_distance_m=limits),
+            bind="tcp://127.0.0.1:*",
+            keys=None,
+            armed=True,
+            stop=threading.Event(),
+        )
+
+
+def test_many_clients_after_each_other(served, connect):
+    endpoint = served(simulated())
+    begun_s = time.perf_counter()
+    for _ in range(40):
+        near = connect(endpoint)
+        assert near.acquire(5.0).header.sequence == 1
+        near.close()
+    assert time.perf_counter() - begun_s < 20
