@@ -14,10 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from semagent_drivers.simulated import SimulatedMicroscope, open_microscope
 
 from semagent.clock import SystemClock
 from semagent.types import MoveStage, SetWorkingDistance
+from semagent_drivers.simulated import SimulatedMicroscope, open_microscope
 
 Change = Callable[[SimulatedMicroscope, int], None]
 

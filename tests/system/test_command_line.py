@@ -274,7 +274,7 @@ def test_a_microscope_is_served_and_focused_from_elsewhere(
     )
     try:
         assert server.stderr is not None
-        assert "listens on" in server.stderr.readline()
+        assert any("listens on" in line for line in server.stderr)
         raw = yaml.safe_load(served.read_text(encoding="utf-8"))
         raw["driver"] = {"name": "remote", "options": {"endpoint": f"tcp://127.0.0.1:{port}"}}
         here = tmp_path / "here.yaml"
