@@ -1,0 +1,121 @@
+"""The infer role: the newest usable frame, counted skips, failures that do not spread."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from semagent.bus import LocalBus, LocalHub
+from semagent.channels import Role
+from semagent.clock import ManualClock
+from semagent.config import InferOptions
+from semagent.errors import EngineError
+from semagent.roles import InferRole
+from semagent.testing.engines import frame_of
+from semagent.types import Analysis, Frame, FrameAnalysis, FrameFault
+
+
+class Figures:
+    """An engine that fails on the frames it is told to fail on."""
+
+    name = "figures"
+    restores = True
+
+    def __init__(self, *failing: int) -> None:
+        self._failing = failing
+        self.seen: list[int] = []
+        self.closed = 0
+
+    def analyse(self, frame: Frame, *, restore: bool = False) -> Analysis:
+        sequence = frame.header.sequence
+        self.seen.append(sequence)
+        if sequence in self._failing:
+            raise EngineError(f"cannot look at {sequence}")
+        figures = FrameAnalysis(
+            header=frame.header,
+            engine=self.name,
+            focus_score=0.5,
+            sharpness=0.0,
+            sharpness_sigma=0.1,
+            structure=1.0,
+            noise=0.01,
+            latency_s=0.001,
+        )
+        return Analysis(figures, frame.pixels.copy() if restore else None)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Bench:
+    def __init__(self, engine: Figures, **options: object) -> None:
+        clock = ManualClock()
+        hub = LocalHub(clock)
+        self.acquire = LocalBus(hub, Role.ACQUIRE)
+        console = LocalBus(hub, Role.CONSOLE)
+        self.analyses = console.subscribe("analysis")
+        self.events = console.subscribe("event")
+        self.beats = console.subscribe("heartbeat")
+        infer = LocalBus(hub, Role.INFER)
+        self.role = InferRole(infer, engine, InferOptions(**options), clock)
+
+    def expose(self, sequence: int, *faults: FrameFault) -> None:
+        frame = frame_of(np.zeros((16, 16), np.uint8), sequence=sequence)
+        header = msgspec.structs.replace(frame.header, faults=faults)
+        self.acquire.publish("frame", header, frame.pixels)
+
+
+def test_it_looks_at_the_newest_frame_and_counts_what_it_skipped():
+    engine = Figures()
+    bench = Bench(engine)
+    for sequence in (1, 2, 3):
+        bench.expose(sequence)
+    assert bench.role.step()
+    assert not bench.role.step()
+    assert engine.seen == [3]
+    assert bench.analyses.take().value.header.sequence == 3
+    assert bench.beats.take().value.skipped == 2
+
+
+def test_a_frame_with_faults_never_reaches_the_engine():
+    engine = Figures()
+    bench = Bench(engine)
+    bench.expose(1, FrameFault.BLANK)
+    assert bench.role.step()
+    assert engine.seen == []
+    assert bench.analyses.take() is None
+
+
+def test_a_failure_is_told_and_the_next_frame_is_looked_at():
+    engine = Figures(1)
+    bench = Bench(engine)
+    bench.expose(1)
+    bench.role.step()
+    event = bench.events.take().value
+    assert (event.kind, event.data["sequence"]) == ("engine_failed", 1)
+    bench.expose(2)
+    bench.role.step()
+    assert bench.analyses.take().value.header.sequence == 2
+
+
+def test_failures_in_a_row_end_the_role_and_one_success_forgives():
+    bench = Bench(Figures(1, 3, 4), max_failures=2)
+    for sequence in (1, 2, 3):
+        bench.expose(sequence)
+        bench.role.step()
+    bench.expose(4)
+    with pytest.raises(EngineError, match="cannot look at 4"):
+        bench.role.step()
+
+
+@pytest.mark.parametrize("restore", [True, False])
+def test_restored_pixels_travel_with_the_figures_when_asked_for(restore: bool):
+    bench = Bench(Figures(), restore=restore)
+    bench.expose(1)
+    bench.role.step()
+    assert (bench.analyses.take().pixels is not None) is restore
+
+
+def test_closing_frees_the_engine():
+    engine = Figures()
+    Bench(engine).role.close()
+    assert engine.closed == 1

@@ -1,0 +1,81 @@
+"""The recorder on the bus: what is said is kept, and a hole is an error."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semagent.bus import LocalBus, LocalHub
+from semagent.channels import CHANNELS, Role
+from semagent.clock import ManualClock
+from semagent.config import find_config, load_config
+from semagent.errors import RecordError, UsageError
+from semagent.parts import make_recorder
+from semagent.roles import SessionRecorder
+from semagent.session import SessionReader
+from semagent.testing.engines import frame_of
+from semagent.types import Capabilities, Event, GateStatus, Heartbeat
+from semagent.wire import Message
+
+TYPES = {name: channel.type for name, channel in CHANNELS.items()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "session"
+
+
+@pytest.fixture
+def recorder(folder: Path) -> Iterator[SessionRecorder]:
+    config = load_config(find_config("simulated"))
+    capabilities = Capabilities(driver="simulated", microscope="test", verified_on=None)
+    recorder = make_recorder(folder, config, capabilities, "sharpness", ManualClock())
+    yield recorder
+    recorder.close()
+
+
+def status(number: int, sender: str = "acquire") -> Message:
+    value = GateStatus(armed=False, reason=f"{number}", monotonic_ns=number)
+    return Message(topic="gate", sender=sender, number=number, value=value)
+
+
+def test_everything_recorded_can_be_read_back(recorder: SessionRecorder, folder: Path):
+    hub = LocalHub(ManualClock(), recorder)
+    acquire = LocalBus(hub, Role.ACQUIRE)
+    frame = frame_of(np.arange(48, dtype=np.uint8).reshape(6, 8))
+    acquire.publish("frame", frame.header, frame.pixels)
+    event = Event(kind="k", role="acquire", message="m", monotonic_ns=1, wall_ns=2, data={"a": [1]})
+    acquire.publish("event", event)
+    acquire.publish("heartbeat", Heartbeat(role="acquire", monotonic_ns=1))
+    recorder.close()
+    reader = SessionReader(folder)
+    assert reader.manifest.complete
+    assert reader.manifest.configuration["instrument"] == "Simulated SEM"
+    assert np.array_equal(reader.frame(1).pixels, frame.pixels)
+    entries = [(entry.channel, entry.value) for entry in reader.events(TYPES)]
+    assert ("event", event) in entries
+    assert {channel for channel, _ in entries} == {"frame", "event"}
+
+
+def test_a_hole_in_what_arrives_is_an_error(recorder: SessionRecorder):
+    recorder.record(status(1))
+    recorder.record(status(2))
+    with pytest.raises(RecordError, match="1 messages of channel 'gate' from acquire were lost"):
+        recorder.record(status(4))
+
+
+def test_senders_and_channels_are_counted_apart_and_may_start_again(recorder: SessionRecorder):
+    recorder.record(status(7))
+    recorder.record(status(3, sender="infer"))
+    recorder.record(status(8))
+    recorder.record(status(1, sender="infer"))
+    recorder.record(status(2, sender="infer"))
+
+
+def test_a_folder_in_use_is_refused(recorder: SessionRecorder, folder: Path):
+    recorder.close()
+    config = load_config(find_config("simulated"))
+    capabilities = Capabilities(driver="simulated", microscope="test", verified_on=None)
+    with pytest.raises(UsageError, match="never overwrites"):
+        make_recorder(folder, config, capabilities, "sharpness", ManualClock())

@@ -1,0 +1,129 @@
+"""All roles in one process: one cycle is one frame, and nothing happens unasked."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from semagent import registry
+from semagent.clock import ManualClock
+from semagent.config import find_config, load_config
+from semagent.lockstep import Lockstep
+from semagent.parts import make_recorder
+from semagent.replay import Replay
+from semagent.types import (
+    Arm,
+    Cancel,
+    Mode,
+    Outcome,
+    SetMode,
+    SetWorkingDistance,
+    StartAutofocus,
+    Stop,
+)
+
+
+class Bench:
+    def __init__(self, record: Path | None = None, **options: object) -> None:
+        config = load_config(find_config("simulated"))
+        self.clock = ManualClock()
+        scan = {"width_px": 384, "height_px": 256, "dwell_us": 0.2}
+        column = {"working_distance_mm": 5.02}
+        self.microscope = registry.open_microscope(
+            "simulated", {"speed": 1, "scan": scan, "column": column, **options}, clock=self.clock
+        )
+        engine = registry.open_engine("sharpness", {})
+        self.recorder = None
+        if record is not None:
+            capabilities = self.microscope.capabilities
+            self.recorder = make_recorder(record, config, capabilities, engine.name, self.clock)
+        self.lockstep = Lockstep(config, self.microscope, engine, self.clock, self.recorder)
+        self.results = self.lockstep.listen("result")
+
+    @property
+    def working_distance_m(self) -> float:
+        return self.microscope.read_state().optics.working_distance_m
+
+    def focus(self, cycles: int = 40) -> str | None:
+        self.lockstep.request(SetMode(mode=Mode.HOLD))
+        self.lockstep.request(StartAutofocus())
+        for _ in range(cycles):
+            self.lockstep.cycle()
+            message = self.results.take()
+            if message is not None:
+                return str(message.value.status)
+        return None
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    with bench.lockstep:
+        yield bench
+
+
+def test_it_focuses(bench: Bench):
+    assert bench.lockstep.operate(Arm()).outcome is Outcome.APPLIED
+    assert bench.focus() == "focused"
+    assert bench.working_distance_m == pytest.approx(5e-3, abs=2e-6)
+
+
+def test_disarmed_nothing_moves(bench: Bench):
+    assert bench.focus() == "held"
+    assert bench.working_distance_m == pytest.approx(5.02e-3, abs=1e-12)
+
+
+def test_the_operator_moves_through_the_same_gate(bench: Bench):
+    far = SetWorkingDistance(working_distance_m=5.9e-3)
+    assert bench.lockstep.operate(far).outcome is Outcome.REFUSED
+    bench.lockstep.operate(Arm())
+    assert bench.lockstep.operate(far).outcome is Outcome.REFUSED
+    near = SetWorkingDistance(working_distance_m=5.1e-3)
+    assert bench.lockstep.operate(near).outcome is Outcome.APPLIED
+
+
+def test_cancel_puts_focus_back(bench: Bench):
+    bench.lockstep.operate(Arm())
+    bench.focus(cycles=3)
+    assert bench.working_distance_m != pytest.approx(5.02e-3, abs=1e-7)
+    bench.lockstep.request(Cancel())
+    bench.lockstep.settle()
+    assert bench.working_distance_m == pytest.approx(5.02e-3, abs=1e-12)
+    assert bench.results.take().value.status != "focused"
+
+
+def test_stop_latches_and_leaves_the_microscope_as_it_is(bench: Bench):
+    bench.lockstep.operate(Arm())
+    bench.focus(cycles=3)
+    stopped_m = bench.working_distance_m
+    bench.lockstep.operate(Stop())
+    for _ in range(3):
+        bench.lockstep.cycle()
+    assert bench.working_distance_m == stopped_m
+    assert not bench.lockstep.gate.armed
+
+
+def test_no_frame_is_exposed_that_nobody_asked_for(bench: Bench):
+    frames = bench.lockstep.listen("frame")
+    bench.lockstep.operate(Arm())
+    bench.lockstep.request(SetMode(mode=Mode.ADVISE))
+    assert frames.take() is None
+    bench.lockstep.cycle()
+    assert frames.take() is not None
+    assert bench.lockstep.acquire.frames == 1
+
+
+def test_what_was_recorded_replays_to_the_same_commands(tmp_path: Path):
+    folder = tmp_path / "session"
+    bench = Bench(folder, faults={"blank": {"at": [4]}})
+    with bench.lockstep:
+        bench.lockstep.operate(Arm())
+        assert bench.focus() == "focused"
+    assert bench.recorder is not None
+    bench.recorder.close()
+    replay = Replay(folder)
+    kinds = [heard.kind for heard in replay.run()]
+    replay.close()
+    assert {"analysis", "flagged", "gate", "reply", "request"} <= set(kinds)
+    assert len(replay.replayed) >= 5
+    assert replay.differences() == []
