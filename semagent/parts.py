@@ -7,13 +7,15 @@ import msgspec
 from semagent.bus import Bus
 from semagent.clock import Clock
 from semagent.config import RunConfig
-from semagent.control import Controller
+from semagent.control import Controller, ControlOptions
 from semagent.ports import Microscope
 from semagent.roles import AcquireRole, ControlRole, SessionRecorder
-from semagent.safety import SafetyGate
+from semagent.safety import AxisLimits, Envelope, SafetyGate
 from semagent.sanity import FrameChecker
 from semagent.session import EngineRecord, SessionWriter
 from semagent.types import Capabilities
+
+_WAIT_FRACTION = 0.8
 
 
 def make_acquire(bus: Bus, config: RunConfig, microscope: Microscope, clock: Clock) -> AcquireRole:
@@ -26,10 +28,39 @@ def make_acquire(bus: Bus, config: RunConfig, microscope: Microscope, clock: Clo
 def make_control(
     bus: Bus, config: RunConfig, capabilities: Capabilities, clock: Clock
 ) -> ControlRole:
-    """The control role, in the mode the configuration gives."""
-    controller = Controller(config.control, capabilities)
+    """The control role, in the mode the configuration gives.
+
+    It is told of the envelope, so that it does not ask for what the gate would refuse.
+    """
+    controller = Controller(
+        _within_envelope(config.control, config.safety),
+        _reachable(capabilities, config.safety.working_distance_m),
+    )
     lifetime_s = config.safety.max_evidence_age_s
     return ControlRole(bus, controller, clock, command_lifetime_s=lifetime_s)
+
+
+def _within_envelope(options: ControlOptions, envelope: Envelope) -> ControlOptions:
+    """The options, with no step above the envelope's and no wait beyond the life of evidence."""
+    steps_m = [options.autofocus.max_step_m]
+    steps_m += [envelope.working_distance_m.max_step] if envelope.working_distance_m else []
+    max_step_m = min((step_m for step_m in steps_m if step_m is not None), default=None)
+    # After a time-out focus is put back, on the evidence of the last frame there was.
+    frame_s = min(options.deadlines.frame_s, _WAIT_FRACTION * envelope.max_evidence_age_s)
+    return msgspec.structs.replace(
+        options,
+        autofocus=msgspec.structs.replace(options.autofocus, max_step_m=max_step_m),
+        deadlines=msgspec.structs.replace(options.deadlines, frame_s=frame_s),
+    )
+
+
+def _reachable(capabilities: Capabilities, limits: AxisLimits | None) -> Capabilities:
+    """The capabilities, with a working distance range that the envelope allows too."""
+    if limits is None:
+        return capabilities
+    low_m, high_m = capabilities.working_distance_range_m or (limits.min, limits.max)
+    narrowed = (max(low_m, limits.min), min(high_m, limits.max))
+    return msgspec.structs.replace(capabilities, working_distance_range_m=narrowed)
 
 
 def make_recorder(

@@ -92,6 +92,18 @@ def test_cancel_puts_focus_back(bench: Bench):
     assert bench.results.take().value.status != "focused"
 
 
+def test_a_time_out_puts_focus_back(bench: Bench):
+    bench.lockstep.operate(Arm())
+    bench.focus(cycles=3)
+    assert bench.working_distance_m != pytest.approx(5.02e-3, abs=1e-7)
+    for _ in range(100):  # the infer role has fallen silent
+        bench.clock.advance(0.1)
+        bench.lockstep.settle()
+    assert bench.working_distance_m == pytest.approx(5.02e-3, abs=1e-12)
+    assert bench.results.take().value.status == "failed"
+    assert bench.lockstep.gate.armed
+
+
 def test_stop_latches_and_leaves_the_microscope_as_it_is(bench: Bench):
     bench.lockstep.operate(Arm())
     bench.focus(cycles=3)

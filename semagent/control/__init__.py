@@ -1,0 +1,38 @@
+"""Control: from what engines say of frames to what the microscope should do next.
+
+Pure: imports values, ports and options, and knows no clock, no socket and no thread.
+"""
+
+from semagent.control.controller import Controller
+from semagent.control.decide import decide
+from semagent.control.estimator import SharpnessEstimator
+from semagent.control.options import ControlOptions
+from semagent.control.situation import (
+    Analysed,
+    ControlState,
+    Decision,
+    Flagged,
+    GateChanged,
+    Notice,
+    Observation,
+    Replied,
+    Requested,
+    Ticked,
+)
+
+__all__ = [
+    "Analysed",
+    "ControlOptions",
+    "ControlState",
+    "Controller",
+    "Decision",
+    "Flagged",
+    "GateChanged",
+    "Notice",
+    "Observation",
+    "Replied",
+    "Requested",
+    "SharpnessEstimator",
+    "Ticked",
+    "decide",
+]

@@ -1,0 +1,354 @@
+"""The decision function: what follows from one observation, and nothing but that.
+
+Pure and deterministic: no clock, no socket, no chance. A recorded session that is fed through
+it again gives the same commands. Time is known from ticks alone, so that stamps of another
+machine's clock are never compared with it.
+"""
+
+import msgspec
+
+from semagent.control import autofocus, ending, hold
+from semagent.control.intervention import field_change, focus_change
+from semagent.control.options import ControlOptions
+from semagent.control.situation import (
+    Analysed,
+    Autofocus,
+    ControlState,
+    Decision,
+    Flagged,
+    Follow,
+    GateChanged,
+    Observation,
+    Pending,
+    Replied,
+    Requested,
+    Return,
+    Task,
+    Ticked,
+    is_finite,
+)
+from semagent.control.turn import Turn, settings_of
+from semagent.types import (
+    Action,
+    Arm,
+    Cancel,
+    Capabilities,
+    Disarm,
+    FocusBelief,
+    FrameHeader,
+    GateStatus,
+    Issuer,
+    Level,
+    Mode,
+    Note,
+    Outcome,
+    Reply,
+    Request,
+    SetMode,
+    SetWorkingDistance,
+    StartAutofocus,
+    Stop,
+)
+
+
+def decide(
+    state: ControlState,
+    observation: Observation,
+    options: ControlOptions,
+    capabilities: Capabilities,
+) -> Decision:
+    """Work through one observation.
+
+    Args:
+        state: what the last decision said to remember; `ControlState` with the mode at first.
+        observation: what happened, in the order in which it came.
+        options: the section ``control`` of the configuration.
+        capabilities: of the microscope; its working distance range is never left.
+    """
+    turn = Turn(state, options, capabilities)
+    match observation:
+        case Analysed(analysis=analysis):
+            if _see(turn, analysis.header):
+                _on_analysed(turn, observation)
+        case Flagged(header=header):
+            if _see(turn, header):
+                _on_flagged(turn, header)
+        case Replied(reply=reply):
+            _on_reply(turn, reply)
+        case Requested(request=request):
+            _on_request(turn, request)
+        case GateChanged(status=status):
+            _on_gate(turn, status)
+        case Ticked(now_ns=now_ns):
+            _on_tick(turn, now_ns)
+    return turn.decision()
+
+
+# -- frames -----------------------------------------------------------------------------------
+
+
+def _see(turn: Turn, header: FrameHeader) -> bool:
+    """Take note of a frame; whether it may be used."""
+    state = turn.state
+    if state.header and field_change(settings_of(state.header), header, turn.options):
+        turn.update(epoch=state.epoch + 1, in_focus=None)
+    turn.update(header=header)
+    if not state.can_use(header):
+        return False
+    if state.expected is not None:
+        change = field_change(state.expected, header, turn.options) or focus_change(
+            state.expected, header, turn.options
+        )
+        if change:
+            _yield_to_operator(turn, change)
+            return False
+    return True
+
+
+def _yield_to_operator(turn: Turn, change: str) -> None:
+    """The operator beats the agent: whatever goes on ends here, and nothing is put back."""
+    if turn.state.task is not None:
+        ending.finish(turn, "failed", f"{change}; left as it is")
+    if turn.state.mode is Mode.HOLD and not turn.state.paused:
+        turn.pause(change)
+
+
+def _on_analysed(turn: Turn, seen: Analysed) -> None:
+    if not is_finite(seen.analysis):
+        _on_flagged(turn, seen.analysis.header)
+        return
+    if turn.state.task is not None and turn.state.expected is None:
+        turn.update(expected=settings_of(seen.analysis.header))
+    match turn.state.task:
+        case Autofocus() as task:
+            autofocus.on_frame(turn, task, seen)
+        case Follow() as task:
+            hold.on_frame(turn, task, seen.analysis)
+        case None:
+            _when_idle(turn, seen)
+
+
+def _when_idle(turn: Turn, seen: Analysed) -> None:
+    state, options = turn.state, turn.options
+    if state.mode is Mode.HOLD and state.armed and options.hold.follow and not state.paused:
+        if state.in_focus is not None:
+            hold.begin(turn, seen.analysis.header, state.in_focus)
+        else:
+            autofocus.begin(turn, None, for_hold=True)
+    elif state.mode is Mode.ADVISE or (state.mode is Mode.HOLD and not state.armed):
+        _propose(turn, seen.analysis.header, seen.belief)
+
+
+def _propose(turn: Turn, header: FrameHeader, belief: FocusBelief) -> None:
+    """Say where focus is, once for each place."""
+    options = turn.options.autofocus
+    unit_m = turn.options.scale.half_depth_of(header)
+    if (
+        belief.focus_m is None
+        or belief.sigma_m is None
+        or belief.sigma_m > unit_m
+        or belief.log_odds < options.min_log_odds
+    ):
+        return
+    away_m = belief.focus_m - header.optics.working_distance_m
+    if abs(away_m) <= max(unit_m / 2, options.significance * belief.sigma_m):
+        return
+    turn.proposal = SetWorkingDistance(working_distance_m=belief.focus_m)
+    last_m = turn.state.proposed_m
+    if last_m is None or abs(belief.focus_m - last_m) > unit_m / 2:
+        turn.update(proposed_m=belief.focus_m)
+        turn.tell(
+            "proposal",
+            f"focus is at {belief.focus_m * 1e3:.4f} mm, {away_m * 1e6:+.2f} µm from here",
+            working_distance_m=belief.focus_m,
+            sigma_m=belief.sigma_m,
+        )
+
+
+def _on_flagged(turn: Turn, header: FrameHeader) -> None:
+    task = turn.state.task
+    if not isinstance(task, Autofocus):
+        return
+    task = msgspec.structs.replace(task, flagged=task.flagged + 1, frames=task.frames + 1)
+    turn.set_task(task)
+    if task.flagged >= turn.options.autofocus.max_flagged or task.frames >= task.max_frames:
+        faults = ", ".join(header.faults) or "no finite sharpness"
+        ending.go_home(
+            turn, "failed", f"{task.flagged} frames in a row could not be used ({faults})"
+        )
+
+
+# -- replies ----------------------------------------------------------------------------------
+
+
+def _on_reply(turn: Turn, reply: Reply) -> None:
+    command, pending = reply.command, turn.state.pending
+    turn.update(first_sequence=max(turn.state.first_sequence, reply.next_sequence))
+    if command.issuer is Issuer.OPERATOR:
+        _on_operator_reply(turn, reply)
+        return
+    if pending is None or command.action != pending.action:
+        return
+    applied = reply.outcome is Outcome.APPLIED
+    turn.update(
+        pending=None,
+        waiting_ns=turn.state.now_ns,
+        expected=reply.state,
+        task=_counted(turn.state.task, reply),
+    )
+    what = f"{_name(command.action)} was {reply.outcome}: {reply.reason}"
+    if not applied:
+        turn.tell("command_failed", what, Level.WARNING, code=reply.code)
+    task = turn.state.task
+    if isinstance(task, Return) and not task.done:
+        ending.proceed(turn)  # this was still a command of the task that ended
+    elif task is None:
+        turn.update(expected=None)
+    elif applied and pending.then:
+        turn.command(SetWorkingDistance(working_distance_m=pending.then[0]), pending.then[1:])
+    elif isinstance(task, Return):
+        ending.on_reply(turn, task, reply)
+    elif not applied:
+        ending.go_home(turn, "failed", what)
+
+
+def _counted(task: Task | None, reply: Reply) -> Task | None:
+    """The task with the reply booked: one more move, and how closely the instrument followed."""
+    if isinstance(task, Return):
+        ended = _counted(task.task, reply)
+        assert not isinstance(ended, Return | None)  # noqa: S101 - as it went in
+        return msgspec.structs.replace(task, task=ended)
+    if not isinstance(task, Autofocus) or reply.outcome is not Outcome.APPLIED:
+        return task
+    resolution_m = task.resolution_m
+    action = reply.command.action
+    if isinstance(action, SetWorkingDistance) and reply.state is not None:
+        off_m = abs(reply.state.optics.working_distance_m - action.working_distance_m)
+        resolution_m = max(resolution_m, off_m)
+    return msgspec.structs.replace(task, moves=task.moves + 1, resolution_m=resolution_m)
+
+
+def _on_operator_reply(turn: Turn, reply: Reply) -> None:
+    action = reply.command.action
+    if reply.outcome is not Outcome.APPLIED or isinstance(action, Arm | Disarm):
+        return
+    if not isinstance(action, SetWorkingDistance | Stop):
+        turn.update(epoch=turn.state.epoch + 1)
+    _yield_to_operator(turn, f"the operator gave {_name(action)}")
+
+
+def _name(action: Action) -> str:
+    return type(action).__name__
+
+
+# -- requests and the gate --------------------------------------------------------------------
+
+
+def _on_request(turn: Turn, request: Request) -> None:
+    match request:
+        case SetMode(mode=mode):
+            _set_mode(turn, mode)
+        case StartAutofocus():
+            _start_autofocus(turn, request)
+        case Cancel(reason=reason):
+            _cancel(turn, reason)
+        case Note():
+            pass
+
+
+def _set_mode(turn: Turn, mode: Mode) -> None:
+    turn.update(mode=mode, paused="", proposed_m=None)
+    turn.tell("mode_changed", f"mode {mode}")
+    if mode is not Mode.HOLD:
+        turn.update(in_focus=None)
+        ending.go_home(turn, "failed", f"the mode was set to {mode}")
+
+
+def _start_autofocus(turn: Turn, request: StartAutofocus) -> None:
+    state = turn.state
+    if state.mode is not Mode.HOLD:
+        reason = f"in mode {state.mode} the agent does not move the microscope; use mode hold"
+        autofocus.refuse(turn, reason)
+        return
+    match state.task:
+        case _ if request.max_frames is not None and request.max_frames < 1:
+            autofocus.refuse(turn, f"max_frames is {request.max_frames}; it has to be 1 or more")
+        case Autofocus(for_hold=False):
+            turn.tell("request_refused", "focusing is going on already", Level.WARNING)
+        case Return():
+            turn.tell("request_refused", "focus is being put back; ask again", Level.WARNING)
+        case Autofocus() as task:
+            frames = request.max_frames or task.max_frames
+            turn.set_task(msgspec.structs.replace(task, for_hold=False, max_frames=frames))
+        case Follow() as task:
+            hold.request_search(turn, task, request.max_frames or turn.options.autofocus.max_frames)
+        case None:
+            turn.update(paused="")
+            autofocus.begin_requested(turn, request)
+
+
+def _cancel(turn: Turn, reason: str) -> None:
+    task = turn.state.task
+    if isinstance(task, Autofocus | Follow):
+        ending.go_home(turn, "failed", reason)
+    elif task is None and turn.state.mode is Mode.HOLD and not turn.state.paused:
+        turn.pause(reason)
+    else:
+        turn.tell("request_refused", "nothing is going on that could be cancelled")
+
+
+def _on_gate(turn: Turn, status: GateStatus) -> None:
+    turn.update(gate=status)
+    if status.armed:
+        return
+    reason = f"the safety gate was disarmed ({status.reason})"
+    match turn.state.task:
+        case Autofocus(start=FrameHeader()) | Follow():
+            ending.go_home(turn, "failed", reason)
+
+
+# -- deadlines --------------------------------------------------------------------------------
+
+
+def _on_tick(turn: Turn, now_ns: int) -> None:
+    _start_clocks(turn, now_ns)
+    state, limits = turn.state, turn.options.deadlines
+    pending, task = state.pending, state.task
+    if pending is not None:
+        if _late(pending.since_ns, now_ns, limits.reply_s):
+            _on_silence(turn, pending)
+        return
+    waits = isinstance(task, Autofocus) or (isinstance(task, Follow) and task.pair is not None)
+    if isinstance(task, Autofocus) and _late(task.since_ns, now_ns, limits.task_s):
+        ending.go_home(turn, "failed", f"focusing took longer than {limits.task_s:g} s")
+    elif waits and _late(state.waiting_ns, now_ns, limits.frame_s):
+        missing = "no usable frame" if state.gate else "no word of the safety gate"
+        ending.go_home(turn, "failed", f"{missing} within {limits.frame_s:g} s")
+
+
+def _start_clocks(turn: Turn, now_ns: int) -> None:
+    """Take the time; what began before the first tick begins with it."""
+    state = turn.state
+    turn.update(now_ns=now_ns)
+    if state.now_ns is not None:
+        return
+    turn.update(waiting_ns=now_ns)
+    if state.pending is not None:
+        turn.update(pending=msgspec.structs.replace(state.pending, since_ns=now_ns))
+    if isinstance(state.task, Autofocus):
+        turn.set_task(msgspec.structs.replace(state.task, since_ns=now_ns))
+
+
+def _late(since_ns: int | None, now_ns: int, limit_s: float) -> bool:
+    return since_ns is not None and now_ns - since_ns > limit_s * 1e9
+
+
+def _on_silence(turn: Turn, pending: Pending) -> None:
+    turn.update(pending=None)
+    reason = f"{_name(pending.action)} was not answered within {turn.options.deadlines.reply_s:g} s"
+    turn.tell("command_failed", reason, Level.ERROR, code="no_reply")
+    task = turn.state.task
+    if isinstance(task, Return):
+        ending.on_silence(turn, task)
+    else:
+        ending.go_home(turn, "failed", reason)

@@ -1,0 +1,140 @@
+"""How tasks end: where they stand, or back where they began."""
+
+import math
+from typing import Literal
+
+import msgspec
+
+from semagent.control.situation import Autofocus, Follow, Return
+from semagent.control.turn import Turn, settings_of
+from semagent.types import (
+    FocusResult,
+    Level,
+    MicroscopeState,
+    Mode,
+    Optics,
+    Outcome,
+    Reply,
+    SetStigmator,
+)
+
+Status = Literal["focused", "held", "failed"]
+_AT_HOME_M = 1e-9
+
+
+def go_home(turn: Turn, status: Status, reason: str) -> None:
+    """End the running task by putting focus and stigmators back to where it began.
+
+    A command that is still outstanding is waited for first.
+    """
+    task = turn.state.task
+    if not isinstance(task, Autofocus | Follow):
+        return
+    home = _home(task)
+    if home is None:
+        finish(turn, status, reason)
+        return
+    turn.set_task(Return(home=home, task=task, status=status, reason=reason))
+    if turn.state.pending is None:
+        proceed(turn)
+
+
+def on_reply(turn: Turn, task: Return, reply: Reply) -> None:
+    """Go on with the way home after one of its commands was answered."""
+    if reply.outcome is Outcome.APPLIED:
+        proceed(turn)
+    else:
+        _finish_away(turn, task, reply.reason)
+
+
+def on_silence(turn: Turn, task: Return) -> None:
+    """Give the way home up: a command was not answered in time."""
+    _finish_away(turn, task, "the command was not answered in time")
+
+
+def finish(turn: Turn, status: Status, reason: str) -> None:
+    """End the running task here."""
+    task = turn.state.task
+    task = task.task if isinstance(task, Return) else task
+    follows = turn.state.mode is Mode.HOLD and turn.options.hold.follow
+    if isinstance(task, Autofocus):
+        turn.result = _result(turn, task, status, reason)
+        level = Level.INFO if status == "focused" else Level.WARNING
+        turn.tell("autofocus_done", f"{status}: {reason}", level)
+    else:
+        turn.tell("hold_ended", reason)
+    turn.update(
+        task=None,
+        in_focus=turn.measured if status == "focused" else None,
+        expected=turn.state.expected if follows else None,
+    )
+    if follows and status != "focused" and turn.state.armed:
+        turn.pause(reason)
+
+
+def _result(turn: Turn, task: Autofocus, status: Status, reason: str) -> FocusResult:
+    start = task.start
+    final_m = turn.working_distance_m
+    return FocusResult(
+        status=status,
+        reason=reason,
+        start_working_distance_m=start.optics.working_distance_m if start else final_m,
+        final_working_distance_m=final_m,
+        sigma_m=task.sigma_m,
+        frames_used=task.frames,
+        moves=task.moves,
+        engine=task.engine,
+    )
+
+
+def _home(task: Autofocus | Follow) -> MicroscopeState | None:
+    if isinstance(task, Follow):
+        return task.home
+    return settings_of(task.start) if task.start else None
+
+
+def proceed(turn: Turn) -> None:
+    """Give the next command on the way home, or end there."""
+    while isinstance(task := turn.state.task, Return) and turn.state.pending is None:
+        here = turn.measured
+        assert here is not None  # noqa: S101 - a home comes from a frame
+        if "focus" not in task.done:
+            turn.set_task(msgspec.structs.replace(task, done=("focus",)))
+            away_m = here.optics.working_distance_m - task.home.optics.working_distance_m
+            if abs(away_m) > _AT_HOME_M:
+                if not turn.state.armed:
+                    _finish_away(turn, task, "the safety gate is disarmed")
+                    return
+                turn.go(task.home.optics.working_distance_m)
+        elif "stigmators" not in task.done:
+            turn.set_task(msgspec.structs.replace(task, done=("focus", "stigmators")))
+            stigmators = _stigmators_to_restore(turn, here.optics, task.home.optics)
+            if stigmators is not None:
+                if not turn.state.armed:
+                    _finish_away(turn, task, "the safety gate is disarmed")
+                    return
+                turn.command(stigmators)
+        else:
+            finish(turn, task.status, task.reason)
+
+
+def _stigmators_to_restore(turn: Turn, here: Optics, home: Optics) -> SetStigmator | None:
+    """The command that puts the stigmators back, if our moves have dragged them along."""
+    if not turn.capabilities.stigmator or home.stigmator_x is None or home.stigmator_y is None:
+        return None
+    x = math.inf if here.stigmator_x is None else here.stigmator_x
+    y = math.inf if here.stigmator_y is None else here.stigmator_y
+    if max(abs(x - home.stigmator_x), abs(y - home.stigmator_y)) <= turn.options.operator.stigmator:
+        return None
+    return SetStigmator(x=home.stigmator_x, y=home.stigmator_y)
+
+
+def _finish_away(turn: Turn, task: Return, why: str) -> None:
+    home_mm = task.home.optics.working_distance_m * 1e3
+    left_mm = turn.working_distance_m * 1e3
+    finish(
+        turn,
+        "failed",
+        f"{task.reason}; could not be put back to {home_mm:.4f} mm ({why}): last read back "
+        f"{left_mm:.4f} mm, check it",
+    )

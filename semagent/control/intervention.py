@@ -1,0 +1,40 @@
+"""Notice when somebody else changes the microscope."""
+
+from semagent.control.options import ControlOptions
+from semagent.types import FrameHeader, MicroscopeState, StagePosition
+
+
+def focus_change(before: MicroscopeState, header: FrameHeader, options: ControlOptions) -> str:
+    """Say how the working distance was changed; empty if it was not."""
+    was_m, is_m = before.optics.working_distance_m, header.optics.working_distance_m
+    unit_m = options.scale.half_depth_of(header)
+    if abs(is_m - was_m) > options.operator.working_distance_half_depths * unit_m:
+        return f"the working distance was changed from {was_m * 1e3:.4f} to {is_m * 1e3:.4f} mm"
+    return ""
+
+
+def field_change(before: MicroscopeState, header: FrameHeader, options: ControlOptions) -> str:
+    """Say what was changed that makes earlier frames no evidence any more; empty if nothing."""
+    if before.settings_rev != header.settings_rev:
+        return "scan, beam energy or magnification were changed"
+    for axis in ("stigmator_x", "stigmator_y"):
+        was, now = getattr(before.optics, axis), getattr(header.optics, axis)
+        if None not in (was, now) and abs(now - was) > options.operator.stigmator:
+            return f"{axis} was changed from {was:+.4f} to {now:+.4f} of its range"
+    moved_m = _stage_travel(before.stage, header.stage)
+    if moved_m > options.operator.field_fraction * _field_width(header, options):
+        return f"the stage was moved by {moved_m * 1e6:.2f} µm"
+    return ""
+
+
+def _stage_travel(before: StagePosition, now: StagePosition) -> float:
+    """Longest travel of an axis, in metres."""
+    pairs = ((before.x_m, now.x_m), (before.y_m, now.y_m), (before.z_m, now.z_m))
+    return max((abs(b - a) for a, b in pairs if a is not None and b is not None), default=0.0)
+
+
+def _field_width(header: FrameHeader, options: ControlOptions) -> float:
+    """Width of the field; where the pixel size is unknown, what its half depth stands for."""
+    angle_rad = options.scale.assumed_convergence_angle_rad
+    pixel_size_m = header.scan.pixel_size_m or options.scale.half_depth_of(header) * angle_rad
+    return pixel_size_m * header.scan.width_px

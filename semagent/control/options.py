@@ -1,0 +1,182 @@
+"""What a user may set about focusing, with units, meanings and defaults.
+
+Lengths that scale with the optics are given in *half depths of field*: the defocus p/alpha at
+which the blur disc of a beam of half-angle alpha grows to two pixels of size p. One set of
+defaults then serves 2 nm and 100 nm pixels alike.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from semagent.options import Options
+from semagent.types import FrameHeader, Mode
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class ScaleOptions(Options, frozen=True, kw_only=True):
+    """How long half a depth of field is.
+
+    Attributes:
+        half_depth_m: half depth of field in metres, where it is known better than from the
+            frame's pixel size and convergence angle; ``None`` derives it.
+        assumed_convergence_angle_rad: half-angle taken where the instrument reports none.
+        assumed_half_depth_m: taken where the frame carries no pixel size either (2 µm is 10 nm
+            pixels at 5 mrad).
+    """
+
+    half_depth_m: Positive | None = None
+    assumed_convergence_angle_rad: Positive = 5e-3
+    assumed_half_depth_m: Positive = 2e-6
+
+    def half_depth_of(self, header: FrameHeader) -> float:
+        """Half the depth of field of a frame, p/alpha, in metres."""
+        if self.half_depth_m is not None:
+            return self.half_depth_m
+        pixel_size_m = header.scan.pixel_size_m
+        if not pixel_size_m:
+            return self.assumed_half_depth_m
+        angle_rad = header.optics.convergence_angle_rad or self.assumed_convergence_angle_rad
+        return pixel_size_m / angle_rad
+
+
+class EstimatorOptions(Options, frozen=True, kw_only=True):
+    """What the estimator assumes about through-focus curves of the logarithm of sharpness.
+
+    Attributes:
+        prior_half_range: focus is expected within this many half depths of field of the first
+            frame, and within a third of that beyond any later one.
+        aging_per_frame: standard deviation of log sharpness that a frame's evidence gains with
+            every later frame, because specimens drift and contaminate.
+        memory_frames: frames kept.
+    """
+
+    prior_half_range: Positive = 60.0
+    aging_per_frame: NotNegative = 0.004
+    memory_frames: Annotated[int, msgspec.Meta(ge=3, le=200)] = 30
+
+
+class AutofocusOptions(Options, frozen=True, kw_only=True):
+    """The one-shot search.
+
+    Attributes:
+        max_frames: frames one autofocus may use, the verifying one included.
+        range_m: half-width in metres of the range searched around the start; ``None`` takes
+            ``range_half_depths``.
+        range_half_depths: the same in half depths of field.
+        max_range_factor: how many times the range the search may grow to while sharpness keeps
+            rising towards the edge. The range of the instrument is never left.
+        first_step: first step in half depths of field.
+        fine_step: distance, in half depths of field, of the frames left and right of the
+            estimate that pin it down.
+        stop_sigma: standard deviation of the estimate, in half depths of field, at which the
+            search ends and the estimate is verified. When the frames run out, twice this is
+            still accepted.
+        finest_step_m: steps finer than this are not asked for, and focus is not claimed to be
+            known better; 0 leaves it to the depth of field.
+        approach: distance in half depths of field by which moves that would arrive from above
+            go too far and come back, so that every frame of the search, and the final point,
+            are reached from below: lenses have hysteresis. 0 moves directly.
+        max_step_m: longest single move in metres; longer ones are made in several commands.
+            Set it below the step limit of the safety envelope. ``None`` is no limit.
+        min_structure: `FrameAnalysis.structure` below which there is nothing to focus on.
+        start_frames: frames at the start that have to agree that there is nothing.
+        significance: standard deviations by which sharpness has to have gained, compared with
+            the start, for the result to be accepted.
+        scatter: standard deviation of log sharpness between frames of one field at one focus
+            beyond the noise the engine states: drift, charging, brightness.
+        min_log_odds: logarithm of the odds for a peak, against sharpness that does not depend
+            on focus, that an estimate needs to be believed.
+        max_flagged: frames in a row that may be unusable before the search gives up.
+    """
+
+    max_frames: Annotated[int, msgspec.Meta(ge=4)] = 16
+    range_m: Positive | None = None
+    range_half_depths: Positive = 48.0
+    max_range_factor: Annotated[float, msgspec.Meta(ge=1)] = 3.0
+    first_step: Positive = 8.0
+    fine_step: Positive = 4.0
+    stop_sigma: Positive = 0.5
+    finest_step_m: NotNegative = 0.0
+    approach: NotNegative = 4.0
+    max_step_m: Positive | None = None
+    min_structure: NotNegative = 0.75
+    start_frames: Count = 3
+    significance: Positive = 2.0
+    scatter: NotNegative = 0.01
+    min_log_odds: float = 3.0
+    max_flagged: Count = 5
+
+
+class HoldOptions(Options, frozen=True, kw_only=True):
+    """Following a specimen that drifts.
+
+    Attributes:
+        follow: follow in mode hold; ``False`` moves only for an autofocus that is asked for.
+        probe_step: distance, in half depths of field, of the two frames taken either side of
+            the working point to see where focus has gone.
+        probe_every_frames: frames between two such pairs while corrections are needed.
+        probe_every_frames_max: the pause doubles up to this while none is needed.
+        deadband: smallest correction made, in half depths of field.
+        drop_significance: standard deviations by which sharpness has to fall for focus to be
+            looked for again.
+        average_frames: frames averaged to tell whether sharpness fell.
+        search_frames: frames a local search may use before it gives up.
+    """
+
+    follow: bool = True
+    probe_step: Positive = 1.5
+    probe_every_frames: Annotated[int, msgspec.Meta(ge=6)] = 25
+    probe_every_frames_max: Annotated[int, msgspec.Meta(ge=6)] = 200
+    deadband: NotNegative = 0.25
+    drop_significance: Positive = 4.0
+    average_frames: Annotated[int, msgspec.Meta(ge=2)] = 6
+    search_frames: Annotated[int, msgspec.Meta(ge=4)] = 12
+
+
+class DeadlineOptions(Options, frozen=True, kw_only=True):
+    """How long anything is waited for, in seconds.
+
+    Attributes:
+        reply_s: for the answer to a command.
+        frame_s: for a usable frame while a task waits for one; above the longest scan.
+        task_s: for a whole autofocus.
+    """
+
+    reply_s: Positive = 15.0
+    frame_s: Positive = 60.0
+    task_s: Positive = 900.0
+
+
+class OperatorOptions(Options, frozen=True, kw_only=True):
+    """When a change counts as made by somebody at the microscope.
+
+    Attributes:
+        working_distance_half_depths: change of the measured working distance, in half depths
+            of field.
+        stigmator: change of a measured stigmator, as a fraction of its range.
+        field_fraction: stage travel as a fraction of the width of the field.
+    """
+
+    working_distance_half_depths: Positive = 0.5
+    stigmator: Positive = 0.01
+    field_fraction: Positive = 0.25
+
+
+class ControlOptions(Options, frozen=True, kw_only=True):
+    """The section ``control`` of a configuration.
+
+    Attributes:
+        mode: what the agent may do when it starts.
+    """
+
+    mode: Mode = Mode.OBSERVE
+    scale: ScaleOptions = ScaleOptions()
+    estimator: EstimatorOptions = EstimatorOptions()
+    autofocus: AutofocusOptions = AutofocusOptions()
+    hold: HoldOptions = HoldOptions()
+    deadlines: DeadlineOptions = DeadlineOptions()
+    operator: OperatorOptions = OperatorOptions()

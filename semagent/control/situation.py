@@ -1,0 +1,253 @@
+"""What control sees, remembers and decides: frozen values."""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+from semagent.types import (
+    Basis,
+    FocusBelief,
+    FocusResult,
+    FrameAnalysis,
+    FrameHeader,
+    GateStatus,
+    Level,
+    MicroscopeAction,
+    MicroscopeState,
+    Mode,
+    Reply,
+    Request,
+    SetWorkingDistance,
+    Value,
+)
+
+# -- what control sees ------------------------------------------------------------------------
+
+
+class Analysed(Value, frozen=True, kw_only=True):
+    """A frame was analysed, and the estimator took it into account if it was usable."""
+
+    analysis: FrameAnalysis
+    belief: FocusBelief
+
+
+class Flagged(Value, frozen=True, kw_only=True):
+    """A frame has faults and was not analysed."""
+
+    header: FrameHeader
+
+
+class Replied(Value, frozen=True, kw_only=True):
+    """A command, of the agent or the operator, was answered."""
+
+    reply: Reply
+
+
+class Requested(Value, frozen=True, kw_only=True):
+    """The operator asks for something."""
+
+    request: Request
+
+
+class GateChanged(Value, frozen=True, kw_only=True):
+    """The safety gate was armed or disarmed, or says again what it is."""
+
+    status: GateStatus
+
+
+class Ticked(Value, frozen=True, kw_only=True):
+    """Time has passed; deadlines are measured between ticks and by nothing else."""
+
+    now_ns: int
+
+
+Observation = Analysed | Flagged | Replied | Requested | GateChanged | Ticked
+
+
+def is_finite(analysis: FrameAnalysis) -> bool:
+    """Whether an engine could say how sharp a frame is."""
+    return math.isfinite(analysis.sharpness) and math.isfinite(analysis.sharpness_sigma)
+
+
+# -- what control remembers -------------------------------------------------------------------
+
+
+class Sample(Value, frozen=True, kw_only=True):
+    """The sharpness found at one working distance.
+
+    Attributes:
+        sharpness: natural logarithm of the focus measure.
+        sigma: its standard deviation, from noise and the scatter between frames.
+    """
+
+    working_distance_m: float
+    sharpness: float
+    sigma: float
+
+
+class Pending(Value, frozen=True, kw_only=True):
+    """A command that was given and not yet answered.
+
+    Attributes:
+        then: working distances to go on to once it was carried out.
+        since_ns: last tick before it was given, ``None`` before the first tick.
+    """
+
+    action: MicroscopeAction
+    then: tuple[float, ...] = ()
+    since_ns: int | None = None
+
+
+class Autofocus(Value, frozen=True, kw_only=True):
+    """A search for focus that is going on.
+
+    Attributes:
+        max_frames: frames it may use.
+        for_hold: started by mode hold itself, not asked for.
+        start: the first usable frame; ``None`` until it came.
+        poor_frames: frames at the start without structure.
+        samples: what was measured, in order; the first is the start.
+        flagged: unusable frames since the last usable one.
+        frames: frames used, unusable ones included.
+        moves: commands carried out.
+        resolution_m: largest difference between a working distance asked for and read back: a
+            recorded stack has only its own.
+        engine: name of the engine.
+        sigma_m: standard deviation of the last belief.
+        since_ns: last tick before it began.
+    """
+
+    max_frames: int
+    for_hold: bool = False
+    start: FrameHeader | None = None
+    poor_frames: int = 0
+    samples: tuple[Sample, ...] = ()
+    flagged: int = 0
+    frames: int = 0
+    moves: int = 0
+    resolution_m: float = 0.0
+    engine: str = ""
+    sigma_m: float | None = None
+    since_ns: int | None = None
+
+
+class Follow(Value, frozen=True, kw_only=True):
+    """Following a drifting specimen from a point that was in focus.
+
+    Attributes:
+        home: the working point, and the settings to go back to.
+        half_depth_m: half depth of field.
+        pause: frames to rest before looking again.
+        step: distance of a pair of probes from the working point, in half depths of field.
+        rest: the last samples at rest.
+        reference: mean of samples at rest to compare with, once known.
+        waited: frames since focus was last looked for.
+        pair: the probes taken so far of a pair that is going on; ``None`` at rest.
+        bend: fall of log sharpness over a pair, pooled; ``None`` when not yet known.
+        rate: drift of focus, in half depths of field a frame.
+        search_frames: a search of so many frames begins at the next frame at ``home``.
+    """
+
+    home: MicroscopeState
+    half_depth_m: float
+    pause: int
+    step: float
+    rest: tuple[Sample, ...] = ()
+    reference: Sample | None = None
+    waited: int = 0
+    pair: tuple[Sample, ...] | None = None
+    bend: float | None = None
+    rate: float = 0.0
+    search_frames: int | None = None
+
+
+class Return(Value, frozen=True, kw_only=True):
+    """Going back to where a task began.
+
+    Attributes:
+        home: the settings to restore.
+        task: what ended.
+        status: how it ended.
+        reason: why, for people.
+        done: which of the settings were dealt with.
+    """
+
+    home: MicroscopeState
+    task: Autofocus | Follow
+    status: Literal["focused", "held", "failed"]
+    reason: str
+    done: tuple[Literal["focus", "stigmators"], ...] = ()
+
+
+Task = Autofocus | Follow | Return
+
+
+class ControlState(Value, frozen=True, kw_only=True):
+    """The whole memory of control; the estimator keeps its own.
+
+    Attributes:
+        now_ns: the last tick.
+        header: the last frame seen: the basis of commands.
+        first_sequence: earlier frames were exposed before the last command took effect.
+        expected: settings as last read back, to tell when somebody else changes them; ``None``
+            while the agent has no stake in them.
+        waiting_ns: the tick since which a usable frame is waited for.
+        paused: why no commands are given until the next request; empty if they are.
+        proposed_m: the working distance last proposed.
+        in_focus: settings that the last autofocus left in focus; ``None`` when unknown.
+        epoch: grows when evidence so far stops counting; the estimator is reset.
+    """
+
+    mode: Mode
+    gate: GateStatus | None = None
+    now_ns: int | None = None
+    header: FrameHeader | None = None
+    first_sequence: int = 0
+    expected: MicroscopeState | None = None
+    pending: Pending | None = None
+    waiting_ns: int | None = None
+    task: Task | None = None
+    paused: str = ""
+    proposed_m: float | None = None
+    in_focus: MicroscopeState | None = None
+    epoch: int = 0
+
+    @property
+    def armed(self) -> bool:
+        """Whether the gate is known to let commands through."""
+        return self.gate is not None and self.gate.armed
+
+    def can_use(self, header: FrameHeader) -> bool:
+        """Whether a frame was exposed with no command of ours in between."""
+        return self.pending is None and header.sequence >= self.first_sequence
+
+
+# -- what control decides ---------------------------------------------------------------------
+
+
+class Notice(NamedTuple):
+    """An `Event` without role and time, which the control role adds."""
+
+    kind: str
+    level: Level
+    message: str
+    data: dict[str, Any]
+
+
+class Decision(Value, frozen=True, kw_only=True):
+    """What follows from an observation.
+
+    Attributes:
+        state: what to remember.
+        actions: none or one command to give.
+        basis: the frame the command rests on.
+        events: news, in order.
+        proposal: what the agent would do if it were allowed to.
+        result: how an autofocus ended.
+    """
+
+    state: ControlState
+    actions: tuple[MicroscopeAction, ...] = ()
+    basis: Basis | None = None
+    events: tuple[Notice, ...] = ()
+    proposal: SetWorkingDistance | None = None
+    result: FocusResult | None = None

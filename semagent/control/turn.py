@@ -1,0 +1,137 @@
+"""One turn of `decide`: what is being put together while an observation is worked through."""
+
+import math
+from typing import Any
+
+import msgspec
+
+from semagent.control.options import ControlOptions
+from semagent.control.situation import ControlState, Decision, Notice, Pending, Sample, Task
+from semagent.types import (
+    Basis,
+    Capabilities,
+    FocusResult,
+    FrameAnalysis,
+    FrameHeader,
+    Level,
+    MicroscopeAction,
+    MicroscopeState,
+    SetWorkingDistance,
+)
+
+_NO_MOVE_M = 1e-12
+
+
+class Turn:
+    """Collects the parts of one `Decision`; lives no longer than one call of `decide`."""
+
+    def __init__(
+        self, state: ControlState, options: ControlOptions, capabilities: Capabilities
+    ) -> None:
+        self.state = state
+        self.options = options
+        self.capabilities = capabilities
+        self.proposal: SetWorkingDistance | None = None
+        self.result: FocusResult | None = None
+        self._actions: tuple[MicroscopeAction, ...] = ()
+        self._events: list[Notice] = []
+
+    def decision(self) -> Decision:
+        """What was put together."""
+        header = self.state.header
+        return Decision(
+            state=self.state,
+            actions=self._actions,
+            basis=None
+            if header is None
+            else Basis(sequence=header.sequence, settings_rev=header.settings_rev),
+            events=tuple(self._events),
+            proposal=self.proposal,
+            result=self.result,
+        )
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of the state."""
+        self.state = msgspec.structs.replace(self.state, **changes)
+
+    def set_task(self, task: Task | None) -> None:
+        """Replace the task."""
+        self.update(task=task)
+
+    def tell(self, kind: str, message: str, level: Level = Level.INFO, **data: Any) -> None:
+        """Add an event."""
+        self._events.append(Notice(kind, level, message, data))
+
+    def pause(self, reason: str) -> None:
+        """Give no more commands until the next request."""
+        self.update(paused=reason, task=None, expected=None, in_focus=None)
+        self.tell("paused", f"{reason}; no commands until the next request", Level.WARNING)
+
+    def command(self, action: MicroscopeAction, then: tuple[float, ...] = ()) -> None:
+        """Give a command; one at most is outstanding."""
+        self._actions = (action,)
+        self.update(pending=Pending(action=action, then=then, since_ns=self.state.now_ns))
+
+    def go(self, target_m: float) -> None:
+        """Go to a working distance, in several commands where backlash or limits ask for it.
+
+        Where it already is, no command is given, and the next frame is waited for.
+        """
+        self.update(waiting_ns=self.state.now_ns)
+        legs = self._legs(self.working_distance_m, target_m)
+        if legs:
+            self.command(SetWorkingDistance(working_distance_m=legs[0]), then=legs[1:])
+
+    def sample(self, analysis: FrameAnalysis) -> Sample:
+        """The sharpness of a frame, with noise and the scatter between frames as its error."""
+        return Sample(
+            working_distance_m=analysis.header.optics.working_distance_m,
+            sharpness=analysis.sharpness,
+            sigma=math.hypot(analysis.sharpness_sigma, self.options.autofocus.scatter),
+        )
+
+    @property
+    def measured(self) -> MicroscopeState | None:
+        """The settings last read back, or measured with the last frame."""
+        header = self.state.header
+        measured = None if header is None else settings_of(header)
+        return self.state.expected or measured
+
+    @property
+    def working_distance_m(self) -> float:
+        """The working distance last read back or measured; NaN before the first."""
+        return self.measured.optics.working_distance_m if self.measured else float("nan")
+
+    def _legs(self, here_m: float, target_m: float) -> tuple[float, ...]:
+        options = self.options.autofocus
+        if abs(target_m - here_m) < _NO_MOVE_M:
+            return ()
+        turns = [target_m]
+        if target_m < here_m and options.approach and self.state.header:
+            approach_m = options.approach * self.options.scale.half_depth_of(self.state.header)
+            low_m, _ = self.capabilities.working_distance_range_m or (-math.inf, math.inf)
+            turns = [max(low_m, target_m - approach_m), target_m]
+        legs: list[float] = []
+        for turn_m in turns:
+            legs += _split(here_m, turn_m, options.max_step_m)
+            here_m = turn_m
+        return tuple(legs)
+
+
+def settings_of(header: FrameHeader) -> MicroscopeState:
+    """The settings measured along with a frame."""
+    return MicroscopeState(
+        scan=header.scan,
+        optics=header.optics,
+        stage=header.stage,
+        settings_rev=header.settings_rev,
+    )
+
+
+def _split(here_m: float, target_m: float, max_step_m: float | None) -> list[float]:
+    """Equal steps from here to the target, none longer than allowed."""
+    way_m = target_m - here_m
+    if abs(way_m) < _NO_MOVE_M:
+        return []
+    count = 1 if max_step_m is None else max(1, -int(-abs(way_m) // max_step_m))
+    return [here_m + way_m * step / count for step in range(1, count)] + [target_m]

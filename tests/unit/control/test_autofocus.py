@@ -1,0 +1,220 @@
+"""Autofocus on synthetic curves: finds focus, and never ends worse than it began."""
+
+import itertools
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semagent.control import ControlOptions
+from semagent.control.options import AutofocusOptions, HoldOptions
+from semagent.types import FocusResult, Mode, StartAutofocus
+
+from .bench import CAPABILITIES, UNIT_M, Bench, Curve
+
+
+def options(**autofocus: object) -> ControlOptions:
+    return ControlOptions(
+        mode=Mode.HOLD,
+        hold=HoldOptions(follow=False),
+        autofocus=msgspec.convert(autofocus, AutofocusOptions),
+    )
+
+
+def focus(bench: Bench, max_frames: int | None = None) -> FocusResult:
+    bench.arm()
+    bench.request(StartAutofocus(max_frames=max_frames))
+    return bench.run_until_result()
+
+
+def random_bench(seed: int, **changes: object) -> Bench:
+    random = np.random.default_rng(seed)
+    curve = Curve(width=np.exp(random.normal(np.log(4), 0.4)), gain=random.uniform(0.3, 1.2))
+    settings = {"curve": curve, "focus": random.uniform(-40, 40), "options": options(), **changes}
+    return Bench(seed=seed, **settings)
+
+
+def test_finds_focus_from_both_sides_in_few_frames() -> None:
+    errors, frames = [], []
+    for seed in range(60):
+        bench = random_bench(seed, noise=0.01)
+        result = focus(bench)
+        errors.append(abs(bench.offset - bench.focus))
+        frames.append(result.frames_used)
+        assert bench.sequence == result.frames_used
+        assert len(bench.commands) == result.moves
+        assert result.engine == "bench"
+        assert result.final_working_distance_m == bench.optics.working_distance_m
+        assert result.start_working_distance_m == bench.origin_m
+    assert np.mean(np.array(errors) <= 1) >= 0.97
+    assert np.median(frames) <= 9
+    assert max(frames) <= AutofocusOptions().max_frames
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    start=st.floats(-60, 60),
+    noise=st.floats(0.0, 0.1),
+    scatter=st.floats(0.0, 0.02),
+    drift=st.floats(-0.03, 0.03),
+    flat=st.booleans(),
+    max_frames=st.integers(1, 20),
+)
+def test_never_ends_worse_than_it_began(
+    seed: int, start: float, noise: float, scatter: float, drift: float, flat: bool, max_frames: int
+) -> None:
+    bench = Bench(
+        seed=seed,
+        focus=start,
+        noise=noise,
+        scatter=scatter,
+        drift=drift,
+        curve=Curve(flat=flat),
+        options=options(),
+    )
+    result = focus(bench, max_frames)
+    assert result.frames_used <= max_frames
+    assert abs(bench.offset - bench.focus) <= abs(start) + 1.0
+    if flat or result.status != "focused":
+        assert bench.offset == pytest.approx(0, abs=1e-6)
+        assert result.final_working_distance_m == pytest.approx(bench.origin_m, abs=1e-9)
+
+
+def test_noise_only_fields_end_where_they_began() -> None:
+    for seed in range(40):
+        bench = Bench(seed=seed, curve=Curve(flat=True), noise=0.05, options=options())
+        result = focus(bench)
+        assert result.status == "held"
+        assert "does not depend" in result.reason or "uncertain" in result.reason
+        assert bench.offset == pytest.approx(0, abs=1e-6)
+
+
+def test_no_structure_holds_without_moving() -> None:
+    bench = Bench(structure=0.1, options=options())
+    result = focus(bench)
+    assert result.status == "held"
+    assert "nothing to focus on" in result.reason
+    assert (result.frames_used, result.moves, bench.commands) == (3, 0, [])
+
+
+def test_one_poor_frame_is_not_enough_to_hold() -> None:
+    bench = Bench(structure=0.1, focus=10.0, options=options())
+    bench.arm()
+    bench.request(StartAutofocus())
+    bench.frame()
+    bench.structure = 5.0
+    assert bench.run_until_result().status == "focused"
+
+
+def test_start_in_focus_stays_there() -> None:
+    moved = 0
+    for seed in range(30):
+        bench = random_bench(seed, focus=0.0, noise=0.01)
+        result = focus(bench)
+        moved += abs(bench.offset) > 0.5
+        assert result.status == "focused"
+    assert moved == 0
+
+
+def test_start_a_little_off_is_corrected() -> None:
+    errors = []
+    for seed in range(30):
+        bench = random_bench(seed, focus=2.0, noise=0.005, scatter=0.005)
+        focus(bench)
+        errors.append(abs(bench.offset - bench.focus))
+    assert np.mean(np.array(errors) <= 1) >= 0.95
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_focus_outside_the_range_is_followed(sign: int) -> None:
+    bench = Bench(focus=90.0 * sign, noise=0.005, scatter=0.002, options=options(max_frames=20))
+    assert focus(bench).status == "focused"
+    assert bench.offset == pytest.approx(bench.focus, abs=1)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_limits_of_the_instrument_are_never_left(sign: int) -> None:
+    limits = (5e-3 - 20 * UNIT_M, 5e-3 + 20 * UNIT_M)
+    capabilities = msgspec.structs.replace(CAPABILITIES, working_distance_range_m=limits)
+    bench = Bench(focus=35.0 * sign, noise=0.005, capabilities=capabilities, options=options())
+    result = focus(bench)
+    assert result.status == "held"
+    assert "end of the allowed range" in result.reason
+    assert max(abs(place) for place in bench.positions) <= 20 + 1e-6
+    assert bench.offset == pytest.approx(0, abs=1e-6)
+
+
+def test_range_option_is_in_metres() -> None:
+    bench = Bench(
+        curve=Curve(flat=True), options=options(range_m=10 * UNIT_M, approach=0.0, first_step=2.0)
+    )
+    focus(bench)
+    assert 9.9 < max(abs(place) for place in bench.positions) <= 10 + 1e-6
+
+
+def test_every_frame_is_reached_from_below() -> None:
+    bench = Bench(focus=-25.0, play=2.0, noise=0.005, options=options())
+    bench.arm()
+    bench.request(StartAutofocus())
+    while not bench.results:
+        bench.frame()
+        assert bench.sequence == 1 or bench.lens_m <= bench.optics.working_distance_m
+    assert bench.results[0].status == "focused"
+    assert bench.offset == pytest.approx(bench.focus, abs=1)
+
+
+def test_direct_moves_where_no_approach_is_wanted() -> None:
+    bench = Bench(focus=-25.0, options=options(approach=0.0))
+    result = focus(bench)
+    assert result.moves <= result.frames_used
+
+
+def test_long_moves_are_split() -> None:
+    bench = Bench(focus=35.0, options=options(max_step_m=5 * UNIT_M, max_frames=20))
+    assert focus(bench).status == "focused"
+    places = [0.0, *bench.positions]
+    assert max(abs(b - a) for a, b in itertools.pairwise(places)) <= 5 + 1e-6
+
+
+@pytest.mark.parametrize("spacing", [0.5, 2.0, 5.0])
+def test_recorded_stack_ends_at_its_nearest_frame(spacing: float) -> None:
+    for focus_at in (-17.3, 0.4, 22.2):
+        bench = Bench(focus=focus_at, grid_m=spacing * UNIT_M, noise=0.005, options=options())
+        result = focus(bench)
+        assert result.status == "focused"
+        assert abs(bench.offset - focus_at) <= max(1.0, 0.75 * spacing)
+
+
+def test_microscope_that_ignores_commands_is_not_called_focused() -> None:
+    bench = Bench(focus=20.0, options=options())
+    bench.carry_out = lambda action: None
+    assert focus(bench).status == "held"
+
+
+def test_wrong_scale_still_improves() -> None:
+    """The half depth of field is a guess where the microscope does not report its angle."""
+    for assumed in (2e-3, 12e-3):
+        scale = {"assumed_convergence_angle_rad": assumed}
+        config = msgspec.structs.replace(
+            options(), scale=msgspec.convert(scale, type(options().scale))
+        )
+        bench = Bench(focus=12.0, noise=0.005, convergence_angle_rad=None, options=config)
+        result = focus(bench)
+        assert result.status == "focused"
+        assert abs(bench.offset - bench.focus) < 2.5
+
+
+def test_start_is_looked_at_again_when_the_gain_is_within_the_noise() -> None:
+    again = 0
+    for seed in range(20):
+        bench = Bench(
+            seed=seed, focus=1.6, noise=0.02, curve=Curve(width=3.0, gain=0.4), options=options()
+        )
+        result = focus(bench)
+        places = bench.positions[:-1]
+        again += any(abs(place) < 0.01 for place in places)
+        assert result.status == "focused" or bench.offset == pytest.approx(0, abs=1e-6)
+    assert again > 0

@@ -1,0 +1,347 @@
+"""Whatever goes wrong, focus and stigmators go back, or the result says where they were left."""
+
+import msgspec
+import pytest
+
+from semagent.control.options import AutofocusOptions, DeadlineOptions
+from semagent.types import (
+    Cancel,
+    FocusResult,
+    GateStatus,
+    Mode,
+    Outcome,
+    Reply,
+    SetMode,
+    SetStigmator,
+    SetWorkingDistance,
+    StartAutofocus,
+)
+
+from .bench import CAPABILITIES, OPTIONS, UNIT_M, Bench
+
+
+def break_once(bench: Bench, outcome: Outcome, code: str = "limit") -> None:
+    """Let the next command of the agent fail, and later ones pass."""
+
+    def answer(reply: Reply) -> Reply:
+        bench.answer = lambda reply: reply
+        return msgspec.structs.replace(reply, outcome=outcome, code=code, reason="too far")
+
+    bench.answer = answer
+
+
+def assert_put_back(bench: Bench) -> FocusResult:
+    result = bench.results[-1]
+    assert result.status in ("held", "failed")
+    assert bench.offset == pytest.approx(0, abs=1e-6)
+    assert result.final_working_distance_m == pytest.approx(bench.origin_m)
+    assert "could not be put back" not in result.reason
+    assert bench.controller.state.task is None
+    return result
+
+
+def assert_left(bench: Bench) -> FocusResult:
+    result = bench.results[-1]
+    assert result.status == "failed"
+    assert bench.offset != pytest.approx(0, abs=1e-6)
+    assert result.final_working_distance_m == bench.optics.working_distance_m
+    assert "could not be put back to 5.0000 mm" in result.reason
+    assert f"{bench.optics.working_distance_m * 1e3:.4f} mm" in result.reason
+    assert bench.controller.state.task is None
+    return result
+
+
+# -- ends that put back -----------------------------------------------------------------------
+
+
+def test_cancel(bench: Bench) -> None:
+    bench.request(Cancel(reason="enough"))
+    assert assert_put_back(bench).reason == "enough"
+
+
+@pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.ADVISE])
+def test_other_mode(bench: Bench, mode: Mode) -> None:
+    bench.request(SetMode(mode=mode))
+    assert f"the mode was set to {mode}" in assert_put_back(bench).reason
+
+
+@pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.FAILED])
+def test_command_that_is_not_carried_out(bench: Bench, outcome: Outcome) -> None:
+    break_once(bench, outcome)
+    bench.frame()
+    result = assert_put_back(bench)
+    assert result.status == "failed"
+    assert f"SetWorkingDistance was {outcome}: too far" in result.reason
+    event = next(event for event in bench.events if event.kind == "command_failed")
+    assert event.data == {"code": "limit"}
+
+
+def test_command_that_is_never_answered(bench: Bench) -> None:
+    bench.answer = lambda reply: None
+    bench.frame()
+    bench.answer = lambda reply: reply
+    bench.tick(9.9)
+    assert not bench.results
+    bench.tick(0.2)
+    assert "was not answered within 10 s" in assert_put_back(bench).reason
+
+
+def test_frames_that_do_not_come(bench: Bench) -> None:
+    bench.tick(29.9)
+    assert not bench.results
+    bench.tick(0.2)
+    assert "no usable frame within 30 s" in assert_put_back(bench).reason
+
+
+def test_frames_that_cannot_be_used(bench: Bench) -> None:
+    for _ in range(OPTIONS.autofocus.max_flagged - 1):
+        bench.flagged()
+    assert not bench.results
+    bench.flagged()
+    result = assert_put_back(bench)
+    assert "5 frames in a row could not be used (saturated)" in result.reason
+    assert result.frames_used == 8
+
+
+def test_good_frame_forgives_flagged_ones(bench: Bench) -> None:
+    for _ in range(2):
+        for _ in range(OPTIONS.autofocus.max_flagged - 1):
+            bench.flagged()
+        bench.frame()
+    assert not bench.results
+
+
+def test_sharpness_that_is_not_finite_is_a_flagged_frame(bench: Bench) -> None:
+    belief = bench.controller.belief
+    bad = msgspec.structs.replace(bench.analysis(), sharpness=float("nan"))
+    bench.follow(bench.controller.analysed(bad))
+    assert bench.controller.belief is belief
+    assert bench.controller.state.task.flagged == 1
+
+
+def test_search_that_takes_too_long() -> None:
+    deadlines = DeadlineOptions(frame_s=1000, task_s=4.5)
+    bench = Bench(focus=25.0, options=msgspec.structs.replace(OPTIONS, deadlines=deadlines))
+    bench.arm()
+    bench.tick()
+    bench.request(StartAutofocus())
+    bench.run(4)
+    bench.tick(0.5)
+    assert not bench.results
+    bench.tick(0.5)
+    assert "longer than 4.5 s" in assert_put_back(bench).reason
+
+
+def test_settings_that_change_with_our_own_move(bench: Bench) -> None:
+    original = bench.carry_out
+
+    def carry_out(action: object) -> None:
+        bench.settings_rev = 2
+        original(action)
+
+    bench.carry_out = carry_out
+    bench.run(2)
+    assert "scan settings changed" in assert_put_back(bench).reason
+
+
+def test_stigmators_dragged_along_are_put_back(bench: Bench) -> None:
+    original = bench.carry_out
+
+    def carry_out(action: object) -> None:
+        original(action)
+        if isinstance(action, SetWorkingDistance):
+            bench.optics = msgspec.structs.replace(bench.optics, stigmator_x=0.3)
+
+    bench.carry_out = carry_out
+    bench.frame()
+    bench.request(Cancel())
+    assert_put_back(bench)
+    assert bench.commands[-1].action == SetStigmator(x=0.1, y=-0.1)
+    assert bench.optics.stigmator_x == 0.1
+
+
+def test_stigmators_are_left_alone_where_they_cannot_be_set() -> None:
+    capabilities = msgspec.structs.replace(CAPABILITIES, stigmator=False)
+    bench = Bench(focus=25.0, options=OPTIONS, capabilities=capabilities)
+    bench.arm()
+    bench.request(StartAutofocus())
+    bench.run(3)
+    bench.request(Cancel())
+    assert_put_back(bench)
+    assert not any(isinstance(command.action, SetStigmator) for command in bench.commands)
+
+
+def test_outstanding_command_is_waited_for_before_going_back(bench: Bench) -> None:
+    waiting: list[Reply] = []
+    bench.answer = waiting.append
+    bench.frame()
+    bench.request(Cancel())
+    assert not bench.results
+    assert len(waiting) == 1
+    bench.answer = lambda reply: reply
+    bench.carry_out(waiting[0].command.action)
+    bench.follow(bench.controller.replied(waiting[0]))
+    assert_put_back(bench)
+
+
+# -- ends that cannot put back ----------------------------------------------------------------
+
+
+def test_disarmed(bench: Bench) -> None:
+    bench.arm(False, "heartbeat lost")
+    result = assert_left(bench)
+    assert "the safety gate was disarmed (heartbeat lost)" in result.reason
+    assert "(the safety gate is disarmed)" in result.reason
+
+
+def test_way_home_that_is_refused(bench: Bench) -> None:
+    bench.answer = lambda reply: msgspec.structs.replace(
+        reply, outcome=Outcome.REFUSED, code="limit", reason="too far"
+    )
+    bench.request(Cancel())
+    assert "(too far)" in assert_left(bench).reason
+
+
+def test_way_home_that_is_never_answered(bench: Bench) -> None:
+    bench.answer = lambda reply: None
+    bench.request(Cancel())
+    bench.tick(11)
+    assert "(the command was not answered in time)" in assert_left(bench).reason
+
+
+def test_reply_without_state_is_survived(bench: Bench) -> None:
+    bench.answer = lambda reply: msgspec.structs.replace(reply, state=None)
+    bench.run(3)
+    bench.request(Cancel())
+    assert bench.offset == pytest.approx(0, abs=1e-6)
+
+
+# -- before anything was seen -----------------------------------------------------------------
+
+
+def test_no_frame_at_all() -> None:
+    bench = Bench(options=OPTIONS)
+    bench.arm()
+    bench.tick()
+    bench.request(StartAutofocus())
+    bench.tick(31)
+    result = bench.results[-1]
+    assert result.status == "failed"
+    assert result.frames_used == 0
+    assert result.start_working_distance_m != result.start_working_distance_m  # NaN: never seen
+
+
+def test_deadline_starts_with_the_first_tick() -> None:
+    bench = Bench(options=OPTIONS)
+    bench.arm()
+    bench.now_ns = 10**15
+    bench.request(StartAutofocus())
+    bench.tick()
+    assert not bench.results
+    bench.tick(31)
+    assert bench.results
+
+
+def test_gate_that_never_reports() -> None:
+    bench = Bench(options=OPTIONS)
+    bench.request(StartAutofocus())
+    bench.run(32)
+    assert "no word of the safety gate" in bench.results[-1].reason
+    assert bench.commands == []
+
+
+def test_disarmed_from_the_start_holds() -> None:
+    bench = Bench(options=OPTIONS)
+    bench.arm(False)
+    bench.request(StartAutofocus())
+    bench.frame()
+    assert bench.results[-1].status == "held"
+    assert "disarmed" in bench.results[-1].reason
+    assert bench.commands == []
+
+
+# -- frames that were exposed too early -------------------------------------------------------
+
+
+def test_stale_frames_are_ignored(bench: Bench) -> None:
+    samples = bench.controller.state.task.samples
+    belief = bench.controller.belief
+    early = bench.analysis()
+    header = msgspec.structs.replace(early.header, sequence=2)
+    bench.follow(bench.controller.analysed(msgspec.structs.replace(early, header=header)))
+    assert bench.controller.state.task.samples == samples
+    assert bench.controller.belief is belief
+
+
+def test_frames_during_a_command_are_ignored(bench: Bench) -> None:
+    bench.answer = lambda reply: None
+    bench.frame()
+    assert bench.controller.state.pending is not None
+    task = bench.controller.state.task
+    bench.run(3)
+    bench.flagged()
+    assert bench.controller.state.task == task
+
+
+def test_late_answer_to_a_forgotten_command_is_ignored(bench: Bench) -> None:
+    kept: list[Reply] = []
+    bench.answer = kept.append
+    bench.frame()
+    bench.answer = lambda reply: reply
+    bench.tick(11)
+    assert_put_back(bench)
+    before = bench.controller.state
+    bench.follow(bench.controller.replied(kept[0]))
+    after = bench.controller.state
+    assert msgspec.structs.replace(after, first_sequence=before.first_sequence) == before
+
+
+def test_old_legs_do_not_go_on_under_a_new_task() -> None:
+    autofocus = AutofocusOptions(max_step_m=UNIT_M)
+    bench = Bench(focus=25.0, options=msgspec.structs.replace(OPTIONS, autofocus=autofocus))
+    bench.arm()
+    bench.request(StartAutofocus())
+    kept: list[Reply] = []
+    bench.answer = kept.append
+    bench.frame()
+    assert bench.controller.state.pending.then
+    bench.operator(SetStigmator(x=0.0, y=0.0))
+    bench.request(StartAutofocus())
+    bench.answer = lambda reply: reply
+    bench.follow(bench.controller.replied(kept[0]))
+    assert len(bench.commands) == 1
+
+
+def test_command_given_before_the_first_tick_has_a_deadline() -> None:
+    bench = Bench(focus=25.0, options=OPTIONS)
+    bench.arm()
+    bench.request(StartAutofocus())
+    bench.answer = lambda reply: None
+    bench.follow(bench.controller.analysed(bench.analysis()))
+    assert bench.controller.state.pending is not None
+    bench.now_ns = 10**15
+    bench.tick()
+    assert bench.controller.state.pending is not None
+    bench.tick(11)
+    assert bench.controller.state.pending is None
+
+
+def test_stigmators_that_cannot_be_put_back_any_more(bench: Bench) -> None:
+    """The gate closes between the two commands of the way home."""
+
+    def answer(reply: Reply) -> Reply:
+        status = GateStatus(armed=False, reason="x", monotonic_ns=0)
+        bench.follow(bench.controller.gate_changed(status))
+        return reply
+
+    original = bench.carry_out
+
+    def carry_out(action: object) -> None:
+        original(action)
+        bench.optics = msgspec.structs.replace(bench.optics, stigmator_x=0.3)
+
+    bench.carry_out, bench.answer = carry_out, answer
+    bench.request(Cancel())
+    result = bench.results[-1]
+    assert result.status == "failed"
+    assert "could not be put back" in result.reason

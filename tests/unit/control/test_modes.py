@@ -1,0 +1,158 @@
+"""What the agent may do in each mode, and what it says instead."""
+
+import msgspec
+import pytest
+
+from semagent.control import Controller, ControlOptions
+from semagent.control.options import HoldOptions
+from semagent.types import Cancel, Mode, Note, Reply, SetMode, SetWorkingDistance, StartAutofocus
+
+from .bench import CAPABILITIES, UNIT_M, Bench
+
+
+def turn_knob(bench: Bench, places: tuple[float, ...]) -> None:
+    """The operator focuses by hand, one frame a place."""
+    for place in places:
+        bench.lens_m = bench.origin_m + place * UNIT_M
+        bench.optics = msgspec.structs.replace(bench.optics, working_distance_m=bench.lens_m)
+        bench.frame()
+
+
+PLACES = (-20.0, -10.0, -5.0, 8.0, 14.0)
+
+
+def test_observe_believes_and_says_nothing() -> None:
+    bench = Bench(focus=3.0, options=ControlOptions(), noise=0.005)
+    bench.arm()
+    turn_knob(bench, PLACES)
+    assert bench.commands == []
+    assert bench.events == []
+    belief = bench.controller.belief
+    assert belief is not None
+    assert belief.focus_m == pytest.approx(5e-3 + 3 * UNIT_M, abs=UNIT_M)
+
+
+@pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.ADVISE])
+def test_autofocus_is_refused_with_a_reason(mode: Mode) -> None:
+    bench = Bench(options=ControlOptions(mode=mode))
+    bench.arm()
+    bench.frame()
+    bench.request(StartAutofocus())
+    result = bench.results[-1]
+    assert result.status == "held"
+    assert f"in mode {mode}" in result.reason
+    assert result.final_working_distance_m == bench.origin_m
+    assert "request_refused" in bench.kinds
+    bench.run(3)
+    assert bench.commands == []
+
+
+def test_senseless_request_is_refused() -> None:
+    bench = Bench(options=ControlOptions(mode=Mode.HOLD, hold=HoldOptions(follow=False)))
+    bench.arm()
+    bench.request(StartAutofocus(max_frames=0))
+    assert bench.results[-1].status == "held"
+    assert "max_frames is 0" in bench.results[-1].reason
+    assert bench.controller.state.task is None
+
+
+def test_second_request_does_not_disturb_the_first() -> None:
+    bench = Bench(
+        focus=20.0, options=ControlOptions(mode=Mode.HOLD, hold=HoldOptions(follow=False))
+    )
+    bench.arm()
+    bench.request(StartAutofocus())
+    bench.run(3)
+    task = bench.controller.state.task
+    bench.request(StartAutofocus())
+    assert bench.controller.state.task == task
+    assert bench.kinds.count("request_refused") == 1
+    assert bench.run_until_result().status == "focused"
+
+
+def test_request_during_the_way_home_is_refused() -> None:
+    bench = Bench(
+        focus=20.0, options=ControlOptions(mode=Mode.HOLD, hold=HoldOptions(follow=False))
+    )
+    bench.arm()
+    bench.request(StartAutofocus())
+    bench.run(2)
+    kept: list[Reply] = []
+    bench.answer = kept.append
+    bench.request(Cancel())
+    bench.request(StartAutofocus())
+    bench.request(Cancel())
+    assert bench.kinds.count("request_refused") == 2
+    assert len(kept) == 1
+
+
+@pytest.mark.parametrize("mode", [Mode.ADVISE, Mode.HOLD])
+def test_proposals_instead_of_commands(mode: Mode) -> None:
+    """In mode advise always, in mode hold while the gate is disarmed."""
+    bench = Bench(focus=3.0, options=ControlOptions(mode=mode), noise=0.005)
+    bench.arm(mode is Mode.ADVISE)
+    turn_knob(bench, PLACES)
+    proposals = [event for event in bench.events if event.kind == "proposal"]
+    assert proposals
+    assert len(proposals) < len(PLACES)
+    focus_m = proposals[-1].data["working_distance_m"]
+    assert focus_m == pytest.approx(5e-3 + 3 * UNIT_M, abs=UNIT_M)
+    assert bench.commands == []
+
+
+def test_proposal_is_not_repeated_and_ends_in_focus() -> None:
+    bench = Bench(focus=3.0, options=ControlOptions(mode=Mode.ADVISE), noise=0.005)
+    turn_knob(bench, PLACES)
+    said = bench.kinds.count("proposal")
+    decision = bench.controller.analysed(bench.analysis())
+    assert isinstance(decision.proposal, SetWorkingDistance)
+    turn_knob(bench, (14.0,) * 5)
+    assert bench.kinds.count("proposal") == said
+    turn_knob(bench, (3.0, 3.0, 3.0))
+    assert bench.controller.analysed(bench.analysis()).proposal is None
+
+
+def test_nothing_is_proposed_without_evidence() -> None:
+    bench = Bench(focus=30.0, options=ControlOptions(mode=Mode.ADVISE))
+    bench.run(20)
+    assert bench.events == []
+
+
+def test_commands_name_the_frame_they_rest_on() -> None:
+    bench = Bench(
+        focus=20.0, options=ControlOptions(mode=Mode.HOLD, hold=HoldOptions(follow=False))
+    )
+    bench.arm()
+    bench.request(StartAutofocus())
+    bench.run(2)
+    basis = bench.commands[-1].basis
+    assert basis is not None
+    assert (basis.sequence, basis.settings_rev) == (2, 1)
+
+
+def test_stage_move_voids_the_belief() -> None:
+    bench = Bench(options=ControlOptions())
+    bench.run(3)
+    bench.stage = msgspec.structs.replace(bench.stage, x_m=1e-4)
+    bench.frame()
+    assert bench.controller.belief is None
+    bench.frame()
+    assert bench.controller.belief is not None
+    assert bench.controller.belief.frames == 1
+
+
+def test_note_and_idle_cancel_change_nothing() -> None:
+    bench = Bench(options=ControlOptions())
+    bench.frame()
+    state = bench.controller.state
+    bench.request(Note(text="hello"))
+    bench.request(Cancel())
+    assert bench.controller.state == state
+    assert bench.kinds == ["request_refused"]
+
+
+def test_mode_of_the_configuration_holds_at_the_start() -> None:
+    controller = Controller(ControlOptions(mode=Mode.ADVISE), CAPABILITIES)
+    assert controller.state.mode is Mode.ADVISE
+    controller.requested(SetMode(mode=Mode.OBSERVE))
+    assert controller.state.mode is Mode.OBSERVE
