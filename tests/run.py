@@ -17,6 +17,7 @@ STEPS = {
     ],
     "types": [*PYTHON, "mypy"],
     "tests": [*PYTHON, "pytest", "-n", "2"],
+    "faults in the safety gate": [*PYTHON, "tests.mutation.run"],
 }
 
 

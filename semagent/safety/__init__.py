@@ -1,0 +1,20 @@
+"""The safety gate: the last step before the driver.
+
+Pure: it owns no clock, no socket and no thread, and the only thing it does is say no.
+`docs/safety.md` states the case for people who answer for an instrument.
+"""
+
+from semagent.safety.envelope import AxisLimits, Envelope, KeepOut, ReadbackTolerance, ScanLimits
+from semagent.safety.gate import SafetyGate
+from semagent.safety.refusal import Code, Refusal
+
+__all__ = [
+    "AxisLimits",
+    "Code",
+    "Envelope",
+    "KeepOut",
+    "ReadbackTolerance",
+    "Refusal",
+    "SafetyGate",
+    "ScanLimits",
+]

@@ -1,0 +1,160 @@
+"""Check that the tests of the safety gate notice every small fault in it.
+
+    python -m tests.mutation.run
+
+Each mutant of ``semagent/safety`` is loaded in place of the original and the gate's unit tests,
+without the random ones, are run on it. The run fails if they pass on any mutant that
+``equivalent.py`` does not explain, and also if an explained one is caught after all.
+"""
+
+import argparse
+import contextlib
+import importlib.abc
+import importlib.util
+import io
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from .equivalent import EQUIVALENT
+from .mutants import Mutant, mutants
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = "semagent.safety"
+TESTS = ROOT / "tests" / "unit" / "safety"
+ORDER = {
+    # The tests most likely to notice come first; all of them run on a mutant that survives.
+    "axes": "limits",
+    "display": "messages",
+    "envelope": "envelope",
+    "evidence": "evidence",
+    "gate": "gate",
+    "limits": "messages",
+    "readback": "messages",
+    "refusal": "messages",
+    "travel": "travel",
+}
+# What only costs time here: explanations of failures, and plug-ins.
+UNUSED = (
+    "cacheprovider",
+    "hypothesispytest",
+    "logging",
+    "pytest_cov",
+    "threadexception",
+    "unraisableexception",
+    "xdist",
+)
+PYTEST = ["-q", "-x", "-s", "--tb=no", "--assert=plain", *(f"-pno:{name}" for name in UNUSED)]
+
+
+class _MutantLoader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports the mutant where the original is asked for."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        self._mutant = mutant
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self._mutant.module:
+            return None
+        return importlib.util.spec_from_loader(fullname, self)
+
+    def exec_module(self, module: ModuleType) -> None:
+        exec(compile(self._mutant.source, str(self._mutant), "exec"), module.__dict__)  # noqa: S102
+
+
+def is_caught(mutant: Mutant) -> bool:
+    """Whether a test fails, or cannot even be imported, with the mutant in place."""
+    first = TESTS / f"test_{ORDER[mutant.module.rpartition('.')[2]]}.py"
+    files = sorted(TESTS.glob("test_*.py"), key=lambda file: file != first)
+    with _loaded(mutant), contextlib.redirect_stdout(io.StringIO()):
+        return any(
+            pytest.main([*PYTEST, str(file)]) != pytest.ExitCode.OK
+            for file in files
+            if file.stem != "test_properties"
+        )
+
+
+@contextlib.contextmanager
+def _loaded(mutant: Mutant) -> Iterator[None]:
+    loader = _MutantLoader(mutant)
+    sys.meta_path.insert(0, loader)
+    _forget_modules()
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(loader)
+        _forget_modules()
+
+
+def _forget_modules() -> None:
+    for name in list(sys.modules):
+        if name.startswith((PACKAGE, "tests.unit.safety")):
+            del sys.modules[name]
+
+
+def _quiet() -> None:
+    # A mutant may print or warn while it is imported; only the outcome counts.
+    sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+
+
+def complaints(
+    todo: Sequence[Mutant], caught: Sequence[bool], equivalent: Mapping[str, str], *, all_of: bool
+) -> list[str]:
+    """What makes the run fail, a line each.
+
+    Args:
+        todo: the mutants.
+        caught: whether a test has noticed each.
+        equivalent: keys of mutants that may survive, with the reason.
+        all_of: these are all mutants there are, so that explanations without one are stale.
+    """
+    alive = {mutant.key for mutant, found in zip(todo, caught, strict=True) if not found}
+    noticed = {mutant.key for mutant, found in zip(todo, caught, strict=True) if found}
+    survived = [
+        f"SURVIVED {mutant}"
+        for mutant, found in zip(todo, caught, strict=True)
+        if not found and mutant.key not in equivalent
+    ]
+    not_equivalent = [f"CAUGHT, SO NOT EQUIVALENT {key}" for key in equivalent if key in noticed]
+    gone = [f"EXPLAINED, BUT GONE {key}" for key in equivalent if key not in alive | noticed]
+    return survived + not_equivalent + (gone if all_of else [])
+
+
+def main() -> int:
+    """Run, report, and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", default="", help="only mutants whose description contains this")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes to use")
+    options = parser.parse_args()
+    started_s = time.perf_counter()
+    todo = [
+        mutant
+        for file in sorted((ROOT / "semagent" / "safety").glob("*.py"))
+        if file.stem != "__init__"
+        for mutant in mutants(f"{PACKAGE}.{file.stem}", file.read_text(encoding="utf-8"))
+        if options.only in str(mutant)
+    ]
+    with multiprocessing.get_context("spawn").Pool(options.jobs, _quiet) as pool:
+        caught = pool.map(is_caught, todo, chunksize=4)
+    lines = complaints(todo, caught, EQUIVALENT, all_of=not options.only)
+    print(
+        *lines,
+        f"{len(todo)} mutants, {sum(caught)} caught, {len(todo) - sum(caught)} survived, "
+        f"{len(lines)} complaints, {time.perf_counter() - started_s:.0f} s",
+        sep="\n",
+    )
+    return 1 if lines or not todo else 0
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    sys.exit(main())
