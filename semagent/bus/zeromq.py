@@ -1,9 +1,8 @@
 """The bus between processes: ZeroMQ over loopback, each socket owned by one thread.
 
-The role's own thread only ever touches two sockets: the one that hands messages to the I/O
-thread, and the one that feeds the record, whose back-pressure has to reach it. Everything else
-belongs to the I/O thread, which always drains what comes in, so that a busy role never makes
-frames grow old in a queue, and which sends the signs of life while the role is busy.
+The role's own thread publishes, and feeds the record, whose back-pressure has to reach it.
+Everything else belongs to the I/O thread, which always drains what comes in, so that a busy role
+never makes frames grow old in a queue, and which sends the signs of life while the role is busy.
 """
 
 import threading
@@ -38,11 +37,13 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         publisher: what it says.
+        pulse: its signs of life.
         services: channels it serves.
         recorder: where the record takes messages, if it is the record role.
     """
 
     publisher: str
+    pulse: str
     services: dict[str, str] = {}
     recorder: str | None = None
 
@@ -79,6 +80,7 @@ class ZmqBus:
         self._admission = Admission(self._context, with_secret(_USER, token.encode()))
 
         self._publisher = self._bound(zmq.PUB, rebind.publisher if rebind else LOOPBACK)
+        self._pulse = self._bound(zmq.PUB, rebind.pulse if rebind else LOOPBACK)
         self._router: zmq.Socket[bytes] | None = None
         self._serves = serves
         services: dict[str, str] = {}
@@ -92,6 +94,7 @@ class ZmqBus:
             self._collector = self._bound(zmq.PULL, address, high_water=_RECORD_HIGH_WATER)
         self.endpoints = Endpoints(
             publisher=_endpoint(self._publisher),
+            pulse=_endpoint(self._pulse),
             services=services,
             recorder=_endpoint(self._collector) if self._collector else None,
         )
@@ -142,7 +145,9 @@ class ZmqBus:
             subscriber.subscribe(mailbox.channel)
             for role in CHANNELS[mailbox.channel].publishers:
                 if role in roles and role is not self._role:
-                    subscriber.connect(roles[role].publisher)
+                    there = roles[role]
+                    beats = mailbox.channel == "heartbeat"
+                    subscriber.connect(there.pulse if beats else there.publisher)
             self._subscribers.append((subscriber, mailbox))
         self._thread = threading.Thread(target=self._run, name=f"bus-{self._role}", daemon=True)
         self._thread.start()
@@ -161,7 +166,7 @@ class ZmqBus:
                     f"the record did not take a message of channel {channel!r} within "
                     f"{self._record_timeout_s:g} s: the disk is too slow or the record role died"
                 ) from error
-        self._hand_over(b"P", b"", *parts)
+        self._publisher.send_multipart(parts, copy=False)
 
     def subscribe(self, channel: str) -> Mailbox:
         """See `Bus`; before `connect`."""
@@ -228,6 +233,7 @@ class ZmqBus:
             self._record.close(linger=2000)
         for other in (
             self._publisher,
+            self._pulse,
             self._router,
             self._outbox_end,
             self._admission.socket,
@@ -280,8 +286,6 @@ class ZmqBus:
     def _forward(self, parts: list[Any]) -> None:
         kind, address, *rest = parts
         match bytes(kind):
-            case b"P":
-                self._publisher.send_multipart(rest, copy=False)
             case b"S":
                 until_s = time.perf_counter() + _TAKE_UP_S
                 self._unsent.append((until_s, self._dealers[bytes(address).decode()], rest))
@@ -338,7 +342,7 @@ class ZmqBus:
         )
         self._beats += 1
         message = Message(topic="heartbeat", sender=self._role, number=self._beats, value=heartbeat)
-        self._publisher.send_multipart(wire.encode(message))
+        self._pulse.send_multipart(wire.encode(message))
 
     # -- sockets ------------------------------------------------------------------------------
 

@@ -83,16 +83,16 @@ def locate_peak(
     sigmas = np.hypot(sigmas, _TAIL_ERROR * (values.max() - values))
     values = values - values.mean()
     coarse = np.linspace(*span, _COARSE_POINTS)
-    basis = _basis(coarse, positions)
+    curves = _curves(coarse, positions)
     errors = _plain_errors(sigmas)
-    errors = _with_outliers(errors, basis, values, sigmas)
-    density, evidence = _density(basis, values, errors)
+    errors = _with_outliers(errors, curves, values, sigmas)
+    density, evidence = _density(curves, values, errors)
     log_odds = evidence - _log_sum(_constant(values, errors))
 
     spacing = coarse[1] - coarse[0]
     low, high = _quantiles(coarse, density, (0.0005, 0.9995))
     fine = np.linspace(max(span[0], low - spacing), min(span[1], high + spacing), _FINE_POINTS)
-    density, _ = _density(_basis(fine, positions), values, errors)
+    density, _ = _density(_curves(fine, positions), values, errors)
     mean = float(density @ fine)
     sigma = float(np.sqrt(density @ (fine - mean) ** 2))
     low, high = _quantiles(fine, density, (0.05, 0.95))
@@ -101,7 +101,7 @@ def locate_peak(
 
 @dataclass(frozen=True, slots=True)
 class _Curves:
-    """Curves of unit gain and one width (m, n), for each of (floors, focus), and their products.
+    """Curves of unit gain (m, n), for each of (widths, floors, focus), and their products.
 
     ``odd`` is the change of a curve for a small relative difference of its widths on the two
     sides of focus.
@@ -112,10 +112,6 @@ class _Curves:
     curve_curve: Floats
     odd_odd: Floats
     curve_odd: Floats
-
-
-_Basis = list[_Curves]
-"""One set of curves for each width: arrays this small stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +127,10 @@ def _plain_errors(sigmas: Floats) -> _Errors:
     return _Errors(weights, np.log(_MODEL_ERROR_PRIOR))
 
 
-def _with_outliers(plain: _Errors, basis: _Basis, values: Floats, sigmas: Floats) -> _Errors:
+def _with_outliers(plain: _Errors, curves: _Curves, values: Floats, sigmas: Floats) -> _Errors:
     """Add the hypotheses that one of the samples that fit worst is an outlier."""
     middle = _Errors(plain.weights[1:2], plain.log_prior[1:2])
-    fits = [_peaked(curves, values, middle) for curves in basis]
-    width, curve = np.unravel_index(np.argmax(fits), (len(basis), fits[0].shape[0]))
-    best = basis[int(width)].curve[curve]
+    best = curves.curve[np.argmax(_peaked(curves, values, middle))]
     root = np.sqrt(middle.weights[0])
     design = np.stack([root, root * best], axis=1)
     fit, *_ = np.linalg.lstsq(design, root * values, rcond=None)
@@ -150,12 +144,8 @@ def _with_outliers(plain: _Errors, basis: _Basis, values: Floats, sigmas: Floats
     )
 
 
-def _basis(focus: Floats, positions: Floats) -> _Basis:
-    return [_curves(focus, positions, width) for width in _WIDTHS]
-
-
-def _curves(focus: Floats, positions: Floats, width: float) -> _Curves:
-    u = (focus[:, None] - positions) / width
+def _curves(focus: Floats, positions: Floats) -> _Curves:
+    u = (focus[:, None] - positions) / _WIDTHS[:, None, None, None]
     slack = _FLOORS2 / (_FLOORS2 + u * u)
     signed = u * np.abs(u) * slack
     rise = 1.0 + np.abs(signed)
@@ -199,12 +189,12 @@ def _peaked(curves: _Curves, values: Floats, errors: _Errors) -> Floats:
     return log_evidence
 
 
-def _density(basis: _Basis, values: Floats, errors: _Errors) -> tuple[Floats, float]:
+def _density(curves: _Curves, values: Floats, errors: _Errors) -> tuple[Floats, float]:
     """Posterior (focus,) normalised to sum 1, and the log evidence."""
     constant = _constant(values, errors)
-    log_evidence = np.stack([_peaked(curves, values, errors) for curves in basis]) + constant
+    log_evidence = _peaked(curves, values, errors) + constant
     top = log_evidence.max()
-    mass = np.exp(log_evidence - top).sum(axis=2).reshape(_WIDTHS.size, _FLOORS.size, -1)
+    mass = np.exp(log_evidence - top).sum(axis=1).reshape(_WIDTHS.size, _FLOORS.size, -1)
     density: Floats = _WIDTH_PRIOR @ mass.mean(axis=1)
     total = density.sum()
     return density / total, float(np.log(total / density.size) + top)
