@@ -67,7 +67,7 @@ def test_the_line_is_named(tmp_path: Path):
 def test_something_else_is_refused(tmp_path: Path, content: str):
     path = tmp_path / "microscope.yaml"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(ConfigError, match="microscope.yaml"):
+    with pytest.raises(ConfigError, match=r"microscope\.yaml"):
         load_config(path)
 
 

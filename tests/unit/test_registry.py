@@ -47,5 +47,5 @@ def test_the_same_offer_listed_twice_is_one(monkeypatch: pytest.MonkeyPatch):
 
 def test_missing_software_is_named(monkeypatch: pytest.MonkeyPatch):
     offer(monkeypatch, EntryPoint("sem", "no_such_sdk_at_all:open", registry.DRIVERS))
-    with pytest.raises(ConfigError, match="'sem' needs software.*no_such_sdk_at_all"):
+    with pytest.raises(ConfigError, match=r"'sem' needs software.*no_such_sdk_at_all"):
         registry.open_microscope("sem", {}, clock=SystemClock())

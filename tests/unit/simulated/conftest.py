@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from semagent_drivers.simulated import SimulatedMicroscope, open_microscope
 
 from semagent.clock import ManualClock
+from semagent_drivers.simulated import SimulatedMicroscope, open_microscope
 
 MakeSem = Callable[..., SimulatedMicroscope]
 

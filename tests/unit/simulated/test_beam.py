@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import j1
+
 from semagent_drivers.simulated.beam import Beam, Covariance, blur, fast_size, jinc, shift_transfer
 from semagent_drivers.simulated.options import Kernel
 

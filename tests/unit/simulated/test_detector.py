@@ -4,6 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 from scipy.stats import skew
+
 from semagent_drivers.simulated.detector import Detector, emit, quantise
 from semagent_drivers.simulated.options import DetectorOptions
 

@@ -3,9 +3,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from semagent_drivers.simulated import SimulatedMicroscope
-from semagent_drivers.simulated.faults import CommandFault, ExposureFault, FaultPlan
-from semagent_drivers.simulated.options import Fault, FaultOptions
 
 from semagent.clock import ManualClock
 from semagent.errors import CommandRefusedError, DisconnectedError, MicroscopeTimeoutError
@@ -18,6 +15,9 @@ from semagent.types import (
     SetStigmator,
     SetWorkingDistance,
 )
+from semagent_drivers.simulated import SimulatedMicroscope
+from semagent_drivers.simulated.faults import CommandFault, ExposureFault, FaultPlan
+from semagent_drivers.simulated.options import Fault, FaultOptions
 
 MakeSem = Callable[..., SimulatedMicroscope]
 

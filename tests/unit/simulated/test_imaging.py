@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from semagent_drivers.simulated import SimulatedMicroscope
 
 from semagent.types import (
     MicroscopeAction,
@@ -17,6 +16,7 @@ from semagent.types import (
     SetStigmator,
     SetWorkingDistance,
 )
+from semagent_drivers.simulated import SimulatedMicroscope
 
 MakeSem = Callable[..., SimulatedMicroscope]
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from semagent_drivers.simulated import SimulatedMicroscope, open_microscope
 
 from semagent.clock import ManualClock
 from semagent.errors import (
@@ -26,6 +25,7 @@ from semagent.types import (
     SetStigmator,
     SetWorkingDistance,
 )
+from semagent_drivers.simulated import SimulatedMicroscope, open_microscope
 
 MakeSem = Callable[..., SimulatedMicroscope]
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from semagent_drivers.simulated import SimulatedOptions, open_microscope
-from semagent_drivers.simulated.options import Section
 
 from semagent.clock import ManualClock
 from semagent.errors import ConfigError
+from semagent_drivers.simulated import SimulatedOptions, open_microscope
+from semagent_drivers.simulated.options import Section
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"colum": {}}, "colum"),

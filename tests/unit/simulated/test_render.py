@@ -3,6 +3,7 @@ import math
 import msgspec
 import numpy as np
 import pytest
+
 from semagent_drivers.simulated.beam import Beam, blur
 from semagent_drivers.simulated.options import ChargingOptions, SpecimenOptions
 from semagent_drivers.simulated.render import (

@@ -3,11 +3,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
+from semagent.errors import ConfigError
 from semagent_drivers.simulated.options import SpecimenKind, SpecimenOptions
 from semagent_drivers.simulated.patterns import PATTERNS
 from semagent_drivers.simulated.specimen import Specimen, make_specimen
-
-from semagent.errors import ConfigError
 
 PIXEL_M = 10e-9
 IDENTITY = np.eye(2)

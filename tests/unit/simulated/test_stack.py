@@ -5,10 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from semagent_drivers.simulated.options import DetectorOptions, SpecimenOptions
-from semagent_drivers.simulated.stack import StackOptions, main, through_focus, write_stack
 
 from semagent.errors import ConfigError
+from semagent_drivers.simulated.options import DetectorOptions, SpecimenOptions
+from semagent_drivers.simulated.stack import StackOptions, main, through_focus, write_stack
 
 SPECIMEN = SpecimenOptions(kind="porous", tile_px=128, feature_size_nm=200.0)
 QUIET = DetectorOptions(read_noise=0.0, line_noise=0.0)
