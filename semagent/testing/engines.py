@@ -52,7 +52,8 @@ def specimen(
     spectrum *= np.exp(-2 * (np.pi * blur_px * k) ** 2)
     field = 128 + 40 * np.fft.irfft2(spectrum, (height, width)) / contrast
     field += rng.normal(0, noise, field.shape)
-    return np.clip(np.round(field), 0, 255).astype(np.uint8)
+    pixels: Pixels = np.clip(np.round(field), 0, 255).astype(np.uint8)
+    return pixels
 
 
 class EngineConformance:
