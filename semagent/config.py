@@ -43,11 +43,14 @@ class InferOptions(Options, frozen=True, kw_only=True):
     Attributes:
         restore: ask the engine for restored frames too.
         max_failures: frames the engine may fail on in a row before the role ends.
+        max_busy_s: longest time the engine may take over one frame; beyond it the role counts
+            as hung.
         max_restarts: how often the role is started again before the run ends.
     """
 
     restore: bool = False
     max_failures: int = 3
+    max_busy_s: float = 60.0
     max_restarts: int = 3
 
 

@@ -3,6 +3,7 @@
 import secrets
 import signal
 import threading
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
@@ -140,16 +141,15 @@ def _run_role(plan: Plan, link: Connection, bus: ZmqBus, clock: Clock) -> None:
     elif plan.role is Role.INFER:
         opened = registry.open_engine(config.engine.name, config.engine.options)
         announced = Announced(endpoints=bus.endpoints, engine=opened.name)
-    try:
+    with ExitStack() as held:
+        if opened is not None:
+            held.callback(opened.close)
         _send(link, announced)
         wiring = _receive(link)
         if not isinstance(wiring, Wiring):
             return
         role = _make_role(plan, wiring, opened, bus, clock)
-    except BaseException:
-        if opened is not None:
-            opened.close()
-        raise
+        held.pop_all()  # from here on the role closes what was opened
     try:
         bus.connect(wiring.roles)
         _send(link, Ready())

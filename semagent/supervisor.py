@@ -1,8 +1,12 @@
 """Starts the roles as processes, watches over them and brings them down in order."""
 
 import multiprocessing
+import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -28,10 +32,12 @@ from semagent.process import (
     new_token,
     raise_failure,
 )
-from semagent.types import Capabilities
+from semagent.types import Capabilities, Heartbeat
 
 STARTUP_S = 120.0
 SHUTDOWN_S = 15.0
+SILENCE_S = 5.0
+_BUSY_MARGIN_S = 30.0
 _RESTART_PAUSE_S = 1.0
 # The record comes last: it has to take what the others still say.
 _SHUTDOWN_ORDER = (Role.ACQUIRE, Role.INFER, Role.CONTROL, Role.RECORD)
@@ -52,7 +58,8 @@ class _Child:
             args=(msgspec.msgpack.encode(plan), far_end),
             name=f"semagent-{plan.role}",
         )
-        self.process.start()
+        with _interrupts_held():
+            self.process.start()
         # Only the child may hold its end, or its death would go unnoticed here.
         far_end.close()
 
@@ -88,14 +95,18 @@ class _Child:
     def end(self, deadline_s: float) -> bool:
         """Ask the process to finish; ``False`` if it had to be killed."""
         self.send(End())
-        self.process.join(max(0.1, deadline_s - time.perf_counter()))
-        finished = self.process.exitcode is not None
-        if not finished:
-            self.process.kill()
-            self.process.join()
+        try:
+            self.process.join(max(0.1, deadline_s - time.perf_counter()))
+            return self.process.exitcode is not None
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process at once, if it still lives, and let go of it."""
+        self.process.kill()
+        self.process.join()
         self.link.close()
         self.process.close()
-        return finished
 
 
 class Supervisor:
@@ -127,6 +138,10 @@ class Supervisor:
         self._engine = ""
         self._restarts = 0
         self.bus = ZmqBus(Role.CONSOLE, self._token)
+        self._beats = self.bus.subscribe("heartbeat")
+        self._heard_s: dict[Role, float] = {}
+        self._pulse: dict[Role, Heartbeat] = {}
+        self._watched_s = 0.0
 
     @property
     def capabilities(self) -> Capabilities:
@@ -169,12 +184,17 @@ class Supervisor:
     def watch(self, timeout_s: float) -> None:
         """Wait up to ``timeout_s`` for something to go wrong, and put it right if possible.
 
-        A dead infer role is started again, a limited number of times; the death of any other
-        role ends the run.
+        A role that has died, fallen silent or been busy with one thing for too long is lost. A
+        lost infer role is started again, a limited number of times; the loss of any other ends
+        the run.
 
         Raises:
-            SemagentError: a role failed for good.
+            SemagentError: a role is lost for good.
         """
+        for child in list(self._children.values()):
+            hung = self._hung(child.role)
+            if hung:
+                self._replace(child, RoleError(f"the {child.role} role {hung}"))
         links: list[Connection] = [child.link for child in self._children.values()]
         sentinels = {child.process.sentinel: child for child in self._children.values()}
         ready = wait([*links, *sentinels], timeout_s)
@@ -187,13 +207,41 @@ class Supervisor:
                 except SemagentError as error:
                     self._replace(child, error)
 
+    def _hung(self, role: Role) -> str:
+        """What is wrong with a role whose process lives; empty if nothing is."""
+        now_s = time.perf_counter()
+        while (message := self._beats.take()) is not None:
+            self._heard_s[Role(message.sender)] = now_s
+            self._pulse[Role(message.sender)] = message.value
+        if now_s - self._watched_s > SILENCE_S / 2:
+            # It was this process that stood still, or it has only just begun to watch.
+            self._heard_s = dict.fromkeys(self._children, now_s)
+        self._watched_s = now_s
+        if now_s - self._heard_s.get(role, now_s) > SILENCE_S:
+            return f"has given no sign of life for {SILENCE_S:g} s"
+        pulse, limit_s = self._pulse.get(role), self._busy_limit_s(role)
+        if pulse is None or pulse.busy_since_ns is None:
+            return ""
+        busy_s = (time.perf_counter_ns() - pulse.busy_since_ns) / 1e9
+        return f"has been busy with one thing for {busy_s:.0f} s" if busy_s > limit_s else ""
+
+    def _busy_limit_s(self, role: Role) -> float:
+        if role is Role.ACQUIRE:
+            return self._config.acquire.frame_timeout_s + _BUSY_MARGIN_S
+        return self._config.infer.max_busy_s if role is Role.INFER else _BUSY_MARGIN_S
+
     def close(self) -> None:
         """End all roles in order. May be called twice."""
-        for role in _SHUTDOWN_ORDER:
-            child = self._children.pop(role, None)
-            if child is not None and not child.end(time.perf_counter() + SHUTDOWN_S):
-                self._on_restart(role, "did not end in time and was killed")
-        self.bus.close()
+        try:
+            for role in _SHUTDOWN_ORDER:
+                child = self._children.pop(role, None)
+                if child is not None and not child.end(time.perf_counter() + SHUTDOWN_S):
+                    self._on_restart(role, "did not end in time and was killed")
+        finally:
+            # Somebody insists with a second Ctrl-C: nobody is waited for any more.
+            while self._children:
+                self._children.popitem()[1].kill()
+            self.bus.close()
 
     def _plan(self, role: Role) -> Plan:
         return Plan(
@@ -215,19 +263,54 @@ class Supervisor:
         return Wiring(roles=self._endpoints, capabilities=self.capabilities, engine=self._engine)
 
     def _replace(self, child: _Child, error: SemagentError) -> None:
+        """Start a lost infer role again, as often as allowed; pauses grow.
+
+        Raises:
+            SemagentError: ``error``, or what ended the last attempt.
+        """
         allowed = self._config.infer.max_restarts
-        if child.role is not Role.INFER or self._restarts >= allowed:
-            raise error
-        self._restarts += 1
-        self._on_restart(child.role, f"{error}; starting it again ({self._restarts} of {allowed})")
-        child.end(time.perf_counter() + 1.0)
-        time.sleep(_RESTART_PAUSE_S * 2 ** (self._restarts - 1))
-        deadline_s = time.perf_counter() + STARTUP_S
-        fresh = self._children[child.role] = _Child(self._plan(child.role))
-        self._learn(fresh, deadline_s)
-        fresh.send(self._wiring())
-        _expect(fresh.receive(deadline_s), Ready)
-        fresh.send(Go())
+        while child.role is Role.INFER and self._restarts < allowed:
+            self._restarts += 1
+            self._on_restart(
+                child.role, f"{error}; starting it again ({self._restarts} of {allowed})"
+            )
+            child.end(time.perf_counter() + 1.0)
+            time.sleep(_RESTART_PAUSE_S * 2 ** (self._restarts - 1))
+            deadline_s = time.perf_counter() + STARTUP_S
+            child = self._children[child.role] = _Child(self._plan(child.role))
+            self._pulse.pop(child.role, None)
+            try:
+                self._learn(child, deadline_s)
+                child.send(self._wiring())
+                _expect(child.receive(deadline_s), Ready)
+            except SemagentError as again:
+                error = again
+            else:
+                child.send(Go())
+                return
+        raise error
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back; what is started meanwhile never hears it, not even before our code runs.
+
+    Windows hands no mask on to a new process: there `main` is the first to see to that.
+    """
+    pressed: list[int] = []
+    # The mask alone is not enough: another thread of this process may get the signal.
+    before = signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number))
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # its first start would lift the mask again
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _expect(message: FromChild, kind: type[_Expected]) -> _Expected:

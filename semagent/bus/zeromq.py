@@ -8,6 +8,7 @@ never makes frames grow old in a queue, and which sends the signs of life while 
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -122,6 +123,7 @@ class ZmqBus:
         self._clock = SystemClock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
         self._closed = False
 
     @property
@@ -202,6 +204,8 @@ class ZmqBus:
         """See `Bus`."""
         self._arrived.wait(timeout_s)
         self._arrived.clear()
+        if self._failure is not None:
+            raise RoleError(f"the bus of the {self._role} role failed: {self._failure}")
 
     def beat(self, *, busy: bool, processed: int, skipped: int) -> None:
         """See `Bus`."""
@@ -224,7 +228,8 @@ class ZmqBus:
         self._closed = True
         self._stopping.set()
         if self._thread is not None:
-            self._outbox.send_multipart([b"Q", b""])
+            with suppress(zmq.Again):  # it is on its way out already
+                self._outbox.send_multipart([b"Q", b""], zmq.NOBLOCK)
             self._thread.join()
         for socket in (self._outbox, self._collector):
             if socket is not None:
@@ -247,6 +252,13 @@ class ZmqBus:
     # -- the I/O thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._serve_sockets()
+        except Exception as error:  # noqa: BLE001 - the top of this thread: told to the role
+            self._failure = error
+            self._arrived.set()
+
+    def _serve_sockets(self) -> None:
         poller = zmq.Poller()
         readers: dict[Any, Callable[[list[Any]], None]] = {self._outbox_end: self._forward}
         for dealer in self._dealers.values():
@@ -271,6 +283,8 @@ class ZmqBus:
                     self._admission.answer()
                 else:
                     self._drain(socket, readers[socket])
+        # What the role has said last still has to leave.
+        self._drain(self._outbox_end, self._forward)
 
     def _drain(self, socket: Any, read: Callable[[list[Any]], None]) -> None:
         while True:
@@ -347,6 +361,8 @@ class ZmqBus:
     # -- sockets ------------------------------------------------------------------------------
 
     def _hand_over(self, kind: bytes, address: bytes, *parts: Any) -> None:
+        if self._failure is not None:
+            raise RoleError(f"the bus of the {self._role} role failed: {self._failure}")
         self._outbox.send_multipart([kind, address, *parts], copy=False)
 
     def _encode(self, topic: str, value: Value) -> list[Any]:

@@ -1,6 +1,7 @@
 """The command line. Exit codes, options and JSON records are stable; see ``docs/cli.md``."""
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -218,9 +219,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("simulate", _simulate, "autofocus over a recorded stack as if it were the microscope")
     sub.add_argument("stack", help="folder, glob, OME-TIFF or recorded session")
-    sub.add_argument("--start-um", type=float, metavar="WD", help="working distance to start at")
+    sub.add_argument("--start-um", type=_positive, metavar="WD", help="where to start")
     sub.add_argument("--max-frames", type=_count, metavar="N")
-    sub.add_argument("--seed", type=int, metavar="N", help="start at a place picked at random")
+    sub.add_argument("--seed", type=int, metavar="N", help="without --start-um: start at random")
     add_engine(sub)
     add_json(sub)
 
@@ -275,16 +276,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}: at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number, at least 1")
+    return int(text)
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: a positive number of seconds")
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: a positive number")
     return value
 
 

@@ -10,12 +10,12 @@ from rich.table import Table
 
 from semagent import registry
 from semagent.cli import exits
-from semagent.cli.interrupt import caught_interrupts
+from semagent.cli.interrupt import Interrupt, caught_interrupts
 from semagent.cli.ledger import Ledger, Row
 from semagent.cli.output import Output, metres
 from semagent.clock import Clock, SystemClock
 from semagent.config import Part, RunConfig, find_config, load_config
-from semagent.errors import MicroscopeError, RoleError
+from semagent.errors import MicroscopeError, RoleError, SemagentError
 from semagent.lockstep import Lockstep
 from semagent.ports import Microscope
 from semagent.stack import as_recorded, config_for_stack
@@ -95,18 +95,16 @@ def _focus(
                 return exits.REFUSED
         lockstep.request(SetMode(mode=Mode.HOLD))
         lockstep.request(request)
-        for _ in range(_FRAMES_WITHOUT_RESULT):
-            if interrupt.pressed:
-                lockstep.request(Cancel(reason="interrupted from the keyboard"))
+        try:
+            result = _follow(lockstep, ledger, interrupt)
+        except SemagentError as error:
+            # Nobody will look at another frame: back to where it began.
+            lockstep.request(Cancel(reason=str(error)))
+            lockstep.settle()
             ledger.update()
-            ledger.flush()
-            if ledger.result is not None:
-                break
-            lockstep.cycle()
-        if ledger.result is None:
-            raise RoleError(f"no result after {_FRAMES_WITHOUT_RESULT} frames")
+            raise
         armed = lockstep.gate.armed
-        result = _as_it_is(ledger.result, start_m, microscope)
+        result = _as_it_is(result, start_m, microscope)
     _report(result, time.perf_counter() - started_s, output)
     if interrupt.pressed:
         return exits.INTERRUPTED
@@ -114,6 +112,19 @@ def _focus(
         reply.outcome is Outcome.REFUSED and reply.code != "microscope" for reply in ledger.refusals
     )
     return _exit_code(result, refused=refused or not armed)
+
+
+def _follow(lockstep: Lockstep, ledger: Ledger, interrupt: Interrupt) -> FocusResult:
+    """Expose frames until there is a result."""
+    for _ in range(_FRAMES_WITHOUT_RESULT):
+        if interrupt.pressed:
+            lockstep.request(Cancel(reason="interrupted from the keyboard"))
+        ledger.update()
+        ledger.flush()
+        if ledger.result is not None:
+            return ledger.result
+        lockstep.cycle()
+    raise RoleError(f"no result after {_FRAMES_WITHOUT_RESULT} frames")
 
 
 def _as_it_is(result: FocusResult, start_m: float, microscope: Microscope) -> FocusResult:

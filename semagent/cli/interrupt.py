@@ -1,6 +1,7 @@
 """Ctrl-C that puts things back first."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,7 +19,8 @@ class Interrupt:
         if self.pressed:
             raise KeyboardInterrupt
         self.pressed = True
-        self._on_first()
+        # Not in here: the handler interrupts code that may hold the lock this needs.
+        threading.Thread(target=self._on_first, daemon=True).start()
 
 
 @contextmanager
@@ -26,7 +28,7 @@ def caught_interrupts(on_first: Callable[[], None] = lambda: None) -> Iterator[I
     """Note the first Ctrl-C instead of raising, so that the loop ends at a frame boundary.
 
     Args:
-        on_first: called at once, in the signal handler; e.g. to end a long exposure.
+        on_first: called at once, in another thread; e.g. to end a long exposure.
     """
     interrupt = Interrupt(on_first)
     before = signal.signal(signal.SIGINT, interrupt.handle)

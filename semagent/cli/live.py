@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Group
 from rich.live import Live
@@ -15,7 +16,7 @@ from semagent.cli.interrupt import Interrupt, caught_interrupts
 from semagent.cli.ledger import Ledger
 from semagent.cli.output import Output, metres
 from semagent.config import RunConfig, find_config, load_config
-from semagent.errors import RoleError
+from semagent.errors import CommandRefusedError, RoleError
 from semagent.supervisor import Supervisor
 from semagent.types import (
     Arm,
@@ -35,6 +36,8 @@ from semagent.types import (
 _POLL_S = 0.05
 _ANSWER_S = 10.0
 _DRAINED_S = 1.0
+# Kinds of event after a cancel that say: control gives no more commands.
+_AT_REST = {"autofocus_done", "hold_ended", "paused", "request_refused"}
 _COLOURS = {Level.INFO: "", Level.WARNING: "yellow", Level.ERROR: "red"}
 
 
@@ -57,18 +60,30 @@ def run(
         on_restart=lambda role, reason: output.warn(f"{role} role: {reason}"),
     )
     ledger = Ledger(supervisor.bus.subscribe, output, lambda row: output.record(row.record()))
-    with caught_interrupts() as interrupt:
-        try:
-            supervisor.start()
+    put_back = True
+    try:
+        # Until here nothing has moved: Ctrl-C ends the start at once.
+        supervisor.start()
+        with caught_interrupts() as interrupt:
             session = _Session(supervisor, ledger, config, output)
             session.begin(mode or config.control.mode, arm=arm)
             session.loop(interrupt, frames, duration_s)
             if interrupt.pressed:
-                session.put_back()
+                put_back = session.put_back("interrupted from the keyboard")
+            elif session.moving:
+                put_back = session.put_back("the run has come to its end")
             session.report(record)
-        finally:
-            supervisor.close()
+    except CommandRefusedError as error:
+        output.fail(str(error))
+        return exits.REFUSED
+    finally:
+        supervisor.close()
+    if not put_back:
+        return exits.FAILED
     return exits.INTERRUPTED if interrupt.pressed else exits.DONE
+
+
+_Answer = TypeVar("_Answer", Reply, Event)
 
 
 class _Session:
@@ -89,14 +104,15 @@ class _Session:
         """Arm if asked to, and set the mode.
 
         Raises:
-            RoleError: a role does not answer, or will not be armed.
+            CommandRefusedError: the gate will not be armed.
+            RoleError: a role does not answer.
         """
         if arm:
             command = Command(id="operator-arm", issuer=Issuer.OPERATOR, action=Arm())
             self._supervisor.bus.send("command", command)
-            reply = self._answer()
-            if isinstance(reply, Reply) and reply.outcome is not Outcome.APPLIED:
-                raise RoleError(f"not armed: {reply.reason}")
+            reply = self._answer(Reply)
+            if reply.outcome is not Outcome.APPLIED:
+                raise CommandRefusedError(f"not armed: {reply.reason}")
         self._ask(SetMode(mode=mode))
         self._mode = mode
 
@@ -125,13 +141,33 @@ class _Session:
             live.stop()
             self._ledger.flush()
 
-    def put_back(self) -> None:
-        """Have control put focus and stigmators back where its task began."""
-        self._ask(Cancel(reason="interrupted from the keyboard"))
-        until_s = time.perf_counter() + _DRAINED_S
+    @property
+    def moving(self) -> bool:
+        """Whether the agent may be on its way somewhere."""
+        gate = self._ledger.gate
+        return self._mode is Mode.HOLD and gate is not None and gate.armed
+
+    def put_back(self, reason: str) -> bool:
+        """Have control put focus and stigmators back where its task began; ``False`` if it is late.
+
+        Commands are carried out between frames, so this may take as long as one.
+        """
+        self._ledger.update()
+        self._ledger.news.clear()
+        self._ask(Cancel(reason=reason))
+        until_s = time.perf_counter() + self._config.acquire.frame_timeout_s + _ANSWER_S
+        at_rest = False
         while time.perf_counter() < until_s:
+            self._supervisor.watch(0.0)
             self._supervisor.bus.wait(_POLL_S)
             self._ledger.update()
+            if not at_rest and any(event.kind in _AT_REST for event in self._ledger.news):
+                at_rest = True
+                until_s = time.perf_counter() + _DRAINED_S
+        self._ledger.flush()
+        if not at_rest:
+            self._output.warn("focus was not put back in time: check the working distance")
+        return at_rest
 
     def report(self, record: Path | None) -> None:
         """Say how it went."""
@@ -139,11 +175,13 @@ class _Session:
         ledger.update()
         beat = ledger.beats.get(Role.ACQUIRE)
         frames = beat.processed if beat else ledger.frames
+        engine = ledger.beats.get(Role.INFER)
+        analysed = engine.processed if engine else ledger.frames - ledger.flagged
         self._output.record(
             {
                 "event": "summary",
                 "frames": frames,
-                "analysed": ledger.frames - ledger.flagged,
+                "analysed": analysed,
                 "flagged": ledger.flagged,
                 "commands": ledger.commands,
                 "refused": len(ledger.refusals),
@@ -163,15 +201,15 @@ class _Session:
 
     def _ask(self, request: Request) -> None:
         self._supervisor.bus.send("request", request)
-        answer = self._answer()
-        if isinstance(answer, Event) and answer.kind == "request_refused":
+        answer = self._answer(Event)
+        if answer.kind == "request_refused":
             self._output.warn(answer.message)
 
-    def _answer(self) -> Reply | Event:
+    def _answer(self, kind: type[_Answer]) -> _Answer:
         until_s = time.perf_counter() + _ANSWER_S
         while time.perf_counter() < until_s:
             for answer in self._supervisor.bus.answers():
-                if isinstance(answer, Reply | Event):
+                if isinstance(answer, kind):
                     return answer
             self._supervisor.watch(0.0)
             self._supervisor.bus.wait(_POLL_S)

@@ -43,11 +43,11 @@ class Output:
 
     def say(self, text: str) -> None:
         """A line for people; on standard error with ``--json``."""
-        self.people.print(text, markup=False)
+        self.people.print(text, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """A line people should not miss, on standard error."""
-        self.errors.print(f"warning: {text}", style="yellow", markup=False)
+        self.errors.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
     def warn_unverified(self, capabilities: Capabilities) -> None:
         """Say so if a driver has never met the hardware it is for."""
@@ -59,7 +59,7 @@ class Output:
 
     def fail(self, text: str) -> None:
         """Why the command ends, on standard error."""
-        self.errors.print(f"error: {text}", style="red", markup=False)
+        self.errors.print(f"error: {text}", style="red", markup=False, soft_wrap=True)
 
 
 def metres(value: float | None, digits: int = 4) -> str:

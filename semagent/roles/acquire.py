@@ -1,5 +1,6 @@
 """The acquire role: owns the microscope and the gate, and is the only caller of the driver."""
 
+import logging
 from collections import OrderedDict
 
 import msgspec
@@ -24,6 +25,7 @@ from semagent.types import (
     Disarm,
     Frame,
     GateStatus,
+    Issuer,
     Level,
     MicroscopeAction,
     MicroscopeState,
@@ -31,6 +33,8 @@ from semagent.types import (
     Reply,
     Stop,
 )
+
+_log = logging.getLogger(__name__)
 
 _REMEMBERED_FRAMES = 1024
 _GATE_RATE_HZ = 1.0
@@ -68,6 +72,7 @@ class AcquireRole:
         self._failures = 0
         self._status: GateStatus | None = None
         self._next_status_ns = 0
+        self._stopped_by: Issuer | None = None
         self.paused = False
 
     @property
@@ -97,8 +102,9 @@ class AcquireRole:
         """Look after the gate and carry out what was asked, without exposing a frame."""
         while (beat := self._beats.take()) is not None:
             if beat.sender == Role.CONTROL:
-                # When it was sent, not when it was read: an exposure may lie in between.
-                self._gate.heartbeat(beat.value.monotonic_ns)
+                # When it was sent, not when it was read: an exposure may lie in between. And a
+                # control role that hangs in a decision is not alive, though its bus still beats.
+                self._gate.heartbeat(beat.value.busy_since_ns or beat.value.monotonic_ns)
         self._gate.check_liveness(self._clock.monotonic_ns())
         self._publish_gate()
         deliveries = self._bus.deliveries()
@@ -113,7 +119,12 @@ class AcquireRole:
 
     def _on_urgent(self, value: object) -> None:
         if isinstance(value, Command) and isinstance(value.action, Stop):
-            self._microscope.stop()
+            self._stopped_by = value.issuer
+            try:
+                self._microscope.stop()
+            except MicroscopeError as error:
+                # This is not the role's own thread. The gate closes all the same.
+                _log.error("the microscope could not be stopped: %s", error)
 
     # -- commands -----------------------------------------------------------------------------
 
@@ -128,6 +139,10 @@ class AcquireRole:
     def _reply(self, command: Command) -> Reply:
         basis_ns = None if command.basis is None else self._exposed.get(command.basis.sequence)
         before = self._read_state()
+        if self._stopped_by is not None:
+            # What was asked before a stop must not be carried out after it.
+            self._disarm(f"stopped by the {self._stopped_by}")
+            self._stopped_by = None
         refusal = self._gate.check(
             command, now_ns=self._clock.monotonic_ns(), state=before, basis_ns=basis_ns
         )

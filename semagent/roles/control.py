@@ -49,12 +49,13 @@ class ControlRole:
 
     def step(self) -> bool:
         """See `RoleLoop`."""
+        self._beat(busy=True)
         worked = self._take_news() | self._take_requests()
         while (message := self._analyses.take()) is not None:
             self._take_analysis(message.value)
             worked = True
         self._tick()
-        self._bus.beat(busy=False, processed=self._processed, skipped=self._analyses.skipped)
+        self._beat(busy=False)
         return worked
 
     def close(self) -> None:
@@ -116,6 +117,9 @@ class ControlRole:
             # A deadline has passed. Ticks that change nothing are not worth a line.
             self._heard("tick", 0)
         self._carry_out(decision)
+
+    def _beat(self, *, busy: bool) -> None:
+        self._bus.beat(busy=busy, processed=self._processed, skipped=self._analyses.skipped)
 
     def _heard(self, kind: HeardKind, key: int | str) -> None:
         self._bus.publish("heard", Heard(kind=kind, key=key, tick_ns=self._tick_ns))

@@ -71,6 +71,8 @@ class RecordRole:
 
     def close(self) -> None:
         """Take what is still on its way, then end the session."""
-        while self.step():
-            pass
-        self._recorder.close()
+        try:
+            while self.step():
+                pass
+        finally:
+            self._recorder.close()

@@ -109,13 +109,26 @@ def test_autofocus_without_arming_is_refused_and_nothing_moves(
     assert "arm" in run.err
 
 
-def test_autofocus_outside_the_envelope_is_refused(semagent: Run, simulated_config: Config):
-    tight = {"min": 0.0050299, "max": 0.0050301, "max_step": 0.0002, "max_travel": 0.02}
+def test_travel_beyond_the_envelope_is_refused_and_focus_goes_back(
+    semagent: Run, simulated_config: Config
+):
+    tight = {"min": 0.004, "max": 0.006, "max_step": 10e-6, "max_travel": 20e-6}
     config = simulated_config(speed=0, _safety={"working_distance_m": tight})
     run = semagent("autofocus", config, "--arm", "--json")
     assert run.code == 5
     assert run.records[-1]["final_working_distance_m"] == pytest.approx(5.03e-3, abs=1e-9)
-    assert "5.0301 mm" in run.err
+    assert "max_travel" in run.err
+
+
+def test_the_search_stays_within_the_envelope(semagent: Run, simulated_config: Config):
+    tight = {"min": 0.00502, "max": 0.00504, "max_step": 0.0002, "max_travel": 0.02}
+    config = simulated_config(speed=0, _safety={"working_distance_m": tight})
+    run = semagent("autofocus", config, "--arm", "--json")
+    *frames, result = run.records
+    assert all(0.00502 <= frame["working_distance_m"] <= 0.00504 for frame in frames)
+    assert "refused" not in run.err
+    assert run.code in (0, 4)
+    assert result["status"] == {0: "focused", 4: "held"}[run.code]
 
 
 def test_a_microscope_that_goes_away_is_exit_3(semagent: Run, simulated_config: Config):

@@ -1,5 +1,6 @@
 """The live loop with every role in a process of its own: real processes, sockets and signals."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from semagent.channels import CHANNELS
 from semagent.session import SessionReader, verify
 
 Run = Callable[..., Any]
@@ -73,6 +75,7 @@ def test_nothing_moves_without_arming(semagent: Run, simulated_config: Config):
     run = semagent("run", config, "--mode", "hold", "--frames", 20, "--json")
     assert run.code == 0, run.err
     *frames, summary = run.records
+    assert len(frames) >= 10
     assert summary["commands"] == 0
     (stayed_m,) = {frame["working_distance_m"] for frame in frames}
     assert stayed_m == pytest.approx(5.03e-3, abs=1e-12)
@@ -175,6 +178,79 @@ def test_ctrl_c_puts_focus_back_and_ends_cleanly(live: Any):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
+def test_ctrl_c_waits_for_a_slow_frame_to_put_focus_back(live: Any, tmp_path: Path):
+    record = tmp_path / "session"
+    # More than a second a frame: the command home is carried out when the frame has ended.
+    run = live("--arm", "--mode", "hold", "--record", record, scan={"dwell_us": 7.0})
+    frames = run.wait_for_frames(5)
+    assert frames[-1]["working_distance_m"] != frames[0]["working_distance_m"]
+    run.process.send_signal(signal.SIGINT)
+    code, err = run.finish()
+    assert code == 130, err
+    types = {name: channel.type for name, channel in CHANNELS.items()}
+    replies = [
+        entry.value for entry in SessionReader(record).events(types) if entry.channel == "reply"
+    ]
+    assert replies[-1].state.optics.working_distance_m == pytest.approx(0.00503, abs=1e-9)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
+@pytest.mark.parametrize("roles", [1, 3])
+def test_ctrl_c_in_a_terminal_during_the_start_ends_everything(
+    simulated_config: Config, roles: int
+):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "semagent", "run", str(simulated_config()), "--arm", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    started: list[psutil.Process] = []
+    while len(started) < roles:
+        assert process.poll() is None
+        started = [
+            child
+            for child in psutil.Process(process.pid).children()
+            if "spawn_main" in " ".join(child.cmdline())
+        ]
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all processes get it
+    try:
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert out == ""
+    assert not psutil.wait_procs(started, timeout=5)[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
+def test_a_second_ctrl_c_insists(live: Any):
+    run = live("--mode", "observe")
+    run.wait_for_frames(3)
+    roles = run.children()
+    roles["acquire"].suspend()  # as a vendor call that hangs
+    run.process.send_signal(signal.SIGINT)
+    run.process.send_signal(signal.SIGINT)
+    while run.process.poll() is None:
+        run.process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.process.wait(0.5)
+    code, err = run.finish()
+    assert code == 130, err
+    assert not psutil.wait_procs(list(roles.values()), timeout=5)[1]
+
+
+def test_a_start_outside_the_envelope_is_refused(semagent: Run, simulated_config: Config):
+    limits = {"min": 0.001, "max": 0.002, "max_step": 0.0002, "max_travel": 0.02}
+    config = simulated_config(speed=0, _safety={"working_distance_m": limits})
+    run = semagent("run", config, "--arm", "--frames", 3, "--json")
+    assert run.code == 5
+    assert "not armed" in run.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
 def test_an_infer_role_that_dies_is_started_again(live: Any):
     run = live("--mode", "observe")
     run.wait_for_frames(3)
@@ -197,6 +273,20 @@ def test_another_role_that_dies_ends_the_run(live: Any, role: str):
     assert code == 3
     assert f"the {role} role died" in err
     assert not psutil.wait_procs(list(roles.values()), timeout=5)[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="suspends processes with POSIX signals")
+def test_a_role_that_hangs_counts_as_lost(live: Any):
+    run = live("--mode", "observe")
+    run.wait_for_frames(3)
+    infer, control = (run.children()[role] for role in ("infer", "control"))
+    infer.suspend()
+    run.wait_for_frames(2)
+    control.suspend()
+    code, err = run.finish()
+    assert code == 3
+    assert "the infer role has given no sign of life for 5 s; starting it again" in err
+    assert "the control role has given no sign of life" in err
 
 
 def test_roles_end_when_their_supervisor_is_killed(live: Any):

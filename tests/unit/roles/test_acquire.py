@@ -252,3 +252,25 @@ def test_paused_serves_commands_and_exposes_nothing():
     bench.arm()
     assert bench.expose() is None
     assert bench.role.frames == 0
+
+
+def test_what_was_asked_before_a_stop_is_not_carried_out_after_it():
+    bench = Bench()
+    bench.arm()
+    for number, action in enumerate((focus(5.001e-3), Stop(), focus(5.002e-3))):
+        command = Command(id=f"queued-{number}", issuer=Issuer.OPERATOR, action=action)
+        bench.console.send("command", command)
+    bench.role.serve()
+    outcomes = [answer.outcome for answer in bench.console.answers()]
+    assert outcomes == [Outcome.REFUSED, Outcome.APPLIED, Outcome.REFUSED]
+    assert bench.microscope.read_state().optics.working_distance_m == 5e-3
+    assert bench.role.gate.reason == "stopped by the operator"
+
+
+def test_a_stop_holds_even_if_the_gate_was_armed_in_the_same_moment():
+    bench = Bench()
+    for number, action in enumerate((Arm(), Stop())):
+        command = Command(id=f"queued-{number}", issuer=Issuer.OPERATOR, action=action)
+        bench.console.send("command", command)
+    bench.role.serve()
+    assert not bench.role.gate.armed
