@@ -1,6 +1,6 @@
 """Drivers and engines by name, through entry points, so that a lab can ship its own."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -10,6 +10,7 @@ from semagent.ports import Engine, Microscope, OpenEngine, OpenMicroscope
 
 DRIVERS = "semagent.drivers"
 ENGINES = "semagent.engines"
+TOOLS = "semagent.tools"
 
 
 def names(group: str) -> list[str]:
@@ -55,6 +56,17 @@ def open_engine(name: str, options: Mapping[str, Any]) -> Engine:
     """
     opener: OpenEngine = _load(ENGINES, name)
     return opener(options)
+
+
+def run_tool(name: str, arguments: Sequence[str]) -> None:
+    """Run a command that lives outside the core, such as training, with its own arguments.
+
+    Raises:
+        ConfigError: there is no such tool, or its software is missing.
+        SemagentError: the tool failed.
+    """
+    tool: Callable[[Sequence[str]], None] = _load(TOOLS, name)
+    tool(arguments)
 
 
 def _load(group: str, name: str) -> Any:

@@ -13,6 +13,7 @@ from semagent.errors import SemagentError, UsageError
 from semagent.types import Mode
 
 _DEFAULT_ENGINE = "sharpness"
+_RESTORING_ENGINE = "onnxruntime"
 _DEMO = "simulated"
 
 Command = Callable[[argparse.Namespace, Output], int]
@@ -163,13 +164,18 @@ def _engine(arguments: argparse.Namespace, output: Output) -> int:
     from semagent.cli import setup  # noqa: PLC0415
 
     if arguments.verb == "list":
-        return setup.engines(output)
-    raise UsageError(f"engine {arguments.verb} needs a model, and none is installed")
+        return setup.engines(Output(json="--json" in arguments.rest))
+    if arguments.verb == "export":
+        return setup.run_tool("export", arguments.rest)
+    del output
+    raise UsageError(f"engine {arguments.verb} is not part of this release")
 
 
 def _train(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import setup  # noqa: PLC0415
+
     del output
-    raise UsageError(f"train {arguments.verb} needs a model, and none is installed")
+    return setup.run_tool("train", arguments.rest)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -190,8 +196,8 @@ def _parser() -> argparse.ArgumentParser:
     def add_json(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
 
-    def add_engine(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--engine", default=_DEFAULT_ENGINE, help="default: %(default)s")
+    def add_engine(sub: argparse.ArgumentParser, default: str = _DEFAULT_ENGINE) -> None:
+        sub.add_argument("--engine", default=default, help="default: %(default)s")
 
     def add_end(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--frames", type=_count, help="end after this many frames")
@@ -239,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("restore", _restore, "restored copies, marked as derived")
     sub.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     sub.add_argument("--output", type=Path, required=True, metavar="DIR")
-    add_engine(sub)
+    add_engine(sub, _RESTORING_ENGINE)
     add_json(sub)
 
     sub = add("replay", _replay, "a recorded session through the unmodified loop")
@@ -247,12 +253,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--compare", action="store_true", help="fail when a command differs")
     add_json(sub)
 
-    sub = add("train", _train, "train or adapt the model")
-    sub.add_argument("verb", choices=["pretrain", "finetune", "adapt"])
+    sub = add("train", _train, "train the model: pretrain, finetune, measure")
+    sub.add_argument("rest", nargs=argparse.REMAINDER, metavar="…", help="train STAGE --help")
 
-    sub = add("engine", _engine, "what is installed; export, compile and compare models")
+    sub = add("engine", _engine, "what is installed; export a model")
     sub.add_argument("verb", choices=["list", "export", "compile", "compare", "bench"])
-    add_json(sub)
+    sub.add_argument("rest", nargs=argparse.REMAINDER, metavar="…")
 
     add_json(add("drivers", _drivers, "what is installed"))
 

@@ -55,6 +55,12 @@ def _about(module: str) -> str:
     return documentation.strip().partition("\n")[0]
 
 
+def run_tool(name: str, arguments: list[str]) -> int:
+    """Hand over to a tool outside the core; it prints for itself."""
+    registry.run_tool(name, arguments)
+    return exits.DONE
+
+
 def check(name: str, output: Output) -> int:
     """Check a configuration without touching the microscope.
 

@@ -5,3 +5,11 @@ from semagent.testing import EngineConformance
 
 class TestSharpness(EngineConformance):
     engine = "sharpness"
+
+
+class TestOnnxRuntime(EngineConformance):
+    engine = "onnxruntime"
+
+
+class TestOpenVino(EngineConformance):
+    engine = "openvino"

@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import yaml
 
 from semagent.testing.engines import specimen
@@ -185,6 +186,34 @@ def test_score_keeps_the_order_given(semagent: Run, tmp_path: Path):
     assert set(records[0]["blur"]) == {"major_px", "minor_px", "angle_rad", "log_sigma"}
 
 
+def test_restore_writes_a_marked_copy_beside_the_raw_file(semagent: Run, tmp_path: Path):
+    path = tmp_path / "raw.png"
+    cv2.imwrite(str(path), specimen(320, 400, blur_px=2.0))
+    before = path.read_bytes()
+    run = semagent("restore", path, "--output", tmp_path / "out", "--json")
+    assert run.code == 0, run.err
+    (record,) = run.records
+    assert set(record) == {
+        "path",
+        "output",
+        "focus_score_before",
+        "focus_score_after",
+        "consistency",
+        "engine",
+        "latency_ms",
+    }
+    assert path.read_bytes() == before
+    with tifffile.TiffFile(record["output"]) as restored:
+        pixels = restored.asarray()
+        about = json.loads(restored.pages[0].description)
+    assert (pixels.shape, pixels.dtype) == ((320, 400), np.uint8)
+    assert about["derived"] is True
+    assert about["source"] == "raw.png"
+    again = semagent("restore", path, "--output", tmp_path / "out")
+    assert again.code == 2
+    assert "overwritten" in again.err
+
+
 def test_the_tables_are_for_people(semagent: Run, tmp_path: Path):
     path = tmp_path / "sharp.png"
     cv2.imwrite(str(path), specimen(256, 256, blur_px=1.0))
@@ -205,9 +234,11 @@ def test_the_tables_are_for_people(semagent: Run, tmp_path: Path):
         (("score", "x.png", "--engine", "no-such-engine"), "no-such-engine"),
         (("autofocus", "simulated", "--max-frames", "0"), "at least 1"),
         (("run", "simulated", "--mode", "autopilot"), "autopilot"),
-        (("restore", "x.png", "--output", "out"), "needs a model"),
-        (("train", "finetune"), "needs a model"),
-        (("engine", "export"), "needs a model"),
+        (("restore", "x.png", "--output", "out", "--engine", "sharpness"), "needs a model"),
+        (("restore", "x.png", "--output", "out"), "x.png"),
+        (("train", "finetune"), "data"),
+        (("train", "adapt"), "adapt"),
+        (("engine", "compare"), "not part of this release"),
         ((), "COMMAND"),
     ],
 )

@@ -1,0 +1,61 @@
+"""Bringing predicted standard deviations to the errors seen on validation sources."""
+
+import torch
+from torch import Tensor
+
+from semagent_engines.data.batches import BatchSource
+from semagent_engines.export.graphs import Calibration
+from semagent_engines.model.heads import blur_target, pair_target
+from semagent_engines.model.network import SemModel
+
+_Z90 = 1.6449
+_TILE_PX = 384
+
+
+@torch.no_grad()
+def calibrate(model: SemModel, validation: BatchSource, *, batches: int = 40) -> Calibration:
+    """Factors with which the 90 % intervals hold 90 % of the truths of the validation sources.
+
+    Args:
+        model: the model, in evaluation mode.
+        validation: batches of sources that were not trained on.
+        batches: of three pairs each.
+    """
+    blur, pair = [], []
+    for step in range(batches):
+        pairs = validation.pairs(1000 + step, 3, _TILE_PX)
+        first = model(pairs.first.pixels, restore=False)
+        second = model(pairs.second.pixels, restore=False)
+        for seen, views in ((first, pairs.first), (second, pairs.second)):
+            error = seen.reading.blur - blur_target(views.covariance)
+            blur.append(error / seen.reading.blur_std)
+        mean, std = model.compare(first.signature, second.signature)
+        pair.append((mean - pair_target(pairs.first.covariance, pairs.second.covariance)) / std)
+    return Calibration(blur=_factor(torch.cat(blur)), pair=_factor(torch.cat(pair)))
+
+
+def _factor(scores: Tensor) -> float:
+    return float(scores.abs().flatten().quantile(0.9)) / _Z90
+
+
+@torch.no_grad()
+def noise_share(
+    model: SemModel,
+    validation: BatchSource,
+    calibration: Calibration,
+    *,
+    fields: int = 20,
+    repeats: int = 6,
+) -> float:
+    """Scatter of ``ln σ`` between repeated frames of one field over its standard deviation.
+
+    The predicted deviation covers the bias of the specimen too, which frames of one field
+    share; an estimator that compares such frames needs the scatter alone. Median over fields.
+    """
+    ratios = []
+    for step in range(fields):
+        pixels = validation.repeats(2000 + step, repeats, _TILE_PX)
+        reading = model(pixels, restore=False).reading
+        predicted = calibration.blur * reading.blur_std[:, 0].mean()
+        ratios.append(reading.blur[:, 0].std() / predicted)
+    return float(torch.stack(ratios).median())

@@ -1,0 +1,61 @@
+"""Sizes and costs of the presets: ``python -m semagent_engines.model.summary``."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from semagent_engines.model.config import PRESETS, ModelConfig
+from semagent_engines.model.network import SemModel
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Parameters, and multiply-adds for a pixel of a 256 px tile as exported.
+
+    Attributes:
+        parameters: of the whole model, and of its encoder.
+        encoder_parameters: of the encoder.
+        score_macs: multiply-adds a pixel for all readings.
+        restore_macs: the same with restoration.
+    """
+
+    parameters: int
+    encoder_parameters: int
+    score_macs: float
+    restore_macs: float
+
+
+def summarise(config: ModelConfig, tile_px: int = 256) -> Summary:
+    """Count without allocating the weights; every expert counts, as in the exported graph."""
+    with torch.device("meta"):
+        model = SemModel(config)
+        pixels = torch.zeros(1, 1, tile_px, tile_px)
+    model.set_dense(True)
+    macs = []
+    for restore in (False, True):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(pixels, restore=restore)
+        macs.append(counter.get_total_flops() / 2 / tile_px**2)
+    return Summary(
+        parameters=sum(value.numel() for value in model.parameters()),
+        encoder_parameters=sum(value.numel() for value in model.encoder.parameters()),
+        score_macs=macs[0],
+        restore_macs=macs[1],
+    )
+
+
+def main() -> None:
+    """Print a Markdown table of all presets."""
+    print("| preset | parameters | encoder | multiply-adds a pixel: score | score and restore |")
+    print("|---|---|---|---|---|")
+    for name, config in PRESETS.items():
+        found = summarise(config)
+        print(
+            f"| {name} | {found.parameters / 1e6:.1f} M | {found.encoder_parameters / 1e6:.1f} M "
+            f"| {found.score_macs / 1e3:.1f} k | {found.restore_macs / 1e3:.1f} k |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Running an artefact beside the microscope. Nothing here imports torch."""

@@ -1,0 +1,98 @@
+"""An artefact: a folder with the exported graphs, what they mean, and proof that they are whole."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from semagent.errors import ConfigError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+GOLDEN = "golden.npz"
+GRAPHS = ("score", "restore", "pair")
+DEFAULT = Path(__file__).parent.parent / "artefacts" / "tiny"
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an artefact says of itself.
+
+    Attributes:
+        format: version of this structure.
+        name: preset and a short hash of the weights, e.g. ``tiny-1a2b3c4d``.
+        hashes: SHA-256 of every other file of the folder.
+        input: what ``score.onnx`` and ``restore.onnx`` take.
+        outputs: name and meaning, with unit, of every output, by graph.
+        tile_step_px: height and width of a tile are multiples of this.
+        smallest_tile_px: and at least this.
+        blur_range_px: standard deviations of the blur that training covered.
+        noise_share: scatter of the blur reading on one field over its predicted standard
+            deviation, which also covers what differs between specimens.
+        tolerance: largest difference from the golden tensors, relative to their standard
+            deviation, by precision.
+        model: sizes of the model.
+        training: sources, steps, seed and figures of the training.
+        revision: of the code that exported it.
+    """
+
+    format: int
+    name: str
+    hashes: dict[str, str]
+    input: str
+    outputs: dict[str, dict[str, str]]
+    tile_step_px: int
+    smallest_tile_px: int
+    blur_range_px: tuple[float, float]
+    noise_share: float
+    tolerance: dict[str, float]
+    model: dict[str, Any]
+    training: dict[str, Any]
+    revision: str
+
+
+class Artefact(msgspec.Struct, frozen=True, kw_only=True):
+    """A folder whose manifest was read and whose files are whole."""
+
+    folder: Path
+    manifest: Manifest
+
+    def graph(self, name: str) -> Path:
+        """Path of one of the graphs ``score``, ``restore`` and ``pair``."""
+        return self.folder / f"{name}.onnx"
+
+    @property
+    def golden(self) -> Path:
+        """Path of the golden tensors."""
+        return self.folder / GOLDEN
+
+
+def open_artefact(folder: Path) -> Artefact:
+    """Read the manifest and check every hash.
+
+    Raises:
+        ConfigError: no artefact there, of another format, or a file is missing or altered.
+    """
+    try:
+        data = (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{folder}: not an artefact: {MANIFEST} cannot be read") from error
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{folder / MANIFEST}: {error}") from error
+    if manifest.format != FORMAT:
+        raise ConfigError(f"{folder}: artefact format {manifest.format}, this is for {FORMAT}")
+    for name in (*(f"{graph}.onnx" for graph in GRAPHS), GOLDEN):
+        path = folder / name
+        if not path.is_file():
+            raise ConfigError(f"{folder}: {name} is missing")
+        if file_hash(path) != manifest.hashes.get(name):
+            raise ConfigError(f"{path}: does not match the hash in {MANIFEST}: copy it again")
+    return Artefact(folder=folder, manifest=manifest)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

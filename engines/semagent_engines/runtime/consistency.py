@@ -1,0 +1,58 @@
+"""Does a restoration agree with what was acquired?"""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from semagent.types import Pixels
+
+Floats = npt.NDArray[np.float32]
+
+
+def reblur(image: Floats, covariance_px2: Floats) -> Floats:
+    """Convolve with a Gaussian of the given covariance, edges mirrored.
+
+    Args:
+        image: (height, width).
+        covariance_px2: (2, 2) over (x, y).
+    """
+    reach = int(np.ceil(3.0 * np.sqrt(float(np.linalg.eigvalsh(covariance_px2)[-1])))) + 1
+    reach = min(reach, min(image.shape) - 1)
+    x, y = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1))
+    # A blur far below a pixel would need a kernel finer than the pixels.
+    inverse = np.linalg.inv(covariance_px2 + 0.05 * np.eye(2, dtype=np.float32))
+    exponent = inverse[0, 0] * x**2 + 2 * inverse[0, 1] * x * y + inverse[1, 1] * y**2
+    kernel = np.exp(-0.5 * exponent)
+    kernel /= kernel.sum()
+    blurred = cv2.filter2D(
+        image, cv2.CV_32F, kernel.astype(np.float32), borderType=cv2.BORDER_REFLECT_101
+    )
+    return np.asarray(blurred, np.float32)
+
+
+def consistency_map(
+    raw: Pixels, restored: Pixels, covariance_px2: Floats, noise: float, *, block_px: int = 32
+) -> Floats:
+    """Reduced chi-square of the re-blurred restoration against the raw frame, block by block.
+
+    About 1 where the restoration explains the frame to within its noise; above where it left out or
+    invented something; below where the noise was overestimated or fitted.
+
+    Args:
+        raw: (height, width), as acquired.
+        restored: the same shape and grey scale.
+        covariance_px2: (2, 2), the blur that was read.
+        noise: standard deviation of the noise in grey values.
+        block_px: edge of the blocks.
+
+    Returns:
+        (height // block_px, width // block_px).
+    """
+    # Digitisation alone has a twelfth of a grey value squared.
+    variance = max(noise, np.sqrt(1 / 12)) ** 2
+    again = reblur(restored.astype(np.float32), covariance_px2)
+    squared = (raw.astype(np.float32) - again) ** 2 / np.float32(variance)
+    rows, columns = max(1, raw.shape[0] // block_px), max(1, raw.shape[1] // block_px)
+    height, width = min(block_px, raw.shape[0]), min(block_px, raw.shape[1])
+    blocks = squared[: rows * height, : columns * width].reshape(rows, height, columns, width)
+    return np.asarray(blocks.mean(axis=(1, 3)), np.float32)

@@ -1,0 +1,217 @@
+"""The engine that runs the model, whatever library executes its graphs."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from semagent.errors import EngineError
+from semagent.options import Options
+from semagent.types import Analysis, Frame, FrameAnalysis, Pixels
+from semagent_engines.runtime.artefact import Artefact
+from semagent_engines.runtime.consistency import consistency_map
+from semagent_engines.runtime.readings import FrameReading, TileReadings, combine, weighted_mean
+from semagent_engines.runtime.tiling import Layout, Stitcher, cut, informative_tiles, lay_out
+
+Floats = npt.NDArray[np.float32]
+
+_SCORE_TILE_PX = 384
+_RESTORE_TILE_PX = 288
+_OVERLAP_PX = 16
+_SHARP_PX = 2.0
+_PAIR_UNIT_PX2 = 0.5
+_Z90 = 1.6449
+
+
+class Runtime(Protocol):
+    """A library that executes the graphs of an artefact."""
+
+    @property
+    def name(self) -> str:
+        """Name of the entry point."""
+        ...
+
+    def run(self, graph: str, inputs: dict[str, Floats]) -> dict[str, Floats]:
+        """Execute one graph; the returned arrays belong to the caller.
+
+        Raises:
+            EngineError: the library failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free everything."""
+        ...
+
+
+class ModelOptions(Options, frozen=True, kw_only=True):
+    """Options that all runtimes share.
+
+    Attributes:
+        artefact: folder of the artefact; ``None`` is the one shipped with the engine.
+        tiles: most tiles of a frame that are read for its score, 0 for all of them.
+        threads: threads to compute with; ``None`` leaves it to the library.
+    """
+
+    artefact: str | None = None
+    tiles: int = 24
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class BlurChange:
+    """Difference of the blur covariances of two frames of one field, second minus first.
+
+    Attributes:
+        difference_px2: (3,), round part (xx + yy) / 2, axial part (xx - yy) / 2, diagonal xy.
+        interval90_px2: (3, 2), lower and upper ends of the 90 % intervals.
+    """
+
+    difference_px2: Floats
+    interval90_px2: Floats
+
+
+class ModelEngine:
+    """An `Engine` for any frame size from 128 pixels on an edge.
+
+    Args:
+        runtime: what executes the graphs.
+        artefact: the graphs.
+        tiles: most tiles read for a score, 0 for all.
+    """
+
+    def __init__(self, runtime: Runtime, artefact: Artefact, *, tiles: int) -> None:
+        self._runtime = runtime
+        self._manifest = artefact.manifest
+        self._tiles = tiles
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        """Runtime and artefact."""
+        return f"{self._runtime.name}/{self._manifest.name}"
+
+    @property
+    def restores(self) -> bool:
+        """The model restores."""
+        return True
+
+    def analyse(self, frame: Frame, *, restore: bool = False) -> Analysis:
+        """Read the frame and, on request, restore it. See `semagent.ports.Engine`.
+
+        The information bar is neither read nor restored. ``sharpness`` is ``-2 ln σ`` with σ the
+        root mean square of the blur's axes in pixels.
+        """
+        began = time.perf_counter()
+        pixels = self._specimen(frame)
+        layout = self._layout(pixels, _SCORE_TILE_PX, overlap_px=0)
+        reading = combine(self._read(pixels, layout, self._choose(pixels, layout)))
+        full_scale = float(np.iinfo(pixels.dtype).max)
+        restored, consistency, experts = None, None, None
+        if restore:
+            restored = frame.pixels.copy()
+            restored[: pixels.shape[0]], experts = self._restore(pixels)
+            chi_square = consistency_map(
+                pixels, restored[: pixels.shape[0]], reading.covariance, reading.noise
+            )
+            consistency = float(chi_square.mean())
+        log_sigma = float(reading.blur[0])
+        figures = FrameAnalysis(
+            header=frame.header,
+            engine=self.name,
+            focus_score=1.0 / (1.0 + (math.exp(log_sigma) / _SHARP_PX) ** 2),
+            sharpness=-2.0 * log_sigma,
+            sharpness_sigma=2.0 * self._manifest.noise_share * float(reading.blur_std[0]),
+            structure=reading.structure,
+            noise=reading.noise / full_scale,
+            blur=reading.ellipse,
+            expert_weights=experts,
+            consistency=consistency,
+            latency_s=time.perf_counter() - began,
+        )
+        return Analysis(figures, restored)
+
+    def compare(self, first: Frame, second: Frame) -> BlurChange:
+        """How the blur changed between two frames of one field; the specimen cancels.
+
+        Raises:
+            EngineError: the frames differ in shape, are too small, or the engine failed.
+        """
+        one, other = self._specimen(first), self._specimen(second)
+        if one.shape != other.shape:
+            raise EngineError(f"frames of {one.shape} and {other.shape} pixels are not one field")
+        layout = self._layout(one, _SCORE_TILE_PX, overlap_px=0)
+        corners = self._choose(one, layout)
+        read = [self._read(pixels, layout, corners) for pixels in (one, other)]
+        inputs = {
+            f"{field}_{letter}": getattr(tiles, field)
+            for letter, tiles in zip("ab", read, strict=True)
+            for field in ("spectra", "blur", "blur_std")
+        }
+        found = self._runtime.run("pair", inputs)
+        mean, std = weighted_mean(found["difference"], found["difference_std"])
+        # The graph's scale is asinh(ΔM / 0.5 px²), on which errors are about as large everywhere.
+        ends = np.stack([mean - _Z90 * std, mean + _Z90 * std], axis=1)
+        unit = np.float32(_PAIR_UNIT_PX2)
+        return BlurChange(unit * np.sinh(mean), unit * np.sinh(ends))
+
+    def read(self, frame: Frame) -> FrameReading:
+        """What `analyse` derives its figures from."""
+        pixels = self._specimen(frame)
+        layout = self._layout(pixels, _SCORE_TILE_PX, overlap_px=0)
+        return combine(self._read(pixels, layout, self._choose(pixels, layout)))
+
+    def close(self) -> None:
+        """Free the runtime. May be called twice."""
+        if not self._closed:
+            self._closed = True
+            self._runtime.close()
+
+    def _specimen(self, frame: Frame) -> Pixels:
+        if self._closed:
+            raise EngineError(f"{self.name} is closed")
+        pixels = frame.specimen
+        smallest = self._manifest.smallest_tile_px
+        if min(pixels.shape) < smallest:
+            raise EngineError(
+                f"a frame of {pixels.shape[1]} x {pixels.shape[0]} pixels without its "
+                f"information bar is too small: {smallest} x {smallest} are needed"
+            )
+        return pixels
+
+    def _layout(self, pixels: Pixels, tile_px: int, *, overlap_px: int) -> Layout:
+        height, width = pixels.shape
+        step = self._manifest.tile_step_px
+        return lay_out((height, width), tile_px=tile_px, overlap_px=overlap_px, step_px=step)
+
+    def _choose(self, pixels: Pixels, layout: Layout) -> list[tuple[int, int]]:
+        count = len(layout.rows) * len(layout.columns)
+        return informative_tiles(pixels, layout, self._tiles or count)
+
+    def _read(self, pixels: Pixels, layout: Layout, corners: list[tuple[int, int]]) -> TileReadings:
+        tiles = cut(pixels, layout, corners)
+        out = self._runtime.run("score", {"pixels": tiles})
+        return TileReadings(
+            blur=out["blur"],
+            blur_std=out["blur_std"],
+            noise=out["noise"],
+            spectra=out["spectra"],
+            deviation=tiles.std(axis=(1, 2, 3)),
+        )
+
+    def _restore(self, pixels: Pixels) -> tuple[Pixels, tuple[float, ...]]:
+        layout = self._layout(pixels, _RESTORE_TILE_PX, overlap_px=_OVERLAP_PX)
+        height, width = pixels.shape
+        stitcher = Stitcher((height, width), layout)
+        shares: list[Floats] = []
+        for corner in layout.corners():
+            out = self._runtime.run("restore", {"pixels": cut(pixels, layout, [corner])})
+            stitcher.add(corner, out["restored"][0, 0])
+            shares.append(out["experts"][0])
+        limits = np.iinfo(pixels.dtype)
+        grey = np.clip(np.rint(stitcher.frame()), limits.min, limits.max)
+        restored = grey.astype(np.uint8) if limits.max == 255 else grey.astype(np.uint16)
+        return restored, tuple(float(share) for share in np.mean(shares, axis=0))

@@ -1,0 +1,114 @@
+"""Compiling an artefact's graphs to TensorRT plans, with or without a GPU at hand.
+
+Works with TensorRT for RTX (``tensorrt_rtx``, consumer and workstation GPUs, compiles without
+a GPU) and with TensorRT (``tensorrt``, needs the GPU it compiles for); their interfaces agree
+in what is used here. Networks are strongly typed, so nothing is computed in less than the
+single precision of the graphs.
+"""
+
+import hashlib
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from semagent.errors import EngineError
+from semagent_engines.runtime.artefact import Artefact
+
+LIBRARIES = ("tensorrt_rtx", "tensorrt")
+
+_SMALLEST, _LARGEST = (1, 1, 128, 128), (32, 1, 512, 512)
+_USUAL = {"score": (24, 1, 192, 192), "restore": (1, 1, 288, 288)}
+_TILES = (1, 24, 32)
+
+
+def library(names: Sequence[str] = LIBRARIES) -> ModuleType:
+    """The first installed of the libraries.
+
+    Raises:
+        EngineError: none is installed.
+    """
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise EngineError(
+        f"none of {', '.join(names)} is installed; install semagent with the extra `tensorrt`"
+    )
+
+
+def compile_plan(graph: Path, kind: str, *, capability: str | None = None) -> bytes:
+    """Compile one graph.
+
+    Args:
+        graph: ``.onnx`` file.
+        kind: ``score``, ``restore`` or ``pair``; decides the shapes that are optimised for.
+        capability: name of a compute capability such as ``SM89``, for which no GPU has to be
+            present; ``None`` compiles for the GPU at hand.
+
+    Returns:
+        The serialised plan.
+
+    Raises:
+        EngineError: the library is missing, refuses the graph or cannot build it.
+    """
+    trt = library()
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(flags)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(graph.read_bytes()):
+        errors = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
+        raise EngineError(f"{trt.__name__} cannot read {graph}: {errors}")
+    config = builder.create_builder_config()
+    if capability is not None:
+        _compile_for(trt, config, capability)
+    profile = builder.create_optimization_profile()
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        profile.set_shape(tensor.name, *_shapes(kind, tuple(tensor.shape)))
+    config.add_optimization_profile(profile)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise EngineError(f"{trt.__name__} cannot build {graph}; its log above says why")
+    return bytes(plan)
+
+
+def cached_plan(artefact: Artefact, kind: str, cache: Path, *, gpu: str) -> bytes:
+    """The plan from ``cache``, compiled and stored there if it is not yet.
+
+    The key is the GPU, the library with its version, and the hash of the graph: any other plan
+    would be refused, or worse, run slowly.
+    """
+    trt = library()
+    graph = artefact.graph(kind)
+    parts = (gpu, trt.__name__, trt.__version__, artefact.manifest.hashes[graph.name])
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    path = cache / f"{kind}-{key}.plan"
+    if path.is_file():
+        return path.read_bytes()
+    plan = compile_plan(graph, kind)
+    cache.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(plan)
+    partial.replace(path)
+    return plan
+
+
+def _compile_for(trt: ModuleType, config: Any, capability: str) -> None:
+    known = getattr(trt, "ComputeCapability", None)
+    chosen = getattr(known, capability, None)
+    if chosen is None:
+        raise EngineError(f"{trt.__name__} {trt.__version__} does not compile for {capability!r}")
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(chosen, 0)
+
+
+def _shapes(kind: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Smallest, usual and largest shape of an input."""
+    if kind in _USUAL:
+        return _SMALLEST, _USUAL[kind], _LARGEST
+    return tuple((count, *shape[1:]) for count in _TILES)

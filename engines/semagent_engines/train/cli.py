@@ -1,0 +1,135 @@
+"""``semagent train``: its arguments, and what they start."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from semagent.errors import InputFileError
+from semagent_engines.data.batches import BatchSource
+from semagent_engines.data.sources import read_sources, split_sources
+from semagent_engines.model.config import PRESETS, ModelConfig, preset
+from semagent_engines.train.checkpoint import load_checkpoint
+from semagent_engines.train.distributed import join
+from semagent_engines.train.finetune import Finetuning
+from semagent_engines.train.loop import Settings, train
+from semagent_engines.train.measure import Measuring
+from semagent_engines.train.pretrain import Pretraining
+from semagent_engines.train.schedule import Budget
+
+_ENCODER = "encoder."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the sub-commands ``pretrain``, ``finetune`` and ``measure``."""
+    commands = parser.add_subparsers(dest="stage", required=True)
+    for name, text in (
+        ("pretrain", "masked pretraining of the encoder"),
+        ("finetune", "train encoder and restoration"),
+        ("measure", "train the heads that read blur from one frame and from two"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("data", type=Path, help="folder with one sub-folder per source")
+        command.add_argument("--output", type=Path, required=True, help="checkpoint and logs")
+        command.add_argument("--preset", choices=sorted(PRESETS), default="tiny")
+        command.add_argument(
+            "--validation", nargs="+", required=True, metavar="SOURCE", help="held-out sources"
+        )
+        command.add_argument("--steps", type=int, help="optimiser steps")
+        command.add_argument("--minutes", type=float, help="training time")
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
+        command.add_argument("--shard", action="store_true", help="FSDP instead of DDP")
+        if name == "finetune":
+            command.add_argument("--encoder", type=Path, help="checkpoint of a pretraining")
+        if name == "measure":
+            command.add_argument(
+                "--model", type=Path, required=True, help="checkpoint of a fine-tuning"
+            )
+            command.add_argument("--pairs", type=int, default=8000, help="frame pairs to measure")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Carry out a parsed command.
+
+    Raises:
+        UsageError: the data or a checkpoint cannot be used.
+        ValueError: neither steps nor minutes were given.
+    """
+    config = preset(arguments.preset)
+    budget = Budget(arguments.steps, arguments.minutes)
+    with join() as place:
+
+        def report(line: str) -> None:
+            if place.leads:
+                print(line, file=sys.stderr, flush=True)
+
+        sources = read_sources(arguments.data)
+        chosen, held_out = split_sources(sources, arguments.validation)
+        for source in sources:
+            role = "validation" if source in held_out else "training"
+            report(f"{source.name}: {len(source.images)} for {role}, {source.refused} refused")
+        training = BatchSource(chosen, seed=arguments.seed, rank=place.rank)
+        validation = BatchSource(held_out, seed=1, procedural_share=0.0, flat_share=0.0)
+        task: Pretraining | Finetuning | Measuring
+        before: dict[str, Any] = {}
+        if arguments.stage == "pretrain":
+            task = Pretraining(config, training, validation)
+        elif arguments.stage == "finetune":
+            encoder = _averaged(arguments.encoder, "encoder.") if arguments.encoder else None
+            task = Finetuning(config, training, validation, encoder=encoder)
+        else:
+            tuned = load_checkpoint(arguments.model)
+            before = {**tuned.record, "steps": tuned.step, "minutes": tuned.elapsed_s / 60}
+            config = ModelConfig.from_dict(tuned.config)
+            weights = _averaged(arguments.model, "model.")
+            task = Measuring(
+                config, training, validation, weights, pairs=arguments.pairs, report=report
+            )
+        record = {
+            "before": before,
+            "stage": arguments.stage,
+            "seed": arguments.seed,
+            "workers": place.world,
+            "training": {source.name: len(source.images) for source in chosen},
+            "validation": {source.name: len(source.images) for source in held_out},
+        }
+        settings = Settings(
+            budget=budget,
+            folder=arguments.output,
+            peak_rate=arguments.rate,
+            spread="shard" if arguments.shard else "replicate",
+        )
+        path = train(task, settings, place, config=config.as_dict(), record=record, report=report)
+        report(f"written: {path}")
+
+
+def _averaged(path: Path, prefix: str) -> dict[str, Tensor]:
+    """The averaged weights below ``prefix`` in a checkpoint.
+
+    Raises:
+        InputFileError: it holds none; it is of another stage.
+    """
+    average = load_checkpoint(path).average
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in average.items()
+        if name.startswith(prefix)
+    }
+    if not weights:
+        raise InputFileError(f"{path}: a checkpoint of another stage: no weights of {prefix}*")
+    return weights
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point for ``torchrun -m semagent_engines.train.cli``."""
+    parser = argparse.ArgumentParser(prog="semagent train", description=__doc__)
+    add_arguments(parser)
+    run(parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Fine-tuning of encoder and restoration together."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from semagent_engines.data.batches import BatchSource, Views
+from semagent_engines.model.config import ModelConfig
+from semagent_engines.model.network import build, normalise
+from semagent_engines.train.losses import restoration_loss
+from semagent_engines.train.validate import judge_views
+
+_BALANCE = 0.02
+_VALIDATION_BATCHES = 10
+
+
+class Objective(nn.Module):
+    """The model and its losses, so that several workers can wrap it as one module."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.model = build(config)
+        # They learn from spectra alone: see `measure`.
+        self.model.blur_head.requires_grad_(False)
+        self.model.pair_head.requires_grad_(False)
+
+    def forward(self, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and its parts for a batch of degraded images with their truth."""
+        restored = self.model.restore(views.pixels)
+        std = normalise(views.pixels).std
+        restoration = restoration_loss(restored.tiles, views.truth, std)
+        loss = restoration + _BALANCE * restored.imbalance
+        return loss, {"restoration": restoration, "imbalance": restored.imbalance}
+
+
+class Finetuning:
+    """The `Task` of fine-tuning.
+
+    Args:
+        encoder: weights of a pretrained encoder, or ``None`` to start from scratch.
+        views: (count, edge in pixels) of the batches, taken in turn: small ones for variety,
+            large ones for the distances that whole tiles have.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        training: BatchSource,
+        validation: BatchSource,
+        *,
+        encoder: dict[str, Tensor] | None = None,
+        views: Sequence[tuple[int, int]] = ((8, 128), (8, 128), (8, 128), (2, 256)),
+    ) -> None:
+        self.objective = Objective(config)
+        if encoder is not None:
+            self.objective.model.encoder.load_state_dict(encoder)
+        self._training, self._validation = training, validation
+        self._views = tuple(views)
+
+    def batch(self, step: int, device: torch.device) -> tuple[Any, ...]:
+        """The views of this step."""
+        views = self._training.views(step, *self._views[step % len(self._views)])
+        return (views.to(device),)
+
+    def validate(self) -> Mapping[str, float]:
+        """Restoration on the validation sources; see `judge_views`."""
+        device = next(self.objective.parameters()).device
+        views = [
+            self._validation.views(step, *self._views[0]).to(device)
+            for step in range(_VALIDATION_BATCHES)
+        ]
+        return judge_views(self.objective.model, views)

@@ -1,0 +1,230 @@
+"""The training loop that pretraining and fine-tuning share."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.utils.tensorboard import SummaryWriter
+
+from semagent_engines.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from semagent_engines.train.distributed import Place, Spread, spread
+from semagent_engines.train.schedule import Budget, learning_rate
+
+Report = Callable[[str], None]
+
+
+class Task(Protocol):
+    """What is trained, on which batches, and how it is judged.
+
+    ``objective`` is a module whose forward pass takes the batch's tensors and returns the loss
+    and its parts.
+    """
+
+    @property
+    def objective(self) -> nn.Module:
+        """The module that is trained."""
+        ...
+
+    def batch(self, step: int, device: torch.device) -> tuple[Any, ...]:
+        """Arguments of the objective for this step; the same for the same step."""
+        ...
+
+    def validate(self) -> Mapping[str, float]:
+        """Figures of ``objective`` on data that is never trained on."""
+        ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        budget: how long.
+        folder: where checkpoint and logs go.
+        peak_rate: highest learning rate.
+        weight_decay: of AdamW, on matrices only.
+        average_decay: of the moving average of the weights.
+        clip: largest norm of the gradient.
+        save_s: time between checkpoints.
+        validate_s: time between validations.
+        log_steps: steps between lines of progress.
+        spread: how several workers share the model.
+    """
+
+    budget: Budget
+    folder: Path
+    peak_rate: float = 1e-3
+    weight_decay: float = 0.02
+    average_decay: float = 0.999
+    clip: float = 1.0
+    save_s: float = 120.0
+    validate_s: float = 600.0
+    log_steps: int = 50
+    spread: Spread = "replicate"
+
+
+def train(
+    task: Task,
+    settings: Settings,
+    place: Place,
+    *,
+    config: dict[str, Any],
+    record: dict[str, Any],
+    report: Report,
+) -> Path:
+    """Train until the budget is spent, going on from the folder's checkpoint if there is one.
+
+    Returns:
+        The path of the last checkpoint.
+    """
+    objective = task.objective
+    path = settings.folder / "checkpoint.pt"
+    resumed = load_checkpoint(path) if path.exists() else None
+    if resumed is not None:
+        objective.load_state_dict(resumed.weights)
+    average = {name: value.detach().clone() for name, value in objective.state_dict().items()}
+    if resumed is not None:
+        average = dict(resumed.average)
+    spread_out = spread(objective, place, settings.spread)
+    optimizer = torch.optim.AdamW(_groups(objective, settings.weight_decay), betas=(0.9, 0.98))
+    step, before_s = 0, 0.0
+    if resumed is not None:
+        step, before_s = resumed.step, resumed.elapsed_s
+        if resumed.optimizer:
+            optimizer.load_state_dict(resumed.optimizer)
+        report(f"going on from step {step} after {before_s / 60:.1f} min")
+
+    writer = SummaryWriter(str(settings.folder / "log")) if place.leads else None
+    began = time.monotonic()
+    saved = validated = logged = 0.0
+    logged_step = step
+    metrics: dict[str, float] = {}
+
+    def elapsed() -> float:
+        return before_s + time.monotonic() - began
+
+    def save() -> None:
+        weights = _full_weights(objective)
+        state = optimizer.state_dict() if settings.spread == "replicate" else {}
+        if place.leads:
+            kept = {**record, "metrics": metrics}
+            save_checkpoint(
+                Checkpoint(config, weights, average, state, step, elapsed(), kept), path
+            )
+
+    while (progress := _agreed(settings.budget.progress(step, elapsed()), place)) < 1.0:
+        rate = learning_rate(settings.peak_rate, step, progress)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss, parts = spread_out(*task.batch(step, place.device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(objective.parameters(), settings.clip)
+        if bool(torch.isfinite(norm)):
+            optimizer.step()
+            _update_average(average, _full_weights(objective), step, settings.average_decay)
+        step += 1
+        now = time.monotonic() - began
+        if place.leads and (step % settings.log_steps == 0):
+            pace = (now - logged) / (step - logged_step)
+            logged, logged_step = now, step
+            _log(writer, report, step, pace, rate, parts, settings.budget, elapsed())
+        if now - validated > settings.validate_s:
+            validated = now
+            metrics = _validate(task, average, place, writer, report, step)
+        if _agreed(float(now - saved > settings.save_s), place) > 0:
+            saved = now
+            save()
+    metrics = _validate(task, average, place, writer, report, step)
+    save()
+    if writer is not None:
+        writer.close()
+    return path
+
+
+def _groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Matrices with weight decay; biases, norms and tokens without."""
+    parameters = [value for value in module.parameters() if value.requires_grad]
+    return [
+        {"params": [value for value in parameters if value.ndim >= 2], "weight_decay": decay},
+        {"params": [value for value in parameters if value.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def _agreed(value: float, place: Place) -> float:
+    """The largest value of all workers, so that they stop and save at the same step."""
+    if place.world == 1:
+        return value
+    shared = torch.tensor(value, device=place.device, dtype=torch.float64)
+    torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
+    return float(shared)
+
+
+def _full_weights(objective: nn.Module) -> dict[str, Tensor]:
+    """All weights on this process, gathered if they are sharded."""
+    options = StateDictOptions(full_state_dict=True)
+    if any(hasattr(value, "full_tensor") for value in objective.parameters()):
+        state = get_model_state_dict(objective, options=options)
+        return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    return objective.state_dict()
+
+
+@torch.no_grad()
+def _update_average(
+    average: dict[str, Tensor], weights: dict[str, Tensor], step: int, decay: float
+) -> None:
+    # Short at first, or the random start would stay in the average for long.
+    decay = min(decay, (1 + step) / (10 + step))
+    for name, value in average.items():
+        value.lerp_(weights[name].to(value.device, value.dtype), 1 - decay)
+
+
+def _validate(
+    task: Task,
+    average: dict[str, Tensor],
+    place: Place,
+    writer: SummaryWriter | None,
+    report: Report,
+    step: int,
+) -> dict[str, float]:
+    """Judge the averaged weights on the leading worker."""
+    if not place.leads or any(hasattr(v, "full_tensor") for v in task.objective.parameters()):
+        return {}
+    trained = {name: value.clone() for name, value in task.objective.state_dict().items()}
+    task.objective.load_state_dict(average)
+    task.objective.eval()
+    with torch.no_grad():
+        metrics = dict(task.validate())
+    task.objective.train()
+    task.objective.load_state_dict(trained)
+    if writer is not None:
+        for name, value in metrics.items():
+            writer.add_scalar(f"validation/{name}", value, step)
+    report("validation: " + "  ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
+    return metrics
+
+
+def _log(
+    writer: SummaryWriter | None,
+    report: Report,
+    step: int,
+    pace_s: float,
+    rate: float,
+    parts: Mapping[str, Tensor],
+    budget: Budget,
+    elapsed_s: float,
+) -> None:
+    values = {name: float(value.detach()) for name, value in parts.items()}
+    if writer is not None:
+        for name, value in values.items():
+            writer.add_scalar(f"training/{name}", value, step)
+        writer.add_scalar("training/rate", rate, step)
+    left = budget.remaining_s(step, elapsed_s)
+    minutes = f"{left / 60:.1f} min left" if left is not None else ""
+    shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+    report(f"step {step}  {pace_s:.2f} s/step  {minutes}  {shown}")

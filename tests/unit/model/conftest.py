@@ -1,0 +1,71 @@
+"""A model small enough to train, export and run within seconds."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from semagent_engines.data.batches import BatchSource
+from semagent_engines.export.artefact import write_artefact
+from semagent_engines.export.graphs import Calibration
+from semagent_engines.model.config import ModelConfig
+from semagent_engines.model.network import SemModel, build
+from semagent_engines.runtime.artefact import Artefact, open_artefact
+from semagent_engines.train.checkpoint import Checkpoint
+from semagent_engines.train.finetune import Objective
+
+SMALL = ModelConfig(
+    name="small",
+    dim=32,
+    depth=2,
+    heads=2,
+    expert_blocks=1,
+    experts=3,
+    expert_ratio=1.0,
+    head_dim=32,
+    stem_channels=16,
+    decoder_blocks=(1, 1, 1),
+    mask_dim=32,
+    mask_depth=1,
+)
+
+
+@pytest.fixture(scope="session")
+def small() -> ModelConfig:
+    return SMALL
+
+
+@pytest.fixture
+def model(small: ModelConfig) -> SemModel:
+    torch.manual_seed(0)
+    made = build(small)
+    # The last layer starts at zero, which would hide errors in the restoration.
+    torch.nn.init.normal_(made.restorer.out.weight, std=0.05)
+    return made.eval()
+
+
+@pytest.fixture(scope="session")
+def procedural() -> BatchSource:
+    """Batches without any file."""
+    return BatchSource([], seed=3, procedural_count=4, procedural_px=320)
+
+
+@pytest.fixture(scope="session")
+def artefact(tmp_path_factory: pytest.TempPathFactory) -> Artefact:
+    """An artefact of the small, untrained model."""
+    torch.manual_seed(0)
+    objective = Objective(SMALL)
+    torch.nn.init.normal_(objective.model.restorer.out.weight, std=0.05)
+    weights = objective.state_dict()
+    checkpoint = Checkpoint(
+        config=SMALL.as_dict(),
+        weights=weights,
+        average=weights,
+        optimizer={},
+        step=0,
+        elapsed_s=0.0,
+        record={"validation": {}},
+    )
+    folder: Path = tmp_path_factory.mktemp("artefact")
+    write_artefact(checkpoint, folder, calibration=Calibration(blur=1.5, pair=2.0), noise_share=0.5)
+    return open_artefact(folder)

@@ -1,0 +1,326 @@
+"""Tiling, readings, consistency, artefacts, and the engines that run them."""
+
+import itertools
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semagent.errors import ConfigError, EngineError
+from semagent.testing.engines import frame_of, specimen
+from semagent_engines.runtime.artefact import Artefact, open_artefact
+from semagent_engines.runtime.backends.onnxruntime import OnnxRuntime
+from semagent_engines.runtime.backends.onnxruntime import open_engine as open_onnxruntime
+from semagent_engines.runtime.backends.openvino import OpenVino
+from semagent_engines.runtime.backends.openvino import open_engine as open_openvino
+from semagent_engines.runtime.consistency import consistency_map, reblur
+from semagent_engines.runtime.golden import deviations
+from semagent_engines.runtime.model_engine import ModelEngine
+from semagent_engines.runtime.plans import compile_plan, library
+from semagent_engines.runtime.readings import TileReadings, combine
+from semagent_engines.runtime.tiling import Stitcher, cut, informative_tiles, lay_out
+
+# -- tiling -----------------------------------------------------------------------------------
+
+
+@given(height=st.integers(128, 1500), width=st.integers(128, 1500))
+def test_tiles_cover_every_pixel_and_stay_small(height: int, width: int) -> None:
+    layout = lay_out((height, width), tile_px=288, overlap_px=16, step_px=16)
+    assert layout.height % 16 == layout.width % 16 == 0
+    assert max(layout.height, layout.width) <= 288
+    for starts, size, length in (
+        (layout.rows, layout.height, height),
+        (layout.columns, layout.width, width),
+    ):
+        assert starts[0] == 0
+        assert starts[-1] + size >= length
+        for one, other in itertools.pairwise(starts):
+            assert size - (other - one) >= 16
+        # Only a frame below one tile may hang over.
+        assert len(starts) == 1 or starts[-1] + size == length
+
+
+@given(
+    height=st.integers(128, 700),
+    width=st.integers(128, 700),
+    overlap=st.sampled_from([0, 16, 32]),
+)
+def test_cut_and_stitched_is_the_frame_itself(height: int, width: int, overlap: int) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 65536, (height, width), dtype=np.uint16)
+    layout = lay_out((height, width), tile_px=272, overlap_px=overlap, step_px=16)
+    stitcher = Stitcher((height, width), layout)
+    for corner in layout.corners():
+        stitcher.add(corner, cut(pixels, layout, [corner])[0, 0])
+    np.testing.assert_allclose(stitcher.frame(), pixels, rtol=1e-5)
+
+
+def test_seams_are_blended_not_cut() -> None:
+    layout = lay_out((128, 500), tile_px=272, overlap_px=32, step_px=16)
+    stitcher = Stitcher((128, 500), layout)
+    for index, corner in enumerate(layout.corners()):
+        stitcher.add(corner, np.full((layout.height, layout.width), 100.0 * index, np.float32))
+    row = stitcher.frame()[64]
+    assert row[0] == 0.0
+    assert row[-1] == 100.0
+    assert np.abs(np.diff(row)).max() < 10.0
+
+
+def test_structure_is_preferred_to_noise_and_to_saturation() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(100, 30, (384, 576)).clip(0, 255).astype(np.uint8)
+    pixels[0:192, 192:384] = specimen(192, 192, blur_px=2.0)
+    pixels[192:384, 384:576] = 255
+    layout = lay_out((384, 576), tile_px=192, overlap_px=0, step_px=16)
+    assert informative_tiles(pixels, layout, 1) == [(0, 192)]
+    assert (192, 384) not in informative_tiles(pixels, layout, 5)
+
+
+# -- readings ---------------------------------------------------------------------------------
+
+
+def readings(blur: list[list[float]], std: list[list[float]]) -> TileReadings:
+    count = len(blur)
+    return TileReadings(
+        blur=np.array(blur, np.float32),
+        blur_std=np.array(std, np.float32),
+        noise=np.full(count, 3.0, np.float32),
+        spectra=np.zeros((count, 4, 8), np.float32),
+        deviation=np.full(count, 10.0, np.float32),
+    )
+
+
+def test_certain_tiles_count_more() -> None:
+    found = combine(readings([[1.0, 0, 0], [2.0, 0, 0]], [[0.1] * 3, [0.3] * 3]))
+    assert float(found.blur[0]) == pytest.approx(1.1, abs=1e-5)
+
+
+def test_more_tiles_are_surer_but_never_sure() -> None:
+    one = combine(readings([[0.0] * 3], [[0.2] * 3]))
+    many = combine(readings([[0.0] * 3] * 100, [[0.2] * 3] * 100))
+    assert float(one.blur_std[0]) == pytest.approx(0.2)
+    assert 0.1 < float(many.blur_std[0]) < 0.2
+
+
+@given(log_sigma=st.floats(-1.0, 3.0), ratio=st.floats(0.0, 2.0), angle=st.floats(-1.57, 1.57))
+def test_ellipse_and_covariance_agree(log_sigma: float, ratio: float, angle: float) -> None:
+    blur = [log_sigma, ratio * math.cos(2 * angle), ratio * math.sin(2 * angle)]
+    found = combine(readings([blur], [[0.1] * 3]))
+    ellipse = found.ellipse
+    values = np.linalg.eigvalsh(found.covariance.astype(float))
+    assert ellipse.major_px**2 == pytest.approx(values[1], rel=1e-3)
+    assert ellipse.minor_px**2 == pytest.approx(values[0], rel=1e-2, abs=1e-4)
+    assert ellipse.major_px / ellipse.minor_px == pytest.approx(math.exp(ratio), rel=1e-3)
+    axis = np.array([math.cos(ellipse.angle_rad), math.sin(ellipse.angle_rad)])
+    assert axis @ found.covariance @ axis == pytest.approx(values[1], rel=1e-3)
+
+
+# -- consistency ------------------------------------------------------------------------------
+
+
+def acquired(
+    covariance: npt.NDArray[np.float32], noise: float
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    truth = specimen(256, 256, blur_px=0.7, noise=0.0)
+    blurred = reblur(truth.astype(np.float32), covariance)
+    raw = blurred + np.random.default_rng(1).normal(0, noise, truth.shape)
+    return np.clip(np.rint(raw), 0, 255).astype(np.uint8), truth
+
+
+def test_the_truth_is_consistent_and_an_invention_is_not() -> None:
+    covariance = np.array([[4.0, 1.0], [1.0, 2.0]], np.float32)
+    raw, truth = acquired(covariance, 4.0)
+    assert float(consistency_map(raw, truth, covariance, 4.0).mean()) == pytest.approx(1, abs=0.1)
+    invented = truth.copy()
+    invented[64:128, 64:128] = 255 - invented[64:128, 64:128]
+    blocks = consistency_map(raw, invented, covariance, 4.0)
+    assert blocks.shape == (8, 8)
+    assert blocks[2:4, 2:4].min() > 3.0
+    assert np.delete(blocks, [1, 2, 3, 4], axis=0).mean() == pytest.approx(1, abs=0.15)
+
+
+def test_reblurring_keeps_the_mean_and_widens_by_the_covariance() -> None:
+    point = np.zeros((65, 65), np.float32)
+    point[32, 32] = 1.0
+    covariance = np.array([[6.0, 2.0], [2.0, 3.0]], np.float32)
+    blurred = reblur(point, covariance)
+    y, x = np.mgrid[-32:33, -32:33]
+    assert float(blurred.sum()) == pytest.approx(1.0, abs=1e-4)
+    assert float((blurred * x * x).sum()) == pytest.approx(6.0, rel=0.05)
+    assert float((blurred * y * y).sum()) == pytest.approx(3.0, rel=0.05)
+    assert float((blurred * x * y).sum()) == pytest.approx(2.0, rel=0.05)
+
+
+# -- artefacts --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(artefact: Artefact, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(artefact.folder, tmp_path / "copy"))
+
+
+def test_an_altered_graph_is_refused(copy: Path) -> None:
+    with (copy / "score.onnx").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ConfigError, match=r"score\.onnx: does not match the hash"):
+        open_artefact(copy)
+
+
+def test_a_missing_file_is_named(copy: Path) -> None:
+    (copy / "golden.npz").unlink()
+    with pytest.raises(ConfigError, match=r"golden\.npz is missing"):
+        open_artefact(copy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"format": 99}, "format 99"), ({"surprise": 1}, "surprise")],
+    ids=["format", "unknown key"],
+)
+def test_a_manifest_that_is_not_understood_is_refused(
+    copy: Path, changes: dict[str, int], message: str
+) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+    with pytest.raises(ConfigError, match=message):
+        open_artefact(copy)
+
+
+def test_a_folder_that_is_no_artefact_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not an artefact"):
+        open_artefact(tmp_path)
+
+
+# -- engines ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [OnnxRuntime, OpenVino])
+def test_every_runtime_reproduces_the_golden_tensors(
+    make: type[OnnxRuntime] | type[OpenVino], artefact: Artefact
+) -> None:
+    runtime = make(artefact, threads=1)
+    found = deviations(runtime, artefact)
+    runtime.close()
+    assert {"score/blur", "restore/restored", "pair/difference"} <= found.keys()
+    worst = max(found, key=lambda name: found[name])
+    assert found[worst] < artefact.manifest.tolerance["fp32"], worst
+
+
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def engine(request: pytest.FixtureRequest, artefact: Artefact) -> Iterator[ModelEngine]:
+    openers = {"onnxruntime": open_onnxruntime, "openvino": open_openvino}
+    opened = openers[request.param]({"artefact": str(artefact.folder), "threads": 1})
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(128, 128), (301, 517)])
+def test_restored_frames_have_shape_type_and_scale_of_the_raw(
+    engine: ModelEngine, shape: tuple[int, int], dtype: type
+) -> None:
+    pixels = specimen(*shape, blur_px=1.0).astype(dtype)
+    if dtype == np.uint16:
+        pixels = pixels * np.uint16(257)
+    analysis = engine.analyse(frame_of(pixels), restore=True)
+    assert analysis.restored is not None
+    assert analysis.restored.shape == shape
+    assert analysis.restored.dtype == dtype
+    assert not np.shares_memory(analysis.restored, pixels)
+    # The small model is untrained and close to the identity.
+    assert float(np.corrcoef(analysis.restored.ravel(), pixels.ravel())[0, 1]) > 0.9
+    assert analysis.figures.consistency is not None
+
+
+def test_the_information_bar_is_neither_read_nor_restored(engine: ModelEngine) -> None:
+    pixels = specimen(320, 256, blur_px=1.0)
+    pixels[256:] = 0
+    pixels[280:290, ::5] = 255
+    barred = engine.analyse(frame_of(pixels, info_bar_px=64), restore=True)
+    plain = engine.analyse(frame_of(pixels[:256].copy()), restore=True)
+    assert barred.restored is not None
+    np.testing.assert_array_equal(barred.restored[256:], pixels[256:])
+    np.testing.assert_array_equal(barred.restored[:256], plain.restored)
+    assert barred.figures.focus_score == plain.figures.focus_score
+
+
+def test_a_frame_that_is_too_small_is_refused_with_its_size(engine: ModelEngine) -> None:
+    with pytest.raises(EngineError, match=r"200 x 120 pixels.*128 x 128"):
+        engine.analyse(frame_of(specimen(120, 200, blur_px=1.0)))
+
+
+def test_frames_of_two_sizes_are_not_one_field(engine: ModelEngine) -> None:
+    one, other = (frame_of(specimen(size, 256, blur_px=1.0)) for size in (256, 272))
+    with pytest.raises(EngineError, match="not one field"):
+        engine.compare(one, other)
+
+
+def test_comparing_the_other_way_round_changes_the_sign(engine: ModelEngine) -> None:
+    one, other = (frame_of(specimen(256, 256, blur_px=blur)) for blur in (1.0, 4.0))
+    there, back = engine.compare(one, other), engine.compare(other, one)
+    np.testing.assert_allclose(there.difference_px2, -back.difference_px2, rtol=1e-3, atol=1e-4)
+    low, high = there.interval90_px2.T
+    assert np.all(low < there.difference_px2)
+    assert np.all(there.difference_px2 < high)
+
+
+def test_a_closed_engine_says_so(engine: ModelEngine) -> None:
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.analyse(frame_of(specimen(128, 128, blur_px=1.0)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"artefakt": "x"}, "artefakt"),
+        ({"artefact": "/no/such/folder"}, "not an artefact"),
+        ({"tiles": "many"}, "tiles"),
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be_used_are_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_onnxruntime(options)
+
+
+def test_a_runtime_process_has_no_torch(artefact: Artefact) -> None:
+    program = (
+        "import sys\n"
+        "from semagent_engines.runtime.backends.onnxruntime import open_engine as a\n"
+        "from semagent_engines.runtime.backends.openvino import open_engine as b\n"
+        f"a({{'artefact': {str(artefact.folder)!r}}}).close()\n"
+        "print(sorted(name for name in sys.modules if name.split('.')[0] == 'torch'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=100
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", ["score", "restore", "pair"])
+def test_every_graph_compiles_for_a_gpu_that_is_not_here(kind: str, artefact: Artefact) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    plan = compile_plan(artefact.graph(kind), kind, capability="SM89")
+    assert len(plan) > 1000
+
+
+def test_an_unknown_gpu_is_refused(artefact: Artefact) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    with pytest.raises(EngineError, match="'SM1'"):
+        compile_plan(artefact.graph("pair"), "pair", capability="SM1")
+
+
+def test_a_missing_compiler_names_what_to_install() -> None:
+    with pytest.raises(EngineError, match=r"no_such_compiler.*extra `tensorrt`"):
+        library(("no_such_compiler",))

@@ -1,0 +1,99 @@
+"""The artefact that ships: whole, small, the same on every runtime, and sane on odd frames."""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pytest
+
+from semagent.testing.engines import frame_of, specimen
+from semagent_engines.runtime.artefact import DEFAULT, Artefact, open_artefact
+from semagent_engines.runtime.backends import onnxruntime, openvino
+from semagent_engines.runtime.golden import deviations
+from semagent_engines.runtime.model_engine import ModelEngine
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Artefact:
+    return open_artefact(DEFAULT)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[ModelEngine]:
+    opened = openvino.open_engine({"threads": 1})
+    yield opened
+    opened.close()
+
+
+def test_it_is_small_enough_to_ship(shipped: Artefact) -> None:
+    assert sum(path.stat().st_size for path in shipped.folder.iterdir()) < 20e6
+
+
+def test_it_says_what_it_was_trained_on_and_what_it_was_judged_on(shipped: Artefact) -> None:
+    training = shipped.manifest.training
+    assert not training["training"].keys() & training["validation"].keys()
+    assert training["metrics"]
+
+
+@pytest.mark.parametrize(
+    "make", [onnxruntime.OnnxRuntime, openvino.OpenVino], ids=["onnxruntime", "openvino"]
+)
+def test_it_gives_the_same_on_every_runtime(
+    make: type[onnxruntime.OnnxRuntime] | type[openvino.OpenVino], shipped: Artefact
+) -> None:
+    runtime = make(shipped, threads=1)
+    found = deviations(runtime, shipped)
+    runtime.close()
+    worst = max(found, key=lambda name: found[name])
+    assert found[worst] < shipped.manifest.tolerance["fp32"], worst
+
+
+def test_sharper_frames_of_one_field_score_higher(engine: ModelEngine) -> None:
+    blurs = (0.7, 1.5, 3.0, 6.0, 12.0)
+    frames = [frame_of(specimen(512, 512, blur_px=blur)) for blur in blurs]
+    scores = [engine.analyse(frame).figures.focus_score for frame in frames]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_more_blur_reads_as_a_positive_difference_and_its_direction_is_right(
+    engine: ModelEngine,
+) -> None:
+    rng = np.random.default_rng(2)
+    sharp = specimen(512, 512, blur_px=0.7, noise=0.0).astype(np.float32)
+    wide = cv2.GaussianBlur(sharp, (0, 0), sigmaX=5.0, sigmaY=2.0)
+    frames = [
+        frame_of(np.clip(image + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8))
+        for image in (sharp, wide)
+    ]
+    change = engine.compare(*frames)
+    assert change.difference_px2[0] > 0
+    assert change.interval90_px2[0, 0] > 0
+    assert change.difference_px2[1] > 0
+
+
+def test_pure_noise_has_no_structure_and_none_is_invented(engine: ModelEngine) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(128, 12, (512, 512)).round().astype(np.uint8)
+    analysis = engine.analyse(frame_of(noise), restore=True)
+    assert analysis.restored is not None
+    assert analysis.figures.structure < 0.1
+    assert float(analysis.restored.std()) < 0.25 * float(noise.std())
+
+
+@pytest.mark.parametrize("level", [0, 128, 255], ids=["black", "grey", "saturated"])
+def test_a_blank_frame_stays_blank(engine: ModelEngine, level: int) -> None:
+    blank = np.full((256, 384), level, np.uint8)
+    analysis = engine.analyse(frame_of(blank), restore=True)
+    assert analysis.restored is not None
+    assert int(np.abs(analysis.restored.astype(int) - level).max()) <= 1
+    assert np.isfinite(analysis.figures.sharpness)
+    assert np.isfinite(analysis.figures.structure)
+
+
+def test_there_are_no_seams(engine: ModelEngine) -> None:
+    """Columns where tiles meet are no rougher than the others."""
+    pixels = specimen(320, 800, blur_px=2.0, noise=8.0)
+    restored = engine.analyse(frame_of(pixels), restore=True).restored
+    assert restored is not None
+    steps = np.abs(np.diff(restored.astype(float), axis=1)).mean(axis=0)
+    assert steps.max() < 2.5 * np.median(steps)

@@ -1,0 +1,262 @@
+"""Losses, schedule, checkpoints, and training from the first step to the last."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from semagent.errors import InputFileError
+from semagent_engines.data.batches import BatchSource
+from semagent_engines.export.artefact import model_of
+from semagent_engines.model.config import ModelConfig
+from semagent_engines.model.network import build
+from semagent_engines.model.spectrum import FEATURES
+from semagent_engines.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from semagent_engines.train.distributed import Place
+from semagent_engines.train.finetune import Finetuning
+from semagent_engines.train.loop import Settings, Task, train
+from semagent_engines.train.losses import decibels, gaussian_loss, restoration_loss
+from semagent_engines.train.measure import Measuring
+from semagent_engines.train.pretrain import MaskedAutoencoder, Pretraining
+from semagent_engines.train.schedule import Budget, learning_rate
+
+ALONE = Place(0, 1, torch.device("cpu"))
+
+
+# -- losses -----------------------------------------------------------------------------------
+
+
+def test_restoration_loss_does_not_depend_on_contrast() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(3, 1, 16, 16, generator=generator)
+    restored = truth + 0.1 * torch.randn(truth.shape, generator=generator)
+    std = torch.full((3, 1, 1, 1), 0.2)
+    plain = restoration_loss(restored, truth, std)
+    faint = restoration_loss(0.1 * restored, 0.1 * truth, 0.1 * std)
+    assert float(plain) == pytest.approx(float(faint), abs=1e-4)
+
+
+def test_halving_the_error_gains_six_decibels() -> None:
+    truth = torch.zeros(1, 1, 8, 8)
+    gain = decibels(truth + 0.05, truth) - decibels(truth + 0.1, truth)
+    assert float(gain) == pytest.approx(6.02, abs=0.01)
+
+
+def test_gaussian_loss_is_least_at_the_right_deviation() -> None:
+    errors = 0.3 * torch.randn(20000, generator=torch.Generator().manual_seed(0))
+    # Without the detached weight the minimum is that of the plain likelihood.
+    stds = torch.tensor([0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5])
+    losses = [
+        float(gaussian_loss(errors, torch.full_like(errors, std), torch.zeros_like(errors)) / std)
+        for std in stds.tolist()
+    ]
+    assert losses.index(min(losses)) == 3
+
+
+# -- schedule ---------------------------------------------------------------------------------
+
+
+def test_the_budget_that_ends_first_counts() -> None:
+    budget = Budget(steps=100, minutes=10)
+    assert budget.progress(50, 60) == 0.5
+    assert budget.progress(10, 540) == pytest.approx(0.9)
+    assert budget.progress(200, 0) == 1.0
+    assert budget.remaining_s(0, 0.0) is None
+    assert budget.remaining_s(50, 30.0) == pytest.approx(30.0)
+
+
+def test_a_budget_without_end_is_refused() -> None:
+    with pytest.raises(ValueError, match="steps"):
+        Budget()
+
+
+def test_the_rate_rises_then_falls_to_a_hundredth() -> None:
+    assert learning_rate(1.0, 0, 0.0) == pytest.approx(1 / 200)
+    assert learning_rate(1.0, 199, 0.0) == pytest.approx(1.0)
+    assert learning_rate(1.0, 1000, 0.5) == pytest.approx(0.505)
+    assert learning_rate(1.0, 1000, 1.0) == pytest.approx(0.01)
+
+
+# -- checkpoints ------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_survives_a_round_trip(tmp_path: Path, small: ModelConfig) -> None:
+    weights = {"a": torch.arange(3.0)}
+    saved = Checkpoint(small.as_dict(), weights, weights, {"state": {}}, 7, 1.5, {"seed": 0})
+    save_checkpoint(saved, tmp_path / "deep" / "checkpoint.pt")
+    loaded = load_checkpoint(tmp_path / "deep" / "checkpoint.pt")
+    assert loaded.step == 7
+    assert ModelConfig.from_dict(loaded.config) == small
+    assert torch.equal(loaded.weights["a"], weights["a"])
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"not a checkpoint"], ids=["none", "empty", "other"]
+)
+def test_what_is_no_checkpoint_is_an_error_that_names_it(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "x.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputFileError, match=r"x\.pt"):
+        load_checkpoint(path)
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    torch.save({"weights": torch.zeros(2)}, path)
+    with pytest.raises(InputFileError, match=r"x\.pt"):
+        load_checkpoint(path)
+
+
+# -- training ---------------------------------------------------------------------------------
+
+
+def finetuning(small: ModelConfig, source: BatchSource) -> Finetuning:
+    torch.manual_seed(0)
+    return Finetuning(small, source, source, views=((2, 128),))
+
+
+def run(task: Task, folder: Path, steps: int) -> tuple[Checkpoint, list[str]]:
+    lines: list[str] = []
+    settings = Settings(Budget(steps=steps), folder, peak_rate=2e-3, log_steps=2, save_s=1e9)
+    path = train(task, settings, ALONE, config={}, record={"seed": 3}, report=lines.append)
+    return load_checkpoint(path), lines
+
+
+def test_fine_tuning_learns_a_batch_by_heart(small: ModelConfig, procedural: BatchSource) -> None:
+    task = finetuning(small, procedural)
+    batch = task.batch(0, ALONE.device)
+    optimizer = torch.optim.AdamW(task.objective.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(25):
+        loss, _ = task.objective(*batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 0.5
+
+
+def test_training_goes_on_where_it_stopped(
+    small: ModelConfig, procedural: BatchSource, tmp_path: Path
+) -> None:
+    first, _ = run(finetuning(small, procedural), tmp_path, 2)
+    assert first.step == 2
+    second, lines = run(finetuning(small, procedural), tmp_path, 4)
+    assert second.step == 4
+    assert second.elapsed_s > first.elapsed_s
+    assert lines[0].startswith("going on from step 2")
+    assert any("left" in line for line in lines)
+    metrics = second.record["metrics"]
+    assert {"psnr_raw", "psnr", "gain_db"} <= metrics.keys()
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert list((tmp_path / "log").glob("events*"))
+
+
+def test_the_exported_model_is_the_averaged_one(
+    small: ModelConfig, procedural: BatchSource, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    task = finetuning(small, procedural)
+    settings = Settings(Budget(steps=2), tmp_path, save_s=1e9)
+    path = train(task, settings, ALONE, config=small.as_dict(), record={}, report=lambda line: None)
+    checkpoint = load_checkpoint(path)
+    model = model_of(checkpoint)
+    name = "encoder.embed_patch.weight"
+    assert torch.equal(model.state_dict()[name], checkpoint.average[f"model.{name}"])
+    assert not torch.equal(model.state_dict()[name], checkpoint.weights[f"model.{name}"])
+
+
+def test_pretraining_hands_its_encoder_to_fine_tuning(
+    small: ModelConfig, procedural: BatchSource, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    task = Pretraining(small, procedural, procedural, count=2, edge_px=128)
+    checkpoint, _ = run(task, tmp_path, 2)
+    prefix = "encoder."
+    encoder = {
+        name.removeprefix(prefix): value
+        for name, value in checkpoint.average.items()
+        if name.startswith(prefix)
+    }
+    tuned = Finetuning(small, procedural, procedural, encoder=encoder)
+    weight = tuned.objective.model.encoder.embed_patch.weight
+    assert torch.equal(weight, encoder["embed_patch.weight"])
+
+
+def test_the_heads_learn_from_spectra_and_leave_the_rest_alone(
+    small: ModelConfig, procedural: BatchSource, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    tuned = build(small).state_dict()
+    task = Measuring(
+        small, procedural, procedural, tuned, pairs=40, batch=24, report=lambda line: None
+    )
+    before, _ = task.objective(*task.batch(0, ALONE.device))
+    checkpoint, _ = run(task, tmp_path, 40)
+    after, _ = task.objective(*task.batch(0, ALONE.device))
+    assert float(after.detach()) < float(before.detach()) - 0.5
+    for name, value in tuned.items():
+        same = torch.equal(checkpoint.weights[f"model.{name}"], value)
+        assert same == name.startswith(("encoder.", "restorer."))
+    assert {"log_sigma", "pair", "coverage"} <= checkpoint.record["metrics"].keys()
+
+
+def test_pairs_come_either_way_round(small: ModelConfig, procedural: BatchSource) -> None:
+    tuned = build(small).state_dict()
+    task = Measuring(
+        small, procedural, procedural, tuned, pairs=4, batch=64, report=lambda line: None
+    )
+    (first, second), (one, other) = (task.batch(step, ALONE.device) for step in (0, 1))
+    known = {tuple(row.tolist()) for row in first.covariance}
+    assert known == {tuple(row.tolist()) for row in other.covariance}
+    assert known != {tuple(row.tolist()) for row in one.covariance}
+    assert second.spectra.shape == (64, small.scales, FEATURES)
+
+
+def test_a_pretraining_is_not_exportable(
+    small: ModelConfig, procedural: BatchSource, tmp_path: Path
+) -> None:
+    task = Pretraining(small, procedural, procedural, count=2, edge_px=128)
+    checkpoint, _ = run(task, tmp_path, 1)
+    with pytest.raises(InputFileError, match="finetune"):
+        model_of(checkpoint)
+
+
+def test_the_masked_loss_counts_hidden_patches_only(small: ModelConfig) -> None:
+    torch.manual_seed(0)
+    masked = MaskedAutoencoder(small).eval()
+    torch.nn.init.zeros_(masked.paint.weight)
+    torch.nn.init.zeros_(masked.paint.bias)
+    image = torch.zeros(1, 1, 128, 128)
+    # All the structure is in the first patch; seen, it does not count.
+    image[..., :16, :16] = torch.rand(16, 16)
+    seen_first = torch.arange(64)[None]
+    seen_last = torch.arange(63, -1, -1)[None]
+    seen, _ = masked(image, seen_first)
+    hidden, _ = masked(image, seen_last)
+    assert float(hidden.detach()) > float(seen.detach()) + 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("how", ["replicate", "shard"])
+def test_two_workers_train_one_model(how: str, tmp_path: Path) -> None:
+    script = Path(__file__).parent / "two_workers.py"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", str(script), str(tmp_path), how]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=280
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    checkpoint = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert checkpoint.step == 2
+    assert done.stdout.count("same weights") == 2
