@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from semagent.bus.zeromq import Endpoints, ZmqBus
-from semagent.channels import Role
+from semagent.channels import HEARTBEAT_RATE_HZ, Role
 from semagent.config import RunConfig
 from semagent.errors import RoleError, SemagentError
 from semagent.process import (
@@ -36,7 +36,7 @@ from semagent.types import Capabilities, Heartbeat
 
 STARTUP_S = 120.0
 SHUTDOWN_S = 15.0
-SILENCE_S = 5.0
+SILENCE_S = 50 / HEARTBEAT_RATE_HZ
 _BUSY_MARGIN_S = 30.0
 _RESTART_PAUSE_S = 1.0
 # The record comes last: it has to take what the others still say.

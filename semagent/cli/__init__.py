@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(arguments: argparse.Namespace, output: Output) -> int:
-    from semagent.cli import live  # noqa: PLC0415
+    from semagent.cli import live
 
     return live.run(
         _DEMO,
@@ -56,7 +56,7 @@ def _demo(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def _run(arguments: argparse.Namespace, output: Output) -> int:
-    from semagent.cli import live  # noqa: PLC0415
+    from semagent.cli import live
 
     return live.run(
         arguments.config,
@@ -70,7 +70,7 @@ def _run(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def _autofocus(arguments: argparse.Namespace, output: Output) -> int:
-    from semagent.cli import focus  # noqa: PLC0415
+    from semagent.cli import focus
 
     return focus.autofocus(
         arguments.config,
@@ -82,7 +82,7 @@ def _autofocus(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def _simulate(arguments: argparse.Namespace, output: Output) -> int:
-    from semagent.cli import focus  # noqa: PLC0415
+    from semagent.cli import focus
 
     start_um: float | None = arguments.start_um
     return focus.simulate(
@@ -96,7 +96,7 @@ def _simulate(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def _estimate(arguments: argparse.Namespace, output: Output) -> int:
-    from semagent.cli import images  # noqa: PLC0415
+    from semagent.cli import images
 
     return images.estimate(
         arguments.stack, frames=arguments.frames, engine=arguments.engine, output=output
@@ -104,13 +104,13 @@ def _estimate(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def _score(arguments: argparse.Namespace, output: Output) -> int:
-    from semagent.cli import images  # noqa: PLC0415
+    from semagent.cli import images
 
     return images.score(arguments.images, engine=arguments.engine, output=output)
 
 
 def _restore(arguments: argparse.Namespace, output: Output) -> int:
-    from semagent.cli import images  # noqa: PLC0415
+    from semagent.cli import images
 
     return images.restore(
         arguments.images, folder=arguments.output, engine=arguments.engine, output=output
@@ -118,38 +118,37 @@ def _restore(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def _replay(arguments: argparse.Namespace, output: Output) -> int:
-    from semagent.cli import sessions  # noqa: PLC0415
+    from semagent.cli import sessions
 
     return sessions.replay(arguments.session, compare=arguments.compare, output=output)
 
 
-def _drivers(arguments: argparse.Namespace, output: Output) -> int:
-    from semagent.cli import setup  # noqa: PLC0415
+def _drivers(_arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import setup
 
-    del arguments
     return setup.drivers(output)
 
 
 def _doctor(arguments: argparse.Namespace, output: Output) -> int:
-    from semagent.cli import setup  # noqa: PLC0415
+    from semagent.cli import setup
 
     return setup.doctor(arguments.config, output)
 
 
 def _check(arguments: argparse.Namespace, output: Output) -> int:
-    from semagent.cli import setup  # noqa: PLC0415
+    from semagent.cli import setup
 
     return setup.check(arguments.config, output)
 
 
 def _keys(arguments: argparse.Namespace, output: Output) -> int:
-    from semagent.cli import setup  # noqa: PLC0415
+    from semagent.cli import setup
 
     return setup.keys(arguments.folder, output)
 
 
 def _serve(arguments: argparse.Namespace, output: Output) -> int:
-    from semagent.cli import setup  # noqa: PLC0415
+    from semagent.cli import setup
 
     return setup.serve(
         arguments.config,
@@ -160,21 +159,19 @@ def _serve(arguments: argparse.Namespace, output: Output) -> int:
     )
 
 
-def _engine(arguments: argparse.Namespace, output: Output) -> int:
-    from semagent.cli import setup  # noqa: PLC0415
+def _engine(arguments: argparse.Namespace, _output: Output) -> int:
+    from semagent.cli import setup
 
     if arguments.verb == "list":
         return setup.engines(Output(json="--json" in arguments.rest))
     if arguments.verb == "export":
         return setup.run_tool("export", arguments.rest)
-    del output
     raise UsageError(f"engine {arguments.verb} is not part of this release")
 
 
-def _train(arguments: argparse.Namespace, output: Output) -> int:
-    from semagent.cli import setup  # noqa: PLC0415
+def _train(arguments: argparse.Namespace, _output: Output) -> int:
+    from semagent.cli import setup
 
-    del output
     return setup.run_tool("train", arguments.rest)
 
 
