@@ -2,7 +2,7 @@
 
     python benchmarks/loop.py latency      # one process and several, 1024 x 768, p50 and p99
     python benchmarks/loop.py throughput   # frames per second the bus carries to a reader
-    python benchmarks/loop.py memory       # resident memory over 20,000 frames
+    python benchmarks/loop.py memory       # resident memory while frames come as fast as they can
 
 Latency is measured by the control role itself: from the end of a frame's exposure to the
 answer to the command it led to, less the time the engine took. The microscope is a recorded
@@ -51,6 +51,7 @@ from semagent.types import (
 TOKEN = "benchmark"  # noqa: S105 - of this program alone
 HEIGHT, WIDTH = 768, 1024
 FRAME_INTERVAL_S = 0.05
+MEMORY_S = 60.0
 
 
 class EveryFrame(Controller):
@@ -228,9 +229,7 @@ def main() -> None:
                 }
                 print(json.dumps({"throughput": figures}))
             case "memory":
-                frames = arguments.frames or 20_000
-                interval_s = 0.008
-                measured = across_processes(folder, interval_s, frames * interval_s * 1.3)
+                measured = across_processes(folder, 0.0, MEMORY_S)
                 for role, result in measured.items():
                     rss = np.array(result["rss"]) / 2**20
                     tenth = max(1, len(rss) // 10)
