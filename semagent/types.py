@@ -177,6 +177,16 @@ class FrameHeader(Value, frozen=True, kw_only=True):
     source: str | None = None
     faults: tuple[FrameFault, ...] = ()
 
+    @property
+    def settings(self) -> MicroscopeState:
+        """The settings measured along with the frame."""
+        return MicroscopeState(
+            scan=self.scan,
+            optics=self.optics,
+            stage=self.stage,
+            settings_rev=self.settings_rev,
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:

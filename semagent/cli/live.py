@@ -200,10 +200,9 @@ class _Session:
         return frames is not None and beat is not None and beat.processed >= frames
 
     def _ask(self, request: Request) -> None:
+        """Ask control for something and wait until it was taken up; a refusal comes as news."""
         self._supervisor.bus.send("request", request)
-        answer = self._answer(Event)
-        if answer.kind == "request_refused":
-            self._output.warn(answer.message)
+        self._answer(Event)
 
     def _answer(self, kind: type[_Answer]) -> _Answer:
         until_s = time.perf_counter() + _ANSWER_S

@@ -27,7 +27,7 @@ from semagent.control.situation import (
     Ticked,
     is_finite,
 )
-from semagent.control.turn import Turn, settings_of
+from semagent.control.turn import Turn
 from semagent.types import (
     Action,
     Arm,
@@ -90,7 +90,7 @@ def decide(
 def _see(turn: Turn, header: FrameHeader) -> bool:
     """Take note of a frame; whether it may be used."""
     state = turn.state
-    if state.header and field_change(settings_of(state.header), header, turn.options):
+    if state.header and field_change(state.header.settings, header, turn.options):
         turn.update(epoch=state.epoch + 1, in_focus=None)
     turn.update(header=header)
     if not state.can_use(header):
@@ -118,7 +118,7 @@ def _on_analysed(turn: Turn, seen: Analysed) -> None:
         _on_flagged(turn, seen.analysis.header)
         return
     if turn.state.task is not None and turn.state.expected is None:
-        turn.update(expected=settings_of(seen.analysis.header))
+        turn.update(expected=seen.analysis.header.settings)
     match turn.state.task:
         case Autofocus() as task:
             autofocus.on_frame(turn, task, seen)

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from semagent.control.situation import Autofocus, Follow, Return
-from semagent.control.turn import Turn, settings_of
+from semagent.control.turn import Turn
 from semagent.types import (
     FocusResult,
     Level,
@@ -90,7 +90,7 @@ def _result(turn: Turn, task: Autofocus, status: Status, reason: str) -> FocusRe
 def _home(task: Autofocus | Follow) -> MicroscopeState | None:
     if isinstance(task, Follow):
         return task.home
-    return settings_of(task.start) if task.start else None
+    return task.start.settings if task.start else None
 
 
 def proceed(turn: Turn) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from semagent.control import autofocus, search
 from semagent.control.situation import Follow, Sample
-from semagent.control.turn import Turn, settings_of
+from semagent.control.turn import Turn
 from semagent.types import FrameAnalysis, FrameHeader, MicroscopeState
 
 _MAX_LEAD = 0.5  # half depths of field that a correction may run ahead of the drift
@@ -32,7 +32,7 @@ def begin(turn: Turn, header: FrameHeader, home: MicroscopeState) -> None:
         pause=options.probe_every_frames,
         step=options.probe_step,
     )
-    turn.update(task=task, expected=turn.state.expected or settings_of(header))
+    turn.update(task=task, expected=turn.state.expected or header.settings)
     here_m = home.optics.working_distance_m
     turn.tell("hold_started", f"following from {here_m * 1e3:.4f} mm", working_distance_m=here_m)
 

@@ -12,7 +12,6 @@ from semagent.types import (
     Capabilities,
     FocusResult,
     FrameAnalysis,
-    FrameHeader,
     Level,
     MicroscopeAction,
     MicroscopeState,
@@ -94,7 +93,7 @@ class Turn:
     def measured(self) -> MicroscopeState | None:
         """The settings last read back, or measured with the last frame."""
         header = self.state.header
-        measured = None if header is None else settings_of(header)
+        measured = None if header is None else header.settings
         return self.state.expected or measured
 
     @property
@@ -116,16 +115,6 @@ class Turn:
             legs += _split(here_m, turn_m, options.max_step_m)
             here_m = turn_m
         return tuple(legs)
-
-
-def settings_of(header: FrameHeader) -> MicroscopeState:
-    """The settings measured along with a frame."""
-    return MicroscopeState(
-        scan=header.scan,
-        optics=header.optics,
-        stage=header.stage,
-        settings_rev=header.settings_rev,
-    )
 
 
 def _split(here_m: float, target_m: float, max_step_m: float | None) -> list[float]:

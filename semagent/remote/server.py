@@ -167,16 +167,7 @@ class MicroscopeServer:
 
     def _acquire(self, timeout_s: float) -> Frame:
         frame = self._microscope.acquire(timeout_s)
-        header = frame.header
-        self._gate.observe(
-            MicroscopeState(
-                scan=header.scan,
-                optics=header.optics,
-                stage=header.stage,
-                settings_rev=header.settings_rev,
-            ),
-            now_ns=self._clock.monotonic_ns(),
-        )
+        self._gate.observe(frame.header.settings, now_ns=self._clock.monotonic_ns())
         return frame
 
     def _apply(self, job: Job, action: MicroscopeAction) -> None:

@@ -249,15 +249,7 @@ class AcquireRole:
         now_ns = self._clock.monotonic_ns()
         header = frame.header
         faults = self._checker.check(frame, now_ns=now_ns)
-        self._gate.observe(
-            MicroscopeState(
-                scan=header.scan,
-                optics=header.optics,
-                stage=header.stage,
-                settings_rev=header.settings_rev,
-            ),
-            now_ns=now_ns,
-        )
+        self._gate.observe(header.settings, now_ns=now_ns)
         if faults:
             header = msgspec.structs.replace(header, faults=faults)
         self._bus.publish("frame", header, frame.pixels)

@@ -14,7 +14,6 @@ from semagent.types import (
     Heard,
     HeardKind,
     Issuer,
-    Level,
     Reply,
 )
 
@@ -92,7 +91,9 @@ class ControlRole:
             self._heard("request", self._requests)
             decision = self._controller.requested(delivered.value)
             self._carry_out(decision)
-            refusal = next((said for said in decision.events if said.level is Level.ERROR), None)
+            refusal = next(
+                (said for said in decision.events if said.kind == "request_refused"), None
+            )
             delivered.answer(
                 self._say.compose(
                     "request_refused" if refusal else "request_taken",

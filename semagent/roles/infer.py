@@ -12,8 +12,8 @@ from semagent.types import Frame, FrameHeader, Level
 class InferRole:
     """Owns the engine.
 
-    Frames that failed the sanity checks are counted and never analysed, so they cannot reach
-    the estimator.
+    Frames that failed the sanity checks are never analysed, so they cannot reach the estimator;
+    the acquire role announces each of them.
     """
 
     def __init__(self, bus: Bus, engine: Engine, options: InferOptions, clock: Clock) -> None:
@@ -24,7 +24,6 @@ class InferRole:
         self._frames = bus.subscribe("frame")
         self._restore = options.restore and engine.restores
         self._processed = 0
-        self._flagged = 0
         self._failures = 0
 
     def step(self) -> bool:
@@ -38,7 +37,6 @@ class InferRole:
             return False
         header: FrameHeader = message.value
         if header.faults:
-            self._flagged += 1
             return True
         self._beat(busy=True)
         try:

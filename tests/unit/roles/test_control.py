@@ -1,0 +1,55 @@
+"""The control role on the bus: what is asked is answered truthfully, and what is heard is told."""
+
+import pytest
+
+from semagent.bus import LocalBus, LocalHub
+from semagent.channels import Role
+from semagent.clock import ManualClock
+from semagent.config import find_config, load_config
+from semagent.parts import make_control
+from semagent.types import Cancel, Capabilities, GateStatus, Mode, Request, SetMode, StartAutofocus
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        hub = LocalHub(self.clock)
+        self.console = LocalBus(hub, Role.CONSOLE)
+        self.heard = self.console.subscribe("heard")
+        self.acquire = LocalBus(hub, Role.ACQUIRE)
+        self.acquire.serve("command")
+        capabilities = Capabilities(driver="simulated", microscope="test", verified_on=None)
+        config = load_config(find_config("simulated"))
+        bus = LocalBus(hub, Role.CONTROL)
+        self.role = make_control(bus, config, capabilities, self.clock)
+
+    def ask(self, request: Request) -> str:
+        self.console.send("request", request)
+        self.role.step()
+        (answer,) = self.console.answers()
+        return str(answer.kind)
+
+
+def test_what_is_done_is_answered_as_taken():
+    assert Bench().ask(SetMode(mode=Mode.HOLD)) == "request_taken"
+
+
+@pytest.mark.parametrize("request_", [Cancel(), StartAutofocus()])
+def test_what_is_not_done_is_answered_as_refused(request_: Request):
+    bench = Bench()
+    bench.ask(SetMode(mode=Mode.OBSERVE))
+    assert bench.ask(request_) == "request_refused"
+    assert bench.acquire.deliveries() == []
+
+
+def test_what_it_took_up_is_told_in_order():
+    bench = Bench()
+    bench.acquire.publish("gate", GateStatus(armed=False, reason="at start", monotonic_ns=7))
+    bench.role.step()
+    bench.clock.advance(1.0)
+    bench.role.step()
+    bench.ask(SetMode(mode=Mode.HOLD))
+    told = []
+    while (message := bench.heard.take()) is not None:
+        told.append((message.value.kind, message.value.key, message.value.tick_ns))
+    assert told == [("gate", 7, 0), ("request", 1, bench.clock.monotonic_ns())]
