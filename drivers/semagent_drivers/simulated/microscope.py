@@ -31,7 +31,7 @@ from semagent_drivers.simulated.column import Column
 from semagent_drivers.simulated.detector import Detector, quantise
 from semagent_drivers.simulated.faults import CommandFault, ExposureFault, FaultPlan
 from semagent_drivers.simulated.info_bar import burn_in
-from semagent_drivers.simulated.motion import AXES, Drift, Stage
+from semagent_drivers.simulated.motion import AXES, Drift, SignalDrift, Stage
 from semagent_drivers.simulated.options import SimulatedOptions
 from semagent_drivers.simulated.render import Motion, Renderer, View, frame_axes
 from semagent_drivers.simulated.scan import Raster
@@ -59,6 +59,7 @@ class SimulatedMicroscope:
         specimen = make_specimen(options.specimen, pixel_size_m, options.seed)
         self._renderer = Renderer(specimen, pixel_size_m, options.charging)
         self._detector = Detector(options.detector)
+        self._signal = SignalDrift(options.detector, options.seed)
         self._faults = FaultPlan(options.faults, options.seed)
         self._stop = threading.Event()
         self._closed = False
@@ -243,9 +244,10 @@ class SimulatedMicroscope:
             primaries=self._dose_per_pixel_e(),
             dwell_s=raster.dwell_s,
             averages=raster.frame_averages,
-            collection=column.collection(),
-            offset=column.offset(),
+            collection=column.collection() * self._signal.gain,
+            offset=column.offset() + self._signal.offset,
         )
+        self._signal.advance()
         if ExposureFault.SATURATED in faults:
             grey += 1
         return self._digitise(grey, faults)

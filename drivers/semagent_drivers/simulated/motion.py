@@ -1,4 +1,4 @@
-"""What moves: the stage with its backlash and creep, the lens with its hysteresis, and drift."""
+"""What moves: stage with backlash and creep, lens with hysteresis, drift of specimen and signal."""
 
 import math
 
@@ -7,7 +7,7 @@ import numpy as np
 
 from semagent.errors import CommandRefusedError
 from semagent.types import MoveStage, StagePosition
-from semagent_drivers.simulated.options import DriftOptions, StageOptions
+from semagent_drivers.simulated.options import DetectorOptions, DriftOptions, StageOptions
 
 LENGTH_AXES = ("x_m", "y_m", "z_m")
 AXES = (*LENGTH_AXES, "rotation_rad", "tilt_rad")
@@ -130,3 +130,26 @@ class Drift:
         """Let simulated time pass."""
         step = self._rng.standard_normal(3) * math.sqrt(duration_s)
         self._position = self._position + self._velocity * duration_s + self._walk * step
+
+
+class SignalDrift:
+    """Random walks of brightness and contrast from one exposure to the next.
+
+    Attributes:
+        offset: change of the grey offset since the first frame, as a fraction of full scale.
+        gain: collected signal relative to the first frame.
+    """
+
+    def __init__(self, options: DetectorOptions, seed: int) -> None:
+        self._options = options
+        self._rng = np.random.Generator(
+            np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(3,)))
+        )
+        self.offset = 0.0
+        self.gain = 1.0
+
+    def advance(self) -> None:
+        """Let one exposure pass."""
+        offset, gain = self._rng.standard_normal(2).tolist()
+        self.offset += self._options.brightness_drift * offset
+        self.gain *= math.exp(self._options.contrast_drift * gain)

@@ -194,6 +194,9 @@ class DetectorOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=
         read_noise: standard deviation per pixel and scan, as a fraction of full scale.
         line_noise: standard deviation of the offset common to a line.
         line_jitter_px: standard deviation of the displacement of a line along the fast axis.
+        brightness_drift: step, per frame, of a random walk of the grey offset, as a fraction of
+            full scale: contamination, charging, somebody at the knobs.
+        contrast_drift: step of a random walk of the logarithm of the collected signal.
     """
 
     name: str = "SE"
@@ -205,6 +208,8 @@ class DetectorOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=
     read_noise: NotNegative = 0.01
     line_noise: NotNegative = 0.002
     line_jitter_px: NotNegative = 0.1
+    brightness_drift: NotNegative = 0.0
+    contrast_drift: NotNegative = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -262,3 +262,15 @@ def test_info_bar_is_declared_and_drawn(make_sem: MakeSem) -> None:
     assert bar.max() == 65535
     sem.apply(SetScan(region=Region(left=0, top=0, width=0.5, height=0.5)))
     assert sem.acquire(10).header.info_bar_px == 0
+
+
+def test_brightness_and_contrast_wander_from_frame_to_frame(make_sem: MakeSem) -> None:
+    def means(**detector: float) -> list[float]:
+        sem = make_sem(detector={"black_level": 0.2, **detector})
+        return [float(sem.acquire(10).pixels.mean()) for _ in range(6)]
+
+    still, offset = means(), means(brightness_drift=0.02)
+    assert np.ptp(still) < 0.5
+    assert np.ptp(offset) > 2
+    assert offset[0] == pytest.approx(still[0], abs=0.5)
+    assert np.ptp(means(contrast_drift=0.1)) > 2

@@ -1,0 +1,5 @@
+"""Autofocus compared: trials, the microscope they run on, every method, figures and plots.
+
+Lengths are counted in half depths of field, p / alpha: the defocus that adds half a pixel (standard
+deviation) of blur. Working distances are relative to where a trial starts.
+"""

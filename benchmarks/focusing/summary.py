@@ -1,0 +1,150 @@
+"""Figures from outcomes, as Markdown tables."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from focusing.outcome import Outcome
+from focusing.trials import HOLD_FRAMES
+
+GOOD_ASTIGMATISM_PX = 0.3
+
+
+def by(outcomes: Iterable[Outcome], key: Callable[[Outcome], str]) -> dict[str, list[Outcome]]:
+    """Outcomes grouped by a key, in the order in which the keys first come."""
+    groups: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        groups[key(outcome)].append(outcome)
+    return dict(groups)
+
+
+def percent(flags: Sequence[bool]) -> str:
+    """Share of true ones, with what it may be by chance (Wilson, 95 %)."""
+    count = len(flags)
+    if not count:
+        return "–"
+    share, z = sum(flags) / count, 1.96
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * np.sqrt(share * (1 - share) / count + z * z / (4 * count**2))
+    return f"{100 * share:.1f} ({100 * (middle - half):.1f}–{100 * (middle + half):.1f})"
+
+
+def quantiles(values: Sequence[float], pattern: str = "{:.0f}") -> str:
+    """Median and 95th percentile."""
+    if not values:
+        return "–"
+    return " / ".join(pattern.format(np.quantile(values, q)) for q in (0.5, 0.95))
+
+
+def overview(outcomes: Sequence[Outcome]) -> str:
+    """All tables that the outcomes at hand allow, as text."""
+    tables = []
+    for experiment, own in by(outcomes, lambda outcome: outcome.experiment).items():
+        table = {"focus": focus_table, "hold": hold_table}.get(experiment, still_table)
+        tables.append(f"{experiment}\n\n{table(own)}")
+        if experiment == "focus":
+            tables.append(breakdown(own, lambda outcome: f"{outcome.trial_dose} e/px"))
+            tables.append(breakdown(own, lambda outcome: outcome.source))
+            tables.append(stigmation_table(own))
+    times = [time_s for outcome in outcomes for time_s in outcome.decide_s]
+    if times:
+        p50, p99 = np.quantile(times, (0.5, 0.99)) * 1e3
+        tables.append(f"estimator and policy, a frame: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+    return "\n\n".join(tables)
+
+
+def _head(*columns: str) -> list[str]:
+    """The first two lines of a table with one method a line."""
+    return [f"| method | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+
+
+def focus_table(outcomes: Sequence[Outcome]) -> str:
+    """The main comparison, one line a method."""
+    lines = _head(
+        "trials",
+        "success %",
+        "frames median / p95",
+        "dose e/px median / p95",
+        "median error",
+        "worse than start",
+        "90 % interval holds %",
+    )
+    for method, own in by(outcomes, lambda outcome: outcome.method).items():
+        covered = [each.covered for each in own if each.covered is not None and _focused(each)]
+        lines.append(
+            f"| {method} | {len(own)} | {percent([each.success for each in own])} "
+            f"| {quantiles([each.frames for each in own])} "
+            f"| {quantiles([each.dose for each in own])} "
+            f"| {np.median([abs(each.final) for each in own]):.2f} "
+            f"| {sum(each.worse for each in own)} | {percent(covered)} |"
+        )
+    return "\n".join(lines)
+
+
+def _focused(outcome: Outcome) -> bool:
+    return outcome.status == "focused"
+
+
+def breakdown(outcomes: Sequence[Outcome], key: Callable[[Outcome], str]) -> str:
+    """Success and median frames of each method in groups of trials."""
+    groups = sorted({key(outcome) for outcome in outcomes}, key=_natural)
+    lines = _head(*groups)
+    for method, own in by(outcomes, lambda outcome: outcome.method).items():
+        parts = by(own, key)
+        cells = [
+            f"{100 * np.mean([each.success for each in parts[group]]):.0f} % "
+            f"in {np.median([each.frames for each in parts[group]]):.0f}"
+            if group in parts
+            else "–"
+            for group in groups
+        ]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _natural(text: str) -> tuple[float, str]:
+    head = text.split(" ", maxsplit=1)[0]
+    return (-float(head) if head.isdecimal() else 0.0, text)
+
+
+def stigmation_table(outcomes: Sequence[Outcome]) -> str:
+    """Astigmatism left, over the trials that began with more than is good."""
+    lines = _head("trials", "≤ 0.3 px left %", "left, px, median / p95", "frames median / p95")
+    for method, own in by(outcomes, lambda outcome: outcome.method).items():
+        bad = [each for each in own if each.start_astigmatism_px > GOOD_ASTIGMATISM_PX]
+        if not bad:
+            continue
+        left = [each.final_astigmatism_px for each in bad]
+        lines.append(
+            f"| {method} | {len(bad)} | {percent([px <= GOOD_ASTIGMATISM_PX for px in left])} "
+            f"| {quantiles(left, '{:.2f}')} | {quantiles([each.frames for each in bad])} |"
+        )
+    return "\n".join(lines)
+
+
+def still_table(outcomes: Sequence[Outcome]) -> str:
+    """Fields on which nothing should move."""
+    lines = _head(
+        "trials", "moved at all", "ended elsewhere", "further from focus", "frames median / p95"
+    )
+    for method, own in by(outcomes, lambda outcome: outcome.method).items():
+        away = [each for each in own if abs(each.final - each.start) > 1]
+        lines.append(
+            f"| {method} | {len(own)} | {sum(each.moves > 0 for each in own)} | {len(away)} "
+            f"| {sum(each.worse for each in own)} | {quantiles([each.frames for each in own])} |"
+        )
+    return "\n".join(lines)
+
+
+def hold_table(outcomes: Sequence[Outcome]) -> str:
+    """Following a specimen that drifts one depth of field in 20 frames."""
+    lines = _head("trials", "frames within half a depth %", "worst trial %", "extra dose %")
+    for method, own in by(outcomes, lambda outcome: outcome.method).items():
+        shares = [100 * (each.held_frames or 0) / HOLD_FRAMES for each in own]
+        extra = [100 * (each.extra_dose or 0.0) / (HOLD_FRAMES * each.trial_dose) for each in own]
+        lines.append(
+            f"| {method} | {len(own)} | {np.mean(shares):.1f} | {min(shares):.1f} "
+            f"| {np.mean(extra):.1f} |"
+        )
+    return "\n".join(lines)
