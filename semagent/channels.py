@@ -17,6 +17,7 @@ from semagent.types import (
     GateStatus,
     Heard,
     Heartbeat,
+    Intent,
     Reply,
     Request,
 )
@@ -30,6 +31,8 @@ class Role(StrEnum):
     CONTROL = "control"
     RECORD = "record"
     CONSOLE = "console"
+    SUPERVISOR = "supervisor"
+    """The process that starts the others, on the operator's terminal."""
 
 
 class Delivery(StrEnum):
@@ -98,6 +101,15 @@ _TABLE = (
         about="where focus is thought to be",
     ),
     Channel(
+        "intent",
+        Intent,
+        (Role.CONTROL,),
+        Delivery.LATEST,
+        recorded=True,
+        rate_hz=None,
+        about="what control is doing and why, whenever that changes and about once a second",
+    ),
+    Channel(
         "result",
         FocusResult,
         (Role.CONTROL,),
@@ -163,7 +175,7 @@ _TABLE = (
     Channel(
         "heartbeat",
         Heartbeat,
-        _EVERYONE,
+        (*_EVERYONE, Role.CONSOLE),
         Delivery.LATEST,
         recorded=False,
         rate_hz=HEARTBEAT_RATE_HZ,

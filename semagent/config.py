@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import yaml
@@ -67,6 +67,26 @@ class RecordOptions(Options, frozen=True, kw_only=True):
     sync: bool = True
 
 
+class ConsoleOptions(Options, frozen=True, kw_only=True):
+    """The operator's console, a web page.
+
+    Attributes:
+        host: address it listens on. Anything but loopback needs a certificate.
+        port: where; ``None`` takes 8642, or any free one if that is taken.
+        certificate: PEM file for TLS, with the whole chain.
+        key: PEM file with the certificate's private key.
+        names: names, with the port where it is not the usual one, under which browsers reach
+            the console through a reverse proxy or TLS, e.g. ``sem3.example.org``; any other
+            name is turned away.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
+    certificate: str | None = None
+    key: str | None = None
+    names: tuple[str, ...] = ()
+
+
 class RunConfig(Options, frozen=True, kw_only=True):
     """A whole run.
 
@@ -81,6 +101,7 @@ class RunConfig(Options, frozen=True, kw_only=True):
         acquire: the acquire role.
         infer: the infer role.
         record: the record role.
+        console: the operator's console.
     """
 
     semagent: int
@@ -93,6 +114,7 @@ class RunConfig(Options, frozen=True, kw_only=True):
     acquire: AcquireOptions = AcquireOptions()
     infer: InferOptions = InferOptions()
     record: RecordOptions = RecordOptions()
+    console: ConsoleOptions = ConsoleOptions()
 
 
 class _Loader(yaml.SafeLoader):

@@ -23,6 +23,20 @@ from semagent.types import Capabilities
 _IDLE_S = 0.01
 
 
+class ConsolePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What the console keeps over a restart, so that browsers find it again.
+
+    Attributes:
+        operator_token: secret of those who may command.
+        viewer_token: secret of those who may only look.
+        port: where an earlier process listened.
+    """
+
+    operator_token: str
+    viewer_token: str
+    port: int | None = None
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What the supervisor tells a new process.
 
@@ -31,6 +45,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         frames: number of frames after which acquisition rests, ``None`` for no end.
         session: folder of the record, ``None`` for none.
         rebind: endpoints of an earlier process of this role, to take its place.
+        console: who may use the console, and where it was found before.
     """
 
     role: Role
@@ -39,6 +54,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     frames: int | None = None
     session: str | None = None
     rebind: Endpoints | None = None
+    console: ConsolePlan | None = None
+
+
+class ConsoleAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the console listens."""
+
+    url: str
+    port: int
 
 
 class Announced(msgspec.Struct, frozen=True, kw_only=True, tag="announced"):
@@ -47,6 +70,7 @@ class Announced(msgspec.Struct, frozen=True, kw_only=True, tag="announced"):
     endpoints: Endpoints
     capabilities: Capabilities | None = None
     engine: str | None = None
+    console: ConsoleAddress | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
@@ -141,6 +165,14 @@ def _run_role(plan: Plan, link: Connection, bus: ZmqBus, clock: Clock) -> None:
     elif plan.role is Role.INFER:
         opened = registry.open_engine(config.engine.name, config.engine.options)
         announced = Announced(endpoints=bus.endpoints, engine=opened.name)
+    elif plan.role is Role.CONSOLE:
+        # Only this process needs the console's libraries.
+        from semagent.console import listen  # noqa: PLC0415
+
+        port = plan.console.port if plan.console else None
+        opened = listen(config.console, port)
+        address = ConsoleAddress(url=opened.url, port=opened.port)
+        announced = Announced(endpoints=bus.endpoints, console=address)
     with ExitStack() as held:
         if opened is not None:
             held.callback(opened.close)
@@ -173,6 +205,21 @@ def _make_role(plan: Plan, wiring: Wiring, opened: Any, bus: ZmqBus, clock: Cloc
                 Path(plan.session or ""), config, wiring.capabilities, wiring.engine, clock
             )
             return RecordRole(bus, recorder)
+        case Role.CONSOLE if plan.console is not None:
+            from semagent.console import Console, RunFacts, Tokens  # noqa: PLC0415
+
+            return Console(
+                bus,
+                opened,
+                RunFacts(
+                    config=config,
+                    capabilities=wiring.capabilities,
+                    engine=wiring.engine,
+                    session=Path(plan.session) if plan.session else None,
+                ),
+                Tokens(operator=plan.console.operator_token, viewer=plan.console.viewer_token),
+                clock,
+            )
     raise SemagentError(f"no process for the {plan.role} role")
 
 

@@ -20,6 +20,8 @@ from semagent.config import RunConfig
 from semagent.errors import RoleError, SemagentError
 from semagent.process import (
     Announced,
+    ConsoleAddress,
+    ConsolePlan,
     End,
     Failed,
     FromChild,
@@ -40,7 +42,9 @@ SILENCE_S = 50 / HEARTBEAT_RATE_HZ
 _BUSY_MARGIN_S = 30.0
 _RESTART_PAUSE_S = 1.0
 # The record comes last: it has to take what the others still say.
-_SHUTDOWN_ORDER = (Role.ACQUIRE, Role.INFER, Role.CONTROL, Role.RECORD)
+_SHUTDOWN_ORDER = (Role.CONSOLE, Role.ACQUIRE, Role.INFER, Role.CONTROL, Role.RECORD)
+_CONSOLE_STARTUP_S = 20.0
+_CONSOLE_RESTARTS = 5
 
 
 _Expected = TypeVar("_Expected", Announced, Ready)
@@ -116,6 +120,7 @@ class Supervisor:
         config: the run configuration.
         frames: number of frames after which acquisition rests.
         session: folder of the record, ``None`` for none.
+        console: serve the operator's console too.
         on_restart: told the role and the reason when one is started again.
     """
 
@@ -125,19 +130,23 @@ class Supervisor:
         *,
         frames: int | None = None,
         session: Path | None = None,
+        console: bool = False,
         on_restart: Callable[[Role, str], None] = lambda _role, _reason: None,
     ) -> None:
         self._config = config
         self._frames = frames
         self._session = session
+        self._serve_console = console
         self._on_restart = on_restart
         self._token = new_token()
         self._children: dict[Role, _Child] = {}
         self._endpoints: dict[Role, Endpoints] = {}
         self._capabilities: Capabilities | None = None
         self._engine = ""
-        self._restarts = 0
-        self.bus = ZmqBus(Role.CONSOLE, self._token)
+        self._restarts: dict[Role, int] = {}
+        self._console = ConsolePlan(operator_token=new_token(), viewer_token=new_token())
+        self._address: ConsoleAddress | None = None
+        self.bus = ZmqBus(Role.SUPERVISOR, self._token)
         self._beats = self.bus.subscribe("heartbeat")
         self._heard_s: dict[Role, float] = {}
         self._pulse: dict[Role, Heartbeat] = {}
@@ -155,6 +164,15 @@ class Supervisor:
         """Name of the engine; known once `start` has returned."""
         return self._engine
 
+    @property
+    def console_links(self) -> tuple[str, str] | None:
+        """Where operators and viewers find the console; ``None`` without one."""
+        if self._address is None:
+            return None
+        tokens = (self._console.operator_token, self._console.viewer_token)
+        operator, viewer = (f"{self._address.url}/?token={token}" for token in tokens)
+        return operator, viewer
+
     def start(self) -> None:
         """Start all roles; returns when each listens to the others and frames begin to flow.
 
@@ -164,6 +182,8 @@ class Supervisor:
         roles = [Role.ACQUIRE, Role.INFER, Role.CONTROL]
         if self._session is not None:
             roles.insert(0, Role.RECORD)
+        if self._serve_console:
+            roles.append(Role.CONSOLE)
         deadline_s = time.perf_counter() + STARTUP_S
         try:
             for role in roles:
@@ -185,8 +205,8 @@ class Supervisor:
         """Wait up to ``timeout_s`` for something to go wrong, and put it right if possible.
 
         A role that has died, fallen silent or been busy with one thing for too long is lost. A
-        lost infer role is started again, a limited number of times; the loss of any other ends
-        the run.
+        lost infer role or console is started again, a limited number of times, and the run can
+        do without the console; the loss of any other ends it.
 
         Raises:
             SemagentError: a role is lost for good.
@@ -251,6 +271,7 @@ class Supervisor:
             frames=self._frames,
             session=None if self._session is None else str(self._session),
             rebind=self._endpoints.get(role),
+            console=self._console if role is Role.CONSOLE else None,
         )
 
     def _learn(self, child: _Child, deadline_s: float) -> None:
@@ -258,27 +279,31 @@ class Supervisor:
         self._endpoints[child.role] = announced.endpoints
         self._capabilities = announced.capabilities or self._capabilities
         self._engine = announced.engine or self._engine
+        if announced.console is not None:
+            self._address = announced.console
+            self._console = msgspec.structs.replace(self._console, port=announced.console.port)
 
     def _wiring(self) -> Wiring:
         return Wiring(roles=self._endpoints, capabilities=self.capabilities, engine=self._engine)
 
     def _replace(self, child: _Child, error: SemagentError) -> None:
-        """Start a lost infer role again, as often as allowed; pauses grow.
+        """Start a lost infer role or console again, as often as allowed; pauses grow.
 
         Raises:
-            SemagentError: ``error``, or what ended the last attempt.
+            SemagentError: ``error``, or what ended the last attempt. Never for the console:
+                nothing depends on it.
         """
-        allowed = self._config.infer.max_restarts
-        while child.role is Role.INFER and self._restarts < allowed:
-            self._restarts += 1
-            self._on_restart(
-                child.role, f"{error}; starting it again ({self._restarts} of {allowed})"
-            )
+        role = child.role
+        allowed = {Role.INFER: self._config.infer.max_restarts, Role.CONSOLE: _CONSOLE_RESTARTS}
+        startup_s = _CONSOLE_STARTUP_S if role is Role.CONSOLE else STARTUP_S
+        while self._restarts.get(role, 0) < allowed.get(role, 0):
+            number = self._restarts[role] = self._restarts.get(role, 0) + 1
+            self._on_restart(role, f"{error}; starting it again ({number} of {allowed[role]})")
             child.end(time.perf_counter() + 1.0)
-            time.sleep(_RESTART_PAUSE_S * 2 ** (self._restarts - 1))
-            deadline_s = time.perf_counter() + STARTUP_S
-            child = self._children[child.role] = _Child(self._plan(child.role))
-            self._pulse.pop(child.role, None)
+            time.sleep(_RESTART_PAUSE_S * 2 ** (number - 1))
+            deadline_s = time.perf_counter() + startup_s
+            child = self._children[role] = _Child(self._plan(role))
+            self._pulse.pop(role, None)
             try:
                 self._learn(child, deadline_s)
                 child.send(self._wiring())
@@ -288,7 +313,10 @@ class Supervisor:
             else:
                 child.send(Go())
                 return
-        raise error
+        if role is not Role.CONSOLE:
+            raise error
+        self._on_restart(role, f"{error}; the run goes on without a console")
+        self._children.pop(role).kill()
 
 
 @contextmanager

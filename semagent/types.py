@@ -490,6 +490,32 @@ Request = SetMode | StartAutofocus | Cancel | Note
 """Everything that can be asked of the control role."""
 
 
+class Intent(Value, frozen=True, kw_only=True):
+    """What control is doing, why, and what it would do if it were allowed to.
+
+    Attributes:
+        mode: how much it may do by itself.
+        doing: one word for what is going on.
+        why: sentence for people: what it is waiting for or working on.
+        frames: frames the task that is going on has used, ``None`` if there is no task.
+        max_frames: frames it may use.
+        moves: commands it has had carried out.
+        target_m: working distance of the command that is on its way.
+        proposal_m: working distance it proposes and does not go to.
+        basis: the frame the proposal rests on.
+    """
+
+    mode: Mode
+    doing: Literal["watching", "focusing", "holding", "returning", "paused"]
+    why: str
+    frames: int | None = None
+    max_frames: int | None = None
+    moves: int | None = None
+    target_m: float | None = None
+    proposal_m: float | None = None
+    basis: Basis | None = None
+
+
 class FocusResult(Value, frozen=True, kw_only=True):
     """How one autofocus ended."""
 

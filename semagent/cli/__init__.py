@@ -51,6 +51,7 @@ def _demo(arguments: argparse.Namespace, output: Output) -> int:
         record=None,
         frames=arguments.frames,
         duration_s=arguments.duration,
+        console=not arguments.no_console,
         output=output,
     )
 
@@ -65,6 +66,7 @@ def _run(arguments: argparse.Namespace, output: Output) -> int:
         record=arguments.record,
         frames=arguments.frames,
         duration_s=arguments.duration,
+        console=not arguments.no_console,
         output=output,
     )
 

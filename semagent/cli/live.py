@@ -1,5 +1,6 @@
 """``run`` and ``demo``: the loop beside the microscope, each role in a process of its own."""
 
+import importlib.util
 import time
 from pathlib import Path
 from typing import TypeVar
@@ -33,6 +34,7 @@ from semagent.types import (
     SetMode,
 )
 
+_CONSOLE_NEEDS = ("starlette", "uvicorn", "websockets")
 _POLL_S = 0.05
 _ANSWER_S = 10.0
 _DRAINED_S = 1.0
@@ -49,6 +51,7 @@ def run(
     record: Path | None,
     frames: int | None,
     duration_s: float | None,
+    console: bool,
     output: Output,
 ) -> int:
     """Run the agent beside a microscope until it is told to end, and return the exit code."""
@@ -57,6 +60,7 @@ def run(
         config,
         frames=frames,
         session=record,
+        console=console and _has_console(output),
         on_restart=lambda role, reason: output.warn(f"{role} role: {reason}"),
     )
     ledger = Ledger(supervisor.bus.subscribe, output, lambda row: output.record(row.record()))
@@ -64,6 +68,7 @@ def run(
     try:
         # Until here nothing has moved: Ctrl-C ends the start at once.
         supervisor.start()
+        _say_where(supervisor, output)
         with caught_interrupts() as interrupt:
             session = _Session(supervisor, ledger, config, output)
             session.begin(mode or config.control.mode, arm=arm)
@@ -81,6 +86,23 @@ def run(
     if not put_back:
         return exits.FAILED
     return exits.INTERRUPTED if interrupt.pressed else exits.DONE
+
+
+def _has_console(output: Output) -> bool:
+    """Whether the console's libraries are installed; says how to get them if not."""
+    missing = [name for name in _CONSOLE_NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        output.warn(
+            f"no console: {', '.join(missing)} missing. `pip install 'semagent[console]'` brings "
+            "it; --no-console leaves it out without this warning"
+        )
+    return not missing
+
+
+def _say_where(supervisor: Supervisor, output: Output) -> None:
+    links = supervisor.console_links
+    if links is not None:
+        output.say(f"console:   {links[0]}\nview only: {links[1]}")
 
 
 _Answer = TypeVar("_Answer", Reply, Event)

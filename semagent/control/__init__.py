@@ -6,6 +6,7 @@ Pure: imports values, ports and options, and knows no clock, no socket and no th
 from semagent.control.controller import Controller
 from semagent.control.decide import decide
 from semagent.control.estimator import SharpnessEstimator
+from semagent.control.intent import intent_of
 from semagent.control.options import ControlOptions
 from semagent.control.situation import (
     Analysed,
@@ -35,4 +36,5 @@ __all__ = [
     "SharpnessEstimator",
     "Ticked",
     "decide",
+    "intent_of",
 ]

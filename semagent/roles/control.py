@@ -4,7 +4,7 @@ import msgspec
 
 from semagent.bus import Bus
 from semagent.clock import Clock
-from semagent.control import Controller, Decision
+from semagent.control import Controller, Decision, intent_of
 from semagent.roles.base import Announcer
 from semagent.types import (
     Command,
@@ -13,9 +13,12 @@ from semagent.types import (
     FrameHeader,
     Heard,
     HeardKind,
+    Intent,
     Issuer,
     Reply,
 )
+
+_INTENT_RATE_HZ = 1.0
 
 
 class ControlRole:
@@ -45,6 +48,9 @@ class ControlRole:
         self._commands = 0
         self._requests = 0
         self._processed = 0
+        self._proposed: Decision | None = None
+        self._intent: Intent | None = None
+        self._next_intent_ns = 0
 
     def step(self) -> bool:
         """See `RoleLoop`."""
@@ -54,6 +60,7 @@ class ControlRole:
             self._take_analysis(message.value)
             worked = True
         self._tick()
+        self._publish_intent()
         self._beat(busy=False)
         return worked
 
@@ -106,6 +113,7 @@ class ControlRole:
         self._processed += 1
         self._heard("analysis", analysis.header.sequence)
         decision = self._controller.analysed(analysis)
+        self._proposed = decision if decision.proposal else None
         if self._controller.belief is not None:
             self._bus.publish("belief", self._controller.belief)
         self._carry_out(decision)
@@ -118,6 +126,17 @@ class ControlRole:
             # A deadline has passed. Ticks that change nothing are not worth a line.
             self._heard("tick", 0)
         self._carry_out(decision)
+
+    def _publish_intent(self) -> None:
+        """Say what is going on: when that changes, and now and then for who came late."""
+        state = self._controller.state
+        if self._proposed and (self._proposed.state.mode is not state.mode or state.paused):
+            self._proposed = None
+        intent, now_ns = intent_of(state, self._proposed), self._clock.monotonic_ns()
+        if intent != self._intent or now_ns >= self._next_intent_ns:
+            self._intent = intent
+            self._next_intent_ns = now_ns + round(1e9 / _INTENT_RATE_HZ)
+            self._bus.publish("intent", intent)
 
     def _beat(self, *, busy: bool) -> None:
         self._bus.beat(busy=busy, processed=self._processed, skipped=self._analyses.skipped)

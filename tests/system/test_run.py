@@ -26,7 +26,7 @@ def test_hold_follows_the_drift_and_the_record_replays(
     config = simulated_config(speed=4.0, drift={"z_nm_per_s": 400}, column={"convergence_mrad": 8})
     record = tmp_path / "session"
     arguments = ("--arm", "--mode", "hold", "--frames", 200, "--record", record, "--json")
-    run = semagent("run", config, *arguments)
+    run = semagent("run", "--no-console", config, *arguments)
     assert run.code == 0, run.err
     *frames, summary = run.records
     assert summary["event"] == "summary"
@@ -54,7 +54,9 @@ def test_a_record_that_was_tampered_with_does_not_replay(
 ):
     record = tmp_path / "session"
     config = simulated_config(speed=0)
-    run = semagent("run", config, "--arm", "--mode", "hold", "--frames", 30, "--record", record)
+    run = semagent(
+        "run", "--no-console", config, "--arm", "--mode", "hold", "--frames", 30, "--record", record
+    )
     assert run.code == 0, run.err
     events = record / "events.jsonl"
     lines = events.read_text(encoding="utf-8").splitlines()
@@ -72,7 +74,7 @@ def test_a_record_that_was_tampered_with_does_not_replay(
 
 def test_nothing_moves_without_arming(semagent: Run, simulated_config: Config):
     config = simulated_config(speed=0)
-    run = semagent("run", config, "--mode", "hold", "--frames", 20, "--json")
+    run = semagent("run", "--no-console", config, "--mode", "hold", "--frames", 20, "--json")
     assert run.code == 0, run.err
     *frames, summary = run.records
     assert len(frames) >= 10
@@ -83,7 +85,9 @@ def test_nothing_moves_without_arming(semagent: Run, simulated_config: Config):
 
 def test_advise_proposes_and_does_not_move(semagent: Run, simulated_config: Config):
     config = simulated_config(speed=0)
-    run = semagent("run", config, "--arm", "--mode", "advise", "--frames", 20, "--json")
+    run = semagent(
+        "run", "--no-console", config, "--arm", "--mode", "advise", "--frames", 20, "--json"
+    )
     assert run.code == 0, run.err
     assert run.records[-1]["commands"] == 0
 
@@ -94,7 +98,9 @@ def test_an_existing_record_is_never_overwritten(
     record = tmp_path / "session"
     record.mkdir()
     (record / "precious.txt").write_text("a month of work", encoding="utf-8")
-    run = semagent("run", simulated_config(speed=0), "--frames", 5, "--record", record)
+    run = semagent(
+        "run", "--no-console", simulated_config(speed=0), "--frames", 5, "--record", record
+    )
     assert run.code == 2
     assert str(record) in run.err
     assert [path.name for path in record.iterdir()] == ["precious.txt"]
@@ -103,7 +109,9 @@ def test_an_existing_record_is_never_overwritten(
 def test_a_session_is_a_stack_too(semagent: Run, simulated_config: Config, tmp_path: Path):
     record = tmp_path / "session"
     config = simulated_config(speed=0)
-    run = semagent("run", config, "--arm", "--mode", "hold", "--frames", 30, "--record", record)
+    run = semagent(
+        "run", "--no-console", config, "--arm", "--mode", "hold", "--frames", 30, "--record", record
+    )
     assert run.code == 0, run.err
     estimate = semagent("estimate", record, "--json")
     assert estimate.code == 0, estimate.err
@@ -115,7 +123,15 @@ class Started:
 
     def __init__(self, *arguments: object) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "semagent", "run", *map(str, arguments), "--json"],
+            [
+                sys.executable,
+                "-m",
+                "semagent",
+                "run",
+                *map(str, arguments),
+                "--no-console",
+                "--json",
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -200,7 +216,16 @@ def test_ctrl_c_in_a_terminal_during_the_start_ends_everything(
     simulated_config: Config, roles: int
 ):
     process = subprocess.Popen(
-        [sys.executable, "-m", "semagent", "run", str(simulated_config()), "--arm", "--json"],
+        [
+            sys.executable,
+            "-m",
+            "semagent",
+            "run",
+            str(simulated_config()),
+            "--arm",
+            "--no-console",
+            "--json",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -245,7 +270,7 @@ def test_a_second_ctrl_c_insists(live: Any):
 def test_a_start_outside_the_envelope_is_refused(semagent: Run, simulated_config: Config):
     limits = {"min": 0.001, "max": 0.002, "max_step": 0.0002, "max_travel": 0.02}
     config = simulated_config(speed=0, _safety={"working_distance_m": limits})
-    run = semagent("run", config, "--arm", "--frames", 3, "--json")
+    run = semagent("run", "--no-console", config, "--arm", "--frames", 3, "--json")
     assert run.code == 5
     assert "not armed" in run.err
 
@@ -302,13 +327,13 @@ def test_a_microscope_that_fails_ends_the_run_with_the_reason(
     semagent: Run, simulated_config: Config
 ):
     config = simulated_config(speed=0, faults={"disconnect": {"at": [10]}})
-    run = semagent("run", config, "--json")
+    run = semagent("run", "--no-console", config, "--json")
     assert run.code == 3
     assert "acquire role" in run.err
 
 
 def test_a_wrong_driver_option_is_exit_2(semagent: Run, simulated_config: Config):
-    run = semagent("run", simulated_config(sped=1), "--json")
+    run = semagent("run", "--no-console", simulated_config(sped=1), "--json")
     assert run.code == 2
     assert "sped" in run.err
 
@@ -318,7 +343,7 @@ def test_bad_frames_are_counted_recorded_and_not_used(
 ):
     record = tmp_path / "session"
     config = simulated_config(speed=0, faults={"blank": {"at": [4, 5]}, "frozen": {"at": [9]}})
-    run = semagent("run", config, "--frames", 15, "--record", record, "--json")
+    run = semagent("run", "--no-console", config, "--frames", 15, "--record", record, "--json")
     assert run.code == 0, run.err
     assert run.records[-1]["flagged"] == 3
     faults = [

@@ -1,0 +1,150 @@
+"""Puts the web application together."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+from starlette.websockets import WebSocket
+
+from semagent.clock import Clock
+from semagent.console.access import Gatekeeper, Level, Tokens, level_of
+from semagent.console.desk import Desk
+from semagent.console.facts import Board
+from semagent.console.listener import Listener
+from semagent.console.packets import Packer
+from semagent.console.shell import page
+from semagent.console.viewer import Viewer
+from semagent.console.wishes import WishRefusedError, parse_wish, to_command, to_request
+from semagent.errors import RoleError
+from semagent.types import Level as EventLevel
+
+_log = logging.getLogger(__name__)
+_HERE = Path(__file__).parent
+_MOST_VIEWERS = 16
+_LONGEST_WISH = 16384
+
+Page = Callable[[Board], Sequence[BaseRoute]]
+"""Further pages: given what is known of the run, the routes they add."""
+
+
+class Live:
+    """The live page and what it talks to."""
+
+    def __init__(self, board: Board, desk: Desk, clock: Clock) -> None:
+        self._board = board
+        self._desk = desk
+        self._clock = clock
+        self._packer = Packer()
+        self._viewers: set[Viewer] = set()
+        self._page = page(
+            "Live",
+            (_HERE / "live.html").read_text(encoding="utf-8"),
+            here="/",
+            scripts=("live.js",),
+        )
+
+    def routes(self) -> list[BaseRoute]:
+        """What it serves."""
+        return [
+            Route("/", self._show),
+            Route("/api/facts", self._facts),
+            Route("/api/wish", self._wish, methods=["POST"]),
+            WebSocketRoute("/live", self._watch),
+        ]
+
+    def update(self) -> None:
+        """Take in what was said on the bus and let the browsers know."""
+        if self._board.update():
+            for viewer in self._viewers:
+                viewer.wake()
+
+    async def _show(self, _request: Request) -> Response:
+        return HTMLResponse(self._page)
+
+    async def _facts(self, _request: Request) -> Response:
+        return _json(self._board.snapshot())
+
+    async def _watch(self, socket: WebSocket) -> None:
+        if len(self._viewers) >= _MOST_VIEWERS:
+            await socket.close(code=1013, reason=f"{_MOST_VIEWERS} browsers look on already")
+            return
+        viewer = Viewer(socket, self._board, self._packer, level_of(socket.scope), self._clock)
+        self._viewers.add(viewer)
+        try:
+            await viewer.run()
+        finally:
+            self._viewers.discard(viewer)
+
+    async def _wish(self, request: Request) -> Response:
+        if level_of(request.scope) is not Level.OPERATOR:
+            return _refused("this link is for looking only", 403)
+        if not request.headers.get("content-type", "").startswith("application/json"):
+            return _refused("a wish is sent as application/json", 415)
+        body = await _read(request)
+        if body is None:
+            return _refused(f"a wish is no longer than {_LONGEST_WISH} bytes", 413)
+        try:
+            wish = parse_wish(body)
+        except WishRefusedError as error:
+            return _refused(str(error), 400)
+        try:
+            action = to_command(wish, self._board)
+            if action is not None:
+                reply = await self._desk.command(action)
+                return _json({"outcome": reply.outcome, "code": reply.code, "reason": reply.reason})
+            event = await self._desk.request(to_request(wish))
+        except WishRefusedError as error:
+            self._board.note(EventLevel.WARNING, "console", "refused", str(error))
+            return _json({"outcome": "refused", "code": "console", "reason": str(error)})
+        except RoleError as error:
+            return _json({"outcome": "failed", "code": "no_answer", "reason": str(error)})
+        if event.kind == "request_refused":
+            return _json({"outcome": "refused", "code": "control", "reason": event.message})
+        return _json({"outcome": "applied", "code": "", "reason": ""})
+
+
+def make_app(
+    live: Live, board: Board, pages: Sequence[Page], tokens: Tokens, listener: Listener
+) -> ASGIApp:
+    """The whole application, behind the gatekeeper."""
+    routes = [
+        *live.routes(),
+        Mount("/static", StaticFiles(directory=_HERE / "static")),
+        *(route for add in pages for route in add(board)),
+    ]
+    return Gatekeeper(
+        Starlette(routes=routes, exception_handlers={Exception: _failed}),
+        tokens=tokens,
+        hosts=listener.hosts,
+        port=listener.port,
+        secure=listener.certificate is not None,
+    )
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return Response("This page failed; the log says why.\n", 500, media_type="text/plain")
+
+
+async def _read(request: Request) -> bytes | None:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > _LONGEST_WISH:
+            return None
+    return body
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def _refused(reason: str, status: int) -> Response:
+    return _json({"outcome": "refused", "code": "console", "reason": reason}, status)

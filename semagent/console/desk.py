@@ -1,0 +1,88 @@
+"""The way from the web pages to the bus: what is asked there is sent by the role's own thread."""
+
+import asyncio
+import itertools
+import queue
+import secrets
+from collections import deque
+from concurrent.futures import Future
+from typing import Any
+
+from semagent.bus import Bus
+from semagent.errors import RoleError
+from semagent.types import Action, Command, Event, Issuer, Reply, Request
+
+ANSWER_S = 15.0
+
+
+class Desk:
+    """Sends commands and requests and finds the answers that belong to them.
+
+    `command` and `request` belong to the web server's thread, `step` to the role's.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._out: queue.SimpleQueue[tuple[str, Any, Future[Any]]] = queue.SimpleQueue()
+        self._commands: dict[str, Future[Any]] = {}
+        # Requests carry no name; they are answered in the order in which they were sent.
+        self._requests: deque[Future[Any]] = deque()
+        self._run = secrets.token_hex(4)  # a console that was started again must not repeat ids
+        self._ids = itertools.count(1)
+
+    async def command(self, action: Action) -> Reply:
+        """Do something as the operator.
+
+        Raises:
+            RoleError: no answer came in time.
+        """
+        name = f"operator-{self._run}-{next(self._ids)}"
+        command = Command(id=name, issuer=Issuer.OPERATOR, action=action)
+        answer: Reply = await self._ask("command", command, "the acquire role")
+        return answer
+
+    async def request(self, request: Request) -> Event:
+        """Ask something of control; whether it does it stands in the event's kind.
+
+        Raises:
+            RoleError: no answer came in time.
+        """
+        answer: Event = await self._ask("request", request, "the control role")
+        return answer
+
+    def step(self) -> None:
+        """Send what was asked and hand out what was answered. Never waits."""
+        while not self._out.empty():
+            channel, value, future = self._out.get()
+            if channel == "command":
+                self._commands[value.id] = future
+            else:
+                self._requests.append(future)
+            try:
+                self._bus.send(channel, value)
+            except RoleError as error:
+                future.set_exception(error)
+        for answer in self._bus.answers():
+            if isinstance(answer, Reply):
+                self._resolve(self._commands.pop(answer.command.id, None), answer)
+            elif self._requests:
+                self._resolve(self._requests.popleft(), answer)
+        # Whoever asked has given up; a later answer must not be taken for another one's.
+        if any(future.cancelled() for future in self._requests):
+            self._requests.clear()
+        self._commands = {
+            name: future for name, future in self._commands.items() if not future.cancelled()
+        }
+
+    async def _ask(self, channel: str, value: Any, whom: str) -> Any:
+        future: Future[Any] = Future()
+        self._out.put((channel, value, future))
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), ANSWER_S)
+        except TimeoutError:
+            raise RoleError(f"{whom} has not answered within {ANSWER_S:g} s") from None
+
+    @staticmethod
+    def _resolve(future: "Future[Any] | None", answer: Any) -> None:
+        if future is not None and future.set_running_or_notify_cancel():
+            future.set_result(answer)

@@ -1,0 +1,79 @@
+"""How much charge the field in view has taken."""
+
+from typing import TypedDict
+
+from semagent.types import FrameHeader, StagePosition
+
+_ELEMENTARY_CHARGE_C = 1.602176634e-19
+_SAME_FIELD = 0.25  # of the width of the field that the stage may have moved
+
+
+class Dose(TypedDict):
+    """What the meter reads; ``None`` where the microscope does not report what it takes.
+
+    Attributes:
+        frames: exposed since the microscope was opened.
+        frames_here: exposed since the field was changed.
+        per_frame_e_nm2: electrons a square nanometre, of one frame.
+        here_e_nm2: the same, of all frames of this field.
+    """
+
+    frames: int
+    frames_here: int
+    per_frame_e_nm2: float | None
+    here_e_nm2: float | None
+
+
+class DoseMeter:
+    """Adds up the frames of a field.
+
+    Frames the console has skipped are counted by their numbers and taken to have been like the
+    next one it saw.
+    """
+
+    def __init__(self) -> None:
+        self._last: FrameHeader | None = None
+        self._frames_here = 0
+        self._here: float | None = None
+
+    def add(self, header: FrameHeader) -> None:
+        """Take a frame into account."""
+        last = self._last
+        count = 1 if last is None else max(0, header.sequence - last.sequence)
+        dose = dose_of(header)
+        if last is None or _other_field(last, header):
+            self._frames_here, self._here = 0, 0.0
+        self._frames_here += count
+        self._here = None if dose is None or self._here is None else self._here + count * dose
+        self._last = header
+
+    def reading(self) -> Dose:
+        """What it has come to."""
+        last = self._last
+        return Dose(
+            frames=0 if last is None else last.sequence,
+            frames_here=self._frames_here,
+            per_frame_e_nm2=None if last is None else dose_of(last),
+            here_e_nm2=self._here,
+        )
+
+
+def dose_of(header: FrameHeader) -> float | None:
+    """Electrons a square nanometre that one frame takes; ``None`` where that is not known."""
+    scan, current_a = header.scan, header.optics.beam_current_a
+    if not scan.pixel_size_m or scan.dwell_s is None or current_a is None:
+        return None
+    charge_c = current_a * scan.dwell_s * scan.frame_averages
+    return charge_c / _ELEMENTARY_CHARGE_C / (scan.pixel_size_m * 1e9) ** 2
+
+
+def _other_field(before: FrameHeader, now: FrameHeader) -> bool:
+    if before.settings_rev != now.settings_rev:
+        return True
+    width_m = (now.scan.pixel_size_m or 0.0) * now.scan.width_px
+    return _travel_m(before.stage, now.stage) > _SAME_FIELD * width_m > 0
+
+
+def _travel_m(before: StagePosition, now: StagePosition) -> float:
+    pairs = ((before.x_m, now.x_m), (before.y_m, now.y_m))
+    return max((abs(b - a) for a, b in pairs if a is not None and b is not None), default=0.0)

@@ -1,0 +1,261 @@
+"""What the console knows of a run: the newest of everything that is said, and a little history."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from semagent.bus import Bus, Mailbox
+from semagent.config import RunConfig
+from semagent.console.dose import DoseMeter
+from semagent.console.words import action_words
+from semagent.types import (
+    Capabilities,
+    Event,
+    FocusBelief,
+    FocusResult,
+    FrameAnalysis,
+    FrameHeader,
+    GateStatus,
+    Heartbeat,
+    Intent,
+    Issuer,
+    Level,
+    Outcome,
+    Reply,
+)
+from semagent.wire import Message
+
+T = TypeVar("T")
+
+_HISTORY = 3000
+_LOG = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What does not change while a run lasts.
+
+    Attributes:
+        session: folder of the record, ``None`` if nothing is recorded.
+    """
+
+    config: RunConfig
+    capabilities: Capabilities
+    engine: str
+    session: Path | None
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """One analysed frame in the history.
+
+    Attributes:
+        t_s: end of its exposure, on the acquiring machine's monotonic clock.
+    """
+
+    sequence: int
+    t_s: float
+    score: float
+    working_distance_m: float
+    focus_m: float | None
+    sigma_m: float | None
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the log.
+
+    Attributes:
+        kind: the event's word, or what became of a command.
+        code: short fixed word for a refusal.
+    """
+
+    wall_ns: int
+    level: Level
+    who: str
+    kind: str
+    text: str
+    code: str = ""
+
+
+class Strip(Generic[T]):
+    """The last entries of a growing list, each with its number."""
+
+    def __init__(self, length: int) -> None:
+        self._entries: deque[T] = deque(maxlen=length)
+        self.end = 0
+
+    def add(self, entry: T) -> None:
+        """Append one."""
+        self._entries.append(entry)
+        self.end += 1
+
+    def since(self, number: int) -> list[T]:
+        """Those that came after the first ``number``, as far as they are kept."""
+        fresh = min(self.end - number, len(self._entries))
+        return list(self._entries)[len(self._entries) - fresh :] if fresh > 0 else []
+
+
+class Board:
+    """Follows a run on the bus. Belongs to the thread that calls `update`.
+
+    Args:
+        bus: subscribed to here, before it is connected.
+        run: what the run is.
+        wall_ns: what time it is, for people.
+    """
+
+    def __init__(self, bus: Bus, run: RunFacts, wall_ns: Callable[[], int]) -> None:
+        self.run = run
+        self._wall_ns = wall_ns
+        self._boxes: list[tuple[Mailbox, Callable[[Message], None]]] = [
+            (bus.subscribe(channel), take)
+            for channel, take in (
+                ("frame", self._on_frame),
+                ("analysis", self._on_analysis),
+                ("belief", self._on_belief),
+                ("intent", self._on_intent),
+                ("gate", self._on_gate),
+                ("reply", self._on_reply),
+                ("result", self._on_result),
+                ("event", self._on_event),
+                ("heartbeat", self._on_heartbeat),
+            )
+        ]
+        self._frames = self._boxes[0][0]
+        self.version = 0
+        self.frame: Message | None = None
+        self.restored: Message | None = None
+        self.analysis: FrameAnalysis | None = None
+        self.belief: FocusBelief | None = None
+        self.intent: Intent | None = None
+        self.gate: GateStatus | None = None
+        self.result: FocusResult | None = None
+        self.beats: dict[str, Heartbeat] = {}
+        self.history: Strip[Point] = Strip(_HISTORY)
+        self.log: Strip[Entry] = Strip(_LOG)
+        self.dose = DoseMeter()
+        self.flagged = 0
+        self.moves = 0
+        self.refused = 0
+
+    @property
+    def skipped(self) -> int:
+        """Frames the console never looked at because newer ones had come."""
+        return self._frames.skipped
+
+    @property
+    def header(self) -> FrameHeader | None:
+        """Header of the newest frame."""
+        return None if self.frame is None else self.frame.value
+
+    @property
+    def half_depth_m(self) -> float | None:
+        """Half the depth of field of the newest frame, as control takes it."""
+        header = self.header
+        return None if header is None else self.run.config.control.scale.half_depth_of(header)
+
+    def pending(self) -> bool:
+        """Whether there is anything to take in."""
+        return any(mailbox for mailbox, _ in self._boxes)
+
+    def update(self) -> bool:
+        """Take in what was said; whether anything was."""
+        heard = False
+        for mailbox, take in self._boxes:
+            for message in _all(mailbox):
+                take(message)
+                heard = True
+        self.version += heard
+        return heard
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything but pixels, history and log."""
+        return {
+            "frame": self.header,
+            "analysis": self.analysis,
+            "belief": self.belief,
+            "intent": self.intent,
+            "gate": self.gate,
+            "result": self.result,
+            "roles": self.beats,
+            "half_depth_m": self.half_depth_m,
+            "dose": self.dose.reading(),
+            "counts": {
+                "flagged": self.flagged,
+                "moves": self.moves,
+                "refused": self.refused,
+                "skipped": self.skipped,
+            },
+        }
+
+    def note(self, level: Level, who: str, kind: str, text: str, code: str = "") -> None:
+        """Add a line to the log."""
+        self.log.add(
+            Entry(wall_ns=self._wall_ns(), level=level, who=who, kind=kind, text=text, code=code)
+        )
+
+    def _on_frame(self, message: Message) -> None:
+        self.frame = message
+        self.dose.add(message.value)
+
+    def _on_analysis(self, message: Message) -> None:
+        self.analysis = message.value
+        if message.pixels is not None:
+            self.restored = message
+        header = message.value.header
+        belief = self.belief
+        self.history.add(
+            Point(
+                sequence=header.sequence,
+                t_s=header.monotonic_ns / 1e9,
+                score=message.value.focus_score,
+                working_distance_m=header.optics.working_distance_m,
+                focus_m=belief.focus_m if belief else None,
+                sigma_m=belief.sigma_m if belief else None,
+            )
+        )
+
+    def _on_belief(self, message: Message) -> None:
+        self.belief = message.value
+
+    def _on_intent(self, message: Message) -> None:
+        self.intent = message.value
+
+    def _on_gate(self, message: Message) -> None:
+        self.gate = message.value
+
+    def _on_heartbeat(self, message: Message) -> None:
+        self.beats[message.sender] = message.value
+
+    def _on_reply(self, message: Message) -> None:
+        reply: Reply = message.value
+        words = action_words(reply.command.action)
+        who = str(reply.command.issuer)
+        if reply.outcome is Outcome.APPLIED:
+            self.moves += reply.command.issuer is Issuer.AGENT
+            self.note(Level.INFO, who, "applied", words)
+            return
+        self.refused += 1
+        level = Level.WARNING if reply.outcome is Outcome.REFUSED else Level.ERROR
+        text = f"{words}: {reply.reason}"
+        self.note(level, who, str(reply.outcome), text, reply.code)
+
+    def _on_result(self, message: Message) -> None:
+        result: FocusResult = message.value
+        self.result = result
+        level = Level.INFO if result.status == "focused" else Level.WARNING
+        self.note(level, "control", result.status, f"{result.status}: {result.reason}")
+
+    def _on_event(self, message: Message) -> None:
+        event: Event = message.value
+        if event.kind == "frame_flagged":
+            self.flagged += 1
+        self.note(event.level, event.role, event.kind, event.message)
+
+
+def _all(mailbox: Mailbox) -> Iterator[Message]:
+    while (message := mailbox.take()) is not None:
+        yield message

@@ -1,0 +1,5 @@
+"""Pages beside the live one. Each module here adds routes; see `semagent.console.app.Page`."""
+
+from semagent.console.app import Page
+
+PAGES: tuple[Page, ...] = ()

@@ -1,0 +1,48 @@
+"""The frame around every page: head, navigation, sign-in."""
+
+import html
+
+from semagent.console.navigation import LINKS
+
+
+def page(title: str, body: str, *, here: str, scripts: tuple[str, ...] = ()) -> str:
+    """A whole page.
+
+    Args:
+        title: of the page.
+        body: its HTML; whoever makes it escapes what comes from elsewhere.
+        here: path of the page, to mark it in the navigation.
+        scripts: names of ES modules under ``static``.
+    """
+    links = "".join(
+        f'<a href="{path}"{" aria-current=page" if path == here else ""}>{html.escape(name)}</a>'
+        for name, path in LINKS
+    )
+    modules = "".join(f'<script type="module" src="/static/{name}"></script>' for name in scripts)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)} · semagent</title>"
+        '<link rel="icon" href="/static/icon.svg"><link rel="stylesheet" href="/static/style.css">'
+        f"{modules}</head><body>"
+        '<header class="bar"><a class="brand" href="/">semagent</a>'
+        f'<nav aria-label="Pages">{links}</nav><div id="bar" class="bar-rest"></div></header>'
+        f"{body}</body></html>"
+    )
+
+
+def login_page(*, wrong: bool = False) -> str:
+    """Asks for a token."""
+    note = '<p class="bad" role="alert">That token opens nothing here.</p>' if wrong else ""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        "<title>Sign in · semagent</title>"
+        '<link rel="icon" href="/static/icon.svg"><link rel="stylesheet" href="/static/style.css">'
+        '</head><body class="login"><main><h1>semagent</h1>'
+        "<p>Open the link that was printed in the terminal where semagent was started, or paste "
+        f"its token here.</p>{note}"
+        '<form method="post" action="/login"><label for="token">Token</label>'
+        '<input id="token" name="token" type="password" autocomplete="off" autofocus required>'
+        '<button class="primary">Sign in</button></form></main></body></html>'
+    )

@@ -1,0 +1,107 @@
+"""A console over a bus in this process, spoken to over real sockets."""
+
+import http.client
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from semagent.bus import LocalBus, LocalHub
+from semagent.types import (
+    Command,
+    Event,
+    Outcome,
+    Reply,
+)
+
+pytest.importorskip("starlette", reason="the extra 'console' is not installed")
+
+from semagent.console import Console, Tokens
+
+TOKENS = Tokens(operator="operator-secret", viewer="viewer-secret")
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Run:
+    """A console and the ends of the bus it listens to."""
+
+    hub: LocalHub
+    acquire: LocalBus
+    infer: LocalBus
+    control: LocalBus
+    console: Console
+    port: int
+    commands: list[Command] = field(default_factory=list)
+    requests: list[Any] = field(default_factory=list)
+    refuse: str = ""
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def fetch(
+        self,
+        path: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        **headers: str,
+    ) -> Answer:
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            link.request(method, path, body, named)
+            answer = link.getresponse()
+            lowered = {name.lower(): value for name, value in answer.getheaders()}
+            return Answer(answer.status, lowered, answer.read())
+        finally:
+            link.close()
+
+    def cookie(self, token: str) -> str:
+        answer = self.fetch(f"/?token={token}")
+        assert answer.status == 303
+        return answer.headers["set-cookie"].partition(";")[0]
+
+    def wish(self, wish: dict[str, Any], token: str = TOKENS.operator, **headers: str) -> Answer:
+        given = {
+            "Origin": self.origin,
+            "Content_Type": "application/json",
+            "Cookie": self.cookie(token),
+            **headers,
+        }
+        return self.fetch("/api/wish", "POST", json.dumps(wish).encode(), **given)
+
+    def serve(self) -> None:
+        """Answer as acquire and control would."""
+        for delivered in self.acquire.deliveries():
+            self.commands.append(delivered.value)
+            outcome = Outcome.REFUSED if self.refuse else Outcome.APPLIED
+            reply = Reply(
+                command=delivered.value,
+                outcome=outcome,
+                monotonic_ns=1,
+                next_sequence=1,
+                code="range" if self.refuse else "",
+                reason=self.refuse,
+            )
+            self.acquire.publish("reply", reply)
+            delivered.answer(reply)
+        for delivered in self.control.deliveries():
+            self.requests.append(delivered.value)
+            kind = "request_refused" if self.refuse else "request_taken"
+            delivered.answer(
+                Event(kind=kind, role="control", message=self.refuse, monotonic_ns=1, wall_ns=1)
+            )

@@ -1,0 +1,52 @@
+"""A console over a bus in this process, served by real sockets."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from semagent.bus import LocalBus, LocalHub
+from semagent.channels import Role
+from semagent.clock import SystemClock
+from semagent.config import ConsoleOptions, find_config, load_config
+from semagent.types import Capabilities
+
+pytest.importorskip("starlette", reason="the extra 'console' is not installed")
+
+from semagent.console import Console, RunFacts, listen
+
+from .bench import TOKENS, Run
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    clock = SystemClock()
+    hub = LocalHub(clock)
+    acquire, infer = LocalBus(hub, Role.ACQUIRE), LocalBus(hub, Role.INFER)
+    control = LocalBus(hub, Role.CONTROL)
+    acquire.serve("command")
+    control.serve("request")
+    facts = RunFacts(
+        config=load_config(find_config("simulated")),
+        capabilities=Capabilities(driver="simulated", microscope="test", verified_on=None),
+        engine="sharpness",
+        session=None,
+    )
+    listener = listen(ConsoleOptions(port=0))
+    bus = LocalBus(hub, Role.CONSOLE)
+    console = Console(bus, listener, facts, TOKENS, clock)
+    made = Run(hub, acquire, infer, control, console, listener.port)
+    ending = threading.Event()
+
+    def loop() -> None:
+        while not ending.is_set():
+            made.serve()
+            console.step()
+            bus.wait(0.002)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    yield made
+    ending.set()
+    thread.join(10)
+    console.close()
