@@ -1,5 +1,6 @@
 """Drivers and engines by name, through entry points, so that a lab can ship its own."""
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from semagent.clock import Clock
 from semagent.errors import ConfigError
 from semagent.ports import Engine, Microscope, OpenEngine, OpenMicroscope
+from semagent.requirements import DriverFacts
 
 DRIVERS = "semagent.drivers"
 ENGINES = "semagent.engines"
@@ -47,6 +49,21 @@ def open_microscope(name: str, options: Mapping[str, Any], *, clock: Clock) -> M
     return opener(options, clock=clock)
 
 
+def driver_facts(name: str) -> DriverFacts | None:
+    """What the driver's module says of itself, ``None`` if it says nothing.
+
+    Raises:
+        ConfigError: there is no such driver, or its software is missing.
+    """
+    point = find(DRIVERS, name)
+    try:
+        module = importlib.import_module(point.module)
+    except ImportError as error:
+        raise _missing(DRIVERS, name, error) from error
+    facts = getattr(module, "DRIVER", None)
+    return facts if isinstance(facts, DriverFacts) else None
+
+
 def open_engine(name: str, options: Mapping[str, Any]) -> Engine:
     """Load the engine called ``name``.
 
@@ -74,9 +91,11 @@ def _load(group: str, name: str) -> Any:
     try:
         return point.load()
     except ImportError as error:
-        raise ConfigError(
-            f"the {_noun(group)} {name!r} needs software that is not installed: {error}"
-        ) from error
+        raise _missing(group, name, error) from error
+
+
+def _missing(group: str, name: str, error: ImportError) -> ConfigError:
+    return ConfigError(f"the {_noun(group)} {name!r} needs software that is not installed: {error}")
 
 
 def _noun(group: str) -> str:

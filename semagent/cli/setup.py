@@ -13,7 +13,7 @@ from semagent.cli import exits
 from semagent.cli.output import Output
 from semagent.clock import SystemClock
 from semagent.config import find_config, load_config
-from semagent.errors import CommandRefusedError, SemagentError
+from semagent.errors import CommandRefusedError, ConfigError, SemagentError
 from semagent.keys import make_keys
 from semagent.remote.serve import serve as serve_microscope
 
@@ -22,28 +22,47 @@ _FRAME_TIMEOUT_S = 60.0
 
 
 def drivers(output: Output) -> int:
-    """List the drivers that are installed and whether each can be loaded."""
-    return _list(registry.DRIVERS, "drivers", output)
+    """List the drivers that are installed, what each needs and whether it met its hardware."""
+    rows = []
+    for name in registry.names(registry.DRIVERS):
+        point = registry.find(registry.DRIVERS, name)
+        about = _about(point.module)
+        try:
+            facts = registry.driver_facts(name)
+            missing = facts.missing() if facts else ()
+            state = "; ".join(f"needs {each.name}: {each.get}" for each in missing) or "ready"
+        except ConfigError as error:
+            facts, missing, state = None, (), str(error)
+        verified = facts and (facts.verified_on or "never run on its hardware")
+        output.record(
+            {
+                "name": name,
+                "object": point.value,
+                "state": state,
+                "verified_on": facts and facts.verified_on,
+                "missing": [{"name": each.name, "get": each.get} for each in missing],
+                "about": about,
+            }
+        )
+        rows.append([name, verified or "does not say", state, about])
+    output.table("drivers", ["name", "verified on", "state", "about"], rows)
+    return exits.DONE
 
 
 def engines(output: Output) -> int:
     """List the engines that are installed and whether each can be loaded."""
-    return _list(registry.ENGINES, "engines", output)
-
-
-def _list(group: str, title: str, output: Output) -> int:
     rows = []
-    for name in registry.names(group):
-        point = registry.find(group, name)
+    for name in registry.names(registry.ENGINES):
+        point = registry.find(registry.ENGINES, name)
         try:
             point.load()
             state = "ready"
         except ImportError as error:
             state = f"needs software that is not installed: {error}"
-        about = _about(point.value.partition(":")[0])
+        about = _about(point.module)
         output.record({"name": name, "object": point.value, "state": state, "about": about})
         rows.append([name, state, about])
-    output.table(title, ["name", "state", "about"], rows)
+    output.table("engines", ["name", "state", "about"], rows)
     return exits.DONE
 
 
@@ -107,6 +126,9 @@ def _microscope(name: str) -> list[tuple[str, bool, str]]:
     """Open the microscope and the engine, take one frame and look at it; nothing moves."""
     config = load_config(find_config(name))
     checks = [("configuration", True, config.instrument)]
+    facts = registry.driver_facts(config.driver.name)
+    for each in facts.requirements if facts else ():
+        checks.append((each.name, each.is_met(), "present" if each.is_met() else each.get))
     try:
         microscope = registry.open_microscope(
             config.driver.name, config.driver.options, clock=SystemClock()

@@ -4,7 +4,7 @@
 only needs the frames.
 """
 
-from semagent_drivers.recorded.microscope import RecordedMicroscope, open_microscope
+from semagent_drivers.recorded.microscope import DRIVER, RecordedMicroscope, open_microscope
 from semagent_drivers.recorded.stack import Stack, StackEntry, load_stack
 
-__all__ = ["RecordedMicroscope", "Stack", "StackEntry", "load_stack", "open_microscope"]
+__all__ = ["DRIVER", "RecordedMicroscope", "Stack", "StackEntry", "load_stack", "open_microscope"]

@@ -20,6 +20,7 @@ from semagent.errors import (
 )
 from semagent.images import ImageFile, read_image
 from semagent.options import Options, parse_options
+from semagent.requirements import DriverFacts
 from semagent.types import (
     Capabilities,
     Frame,
@@ -32,6 +33,8 @@ from semagent.types import (
     SetWorkingDistance,
 )
 from semagent_drivers.recorded.stack import Stack, StackEntry, load_stack
+
+DRIVER = DriverFacts(verified_on="recorded frames need no hardware")
 
 _CACHED_FRAMES = 8
 _SETTINGS_REV = 1  # all frames of a stack are taken with the same settings
@@ -90,7 +93,7 @@ class RecordedMicroscope:
         self.capabilities = Capabilities(
             driver="recorded",
             microscope=f"recorded stack {stack.path.name}",
-            verified_on="recorded frames need no hardware",
+            verified_on=DRIVER.verified_on,
             simulated=True,
             stigmator=stack.varies_stigmator,
             repeats_frames=True,

@@ -8,11 +8,17 @@ from typing import Any
 
 from semagent.clock import Clock
 from semagent.options import parse_options
-from semagent_drivers.simulated.microscope import SimulatedMicroscope
+from semagent_drivers.simulated.microscope import DRIVER, SimulatedMicroscope
 from semagent_drivers.simulated.options import SimulatedOptions
 from semagent_drivers.simulated.truth import SimulationTruth
 
-__all__ = ["SimulatedMicroscope", "SimulatedOptions", "SimulationTruth", "open_microscope"]
+__all__ = [
+    "DRIVER",
+    "SimulatedMicroscope",
+    "SimulatedOptions",
+    "SimulationTruth",
+    "open_microscope",
+]
 
 
 def open_microscope(options: Mapping[str, Any], *, clock: Clock) -> SimulatedMicroscope:

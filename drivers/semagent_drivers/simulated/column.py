@@ -4,10 +4,10 @@ import numpy as np
 import numpy.typing as npt
 
 from semagent.types import Optics
+from semagent_drivers.adapter.limits import require_within
 from semagent_drivers.simulated.beam import Beam
 from semagent_drivers.simulated.motion import Play
 from semagent_drivers.simulated.options import ColumnOptions
-from semagent_drivers.simulated.scan import require_within
 
 ELEMENTARY_CHARGE_C = 1.602176634e-19
 

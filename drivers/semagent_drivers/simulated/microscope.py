@@ -12,6 +12,7 @@ from semagent.errors import (
     MicroscopeError,
     MicroscopeTimeoutError,
 )
+from semagent.requirements import DriverFacts
 from semagent.types import (
     Capabilities,
     Frame,
@@ -37,6 +38,8 @@ from semagent_drivers.simulated.render import Motion, Renderer, View, frame_axes
 from semagent_drivers.simulated.scan import Raster
 from semagent_drivers.simulated.specimen import make_specimen
 from semagent_drivers.simulated.truth import SimulationTruth
+
+DRIVER = DriverFacts(verified_on="simulation")
 
 _SLICE_S = 0.02
 """Longest time asleep between two looks at the stop flag."""
@@ -81,7 +84,7 @@ class SimulatedMicroscope:
         return Capabilities(
             driver="simulated",
             microscope="semagent simulated SEM",
-            verified_on="simulation",
+            verified_on=DRIVER.verified_on,
             simulated=True,
             stigmator=True,
             beam_shift=True,

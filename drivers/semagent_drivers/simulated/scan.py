@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from semagent.errors import CommandRefusedError
 from semagent.types import Region, Scan, SetScan
+from semagent_drivers.adapter.limits import require_within
 from semagent_drivers.simulated.options import MIN_FRAME_PX, MOST_AVERAGES, ScanOptions
 
 _WHOLE_FIELD = Region(left=0.0, top=0.0, width=1.0, height=1.0)
@@ -102,14 +103,3 @@ class Raster:
         height = min(round(region.height * full_height), full_height - top)
         offset = (left + width // 2 - full_width // 2, top + height // 2 - full_height // 2)
         return Window(offset, (height, width))
-
-
-def require_within(name: str, value: float, limits: tuple[float, float], unit: str) -> None:
-    """Refuse a value outside ``limits``; NaN is outside of everything.
-
-    Raises:
-        CommandRefusedError: with value, unit and limits.
-    """
-    low, high = limits
-    if not low <= value <= high:
-        raise CommandRefusedError(f"{name}: {value} {unit} is outside {low:g} to {high:g} {unit}")

@@ -1,5 +1,6 @@
 """The specimen: brightness and height of a surface that goes on mirrored without end."""
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -84,14 +85,13 @@ def make_specimen(options: SpecimenOptions, pixel_size_m: float, seed: int) -> S
     """
     relief: FloatImage | None
     if options.path is None:
-        rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(0,))))
         feature_px = options.feature_size_nm / 1e9 / pixel_size_m
         if not 2 <= feature_px <= options.tile_px / 2:
             raise ConfigError(
                 f"specimen.feature_size_nm: {options.feature_size_nm} nm is {feature_px:.3g} "
                 f"pixels of the scan; allowed are 2 to half of tile_px = {options.tile_px}"
             )
-        brightness, relief = PATTERNS[options.kind](options.tile_px, feature_px, rng)
+        brightness, relief = _drawn(options.kind, options.tile_px, feature_px, seed)
     else:
         brightness = _load(options, options.path, "specimen.path", pixel_size_m)
         low, high = np.percentile(brightness, [0.1, 99.9])
@@ -114,6 +114,16 @@ def make_specimen(options: SpecimenOptions, pixel_size_m: float, seed: int) -> S
         slope_x=math.tan(math.radians(options.mount_tilt_x_deg)),
         slope_y=math.tan(math.radians(options.mount_tilt_y_deg)),
     )
+
+
+@functools.lru_cache(maxsize=2)
+def _drawn(kind: str, tile_px: int, feature_px: float, seed: int) -> tuple[FloatImage, FloatImage]:
+    """A procedural specimen; kept, because a fake opens the same one again and again."""
+    rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(0,))))
+    layers = PATTERNS[kind](tile_px, feature_px, rng)
+    for layer in layers:
+        layer.flags.writeable = False
+    return layers
 
 
 def _heights(relief: FloatImage, span_m: float) -> FloatImage | None:

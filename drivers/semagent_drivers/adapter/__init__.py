@@ -1,0 +1,22 @@
+"""What every vendor adapter is built from: see ``docs/drivers/README.md``."""
+
+from semagent_drivers.adapter.base import Adapter, AdapterOptions, Picture, Readings
+from semagent_drivers.adapter.limits import Limits, require_within
+from semagent_drivers.adapter.restore import put_back
+from semagent_drivers.adapter.sdk import SdkThread, load_sdk
+from semagent_drivers.adapter.stream import TcpStream
+from semagent_drivers.adapter.waiting import Wait
+
+__all__ = [
+    "Adapter",
+    "AdapterOptions",
+    "Limits",
+    "Picture",
+    "Readings",
+    "SdkThread",
+    "TcpStream",
+    "Wait",
+    "load_sdk",
+    "put_back",
+    "require_within",
+]

@@ -1,0 +1,390 @@
+"""The microscope port for a vendor's interface: everything that does not depend on the vendor."""
+
+import math
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+import msgspec
+
+from semagent.clock import Clock
+from semagent.errors import (
+    AcquisitionStoppedError,
+    CommandRefusedError,
+    DisconnectedError,
+    MicroscopeError,
+    SemagentError,
+)
+from semagent.options import Options
+from semagent.types import (
+    Capabilities,
+    Frame,
+    FrameHeader,
+    MicroscopeAction,
+    MicroscopeState,
+    MoveStage,
+    Optics,
+    Pixels,
+    Scan,
+    SetBeamShift,
+    SetBlanked,
+    SetScan,
+    SetStigmator,
+    SetWorkingDistance,
+    StagePosition,
+)
+from semagent_drivers.adapter.limits import Limits, require_region, require_within
+from semagent_drivers.adapter.waiting import Wait
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+
+
+class AdapterOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options every adapter has.
+
+    Attributes:
+        call_timeout_s: longest time the vendor may take to answer one call.
+        settle_timeout_s: longest time until focus, stigmators, beam or scan have settled.
+        move_timeout_s: longest time a stage move may take.
+    """
+
+    call_timeout_s: Seconds = 5.0
+    settle_timeout_s: Seconds = 10.0
+    move_timeout_s: Seconds = 120.0
+
+
+class Readings(NamedTuple):
+    """The settings as read from the instrument."""
+
+    scan: Scan
+    optics: Optics
+    stage: StagePosition
+
+
+class Picture(NamedTuple):
+    """One exposure: pixels of shape (height, width) that nobody else holds, and their detector."""
+
+    pixels: Pixels
+    detector: str
+    info_bar_px: int = 0
+
+
+class Adapter(ABC):
+    """A microscope over a vendor's interface; implements `semagent.ports.Microscope`.
+
+    A subclass connects in its ``__init__`` or opener, and fills in the methods below that begin
+    with an underscore: those marked abstract, and one setter for each capability. They speak SI
+    units, may raise the vendor's exceptions, and are called one at a time, with values that are
+    within ``limits``. Sequence numbers, stamps, revisions, refusals, deadlines, mapping of errors
+    and the life of the link are dealt with here.
+
+    Args:
+        capabilities: see `Microscope`; it decides which setters can be called.
+        limits: what the instrument takes.
+        options: the time-outs.
+        clock: for stamps and waits.
+    """
+
+    refusals: ClassVar[tuple[type[Exception], ...]] = ()
+    """Exceptions by which the vendor says no, with nothing changed."""
+
+    failures: ClassVar[tuple[type[Exception], ...]] = ()
+    """Exceptions by which the vendor says that something failed."""
+
+    losses: ClassVar[tuple[type[Exception], ...]] = (OSError, EOFError)
+    """Exceptions that mean that the link is gone."""
+
+    settings_tolerance: ClassVar[float] = 0.01
+    """Relative change of a measured setting that is still the same setting: measured voltages
+    flicker, and on some columns the field width follows the focus."""
+
+    stage_skip: ClassVar[Mapping[str, float]] = {}
+    """Moves of an axis that are not worth the anti-backlash motion they would start."""
+
+    def __init__(
+        self, capabilities: Capabilities, limits: Limits, options: AdapterOptions, clock: Clock
+    ) -> None:
+        self._capabilities = capabilities
+        self.limits = limits
+        self._options = options
+        self._clock = clock
+        self._stopped = threading.Event()
+        self._lock = threading.RLock()
+        self._closed = False
+        self._lost: str | None = None
+        self._sequence = 0
+        self._stamp_ns = 0
+        self._settings_rev = 1
+        self._settings: tuple[Any, ...] | None = None
+
+    # -- what a subclass fills in -------------------------------------------------------------
+
+    @abstractmethod
+    def _read(self) -> Readings:
+        """Read everything back from the instrument, never from memory."""
+
+    @abstractmethod
+    def _expose(self, readings: Readings, wait: Wait) -> Picture:
+        """Expose one frame with the settings just read. Puts back what it changes for that."""
+
+    @abstractmethod
+    def _disconnect(self) -> None:
+        """Let go of the instrument, leaving it as it is."""
+
+    def _abort(self) -> None:  # noqa: B027 - many vendors offer no way to
+        """End an exposure or a move. Called from another thread, and perhaps while idle."""
+
+    def _set_working_distance(self, distance_m: float, wait: Wait) -> None:
+        """Focus, and return when settled."""
+        raise NotImplementedError
+
+    def _set_stigmator(self, x: float, y: float, wait: Wait) -> None:
+        """Set both stigmators (fractions of the full range), and return when settled."""
+        raise NotImplementedError
+
+    def _set_beam_shift(self, x_m: float, y_m: float, wait: Wait) -> None:
+        """Shift the beam, and return when settled."""
+        raise NotImplementedError
+
+    def _move_stage(self, moves: dict[str, float], here: StagePosition, wait: Wait) -> None:
+        """Move the axes named in ``moves`` and no other, and return when they have arrived.
+
+        ``here`` is where the stage is, for vendors whose call takes all axes at once.
+        """
+        raise NotImplementedError
+
+    def _set_blanked(self, blanked: bool, wait: Wait) -> None:
+        """Keep the beam off the specimen or let it on, and make sure of it."""
+        raise NotImplementedError
+
+    def _set_scan(self, change: SetScan, wait: Wait) -> None:
+        """Change the fields of the scan that are not ``None``."""
+        raise NotImplementedError
+
+    # -- the port -----------------------------------------------------------------------------
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `semagent.ports.Microscope`."""
+        return self._capabilities
+
+    def read_state(self) -> MicroscopeState:
+        """See `semagent.ports.Microscope`."""
+        with self.edge("read its settings"):
+            readings = self._read()
+        return self._state(readings)
+
+    def acquire(self, timeout_s: float) -> Frame:
+        """See `semagent.ports.Microscope`."""
+        with self.edge("expose a frame"):
+            self._stopped.clear()
+            wait = Wait(self._clock, timeout_s, self._stopped)
+            wait.check("frame")
+            readings = self._read()
+            picture = self._expose(readings, wait)
+            wait.check("frame")
+        # Two frames within one tick of the clock still have an order.
+        self._stamp_ns = max(self._clock.monotonic_ns(), self._stamp_ns + 1)
+        self._sequence += 1
+        state = self._state(readings)
+        header = FrameHeader(
+            sequence=self._sequence,
+            monotonic_ns=self._stamp_ns,
+            wall_ns=self._clock.wall_ns(),
+            detector=picture.detector,
+            scan=state.scan,
+            optics=state.optics,
+            stage=state.stage,
+            settings_rev=state.settings_rev,
+            info_bar_px=picture.info_bar_px,
+        )
+        return Frame(header, picture.pixels)
+
+    def apply(self, action: MicroscopeAction) -> None:
+        """See `semagent.ports.Microscope`."""
+        with self.edge(_verb(action), changes=True):
+            self._stopped.clear()
+            settle = Wait(self._clock, self._options.settle_timeout_s, self._stopped)
+            match action:
+                case SetWorkingDistance(working_distance_m=distance_m):
+                    require_within(
+                        "working distance", distance_m, self.limits.working_distance_m, "m"
+                    )
+                    self._set_working_distance(distance_m, settle)
+                case SetStigmator(x=x, y=y):
+                    self._require(self._capabilities.stigmator, "stigmators cannot be set")
+                    require_within("stigmator x", x, (-1.0, 1.0), "of full range")
+                    require_within("stigmator y", y, (-1.0, 1.0), "of full range")
+                    self._set_stigmator(x, y, settle)
+                case SetBeamShift(x_m=x_m, y_m=y_m):
+                    self._require(self._capabilities.beam_shift, "the beam shift cannot be set")
+                    require_within("beam shift x", x_m, self.limits.beam_shift_m, "m")
+                    require_within("beam shift y", y_m, self.limits.beam_shift_m, "m")
+                    self._set_beam_shift(x_m, y_m, settle)
+                case SetBlanked(blanked=blanked):
+                    self._require(self._capabilities.blanker, "the beam cannot be blanked")
+                    self._set_blanked(blanked, settle)
+                case SetScan():
+                    self._check_scan(action)
+                    self._set_scan(action, settle)
+                case MoveStage():
+                    self._check_and_move(action)
+
+    def stop(self) -> None:
+        """See `semagent.ports.Microscope`."""
+        self._stopped.set()
+        if not self._closed and self._lost is None:
+            try:
+                self._abort()
+            except self._foreign as error:
+                raise MicroscopeError(f"{self._name} could not be stopped: {error}") from error
+
+    def close(self) -> None:
+        """See `semagent.ports.Microscope`."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._stopped.set()
+            # It was to be let go, and it is: nothing depends on an error any more.
+            with suppress(MicroscopeError, *self._foreign):
+                self._disconnect()
+
+    # -- for subclasses -----------------------------------------------------------------------
+
+    @contextmanager
+    def edge(self, verb: str, *, changes: bool = False) -> Iterator[None]:
+        """One operation on the link: nobody else's meanwhile, and no error of the vendor leaves.
+
+        Args:
+            verb: what is being done, for messages: "read its settings".
+            changes: a refusal of the vendor means that nothing has changed.
+
+        Raises:
+            CommandRefusedError: the vendor refused a change.
+            DisconnectedError: the link is gone, now or since before.
+            MicroscopeError: the vendor failed.
+        """
+        with self._lock:
+            if self._closed:
+                raise DisconnectedError(f"{self._name} was closed; open it again")
+            if self._lost is not None:
+                raise DisconnectedError(f"{self._name}: {self._lost}; open it again")
+            try:
+                yield
+            except DisconnectedError as error:
+                self._lost = str(error)
+                raise
+            except SemagentError:
+                raise
+            except self.refusals as error:
+                kind = CommandRefusedError if changes else MicroscopeError
+                raise kind(f"{self._name} refused to {verb}: {error}") from error
+            except self.failures as error:
+                raise MicroscopeError(f"{self._name} failed to {verb}: {error}") from error
+            except self.losses as error:
+                self._lost = f"the link is gone: {str(error) or type(error).__name__}"
+                raise DisconnectedError(f"{self._name}: {self._lost}") from error
+
+    def arrived(self, what: str, asked: float, reads: float, tolerance: float, unit: str) -> None:
+        """Compare a read-back with what was asked for.
+
+        Raises:
+            MicroscopeError: they differ by more than ``tolerance``.
+        """
+        if not abs(reads - asked) <= tolerance:
+            raise MicroscopeError(
+                f"{self._name} accepted {what} {asked:.9g} {unit} but reads back "
+                f"{reads:.9g} {unit}; look at the microscope"
+            )
+
+    # -- within -------------------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        return self._capabilities.microscope
+
+    @property
+    def _foreign(self) -> tuple[type[Exception], ...]:
+        return self.losses + self.failures + self.refusals
+
+    def _require(self, able: bool, otherwise: str) -> None:
+        if not able:
+            raise CommandRefusedError(f"{self._name}: {otherwise} through this interface")
+
+    def _check_scan(self, change: SetScan) -> None:
+        self._require(self._capabilities.scan_control, "the scan cannot be set")
+        limits = self.limits
+        if change.dwell_s is not None:
+            self._require(limits.dwell_s is not None, "the dwell cannot be set")
+            require_within("dwell", change.dwell_s, limits.dwell_s or (0.0, 0.0), "s")
+        if change.frame_averages is not None:
+            most = (1, limits.frame_averages)
+            require_within("frame averages", change.frame_averages, most, "scans")
+        if change.region is not None:
+            self._require(limits.smallest_region is not None, "a region cannot be scanned")
+            require_region(change.region, limits.smallest_region or 1.0)
+
+    def _check_and_move(self, action: MoveStage) -> None:
+        named: dict[str, float | None] = msgspec.structs.asdict(action)
+        moves = {axis: value for axis, value in named.items() if value is not None}
+        for axis, value in moves.items():
+            self._require(
+                axis in self._capabilities.stage_axes, f"the stage axis {axis} cannot be moved"
+            )
+            unit = axis.rsplit("_", 1)[1]
+            require_within(f"stage {axis}", value, self.limits.stage[axis], unit)
+        here = self._read().stage
+        for axis in tuple(moves):
+            now = getattr(here, axis)
+            if now is not None and abs(moves[axis] - now) <= self.stage_skip.get(axis, 0.0):
+                del moves[axis]
+        if moves:
+            wait = Wait(self._clock, self._options.move_timeout_s, self._stopped)
+            try:
+                self._move_stage(moves, here, wait)
+            except AcquisitionStoppedError as error:
+                raise MicroscopeError(
+                    f"{error}: the stage was stopped on its way; read back where it is"
+                ) from error
+
+    def _state(self, readings: Readings) -> MicroscopeState:
+        scan, optics, stage = readings
+        numbers = (
+            scan.pixel_size_m,
+            scan.dwell_s,
+            optics.accelerating_voltage_v,
+            optics.magnification,
+        )
+        whole = (scan.width_px, scan.height_px, scan.bit_depth, scan.frame_averages, scan.region)
+        if self._settings is None:
+            self._settings = (whole, numbers)
+        elif not self._same(whole, numbers):
+            self._settings = (whole, numbers)
+            self._settings_rev += 1
+        return MicroscopeState(
+            scan=scan, optics=optics, stage=stage, settings_rev=self._settings_rev
+        )
+
+    def _same(self, whole: tuple[Any, ...], numbers: tuple[float | None, ...]) -> bool:
+        # Against the settings of the revision, not the last ones: a slow change adds up.
+        then_whole, then_numbers = self._settings or ((), ())
+        return bool(whole == then_whole) and all(
+            now == then
+            or (
+                now is not None
+                and then is not None
+                and math.isclose(now, then, rel_tol=self.settings_tolerance)
+            )
+            for now, then in zip(numbers, then_numbers, strict=True)
+        )
+
+
+def _verb(action: MicroscopeAction) -> str:
+    fields = {
+        name: value for name, value in msgspec.structs.asdict(action).items() if value is not None
+    }
+    shown = ", ".join(f"{name} {value}" for name, value in fields.items())
+    return f"{str(type(action).__struct_config__.tag).replace('_', ' ')} ({shown})"

@@ -1,0 +1,147 @@
+"""What the base of all adapters promises, on a small vendor with bad habits."""
+
+import threading
+import time
+
+import pytest
+
+from semagent.clock import ManualClock, SystemClock
+from semagent.errors import (
+    AcquisitionStoppedError,
+    CommandRefusedError,
+    DisconnectedError,
+    MicroscopeError,
+)
+from semagent.testing import MicroscopeConformance, MicroscopeFaults, Rig
+from semagent.types import MoveStage, SetBeamShift, SetScan, SetWorkingDistance
+from semagent_drivers.fakes import Fault, Trip
+
+from . import vendor
+
+
+@pytest.fixture
+def instrument():
+    return vendor.Instrument()
+
+
+@pytest.fixture
+def microscope(instrument):
+    microscope = vendor.open_vendor(instrument, ManualClock())
+    yield microscope
+    microscope.close()
+
+
+class TestFaults(MicroscopeFaults):
+    driver = "vendor"
+
+    @pytest.fixture
+    def rig(self, instrument):
+        trip = Trip()
+        yield Rig({"instrument": instrument, "trip": trip}, trip, instrument.optics)
+        trip.disarm()
+
+    def open_microscope(self, options):
+        return vendor.open_vendor(clock=SystemClock(), **options)
+
+
+class TestConformance(MicroscopeConformance):
+    driver = "vendor"
+
+    @pytest.fixture
+    def microscope(self, instrument):
+        microscope = vendor.open_vendor(instrument, SystemClock())
+        yield microscope
+        microscope.close()
+
+    @pytest.mark.skip("this vendor has no options")
+    def test_an_unknown_option_is_an_error_that_names_it(self):
+        pass
+
+
+def test_a_refusal_of_the_vendor_is_one_with_its_words(microscope, instrument):
+    with pytest.raises(CommandRefusedError, match=r"Vendor 1 refused .*0\.055.*E23") as raised:
+        microscope.apply(SetWorkingDistance(working_distance_m=0.055))
+    assert isinstance(raised.value.__cause__, vendor.VendorRefusalError)
+    assert instrument.wd_mm == 8.0
+
+
+def test_out_of_range_never_reaches_the_vendor():
+    instrument, trip = vendor.Instrument(), Trip()
+    microscope = vendor.open_vendor(instrument, ManualClock(), trip)
+    with pytest.raises(CommandRefusedError, match=r"0\.07 m is outside 0\.001 to 0\.06 m"):
+        microscope.apply(SetWorkingDistance(working_distance_m=0.07))
+    with pytest.raises(CommandRefusedError, match="beam shift cannot be set"):
+        microscope.apply(SetBeamShift(x_m=0.0, y_m=0.0))
+    with pytest.raises(CommandRefusedError, match="stage axis z_m cannot be moved"):
+        microscope.apply(MoveStage(z_m=0.0))
+    with pytest.raises(CommandRefusedError, match=r"9 scans is outside 1 to 8 scans"):
+        microscope.apply(SetScan(frame_averages=9))
+    with pytest.raises(CommandRefusedError, match="dwell cannot be set"):
+        microscope.apply(SetScan(dwell_s=1e-6))
+    assert trip.calls == 0
+    microscope.close()
+
+
+def test_an_ignored_command_does_not_pass_as_done(microscope, instrument):
+    instrument.deaf = True
+    with pytest.raises(MicroscopeError, match=r"accepted working distance 0\.0081 m but reads"):
+        microscope.apply(SetWorkingDistance(working_distance_m=0.0081))
+
+
+def test_a_move_keeps_tilt_and_focus_and_a_tiny_one_is_skipped(microscope, instrument):
+    microscope.apply(MoveStage(x_m=1e-5))
+    assert (instrument.x_mm, instrument.tilt_deg, instrument.wd_mm) == (1e-2, 10.0, 8.0)
+    instrument.move_to = None  # calling it would fail
+    microscope.apply(MoveStage(x_m=1.0001e-5))
+
+
+def test_what_could_not_be_put_back_is_named():
+    instrument, trip = vendor.Instrument(), Trip()
+    microscope = vendor.open_vendor(instrument, ManualClock(), trip)
+    microscope.read_state()
+    reading = trip.calls
+    trip.arm(Fault.FAIL, reading + 2)  # the call after the grab
+    with pytest.raises(MicroscopeError, match="not put back: blanker") as raised:
+        microscope.acquire(1.0)
+    assert isinstance(raised.value.__cause__, MicroscopeError)
+    assert instrument.blanked
+    microscope.close()
+
+
+def test_flicker_is_no_change_of_settings_but_a_creep_is(microscope, instrument):
+    first = microscope.read_state().settings_rev
+    instrument.kilovolts = 5.02
+    assert microscope.read_state().settings_rev == first
+    instrument.kilovolts = 5.06  # each step is small, the way from the first is not
+    assert microscope.read_state().settings_rev == first + 1
+    assert microscope.acquire(1.0).header.settings_rev == first + 1
+
+
+def test_a_lost_link_stays_lost():
+    trip = Trip()
+    microscope = vendor.open_vendor(vendor.Instrument(), ManualClock(), trip)
+    trip.arm(Fault.DROP, 1)
+    with pytest.raises(DisconnectedError):
+        microscope.read_state()
+    trip.disarm()
+    with pytest.raises(DisconnectedError, match="open it again"):
+        microscope.read_state()
+    assert trip.calls == 0
+    microscope.close()
+
+
+def test_stop_lets_go_of_a_call_that_cannot_be_ended(instrument):
+    instrument.exposure_s = 30.0
+    microscope = vendor.open_vendor(instrument, SystemClock(), call_timeout_s=5.0)
+    # The blanker is put back as soon as the vendor has time for it.
+    timers = threading.Timer(0.1, microscope.stop), threading.Timer(0.3, instrument.aborted.set)
+    for timer in timers:
+        timer.start()
+    started_s = time.perf_counter()
+    with pytest.raises(AcquisitionStoppedError):
+        microscope.acquire(20.0)
+    assert time.perf_counter() - started_s < 3.0
+    for timer in timers:
+        timer.join()
+    assert instrument.blanked is False
+    microscope.close()

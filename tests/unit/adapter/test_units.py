@@ -1,0 +1,52 @@
+"""Every vendor's units: the vendor's value, the SI value, and back, exactly."""
+
+import math
+
+import pytest
+
+from semagent_drivers.adapter import units
+
+ROUND_TRIPS = [
+    # vendor, quantity, unit, vendor's value, SI value
+    ("AutoScript", "working distance", units.METRES, 0.0045, 0.0045),
+    ("AutoScript", "stage angle", units.RADIANS, 0.5, 0.5),
+    ("AutoScript", "dwell", units.SECONDS, 1e-6, 1e-6),
+    ("TESCAN", "working distance", units.MILLIMETRES, 4.5, 0.0045),
+    ("TESCAN", "stigmator", units.PERCENT, -37.5, -0.375),
+    ("TESCAN", "dwell", units.NANOSECONDS, 320.0, 320e-9),
+    ("TESCAN", "stage angle", units.DEGREES, 30.0, math.pi / 6),
+    ("TESCAN", "beam current", units.PICOAMPERES, 100.0, 100e-12),
+    ("SmartSEM", "stigmator", units.PERCENT, 1.25, 0.0125),
+    ("SmartSEM", "stage angle", units.DEGREES, 90.0, math.pi / 2),
+    ("RemCon", "working distance", units.MILLIMETRES, 4.5, 0.0045),
+    ("RemCon", "pixel size", units.NANOMETRES, 12.5, 12.5e-9),
+    ("RemCon", "acceleration", units.KILOVOLTS, 5.0, 5000.0),
+    ("Hitachi", "working distance", units.WHOLE_MICROMETRES, 4501.0, 0.004501),
+    ("Hitachi", "stigmator", units.DAC_16, 32768.0, 0.0),
+    ("Hitachi", "stigmator", units.DAC_16, 0.0, -1.0),
+    ("Hitachi", "stage", units.WHOLE_NANOMETRES, 1234567.0, 0.001234567),
+    ("Hitachi", "stage angle", units.WHOLE_MILLIDEGREES, 45000.0, math.pi / 4),
+    ("Micro-Manager", "focus", units.MICROMETRES, -12.5, -12.5e-6),
+    ("Micro-Manager", "exposure", units.MILLISECONDS, 10.0, 0.01),
+]
+
+
+@pytest.mark.parametrize(("vendor", "quantity", "unit", "theirs", "ours"), ROUND_TRIPS)
+def test_round_trip(vendor, quantity, unit, theirs, ours):
+    assert unit.to_si(theirs) == pytest.approx(ours, rel=1e-15, abs=1e-30)
+    assert unit.from_si(ours) == pytest.approx(theirs, rel=1e-12, abs=1e-12)
+    assert unit.from_si(unit.to_si(theirs)) == pytest.approx(theirs, rel=1e-12)
+
+
+def test_a_length_is_off_by_the_last_digit_at_most():
+    for micrometres in range(1000, 50000, 37):
+        exact_m = float(f"{micrometres}e-6")
+        ours_m = units.MILLIMETRES.to_si(micrometres / 1e3)
+        assert abs(ours_m - exact_m) <= math.ulp(exact_m)
+
+
+def test_whole_numbers_are_the_nearest_and_never_leave_the_converter():
+    assert units.WHOLE_MICROMETRES.from_si(0.0045014) == 4501.0
+    assert units.WHOLE_MICROMETRES.step_si == 1e-6
+    assert units.DAC_16.from_si(1.0) == 65535.0
+    assert units.DAC_16.from_si(-1.0) == 0.0
