@@ -125,6 +125,12 @@ def _replay(arguments: argparse.Namespace, output: Output) -> int:
     return sessions.replay(arguments.session, compare=arguments.compare, output=output)
 
 
+def _report(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import sessions
+
+    return sessions.report(arguments.session, target=arguments.output, output=output)
+
+
 def _drivers(_arguments: argparse.Namespace, output: Output) -> int:
     from semagent.cli import setup
 
@@ -251,6 +257,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("session", type=Path)
     sub.add_argument("--compare", action="store_true", help="fail when a command differs")
     add_json(sub)
+
+    sub = add("report", _report, "a recorded session as a page: seen, believed, done, refused")
+    sub.add_argument("session", type=Path)
+    sub.add_argument("--output", type=Path, metavar="FILE.html", help="default: SESSION.html")
 
     sub = add("train", _train, "train the model: pretrain, finetune, measure")
     sub.add_argument("rest", nargs=argparse.REMAINDER, metavar="…", help="train STAGE --help")

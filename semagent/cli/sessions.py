@@ -1,4 +1,4 @@
-"""``replay``: a recorded session through the unmodified loop."""
+"""``replay`` and ``report``: a recorded session through the loop again, or as a page."""
 
 from pathlib import Path
 
@@ -7,7 +7,9 @@ from rich.progress import track
 
 from semagent.cli import exits
 from semagent.cli.output import Output
+from semagent.errors import UsageError
 from semagent.replay import Replay
+from semagent.report import write_report
 
 
 def replay(folder: Path, *, compare: bool, output: Output) -> int:
@@ -42,6 +44,21 @@ def replay(folder: Path, *, compare: bool, output: Output) -> int:
     )
     output.say(f"{frames} frames, {len(again.replayed)} commands, {len(differences)} different")
     return exits.FAILED if compare and differences else exits.DONE
+
+
+def report(folder: Path, *, target: Path | None, output: Output) -> int:
+    """Write a report of a session and return the exit code.
+
+    Raises:
+        UsageError: the target is no HTML file or cannot be written.
+    """
+    resolved = folder.resolve()
+    page = target or resolved.with_name(f"{resolved.name}.html")
+    if page.suffix.lower() not in {".html", ".htm"}:
+        raise UsageError(f"--output: {page} does not end in .html")
+    write_report(folder, page)
+    output.say(f"{page}, and the same as a picture: {page.with_suffix('.png')}")
+    return exits.DONE
 
 
 def _short(command: object) -> str:

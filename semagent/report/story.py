@@ -1,0 +1,159 @@
+"""A session told as a story: each focusing, frame by frame, with what was believed and done."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from semagent.channels import CHANNELS
+from semagent.session import SessionReader
+from semagent.types import (
+    Command,
+    Event,
+    FocusBelief,
+    FocusResult,
+    FrameAnalysis,
+    FrameHeader,
+    Issuer,
+    Level,
+    Outcome,
+    Reply,
+)
+
+_STARTED = "autofocus_started"
+
+
+@dataclass(slots=True)
+class Step:
+    """One frame: what was seen, believed and done.
+
+    Attributes:
+        header: of the frame; its faults say why it was not used.
+        analysis: what the engine said, ``None`` if it was not asked.
+        belief: what was believed after it.
+        commands: what was asked on its ground, each with its answer.
+    """
+
+    header: FrameHeader
+    analysis: FrameAnalysis | None = None
+    belief: FocusBelief | None = None
+    commands: list[tuple[Command, Reply | None]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Focusing:
+    """One focusing from its first frame to its result.
+
+    Attributes:
+        result: how it ended, ``None`` if the record ends before.
+        news: what the roles said meanwhile.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    result: FocusResult | None = None
+    news: list[Event] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Story:
+    """What a report tells of a session.
+
+    Attributes:
+        session: the record itself, for its manifest and its pixels.
+        steps: every frame, in order.
+        focusings: in order; their steps are among ``steps``.
+        refused: commands that were refused or failed, with the reason.
+        news: warnings and errors.
+    """
+
+    session: SessionReader
+    steps: list[Step] = field(default_factory=list)
+    focusings: list[Focusing] = field(default_factory=list)
+    refused: list[Reply] = field(default_factory=list)
+    news: list[Event] = field(default_factory=list)
+
+
+def read_story(folder: Path) -> Story:
+    """Read a recorded session, complete or not.
+
+    Raises:
+        InputFileError: the folder is no session, or is damaged.
+    """
+    teller = _Teller(Story(SessionReader(folder)))
+    for entry in teller.story.session.events({name: c.type for name, c in CHANNELS.items()}):
+        teller.take(entry.channel, entry.value)
+    teller.end()
+    return teller.story
+
+
+class _Teller:
+    """Takes the lines of a record in order and puts the story together."""
+
+    def __init__(self, story: Story) -> None:
+        self.story = story
+        self._by_sequence: dict[int, Step] = {}
+        self._focusing: Focusing | None = None
+
+    def take(self, channel: str, value: Any) -> None:
+        """Take one line."""
+        match channel:
+            case "frame":
+                self._take_frame(value.header)
+            case "analysis":
+                if step := self._by_sequence.get(value.header.sequence):
+                    step.analysis = value
+            case "belief":
+                if step := self._by_sequence.get(value.sequence):
+                    step.belief = value
+            case "command" if value.issuer is Issuer.AGENT:
+                self._take_command(value)
+            case "reply":
+                self._take_reply(value)
+            case "event":
+                self._take_event(value)
+            case "result":
+                self._take_result(value)
+
+    def end(self) -> None:
+        """The record is over; a focusing that is still going on has no result."""
+        if self._focusing is not None and self._focusing.steps:
+            self.story.focusings.append(self._focusing)
+
+    def _take_frame(self, header: FrameHeader) -> None:
+        step = Step(header)
+        self._by_sequence[header.sequence] = step
+        self.story.steps.append(step)
+        if self._focusing is not None:
+            self._focusing.steps.append(step)
+
+    def _take_command(self, command: Command) -> None:
+        step = self._by_sequence.get(command.basis.sequence) if command.basis else None
+        if step is None and self.story.steps:
+            step = self.story.steps[-1]
+        if step is not None:
+            step.commands.append((command, None))
+
+    def _take_reply(self, reply: Reply) -> None:
+        if reply.outcome is not Outcome.APPLIED:
+            self.story.refused.append(reply)
+        for step in reversed(self.story.steps):
+            for index, (command, answer) in enumerate(step.commands):
+                if command.id == reply.command.id and answer is None:
+                    step.commands[index] = (command, reply)
+                    return
+            if reply.command.basis and step.header.sequence < reply.command.basis.sequence:
+                return
+
+    def _take_event(self, event: Event) -> None:
+        if event.kind == _STARTED:
+            self.end()
+            self._focusing = Focusing()
+        if self._focusing is not None:
+            self._focusing.news.append(event)
+        if event.level is not Level.INFO:
+            self.story.news.append(event)
+
+    def _take_result(self, result: FocusResult) -> None:
+        focusing, self._focusing = self._focusing or Focusing(), None
+        focusing.result = result
+        # A request that was refused at once has a result and no frames.
+        self.story.focusings.append(focusing)

@@ -1,0 +1,134 @@
+"""A report tells what is in the record: every focusing, frame, decision and refusal."""
+
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import pytest
+
+from semagent.cli import main
+from semagent.errors import InputFileError, UsageError
+from semagent.report import read_story, write_report
+from semagent.types import Outcome, SetWorkingDistance
+
+
+def test_the_story_has_every_focusing_with_its_frames(session: Path) -> None:
+    story = read_story(session)
+    first, second = story.focusings
+    assert first.result is not None
+    assert first.result.status == "focused"
+    assert len(first.steps) == first.result.frames_used
+    assert all(step.analysis and step.belief for step in first.steps)
+    assert [step.header.sequence for step in story.steps] == list(range(1, len(story.steps) + 1))
+    assert second.result is not None
+    assert second.result.status != "focused"
+
+
+def test_every_command_stands_with_the_frame_it_rests_on_and_its_answer(session: Path) -> None:
+    story = read_story(session)
+    said = [(step, *pair) for step in story.steps for pair in step.commands]
+    assert said
+    for step, command, reply in said:
+        assert command.basis is not None
+        assert command.basis.sequence == step.header.sequence
+        assert reply is not None
+        assert reply.command.id == command.id
+    moves = [
+        command
+        for step in story.focusings[0].steps
+        for command, reply in step.commands
+        if isinstance(command.action, SetWorkingDistance)
+        and reply is not None
+        and reply.outcome is Outcome.APPLIED
+    ]
+    assert story.focusings[0].result is not None
+    assert len(moves) == story.focusings[0].result.moves
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in {"href", "src"}]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def report(session: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report as `semagent report` writes it."""
+    output = tmp_path_factory.mktemp("out") / "page.html"
+    assert main(["report", str(session), "--output", str(output)]) == 0
+    return output
+
+
+def test_the_page_needs_nothing_but_itself(session: Path, report: Path) -> None:
+    page = _Page()
+    page.feed(report.read_text(encoding="utf-8"))
+    assert page.tags.count("svg") == 3  # the whole session and two focusings
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert not [link for link in page.links if re.match(r"\w+:|//", link)]
+    assert "b" not in page.tags  # what a person wrote is text, not markup
+    for focusing in read_story(session).focusings:
+        assert focusing.result is not None
+        assert focusing.result.reason in page.text
+
+
+def test_the_picture_shows_the_same(report: Path) -> None:
+    picture = cv2.imread(str(report.with_suffix(".png")))
+    assert picture is not None
+    height, width, _ = picture.shape
+    assert width > 1000
+    assert height > 800
+
+
+def test_a_record_that_breaks_off_is_told_to_its_end(session: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "frames").mkdir()
+    for path in (session / "frames").iterdir():
+        (broken / "frames" / path.name).write_bytes(path.read_bytes())
+    manifest = (session / "manifest.json").read_text(encoding="utf-8")
+    (broken / "manifest.json").write_text(
+        manifest.replace('"complete": true', '"complete": false'), encoding="utf-8"
+    )
+    lines = (session / "events.jsonl").read_bytes().splitlines(keepends=True)
+    cut = next(i for i, line in enumerate(lines) if b'"channel": "result"' in line)
+    (broken / "events.jsonl").write_bytes(b"".join(lines[:cut]))
+    [focusing] = read_story(broken).focusings
+    assert focusing.result is None
+    assert focusing.steps
+    write_report(broken, tmp_path / "broken.html")
+    assert "the record ends before it" in (tmp_path / "broken.html").read_text(encoding="utf-8")
+
+
+def test_what_is_no_session_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputFileError, match=r"manifest\.json"):
+        write_report(tmp_path, tmp_path / "page.html")
+
+
+def test_without_matplotlib_it_says_what_to_install(
+    session: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("semagent.report.")]:
+        if name.endswith((".page", ".figures")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(UsageError, match=r"semagent\[report\]"):
+        write_report(session, tmp_path / "page.html")
+
+
+def test_a_report_is_an_html_file(
+    session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(session), "--output", str(tmp_path / "out.txt")]) == 2
+    assert "does not end in .html" in capsys.readouterr().err
