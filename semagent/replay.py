@@ -5,6 +5,7 @@ again: frames to the engine, everything else as it was recorded. What the agent 
 has to be what it commanded.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class Replay:
         self._replies: dict[str, Reply] = {}
         self._gates: dict[int, GateStatus] = {}
         self._requests: list[Any] = []
+        self._analysed: deque[int] = deque()
         self._sort_record()
         if not self._heard:
             raise InputFileError(f"{folder}: no frame reached the control role; nothing to replay")
@@ -122,6 +124,8 @@ class Replay:
                     self._gates[value.monotonic_ns] = value
                 case "request":
                     self._requests.append(value)
+                case "analysis":
+                    self._analysed.append(value.header.sequence)
 
     def _present(self, heard: Heard) -> None:
         if heard.tick_ns > self._clock.monotonic_ns():
@@ -129,9 +133,7 @@ class Replay:
         self._control.step()
         match heard.kind:
             case "analysis":
-                frame = self._reader.frame(int(heard.key))
-                self._acquire.publish("frame", frame.header, frame.pixels)
-                self._infer.step()
+                self._analyse_until(int(heard.key))
             case "flagged":
                 header = self._reader.frame(int(heard.key)).header
                 self._say.flagged(header)
@@ -144,6 +146,16 @@ class Replay:
             case "tick":
                 pass
         self._control.step()
+
+    def _analyse_until(self, sequence: int) -> None:
+        """Show the engine a frame, after those that control had skipped.
+
+        What is said of a frame depends on the ones before: its shift is counted from another.
+        """
+        while self._analysed and self._analysed[0] <= sequence:
+            frame = self._reader.frame(self._analysed.popleft())
+            self._acquire.publish("frame", frame.header, frame.pixels)
+            self._infer.step()
 
     def close(self) -> None:
         """Free the engine. May be called twice."""

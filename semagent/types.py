@@ -239,8 +239,27 @@ class BlurEllipse(Value, frozen=True, kw_only=True):
     log_sigma: float
 
 
+class ImageShift(Value, frozen=True, kw_only=True):
+    """How far the content of a frame has moved since the first frame of its field.
+
+    Frames with one ``reference_sequence`` can be compared: the displacement between two of them
+    is the difference of their shifts.
+
+    Attributes:
+        reference_sequence: the first frame of the field.
+        x_px: along the fast axis, positive to the right, in pixels.
+        y_px: along the slow axis, positive downwards.
+        sigma_px: standard deviation of each.
+    """
+
+    reference_sequence: int
+    x_px: float
+    y_px: float
+    sigma_px: float
+
+
 class FrameAnalysis(Value, frozen=True, kw_only=True):
-    """What an engine says of one frame.
+    """What an engine says of one frame, and where in its field it lies.
 
     Attributes:
         header: the header of the analysed frame.
@@ -256,6 +275,7 @@ class FrameAnalysis(Value, frozen=True, kw_only=True):
         expert_weights: share of each expert of a mixture-of-experts model.
         consistency: reduced chi-square of the re-blurred restoration against the raw frame.
         latency_s: time the engine took.
+        shift: displacement of the frame; ``None`` where registration cannot tell.
     """
 
     header: FrameHeader
@@ -269,6 +289,7 @@ class FrameAnalysis(Value, frozen=True, kw_only=True):
     blur: BlurEllipse | None = None
     expert_weights: tuple[float, ...] | None = None
     consistency: float | None = None
+    shift: ImageShift | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

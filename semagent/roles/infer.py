@@ -1,16 +1,19 @@
 """The infer role: looks at the newest frame that is fit for use."""
 
+import msgspec
+
 from semagent.bus import Bus
 from semagent.clock import Clock
 from semagent.config import InferOptions
 from semagent.errors import EngineError
 from semagent.ports import Engine
+from semagent.registrar import Registrar
 from semagent.roles.base import Announcer
 from semagent.types import Frame, FrameHeader, Level
 
 
 class InferRole:
-    """Owns the engine.
+    """Owns the engine, and knows where in its field each frame lies.
 
     Frames that failed the sanity checks are never analysed, so they cannot reach the estimator;
     the acquire role announces each of them.
@@ -22,6 +25,7 @@ class InferRole:
         self._options = options
         self._say = Announcer(bus, clock)
         self._frames = bus.subscribe("frame")
+        self._registrar = Registrar()
         self._restore = options.restore and engine.restores
         self._processed = 0
         self._failures = 0
@@ -39,8 +43,9 @@ class InferRole:
         if header.faults:
             return True
         self._beat(busy=True)
+        frame = Frame(header, message.pixels)
         try:
-            analysis = self._engine.analyse(Frame(header, message.pixels), restore=self._restore)
+            analysis = self._engine.analyse(frame, restore=self._restore)
         except EngineError as error:
             self._failures += 1
             self._say.event(
@@ -54,7 +59,9 @@ class InferRole:
         else:
             self._failures = 0
             self._processed += 1
-            self._bus.publish("analysis", analysis.figures, analysis.restored)
+            shift = self._registrar.register(frame)
+            figures = msgspec.structs.replace(analysis.figures, shift=shift)
+            self._bus.publish("analysis", figures, analysis.restored)
         self._beat(busy=False)
         return True
 

@@ -1,5 +1,6 @@
 """The infer role: the newest usable frame, counted skips, failures that do not spread."""
 
+import cv2
 import msgspec
 import numpy as np
 import pytest
@@ -119,3 +120,25 @@ def test_closing_frees_the_engine():
     engine = Figures()
     Bench(engine).role.close()
     assert engine.closed == 1
+
+
+def test_it_says_how_far_a_frame_has_moved_since_the_first_of_its_field():
+    bench = Bench(Figures())
+    rng = np.random.default_rng(1)
+    specimen = cv2.GaussianBlur(rng.normal(128, 200, (300, 400)).astype(np.float32), (0, 0), 2)
+    grey = np.clip(specimen, 0, 255).astype(np.uint8)
+    for sequence, place in ((1, 20), (2, 27)):
+        pixels = np.ascontiguousarray(grey[10:202, place : place + 256])
+        frame = frame_of(pixels, sequence=sequence)
+        bench.acquire.publish("frame", frame.header, frame.pixels)
+        bench.role.step()
+        analysis = bench.analyses.take().value
+    assert analysis.shift.reference_sequence == 1
+    assert (analysis.shift.x_px, analysis.shift.y_px) == pytest.approx((-7, 0), abs=0.1)
+
+
+def test_a_frame_without_structure_lies_nowhere():
+    bench = Bench(Figures())
+    bench.expose(1)
+    bench.role.step()
+    assert bench.analyses.take().value.shift is None

@@ -1,0 +1,116 @@
+"""Follows the displacement of one field over successive frames."""
+
+from dataclasses import dataclass
+from math import hypot
+
+from semagent.registration import Fingerprint, fingerprint, shift_between
+from semagent.types import Frame, FrameHeader, ImageShift
+
+_STAGE_FRACTION = 0.25  # of the width of the field: a stage move beyond it shows another field
+_TURNED_RAD = 1e-3
+_FAR_FRACTION = 0.25  # of an edge: a frame displaced as far becomes the one to compare with
+_LOST_FRAMES = 5  # in a row that match nothing: this must be another field
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A frame whose place in the field is known."""
+
+    fingerprint: Fingerprint
+    x_px: float = 0.0
+    y_px: float = 0.0
+    sigma_px: float = 0.0
+
+
+class Registrar:
+    """Says of each frame of a field how far its content has moved since the first.
+
+    Frames are compared with an anchor, at first the first frame of the field, and where that
+    fails (focus has changed too much, or the specimen has) with the last frame that was placed,
+    which then becomes the anchor. Displacements add up, and so do their uncertainties. A field
+    ends when scan, energy or magnification change, the stage moves on, or nothing matches any
+    more; the next frame with structure then begins a new one.
+
+    Deterministic: the same frames in the same order give the same shifts.
+    """
+
+    def __init__(self) -> None:
+        self._first: FrameHeader | None = None
+        self._anchor: _Placed | None = None
+        self._latest: _Placed | None = None
+        self._lost = 0
+
+    def register(self, frame: Frame) -> ImageShift | None:
+        """Where a frame lies; ``None`` if that cannot be told."""
+        seen = fingerprint(frame.specimen)
+        if seen is None or not seen.signal.any():
+            return None
+        if self._first is None or self._lost >= _LOST_FRAMES or _moved_on(self._first, frame):
+            self._first = frame.header
+            self._anchor = self._latest = _Placed(seen)
+            self._lost = 0
+            return self._shift(self._latest)
+        placed = self._place(seen)
+        if placed is None:
+            self._lost += 1
+            return None
+        self._lost = 0
+        self._latest = placed
+        return self._shift(placed)
+
+    def _place(self, seen: Fingerprint) -> _Placed | None:
+        placed = _against(self._anchor, seen)
+        if placed is None and self._latest is not self._anchor:
+            placed = _against(self._latest, seen)
+            if placed is not None:
+                self._anchor = self._latest
+        if placed is not None and self._anchor is not None:
+            height, width = seen.shape
+            far_x = abs(placed.x_px - self._anchor.x_px) > _FAR_FRACTION * width
+            far_y = abs(placed.y_px - self._anchor.y_px) > _FAR_FRACTION * height
+            if far_x or far_y:
+                self._anchor = placed
+        return placed
+
+    def _shift(self, placed: _Placed) -> ImageShift:
+        assert self._first is not None  # noqa: S101 - set together with the anchor
+        return ImageShift(
+            reference_sequence=self._first.sequence,
+            x_px=placed.x_px,
+            y_px=placed.y_px,
+            sigma_px=placed.sigma_px,
+        )
+
+
+def _against(known: _Placed | None, seen: Fingerprint) -> _Placed | None:
+    shift = None if known is None else shift_between(known.fingerprint, seen)
+    if known is None or shift is None:
+        return None
+    return _Placed(
+        seen,
+        known.x_px + shift.x_px,
+        known.y_px + shift.y_px,
+        hypot(known.sigma_px, shift.sigma_px),
+    )
+
+
+def _moved_on(first: FrameHeader, frame: Frame) -> bool:
+    """Whether a frame shows another field than the first did."""
+    header = frame.header
+    if header.settings_rev != first.settings_rev or header.scan != first.scan:
+        return True
+    before, now = first.stage, header.stage
+    field_m = (header.scan.pixel_size_m or 0.0) * header.scan.width_px
+    if field_m and _change(before.x_m, now.x_m, before.y_m, now.y_m) > _STAGE_FRACTION * field_m:
+        return True
+    turned = _change(before.rotation_rad, now.rotation_rad, before.tilt_rad, now.tilt_rad)
+    return turned > _TURNED_RAD
+
+
+def _change(*pairs: float | None) -> float:
+    """Largest difference of consecutive pairs of values; those not reported count as equal."""
+    befores, nows = pairs[::2], pairs[1::2]
+    return max(
+        (abs(b - a) for a, b in zip(befores, nows, strict=True) if a is not None and b is not None),
+        default=0.0,
+    )
