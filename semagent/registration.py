@@ -137,7 +137,8 @@ def shift_between(before: Fingerprint, after: Fingerprint) -> Shift | None:
     expected = _expected_weight(before, after)
     if not expected.any():
         return None
-    surface = np.fft.irfft2(_weighted(cross, grid, white * expected), s=(rows, columns))
+    spectrum = _weighted(cross, grid, white * expected)
+    surface = np.asarray(np.fft.irfft2(spectrum, s=(rows, columns)), np.float32)
     row, column = np.unravel_index(int(surface.argmax()), surface.shape)
     x, y = float(_signed(int(column), columns)), float(_signed(int(row), rows))
     if abs(y) > _MAX_FRACTION * rows or abs(x) > _MAX_FRACTION * columns:
