@@ -18,9 +18,11 @@ from semagent.config import RunConfig
 from semagent.errors import EngineError, MicroscopeError, RecordError, SemagentError, UsageError
 from semagent.parts import make_acquire, make_control, make_recorder
 from semagent.roles import AcquireRole, InferRole, RecordRole, RoleLoop
+from semagent.signals import ENDING
 from semagent.types import Capabilities
 
 _IDLE_S = 0.01
+LISTENERS_S = 10.0
 
 
 class ConsolePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +76,13 @@ class Announced(msgspec.Struct, frozen=True, kw_only=True, tag="announced"):
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
-    """A process listens to all the others."""
+    """A process has set about listening to all the others.
+
+    Attributes:
+        listens: the channels, one entry for every subscription.
+    """
+
+    listens: tuple[str, ...]
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
@@ -93,7 +101,17 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True, tag="wiring"):
 
 
 class Go(msgspec.Struct, frozen=True, kw_only=True, tag="go"):
-    """Everybody listens: begin."""
+    """Begin, once everybody who listens can be heard of.
+
+    Attributes:
+        listeners: the channels each role listens to.
+    """
+
+    listeners: dict[Role, tuple[str, ...]]
+
+
+class Unrecorded(msgspec.Struct, frozen=True, kw_only=True, tag="unrecorded"):
+    """The record is lost: take no more frames, but put back what is asked to be put back."""
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True, tag="end"):
@@ -101,7 +119,7 @@ class End(msgspec.Struct, frozen=True, kw_only=True, tag="end"):
 
 
 FromChild = Announced | Ready | Failed
-ToChild = Wiring | Go | End
+ToChild = Wiring | Go | Unrecorded | End
 
 _ERRORS: dict[str, type[SemagentError]] = {
     error.__name__: error for error in (UsageError, EngineError, MicroscopeError, RecordError)
@@ -125,14 +143,15 @@ def raise_failure(role: Role, failed: Failed) -> NoReturn:
 
 def main(plan_bytes: bytes, link: Connection) -> None:
     """Run one role until the supervisor says `End` or is gone."""
-    # Ctrl-C reaches every process of a console; only the supervisor may act on it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches every process of a console, and a service manager ends all of a service;
+    # only the supervisor may act on it.
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
     plan = msgspec.msgpack.decode(plan_bytes, type=Plan)
     try:
         _run(plan, link)
     except SemagentError as error:
-        kind = next((name for name, known in _ERRORS.items() if isinstance(error, known)), "")
-        _send(link, Failed(kind=kind, message=str(error)))
+        _send(link, _failed(error))
         raise SystemExit(1) from error
     except Exception as error:
         _send(link, Failed(kind="", message=f"{type(error).__name__}: {error}"))
@@ -184,8 +203,10 @@ def _run_role(plan: Plan, link: Connection, bus: ZmqBus, clock: Clock) -> None:
         held.pop_all()  # from here on the role closes what was opened
     try:
         bus.connect(wiring.roles)
-        _send(link, Ready())
-        if isinstance(_receive(link), Go):
+        _send(link, Ready(listens=bus.listens))
+        go = _receive(link)
+        if isinstance(go, Go):
+            bus.await_listeners(go.listeners, LISTENERS_S)
             _loop(role, plan, link, bus)
     finally:
         role.close()
@@ -226,17 +247,34 @@ def _make_role(plan: Plan, wiring: Wiring, opened: Any, bus: ZmqBus, clock: Cloc
 def _loop(role: RoleLoop, plan: Plan, link: Connection, bus: ZmqBus) -> None:
     ending = threading.Event()
     # A blocking read in a thread: the supervisor's end closes even if it is killed.
-    threading.Thread(target=_watch, args=(link, ending), daemon=True, name="supervisor").start()
+    watcher = threading.Thread(target=_watch, args=(link, bus, ending), daemon=True)
+    watcher.start()
     while not ending.is_set():
-        if isinstance(role, AcquireRole) and plan.frames is not None:
-            role.paused = role.frames >= plan.frames
-        if not role.step():
+        if isinstance(role, AcquireRole):
+            done = plan.frames is not None and role.frames >= plan.frames
+            role.paused = done or bus.record_lost
+        try:
+            worked = role.step()
+        except RecordError as error:
+            if plan.role is Role.RECORD:
+                raise
+            # No frame may be taken that is not kept, but focus still has to be put back.
+            bus.stop_recording()
+            _send(link, _failed(error))
+            continue
+        if not worked:
             bus.wait(_IDLE_S)
 
 
-def _watch(link: Connection, ending: threading.Event) -> None:
-    _receive(link)
+def _watch(link: Connection, bus: ZmqBus, ending: threading.Event) -> None:
+    while isinstance(_receive(link), Unrecorded):
+        bus.stop_recording()
     ending.set()
+
+
+def _failed(error: SemagentError) -> Failed:
+    kind = next((name for name, known in _ERRORS.items() if isinstance(error, known)), "")
+    return Failed(kind=kind, message=str(error))
 
 
 def _send(link: Connection, message: FromChild) -> None:

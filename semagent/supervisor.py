@@ -15,9 +15,10 @@ from typing import TypeVar
 import msgspec
 
 from semagent.bus.zeromq import Endpoints, ZmqBus
-from semagent.channels import HEARTBEAT_RATE_HZ, Role
+from semagent.channels import Role
 from semagent.config import RunConfig
-from semagent.errors import RoleError, SemagentError
+from semagent.errors import RecordError, RoleError, SemagentError
+from semagent.health import SILENCE_S, busy_limit_s
 from semagent.process import (
     Announced,
     ConsoleAddress,
@@ -29,17 +30,17 @@ from semagent.process import (
     Plan,
     Ready,
     ToChild,
+    Unrecorded,
     Wiring,
     main,
     new_token,
     raise_failure,
 )
+from semagent.signals import ENDING, handled
 from semagent.types import Capabilities, Heartbeat
 
 STARTUP_S = 120.0
 SHUTDOWN_S = 15.0
-SILENCE_S = 50 / HEARTBEAT_RATE_HZ
-_BUSY_MARGIN_S = 30.0
 _RESTART_PAUSE_S = 1.0
 # The record comes last: it has to take what the others still say.
 _SHUTDOWN_ORDER = (Role.CONSOLE, Role.ACQUIRE, Role.INFER, Role.CONTROL, Role.RECORD)
@@ -140,7 +141,10 @@ class Supervisor:
         self._on_restart = on_restart
         self._token = new_token()
         self._children: dict[Role, _Child] = {}
+        self._lost: set[Role] = set()
+        self._unrecorded = False
         self._endpoints: dict[Role, Endpoints] = {}
+        self._listeners: dict[Role, tuple[str, ...]] = {}
         self._capabilities: Capabilities | None = None
         self._engine = ""
         self._restarts: dict[Role, int] = {}
@@ -173,6 +177,12 @@ class Supervisor:
         operator, viewer = (f"{self._address.url}/?token={token}" for token in tokens)
         return operator, viewer
 
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The roles of this run, in the order in which a frame passes them."""
+        order = (Role.ACQUIRE, Role.RECORD, Role.INFER, Role.CONTROL, Role.CONSOLE)
+        return tuple(role for role in order if role in self._children)
+
     def start(self) -> None:
         """Start all roles; returns when each listens to the others and frames begin to flow.
 
@@ -192,11 +202,12 @@ class Supervisor:
                 self._learn(child, deadline_s)
             for child in self._children.values():
                 child.send(self._wiring())
-            for child in self._children.values():
-                _expect(child.receive(deadline_s), Ready)
+            for role, child in self._children.items():
+                self._listeners[role] = _expect(child.receive(deadline_s), Ready).listens
             self.bus.connect(self._endpoints)
+            self._listeners[self.bus.role] = self.bus.listens
             for child in self._children.values():
-                child.send(Go())
+                child.send(Go(listeners=self._listeners))
         except BaseException:
             self.close()
             raise
@@ -211,21 +222,28 @@ class Supervisor:
         Raises:
             SemagentError: a role is lost for good.
         """
-        for child in list(self._children.values()):
+        for child in self._well():
             hung = self._hung(child.role)
             if hung:
                 self._replace(child, RoleError(f"the {child.role} role {hung}"))
-        links: list[Connection] = [child.link for child in self._children.values()]
-        sentinels = {child.process.sentinel: child for child in self._children.values()}
+        links: list[Connection] = [child.link for child in self._well()]
+        sentinels = [child.process.sentinel for child in self._well()]
         ready = wait([*links, *sentinels], timeout_s)
         if not ready:
             return
-        for child in list(self._children.values()):
+        for child in self._well():
             if child.link in ready or child.process.sentinel in ready:
                 try:
                     child.receive(time.perf_counter() + 1.0)
                 except SemagentError as error:
                     self._replace(child, error)
+
+    def works(self, role: Role) -> bool:
+        """Whether a role is still there to be asked something."""
+        return role in self._children and role not in self._lost
+
+    def _well(self) -> list[_Child]:
+        return [child for role, child in self._children.items() if role not in self._lost]
 
     def _hung(self, role: Role) -> str:
         """What is wrong with a role whose process lives; empty if nothing is."""
@@ -239,16 +257,11 @@ class Supervisor:
         self._watched_s = now_s
         if now_s - self._heard_s.get(role, now_s) > SILENCE_S:
             return f"has given no sign of life for {SILENCE_S:g} s"
-        pulse, limit_s = self._pulse.get(role), self._busy_limit_s(role)
+        pulse, limit_s = self._pulse.get(role), busy_limit_s(role, self._config)
         if pulse is None or pulse.busy_since_ns is None:
             return ""
         busy_s = (time.perf_counter_ns() - pulse.busy_since_ns) / 1e9
         return f"has been busy with one thing for {busy_s:.0f} s" if busy_s > limit_s else ""
-
-    def _busy_limit_s(self, role: Role) -> float:
-        if role is Role.ACQUIRE:
-            return self._config.acquire.frame_timeout_s + _BUSY_MARGIN_S
-        return self._config.infer.max_busy_s if role is Role.INFER else _BUSY_MARGIN_S
 
     def close(self) -> None:
         """End all roles in order. May be called twice."""
@@ -293,6 +306,9 @@ class Supervisor:
             SemagentError: ``error``, or what ended the last attempt. Never for the console:
                 nothing depends on it.
         """
+        if child.role is Role.RECORD or isinstance(error, RecordError):
+            self._go_on_unrecorded(child.role, error)
+            return
         role = child.role
         allowed = {Role.INFER: self._config.infer.max_restarts, Role.CONSOLE: _CONSOLE_RESTARTS}
         startup_s = _CONSOLE_STARTUP_S if role is Role.CONSOLE else STARTUP_S
@@ -307,16 +323,34 @@ class Supervisor:
             try:
                 self._learn(child, deadline_s)
                 child.send(self._wiring())
-                _expect(child.receive(deadline_s), Ready)
+                self._listeners[child.role] = _expect(child.receive(deadline_s), Ready).listens
             except SemagentError as again:
                 error = again
             else:
-                child.send(Go())
+                child.send(Go(listeners=self._listeners_but(Role.CONSOLE)))
                 return
         if role is not Role.CONSOLE:
+            self._lost.add(role)
             raise error
         self._on_restart(role, f"{error}; the run goes on without a console")
         self._children.pop(role).kill()
+
+    def _listeners_but(self, role: Role) -> dict[Role, tuple[str, ...]]:
+        return {name: said for name, said in self._listeners.items() if name is not role}
+
+    def _go_on_unrecorded(self, role: Role, error: SemagentError) -> None:
+        """Have the other roles do without the record, as far as that is needed to put focus back.
+
+        Raises:
+            SemagentError: ``error``, for the first role that notices.
+        """
+        if role is Role.RECORD:
+            self._lost.add(role)
+        if not self._unrecorded:
+            self._unrecorded = True
+            for child in self._children.values():
+                child.send(Unrecorded())
+            raise error
 
 
 @contextmanager
@@ -327,18 +361,17 @@ def _interrupts_held() -> Iterator[None]:
     """
     pressed: list[int] = []
     # The mask alone is not enough: another thread of this process may get the signal.
-    before = signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number))
-    if sys.platform != "win32":
-        resource_tracker.ensure_running()  # its first start would lift the mask again
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
+    with handled(lambda number, _frame: pressed.append(number)):
         if sys.platform != "win32":
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, before)
-        if pressed:
-            signal.raise_signal(signal.SIGINT)
+            resource_tracker.ensure_running()  # its first start would lift the mask again
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        try:
+            yield
+        finally:
+            if sys.platform != "win32":
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if pressed:
+        signal.raise_signal(pressed[0])
 
 
 def _expect(message: FromChild, kind: type[_Expected]) -> _Expected:

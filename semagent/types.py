@@ -606,6 +606,7 @@ class Heartbeat(Value, frozen=True, kw_only=True):
             call or a kernel that hangs while the process lives.
         processed: frames this role has dealt with.
         skipped: frames it did not look at because newer ones had come.
+        missing: messages that were sent to it and never came.
         refused: messages that could not be read, or of another wire version.
         rss_bytes: resident memory of the process.
     """
@@ -615,5 +616,6 @@ class Heartbeat(Value, frozen=True, kw_only=True):
     busy_since_ns: int | None = None
     processed: int = 0
     skipped: int = 0
+    missing: int = 0
     refused: int = 0
     rss_bytes: int = 0

@@ -56,6 +56,7 @@ class LocalBus:
         self._hub = hub
         self._role = role
         self._numbers: dict[str, int] = {}
+        self._mailboxes: list[Mailbox] = []
         self._arrived = threading.Event()
         self._lock = threading.Lock()
         self._delivered: list[Delivered] = []
@@ -77,6 +78,7 @@ class LocalBus:
     def subscribe(self, channel: str) -> Mailbox:
         """See `Bus`."""
         mailbox = Mailbox(channel, self._arrived.set)
+        self._mailboxes.append(mailbox)
         self._hub.add_mailbox(mailbox)
         return mailbox
 
@@ -117,6 +119,7 @@ class LocalBus:
                 busy_since_ns=now_ns if busy else None,
                 processed=processed,
                 skipped=skipped,
+                missing=sum(mailbox.missing for mailbox in self._mailboxes),
             ),
         )
 

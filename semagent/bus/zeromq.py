@@ -7,7 +7,8 @@ never makes frames grow old in a queue, and which sends the signs of life while 
 
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -29,6 +30,8 @@ LOOPBACK = "tcp://127.0.0.1:*"
 _USER = b"semagent"
 _HIGH_WATER = 64
 _RECORD_HIGH_WATER = 8
+_RECORD_POLL_S = 0.1
+_SUBSCRIBED = b"\x01"
 _TAKE_UP_S = 2.0
 _RETRY_MS = 5
 
@@ -80,7 +83,9 @@ class ZmqBus:
         self._context = zmq.Context()
         self._admission = Admission(self._context, with_secret(_USER, token.encode()))
 
-        self._publisher = self._bound(zmq.PUB, rebind.publisher if rebind else LOOPBACK)
+        # XPUB is a PUB that can be asked who listens; verbose, so that everyone is counted.
+        self._publisher = self._bound(zmq.XPUB, rebind.publisher if rebind else LOOPBACK)
+        self._publisher.xpub_verbose = True
         self._pulse = self._bound(zmq.PUB, rebind.pulse if rebind else LOOPBACK)
         self._router: zmq.Socket[bytes] | None = None
         self._serves = serves
@@ -110,6 +115,7 @@ class ZmqBus:
         self._mailboxes: list[Mailbox] = []
         self._subscribers: list[tuple[zmq.Socket[bytes], Mailbox]] = []
 
+        self._record_stopped = threading.Event()
         self._unsent: list[tuple[float, zmq.Socket[bytes], list[Any]]] = []
         self._numbers: dict[str, int] = {}
         self._arrived = threading.Event()
@@ -138,7 +144,7 @@ class ZmqBus:
                 self._record = self._connected(
                     zmq.PUSH, endpoints.recorder, high_water=_RECORD_HIGH_WATER
                 )
-                self._record.sndtimeo = round(self._record_timeout_s * 1000)
+                self._record.sndtimeo = round(min(self._record_timeout_s, _RECORD_POLL_S) * 1000)
             for channel, address in endpoints.services.items():
                 if role is not self._role:
                     self._dealers[channel] = self._connected(zmq.DEALER, address)
@@ -161,14 +167,69 @@ class ZmqBus:
             Message(topic=channel, sender=self._role, number=number, value=value, pixels=pixels)
         )
         if self._record is not None and CHANNELS[channel].recorded:
-            try:
-                self._record.send_multipart(parts, copy=False)
-            except zmq.Again as error:
-                raise RecordError(
-                    f"the record did not take a message of channel {channel!r} within "
-                    f"{self._record_timeout_s:g} s: the disk is too slow or the record role died"
-                ) from error
+            self._hand_to_record(self._record, channel, parts)
+            if self.record_lost and pixels is not None:
+                raise RecordError(f"the record is lost: a {channel} that is not kept is not shown")
         self._publisher.send_multipart(parts, copy=False)
+
+    @property
+    def record_lost(self) -> bool:
+        """Whether `stop_recording` was called."""
+        return self._record_stopped.is_set()
+
+    def stop_recording(self) -> None:
+        """The record is lost: publish what has no pixels all the same. Safe in any thread."""
+        self._record_stopped.set()
+
+    @property
+    def listens(self) -> tuple[str, ...]:
+        """The channels subscribed to, one entry for every subscription."""
+        return tuple(mailbox.channel for mailbox in self._mailboxes)
+
+    def await_listeners(self, listeners: Mapping[Role, Sequence[str]], timeout_s: float) -> None:
+        """Return when everybody listens; what is published from now on is missed by nobody.
+
+        Args:
+            listeners: the channels each role listens to, as its `listens` says.
+            timeout_s: how long to wait.
+
+        Raises:
+            RoleError: somebody does not listen by then.
+        """
+        missing = Counter(
+            channel
+            for role, channels in listeners.items()
+            for channel in channels
+            if role is not self._role
+            and channel != "heartbeat"  # comes again and again
+            and self._role in CHANNELS[channel].publishers
+        )
+        until_s = time.perf_counter() + timeout_s
+        while missing:
+            remaining_s = until_s - time.perf_counter()
+            if remaining_s <= 0 or not self._publisher.poll(round(remaining_s * 1000)):
+                raise RoleError(
+                    f"within {timeout_s:g} s not everybody listened to the {self._role} role: "
+                    f"{missing.total()} subscriptions are missing ({', '.join(sorted(missing))})"
+                )
+            news = self._publisher.recv()
+            if news.startswith(_SUBSCRIBED):
+                missing -= Counter([news[1:].decode()])
+
+    def _hand_to_record(self, record: "zmq.Socket[bytes]", channel: str, parts: list[Any]) -> None:
+        until_s = time.perf_counter() + self._record_timeout_s
+        while not self.record_lost:
+            try:
+                record.send_multipart(parts, copy=False)
+            except zmq.Again as error:
+                if time.perf_counter() >= until_s:
+                    raise RecordError(
+                        f"the record did not take a message of channel {channel!r} within "
+                        f"{self._record_timeout_s:g} s: the disk is too slow or the record role "
+                        "died"
+                    ) from error
+            else:
+                return
 
     def subscribe(self, channel: str) -> Mailbox:
         """See `Bus`; before `connect`."""
@@ -235,7 +296,7 @@ class ZmqBus:
             if socket is not None:
                 socket.close(linger=0)
         if self._record is not None:
-            self._record.close(linger=2000)
+            self._record.close(linger=0 if self.record_lost else 2000)
         for other in (
             self._publisher,
             self._pulse,
@@ -351,6 +412,7 @@ class ZmqBus:
             busy_since_ns=busy_since_ns,
             processed=processed,
             skipped=skipped,
+            missing=sum(mailbox.missing for mailbox in self._mailboxes),
             refused=self._refused,
             rss_bytes=_resident_memory(),
         )

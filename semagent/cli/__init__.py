@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from semagent import __version__
 from semagent.cli import exits
 from semagent.cli.output import Output
 from semagent.errors import SemagentError, UsageError
+from semagent.signals import handled
 from semagent.types import Mode
 
 _DEFAULT_ENGINE = "sharpness"
@@ -25,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = Output(json=getattr(arguments, "json", False))
     command: Command = arguments.command
     try:
-        return command(arguments, output)
+        with handled(signal.default_int_handler):
+            return command(arguments, output)
     except SemagentError as error:
         output.fail(str(error))
         return exits.code_for(error)
@@ -233,6 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--start-um", type=_positive, metavar="WD", help="where to start")
     sub.add_argument("--max-frames", type=_count, metavar="N")
     sub.add_argument("--seed", type=int, metavar="N", help="without --start-um: start at random")
+    sub.add_argument("--no-console", action="store_true", help="terminal view only")
     add_engine(sub)
     add_json(sub)
 

@@ -5,17 +5,21 @@ import time
 from typing import Any
 
 import msgspec
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
 from semagent import registry
+from semagent.channels import Role
 from semagent.cli import exits
 from semagent.cli.interrupt import Interrupt, caught_interrupts
 from semagent.cli.ledger import Ledger, Row
 from semagent.cli.output import Output, metres
+from semagent.cli.view import focus_panel, is_utf8
 from semagent.clock import Clock, SystemClock
 from semagent.config import Part, RunConfig, find_config, load_config
 from semagent.errors import MicroscopeError, RoleError, SemagentError
+from semagent.health import HealthMonitor
 from semagent.lockstep import Lockstep
 from semagent.ports import Microscope
 from semagent.stack import as_recorded, config_for_stack
@@ -84,9 +88,11 @@ def _focus(
     with (
         Lockstep(config, microscope, engine, clock) as lockstep,
         caught_interrupts(microscope.stop) as interrupt,
-        _Table(output) as table,
+        _Table(output, config) as table,
     ):
-        ledger = Ledger(lockstep.listen, output, table.add)
+        roles = (Role.ACQUIRE, Role.INFER, Role.CONTROL)
+        monitor = HealthMonitor(config, microscope.capabilities, roles, clock)
+        ledger = table.ledger = Ledger(lockstep.listen, output, table.add, monitor)
         start_m = microscope.read_state().optics.working_distance_m
         if arm:
             reply = lockstep.operate(Arm())
@@ -158,10 +164,12 @@ def _exit_code(result: FocusResult, *, refused: bool) -> int:
 
 
 class _Table:
-    """A JSON line, or a row of a table that grows, for each frame."""
+    """A JSON line, or a row of a table that grows, for each frame; below it how things stand."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, config: RunConfig) -> None:
         self._output = output
+        self._config = config
+        self.ledger: Ledger | None = None
         self._table = Table("frame", "working distance", "score", "focus", "±", "next")
         self._live = Live(self._table, console=output.people, auto_refresh=False)
 
@@ -186,4 +194,9 @@ class _Table:
             metres(None if row.belief is None else row.belief.sigma_m),
             "" if row.action is None else row.action["type"].replace("_", " "),
         )
+        ledger, console = self.ledger, self._output.people
+        if ledger is not None and ledger.monitor is not None and console.is_terminal:
+            health, wide = ledger.monitor.snapshot(), console.width
+            panel = focus_panel(ledger, self._config, health, columns=wide, utf8=is_utf8(console))
+            self._live.update(Group(self._table, panel))
         self._live.refresh()

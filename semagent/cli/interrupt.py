@@ -1,14 +1,15 @@
-"""Ctrl-C that puts things back first."""
+"""Ctrl-C that puts things back first; SIGTERM, and Ctrl-Break on Windows, count as the same."""
 
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from semagent.signals import handled
+
 
 class Interrupt:
-    """Whether Ctrl-C was pressed."""
+    """Whether somebody asked to end."""
 
     def __init__(self, on_first: Callable[[], None]) -> None:
         self.pressed = False
@@ -31,8 +32,5 @@ def caught_interrupts(on_first: Callable[[], None] = lambda: None) -> Iterator[I
         on_first: called at once, in another thread; e.g. to end a long exposure.
     """
     interrupt = Interrupt(on_first)
-    before = signal.signal(signal.SIGINT, interrupt.handle)
-    try:
+    with handled(interrupt.handle):
         yield interrupt
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,12 +1,14 @@
 """What a command needs to know of a run, gathered from the bus; the same for all commands."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
 from semagent.bus import Mailbox
 from semagent.cli.output import Output
+from semagent.health import HealthMonitor
 from semagent.types import (
     Command,
     Event,
@@ -18,11 +20,16 @@ from semagent.types import (
     Heartbeat,
     Issuer,
     Level,
+    MicroscopeState,
+    Mode,
     Outcome,
     Reply,
+    SetMode,
 )
+from semagent.wire import Message
 
-_NEWS = 8
+_NEWS = 50
+_SCORES = 120
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -58,6 +65,7 @@ class Ledger:
         subscribe: how to listen to a channel.
         output: warnings and errors are shown at once.
         on_row: told of every complete row.
+        monitor: told of everything that is said, if there is one.
     """
 
     def __init__(
@@ -65,15 +73,18 @@ class Ledger:
         subscribe: Callable[[str], Mailbox],
         output: Output,
         on_row: Callable[[Row], None],
+        monitor: HealthMonitor | None = None,
     ) -> None:
         self._output = output
         self._on_row = on_row
+        self.monitor = monitor
         self._analyses = subscribe("analysis")
         self._beliefs = subscribe("belief")
         self._commands = subscribe("command")
         self._replies = subscribe("reply")
         self._results = subscribe("result")
         self._events = subscribe("event")
+        self._requests = subscribe("request")
         self._gates = subscribe("gate")
         self._beats = subscribe("heartbeat")
         self._row: Row | None = None
@@ -85,32 +96,34 @@ class Ledger:
         self.analysis: FrameAnalysis | None = None
         self.gate: GateStatus | None = None
         self.result: FocusResult | None = None
-        self.news: list[Event] = []
+        self.mode = Mode.OBSERVE
+        self.state: MicroscopeState | None = None
+        self.scores: deque[float] = deque(maxlen=_SCORES)
+        self.news: deque[Event] = deque(maxlen=_NEWS)
         self.beats: dict[str, Heartbeat] = {}
 
     def update(self) -> None:
         """Take in what was said since the last call."""
-        while (message := self._events.take()) is not None:
+        for message in self._said(self._events):
             self._take_event(message.value)
-        while (message := self._analyses.take()) is not None:
-            self.analysis = message.value
-            self._begin(Row(header=message.value.header, analysis=message.value))
-        while (message := self._beliefs.take()) is not None:
+        for message in self._said(self._analyses):
+            self._take_analysis(message.value)
+        for message in self._said(self._beliefs):
             self.belief = message.value
             if self._row is not None:
                 self._row.belief = message.value
-        while (message := self._commands.take()) is not None:
+        for message in self._said(self._commands):
             self._take_command(message.value)
-        while (message := self._replies.take()) is not None:
-            reply: Reply = message.value
-            if reply.outcome is not Outcome.APPLIED:
-                self.refusals.append(reply)
-                self._output.warn(reply.reason)
-        while (message := self._gates.take()) is not None:
+        for message in self._said(self._replies):
+            self._take_reply(message.value)
+        for message in self._said(self._requests):
+            if isinstance(message.value, SetMode):
+                self.mode = message.value.mode
+        for message in self._said(self._gates):
             self.gate = message.value
-        while (message := self._results.take()) is not None:
+        for message in self._said(self._results):
             self.result = message.value
-        while (message := self._beats.take()) is not None:
+        for message in self._said(self._beats):
             self.beats[message.sender] = message.value
 
     def flush(self) -> None:
@@ -119,13 +132,32 @@ class Ledger:
         if row is not None:
             self._on_row(row)
 
+    def _said(self, mailbox: Mailbox) -> Iterator[Message]:
+        while (message := mailbox.take()) is not None:
+            if self.monitor is not None:
+                self.monitor.take(message)
+            yield message
+
+    def _take_analysis(self, analysis: FrameAnalysis) -> None:
+        self.analysis = analysis
+        self.scores.append(analysis.focus_score)
+        self._begin(Row(header=analysis.header, analysis=analysis))
+
+    def _take_reply(self, reply: Reply) -> None:
+        if reply.state is not None:
+            self.state = reply.state
+        if reply.outcome is not Outcome.APPLIED:
+            self.refusals.append(reply)
+            self._output.warn(reply.reason)
+
     def _begin(self, row: Row) -> None:
+        self.state = row.header.settings
         self.flush()
         self.frames += 1
         self._row = row
 
     def _take_event(self, event: Event) -> None:
-        self.news = [*self.news, event][-_NEWS:]
+        self.news.append(event)
         if event.kind == "frame_flagged":
             self.flagged += 1
             self._begin(Row(header=msgspec.convert(event.data["header"], FrameHeader)))

@@ -5,28 +5,23 @@ import time
 from pathlib import Path
 from typing import TypeVar
 
-from rich.console import Group
-from rich.live import Live
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
-
 from semagent.channels import Role
 from semagent.cli import exits
 from semagent.cli.interrupt import Interrupt, caught_interrupts
 from semagent.cli.ledger import Ledger
 from semagent.cli.output import Output, metres
+from semagent.cli.view import LiveView
+from semagent.clock import SystemClock
 from semagent.config import RunConfig, find_config, load_config
-from semagent.errors import CommandRefusedError, RoleError
+from semagent.errors import CommandRefusedError, RoleError, SemagentError
+from semagent.health import HealthMonitor
 from semagent.supervisor import Supervisor
 from semagent.types import (
     Arm,
     Cancel,
-    Capabilities,
     Command,
     Event,
     Issuer,
-    Level,
     Mode,
     Outcome,
     Reply,
@@ -40,7 +35,6 @@ _ANSWER_S = 10.0
 _DRAINED_S = 1.0
 # Kinds of event after a cancel that say: control gives no more commands.
 _AT_REST = {"autofocus_done", "hold_ended", "paused", "request_refused"}
-_COLOURS = {Level.INFO: "", Level.WARNING: "yellow", Level.ERROR: "red"}
 
 
 def run(
@@ -72,7 +66,11 @@ def run(
         with caught_interrupts() as interrupt:
             session = _Session(supervisor, ledger, config, output)
             session.begin(mode or config.control.mode, arm=arm)
-            session.loop(interrupt, frames, duration_s)
+            try:
+                session.loop(interrupt, frames, duration_s)
+            except SemagentError as error:
+                session.rescue(error)
+                raise
             if interrupt.pressed:
                 put_back = session.put_back("interrupted from the keyboard")
             elif session.moving:
@@ -118,9 +116,11 @@ class _Session:
         self._ledger = ledger
         self._config = config
         self._output = output
-        self._mode = Mode.OBSERVE
         self._started_s = time.perf_counter()
         output.warn_unverified(supervisor.capabilities)
+        ledger.monitor = HealthMonitor(
+            config, supervisor.capabilities, supervisor.roles, SystemClock()
+        )
 
     def begin(self, mode: Mode, *, arm: bool) -> None:
         """Arm if asked to, and set the mode.
@@ -136,21 +136,25 @@ class _Session:
             if reply.outcome is not Outcome.APPLIED:
                 raise CommandRefusedError(f"not armed: {reply.reason}")
         self._ask(SetMode(mode=mode))
-        self._mode = mode
 
     def loop(self, interrupt: Interrupt, frames: int | None, duration_s: float | None) -> None:
         """Follow the run to its end."""
-        live = Live(console=self._output.people, auto_refresh=False)
-        if not self._output.json:
-            live.start()
-        try:
-            drained_at_s: float | None = None
+        supervisor = self._supervisor
+        view = LiveView(
+            self._output,
+            self._ledger,
+            self._config,
+            supervisor.capabilities,
+            supervisor.engine,
+            None if supervisor.console_links is None else supervisor.console_links[0],
+        )
+        drained_at_s: float | None = None
+        with view:
             while not interrupt.pressed:
-                self._supervisor.watch(0.0)
-                self._supervisor.bus.wait(_POLL_S)
+                supervisor.watch(0.0)
+                supervisor.bus.wait(_POLL_S)
                 self._ledger.update()
-                if not self._output.json:
-                    live.update(self._view(), refresh=True)
+                view.update()
                 now_s = time.perf_counter()
                 if duration_s is not None and now_s - self._started_s >= duration_s:
                     break
@@ -159,15 +163,13 @@ class _Session:
                     drained_at_s = now_s + _DRAINED_S
                 if drained_at_s is not None and now_s >= drained_at_s:
                     break
-        finally:
-            live.stop()
-            self._ledger.flush()
+        self._ledger.flush()
 
     @property
     def moving(self) -> bool:
         """Whether the agent may be on its way somewhere."""
         gate = self._ledger.gate
-        return self._mode is Mode.HOLD and gate is not None and gate.armed
+        return self._ledger.mode is Mode.HOLD and gate is not None and gate.armed
 
     def put_back(self, reason: str) -> bool:
         """Have control put focus and stigmators back where its task began; ``False`` if it is late.
@@ -190,6 +192,20 @@ class _Session:
         if not at_rest:
             self._output.warn("focus was not put back in time: check the working distance")
         return at_rest
+
+    def rescue(self, error: SemagentError) -> None:
+        """The run ends because of ``error``: put focus back if there is still somebody to do it."""
+        self._ledger.update()
+        if self.moving:
+            both = self._supervisor.works(Role.ACQUIRE) and self._supervisor.works(Role.CONTROL)
+            try:
+                if both:
+                    self.put_back(f"the run ends: {error}")
+            except SemagentError as again:
+                self._output.warn(str(again))
+        state = self._ledger.state
+        if state is not None:
+            self._output.say(f"left at working distance {metres(state.optics.working_distance_m)}")
 
     def report(self, record: Path | None) -> None:
         """Say how it went."""
@@ -235,71 +251,3 @@ class _Session:
             self._supervisor.watch(0.0)
             self._supervisor.bus.wait(_POLL_S)
         raise RoleError(f"no answer within {_ANSWER_S:g} s")
-
-    # -- the view -----------------------------------------------------------------------------
-
-    def _view(self) -> Group:
-        ledger, capabilities = self._ledger, self._supervisor.capabilities
-        return Group(
-            _headline(self._config, capabilities, self._supervisor.engine),
-            _figures(ledger, self._mode),
-            _roles(ledger),
-            _news(ledger),
-        )
-
-
-def _headline(config: RunConfig, capabilities: Capabilities, engine: str) -> Text:
-    text = Text(f"{config.instrument} · {capabilities.microscope} · engine {engine}")
-    if capabilities.simulated:
-        text.append(" · simulated", style="cyan")
-    return text
-
-
-def _figures(ledger: Ledger, mode: Mode) -> Panel:
-    table = Table.grid(padding=(0, 2))
-    gate, analysis, belief = ledger.gate, ledger.analysis, ledger.belief
-    armed = gate is not None and gate.armed
-    table.add_row(
-        "mode", str(mode), "gate", Text("ARMED", "bold green") if armed else Text("DISARMED", "red")
-    )
-    if analysis is not None:
-        optics = analysis.header.optics
-        table.add_row(
-            "frame",
-            str(analysis.header.sequence),
-            "working distance",
-            metres(optics.working_distance_m),
-        )
-        bar = "█" * round(20 * analysis.focus_score)
-        table.add_row(
-            "focus score",
-            f"{analysis.focus_score:.3f} {bar:<20}",
-            "engine time",
-            f"{analysis.latency_s * 1e3:.1f} ms",
-        )
-    if belief is not None and belief.focus_m is not None:
-        table.add_row(
-            "focus believed at",
-            f"{metres(belief.focus_m)} ± {metres(belief.sigma_m)}",
-            "evidence",
-            f"{belief.log_odds:+.1f} (log odds)",
-        )
-    table.add_row("commands", str(ledger.commands), "refused", str(len(ledger.refusals)))
-    reason = "" if gate is None or armed else gate.reason
-    return Panel(table, subtitle=reason or None)
-
-
-def _roles(ledger: Ledger) -> Table:
-    table = Table("role", "frames", "skipped", "memory", box=None, padding=(0, 2))
-    for role, beat in sorted(ledger.beats.items()):
-        table.add_row(
-            role, str(beat.processed), str(beat.skipped), f"{beat.rss_bytes / 2**20:.0f} MiB"
-        )
-    return table
-
-
-def _news(ledger: Ledger) -> Text:
-    text = Text()
-    for event in ledger.news:
-        text.append(f"{event.role}: {event.message}\n", style=_COLOURS[event.level])
-    return text

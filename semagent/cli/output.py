@@ -11,6 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from semagent.health import unverified
 from semagent.types import Capabilities
 
 
@@ -25,6 +26,8 @@ class Output:
         self.json = json
         self.people = Console(stderr=json, highlight=False)
         self.errors = Console(stderr=True, highlight=False)
+        self.held_warnings: list[str] = []
+        self._holding = False
 
     def record(self, record: dict[str, Any]) -> None:
         """One JSON line, if that is what was asked for."""
@@ -47,15 +50,26 @@ class Output:
 
     def warn(self, text: str) -> None:
         """A line people should not miss, on standard error."""
+        if self._holding:
+            self.held_warnings.append(text)
+            return
         self.errors.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+
+    def hold_warnings(self) -> None:
+        """Keep warnings back while a view owns the screen."""
+        self._holding = True
+
+    def release_warnings(self) -> None:
+        """Print the warnings that were held back, and all further ones at once."""
+        self._holding = False
+        while self.held_warnings:
+            self.warn(self.held_warnings.pop(0))
 
     def warn_unverified(self, capabilities: Capabilities) -> None:
         """Say so if a driver has never met the hardware it is for."""
-        if capabilities.verified_on is None:
-            self.warn(
-                f"the driver {capabilities.driver!r} has never been run on its hardware: stay at "
-                "the microscope and watch it"
-            )
+        warning = unverified(capabilities)
+        if warning is not None:
+            self.warn(warning)
 
     def fail(self, text: str) -> None:
         """Why the command ends, on standard error."""

@@ -3,7 +3,6 @@
 import importlib
 import logging
 import platform
-import signal
 import sys
 import threading
 from pathlib import Path
@@ -16,6 +15,7 @@ from semagent.config import find_config, load_config
 from semagent.errors import CommandRefusedError, ConfigError, SemagentError
 from semagent.keys import make_keys
 from semagent.remote.serve import serve as serve_microscope
+from semagent.signals import handled
 
 _MODULES = ("numpy", "cv2", "zmq", "msgspec", "tifffile", "imagecodecs")
 _FRAME_TIMEOUT_S = 60.0
@@ -173,16 +173,16 @@ def serve(name: str, *, bind: str, keys: Path | None, arm: bool, output: Output)
     config = load_config(find_config(name))
     stop, arm_again = threading.Event(), threading.Event()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
-    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
     threading.Thread(target=_listen_for_arm, args=(arm_again,), daemon=True).start()
     try:
         output.say(f"serving {config.instrument}; type arm to arm the gate, Ctrl-C ends")
-        serve_microscope(config, bind=bind, keys=keys, armed=arm, stop=stop, arm_again=arm_again)
+        with handled(lambda *_: stop.set()):
+            serve_microscope(
+                config, bind=bind, keys=keys, armed=arm, stop=stop, arm_again=arm_again
+            )
     except CommandRefusedError as error:
         output.fail(str(error))
         return exits.REFUSED
-    finally:
-        signal.signal(signal.SIGINT, before)
     return exits.DONE
 
 

@@ -45,10 +45,11 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     roles = {Role.ACQUIRE: acquire.endpoints, Role.CONTROL: control.endpoints}
 
     def connect() -> None:
+        listeners = {bus.role: bus.listens for bus in (acquire, control)}
         acquire.connect(roles)
         control.connect(roles)
-        # A subscriber is known to the publisher only a moment after it has connected.
-        time.sleep(0.2)
+        for bus in (acquire, control):
+            bus.await_listeners(listeners, timeout_s=10.0)
 
     yield acquire, control, connect
     acquire.close()
@@ -340,3 +341,46 @@ def test_an_address_in_use_is_named(buses: ExitStack):
     first = closing(buses, ZmqBus(Role.INFER, TOKEN))
     with pytest.raises(RoleError, match="infer role cannot listen on tcp://127"):
         ZmqBus(Role.INFER, TOKEN, rebind=first.endpoints)
+
+
+def test_who_does_not_listen_in_time_is_named():
+    with ExitStack() as ends:
+        acquire = closing(ends, ZmqBus(Role.ACQUIRE, TOKEN, serves="command"))
+        acquire.connect({})
+        with pytest.raises(RoleError, match=r"2 subscriptions are missing \(event, frame\)"):
+            acquire.await_listeners(
+                {Role.INFER: ("frame", "heartbeat"), Role.CONTROL: ("event",)}, 0.05
+            )
+
+
+def test_a_heartbeat_tells_of_messages_that_never_came():
+    hub = LocalHub(SystemClock())
+    listener = LocalBus(hub, Role.INFER)
+    listener.subscribe("event")
+    beats = LocalBus(hub, Role.CONSOLE).subscribe("heartbeat")
+    for number in (1, 5):
+        hub.publish(Message(topic="event", sender="acquire", number=number, value=event(number)))
+    listener.beat(busy=False, processed=0, skipped=0)
+    beat = beats.take()
+    assert beat is not None
+    assert beat.value.missing == 3
+
+
+def test_without_its_record_a_role_still_speaks_but_shows_no_frame():
+    with ExitStack() as ends:
+        record = closing(ends, ZmqBus(Role.RECORD, TOKEN, collects=True))
+        acquire = closing(
+            ends, ZmqBus(Role.ACQUIRE, TOKEN, serves="command", record_timeout_s=60.0)
+        )
+        control = closing(ends, ZmqBus(Role.CONTROL, TOKEN, serves="request"))
+        frames, events = control.subscribe("frame"), control.subscribe("event")
+        roles = {bus.role: bus.endpoints for bus in (record, acquire, control)}
+        for bus in (record, acquire, control):
+            bus.connect(roles)
+        acquire.await_listeners({Role.CONTROL: control.listens}, 10.0)
+        acquire.stop_recording()
+        with pytest.raises(RecordError, match="the record is lost"):
+            acquire.publish("frame", header(1), np.zeros((48, 64), np.uint8))
+        acquire.publish("event", event(1))
+        assert until(control, lambda: bool(events))
+        assert not frames

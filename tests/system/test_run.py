@@ -154,7 +154,8 @@ class Started:
             if "spawn_main" in " ".join(child.cmdline())
         ]
         found.sort(key=lambda child: child.create_time())
-        return dict(zip(("acquire", "infer", "control"), found, strict=True))
+        names = ("record", "acquire", "infer", "control")
+        return dict(zip(names[len(names) - len(found) :], found, strict=True))
 
     def finish(self, timeout_s: float = 60.0) -> tuple[int, str]:
         out, err = self.process.communicate(timeout=timeout_s)
@@ -178,13 +179,15 @@ def live(simulated_config: Config) -> Any:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
-def test_ctrl_c_puts_focus_back_and_ends_cleanly(live: Any):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_puts_focus_back_and_ends_cleanly(live: Any, number: signal.Signals):
     run = live("--arm", "--mode", "hold")
     # In the middle of the first search: it has left the start and not found focus yet.
     frames = run.wait_for_frames(6)
     assert len({frame["working_distance_m"] for frame in frames}) > 1
     roles = list(run.children().values())
-    run.process.send_signal(signal.SIGINT)
+    for process in (*roles, psutil.Process(run.process.pid)):
+        process.send_signal(number)  # terminals and service managers tell all of them
     code, _ = run.finish()
     assert code == 130
     last = [json.loads(line) for line in run.out.splitlines()]
@@ -297,6 +300,25 @@ def test_another_role_that_dies_ends_the_run(live: Any, role: str):
     code, err = run.finish()
     assert code == 3
     assert f"the {role} role died" in err
+    assert not psutil.wait_procs(list(roles.values()), timeout=5)[1]
+
+
+@pytest.mark.parametrize("lost", ["infer", "record"])
+def test_focus_is_put_back_when_the_run_ends_because_a_role_died(
+    live: Any, tmp_path: Path, lost: str
+):
+    record = ("--record", tmp_path / "session") if lost == "record" else ()
+    run = live("--arm", "--mode", "hold", *record, _infer={"max_restarts": 0})
+    # In the middle of the first search: it has left the start and not found focus yet.
+    frames = run.wait_for_frames(6)
+    assert len({frame["working_distance_m"] for frame in frames}) > 1
+    roles = run.children()
+    roles[lost].kill()
+    code, err = run.finish()
+    assert code == 3
+    assert f"the {lost} role died" in err
+    assert "left at working distance 5.0300 mm" in err
+    assert "not put back" not in err
     assert not psutil.wait_procs(list(roles.values()), timeout=5)[1]
 
 

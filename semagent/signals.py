@@ -1,0 +1,24 @@
+"""The signals that ask a program to end: Ctrl-C, and what service managers and Windows send."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+ENDING: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
+if hasattr(signal, "SIGBREAK"):
+    ENDING = (*ENDING, signal.SIGBREAK)  # Ctrl-Break and a closed console window on Windows
+
+Handler = Callable[[int, FrameType | None], Any] | int
+
+
+@contextmanager
+def handled(handler: Handler) -> Iterator[None]:
+    """Have ``handler`` take all signals that ask to end; in the main thread only."""
+    before = {number: signal.signal(number, handler) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
