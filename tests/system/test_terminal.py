@@ -85,7 +85,7 @@ def test_a_run_fills_the_screen_and_leaves_it_as_it_was(simulated_config: Config
 
 def test_a_narrow_terminal_gets_one_column(simulated_config: Config):
     config = simulated_config(speed=0.0)
-    code, wrote = on_a_terminal("run", config, "--frames", 20, rows=24, columns=80)
+    code, wrote = on_a_terminal("run", config, "--frames", 20, "--no-console", rows=24, columns=80)
     assert code == 0
     assert all(len(row) <= 80 for row in text_of(wrote).splitlines())
 
@@ -93,7 +93,16 @@ def test_a_narrow_terminal_gets_one_column(simulated_config: Config):
 def test_without_a_terminal_lines_are_printed(
     semagent: Callable[..., Any], simulated_config: Config
 ):
-    run = semagent("run", simulated_config(speed=0.0), "--arm", "--mode", "hold", "--frames", 20)
+    run = semagent(
+        "run",
+        "--no-console",
+        simulated_config(speed=0.0),
+        "--arm",
+        "--mode",
+        "hold",
+        "--frames",
+        20,
+    )
     assert run.code == 0, run.err
     assert "\x1b" not in run.out
     lines = run.out.splitlines()
