@@ -1,7 +1,6 @@
 """What runs in the process of one role, and how it talks to the supervisor that started it."""
 
 import secrets
-import signal
 import threading
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
@@ -10,7 +9,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from semagent import registry
+from semagent import registry, signals
 from semagent.bus.zeromq import Endpoints, ZmqBus
 from semagent.channels import Role
 from semagent.clock import Clock, SystemClock
@@ -18,7 +17,6 @@ from semagent.config import RunConfig
 from semagent.errors import EngineError, MicroscopeError, RecordError, SemagentError, UsageError
 from semagent.parts import make_acquire, make_control, make_recorder
 from semagent.roles import AcquireRole, InferRole, RecordRole, RoleLoop
-from semagent.signals import ENDING
 from semagent.types import Capabilities
 
 _IDLE_S = 0.01
@@ -145,8 +143,7 @@ def main(plan_bytes: bytes, link: Connection) -> None:
     """Run one role until the supervisor says `End` or is gone."""
     # Ctrl-C reaches every process of a console, and a service manager ends all of a service;
     # only the supervisor may act on it.
-    for number in ENDING:
-        signal.signal(number, signal.SIG_IGN)
+    signals.ignore()
     plan = msgspec.msgpack.decode(plan_bytes, type=Plan)
     try:
         _run(plan, link)

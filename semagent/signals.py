@@ -13,6 +13,12 @@ if hasattr(signal, "SIGBREAK"):
 Handler = Callable[[int, FrameType | None], Any] | int
 
 
+def ignore() -> None:
+    """Have this process take no more notice of them."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def handled(handler: Handler) -> Iterator[None]:
     """Have ``handler`` take all signals that ask to end; in the main thread only."""

@@ -11,7 +11,7 @@ from semagent import __version__
 from semagent.cli import exits
 from semagent.cli.output import Output
 from semagent.errors import SemagentError, UsageError
-from semagent.signals import handled
+from semagent.signals import handled, ignore
 from semagent.types import Mode
 
 _DEFAULT_ENGINE = "sharpness"
@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         output.fail(str(error))
         return exits.code_for(error)
     except KeyboardInterrupt:
+        ignore()  # everything has been brought down; who insists must not change the exit code
         output.fail("interrupted")
         return exits.INTERRUPTED
     except BrokenPipeError:
