@@ -1,17 +1,18 @@
 """The run configuration: one YAML file that says what is driven, by what, within which limits."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import yaml
 
 from semagent.control import ControlOptions
 from semagent.errors import ConfigError
+from semagent.memory import Memory, as_text, load_memory
 from semagent.options import Options
 from semagent.safety import Envelope
 from semagent.sanity import SanityOptions
+from semagent.session.storage import mapped_errors, write_whole
+from semagent.yamltext import read_yaml
 
 FORMAT = 1
 
@@ -102,6 +103,10 @@ class RunConfig(Options, frozen=True, kw_only=True):
         infer: the infer role.
         record: the record role.
         console: the operator's console.
+        memory: the file in which calibrations and learned optics of the instrument are kept;
+            without it, the one beside the configuration, ``NAME.memory.yaml``.
+        remembered: what that file held when the configuration was loaded. Not for people to
+            write: it stands here so that a session records what the run knew.
     """
 
     semagent: int
@@ -115,81 +120,56 @@ class RunConfig(Options, frozen=True, kw_only=True):
     infer: InferOptions = InferOptions()
     record: RecordOptions = RecordOptions()
     console: ConsoleOptions = ConsoleOptions()
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML, but 1e-6 is a number and a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key, (key_node, _) in zip(keys, node.value, strict=True):
-            if keys.count(key) > 1:
-                line = key_node.start_mark.line + 1
-                raise ConfigError(f"line {line}: key {key!r} is given twice")
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN)$"),
-    list("-+0123456789."),
-)
-# The rule for integers has to come first again: the one above also fits "3".
-for _rules in _Loader.yaml_implicit_resolvers.values():
-    _rules.sort(key=lambda rule: rule[0] != "tag:yaml.org,2002:int")
+    memory: str | None = None
+    remembered: Memory = Memory()
 
 
 def load_config(path: Path) -> RunConfig:
     """Read and check a run configuration.
 
-    Relative paths in driver and engine options are left as they are written; drivers resolve
-    them against the working directory.
+    What is remembered of the instrument is read along with it, see `memory_file`. Relative paths
+    in driver and engine options are left as they are written; drivers resolve them against the
+    working directory.
 
     Raises:
         ConfigError: the file cannot be read, is not YAML, or a key or value is wrong; the
             message names the file, the line and the key.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    try:
-        raw = yaml.load(text, _Loader)  # noqa: S506 - a subclass of the safe loader
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    try:
-        config = msgspec.convert(raw, RunConfig)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}{_line(text, str(error))}: {error}") from error
+    config = read_yaml(path, RunConfig)
     if config.semagent != FORMAT:
         raise ConfigError(
             f"{path}: semagent: {config.semagent} is a format this release does not know; "
             f"it reads {FORMAT}"
         )
-    return config
+    memory = memory_file(path, config.memory)
+    return msgspec.structs.replace(config, memory=str(memory), remembered=load_memory(memory))
 
 
-def _line(text: str, message: str) -> str:
-    """``:12`` for the line the message's ``$.a.b[0]`` path points to, as far as it exists."""
-    found = re.search(r"`\$([^`]*)`", message)
-    node: Any = yaml.compose(text, _Loader)
-    if found is None or node is None:
-        return ""
-    line = node.start_mark.line
-    for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", found.group(1)):
-        if index and isinstance(node, yaml.SequenceNode):
-            node = node.value[int(index)]
-        elif key and isinstance(node, yaml.MappingNode):
-            children = {name.value: (name, value) for name, value in node.value}
-            if key not in children:
-                break
-            name, node = children[key]
-            line = name.start_mark.line
-            continue
-        line = node.start_mark.line
-    return f":{line + 1}"
+def memory_file(path: Path, named: str | None) -> Path:
+    """Where what is remembered of an instrument is kept.
+
+    It is the file the configuration names, relative to it; without a name the one beside it,
+    and for a configuration that ships with semagent one in the working directory.
+    """
+    if named is not None:
+        return path.parent / named
+    beside = path.with_suffix(".memory.yaml")
+    return Path(beside.name) if path.parent in _shipped_folders() else beside
+
+
+def save_memory(path: Path, memory: Memory) -> None:
+    """Write what is remembered of an instrument: whole, or, if that fails, not at all.
+
+    Raises:
+        RecordError: it cannot be written.
+    """
+    with mapped_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, as_text(memory).encode(), sync=True)
+
+
+def _shipped_folders() -> list[Path]:
+    return [Path(__file__).parents[1] / "config", Path(__file__).parent / "_config"]
 
 
 def find_config(name: str) -> Path:
@@ -201,8 +181,7 @@ def find_config(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    folders = [Path(__file__).parents[1] / "config", Path(__file__).parent / "_config"]
-    shipped = {file.stem: file for folder in folders for file in folder.glob("*.yaml")}
+    shipped = {file.stem: file for folder in _shipped_folders() for file in folder.glob("*.yaml")}
     if name in shipped:
         return shipped[name]
     raise ConfigError(
