@@ -236,13 +236,13 @@ class Memory(Options, frozen=True, kw_only=True):
         entry = self._nearest(settings, math.log(1.1)) or Entry(settings=settings)
         before = entry.learned
         count = before.focusings if before else 0
+        old_blur = before.blur_per_focus if before else None
+        old_sigma0 = before.sigma0_m if before else None
         learned = Learned(
             date=date,
             focusings=count + 1,
-            blur_per_focus=_pooled(before and before.blur_per_focus, blur_per_focus, count),
-            sigma0_m=(before and before.sigma0_m)
-            if sigma0_m is None
-            else _pooled(before and before.sigma0_m, sigma0_m, count),
+            blur_per_focus=_pooled(old_blur, blur_per_focus, count),
+            sigma0_m=_pooled(old_sigma0, sigma0_m, count) if sigma0_m else old_sigma0,
         )
         return self._with(entry, msgspec.structs.replace(entry, learned=learned))
 
