@@ -64,6 +64,8 @@ class FrameChecker:
     ) -> tuple[FrameFault, ...]:
         """What is wrong with the frame, in the order of `FrameFault`; empty if nothing is.
 
+        Faults that the driver has found itself are among them.
+
         Args:
             frame: a frame of this microscope; it counts as the previous one afterwards.
             now_ns: when it arrived, on the clock of its stamp.
@@ -71,7 +73,7 @@ class FrameChecker:
         """
         options = self._options
         previous, self._previous = self._previous, frame.pixels
-        faults: set[FrameFault] = set()
+        faults = set(frame.header.faults)
         if abs(now_ns - frame.header.monotonic_ns) > options.max_age_s * 1e9:
             faults.add(FrameFault.STALE)
         if not _has_shape_of(frame, frame.header.scan) or (

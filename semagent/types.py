@@ -162,7 +162,8 @@ class FrameHeader(Value, frozen=True, kw_only=True):
         detector: name of the detector.
         info_bar_px: rows at the bottom that are a burnt-in information bar, not specimen.
         source: file the frame was read from, if it was.
-        faults: what the sanity checks found; a frame with faults is recorded, never used.
+        faults: what the driver or the sanity checks found; a frame with faults is recorded,
+            never used.
     """
 
     sequence: int

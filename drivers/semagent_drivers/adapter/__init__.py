@@ -2,6 +2,7 @@
 
 from semagent_drivers.adapter.base import Adapter, AdapterOptions, Picture, Readings
 from semagent_drivers.adapter.limits import Limits, require_within
+from semagent_drivers.adapter.raster import Raster, RasterOptions, Window
 from semagent_drivers.adapter.restore import put_back
 from semagent_drivers.adapter.sdk import SdkThread, load_sdk
 from semagent_drivers.adapter.stream import TcpStream
@@ -12,10 +13,13 @@ __all__ = [
     "AdapterOptions",
     "Limits",
     "Picture",
+    "Raster",
+    "RasterOptions",
     "Readings",
     "SdkThread",
     "TcpStream",
     "Wait",
+    "Window",
     "load_sdk",
     "put_back",
     "require_within",

@@ -21,6 +21,7 @@ from semagent.options import Options
 from semagent.types import (
     Capabilities,
     Frame,
+    FrameFault,
     FrameHeader,
     MicroscopeAction,
     MicroscopeState,
@@ -64,11 +65,15 @@ class Readings(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """One exposure: pixels of shape (height, width) that nobody else holds, and their detector."""
+    """One exposure: pixels of shape (height, width) that nobody else holds, and their detector.
+
+    ``faults`` is for what the driver knows to be wrong with it, such as pixels that never came.
+    """
 
     pixels: Pixels
     detector: str
     info_bar_px: int = 0
+    faults: tuple[FrameFault, ...] = ()
 
 
 class Adapter(ABC):
@@ -199,6 +204,7 @@ class Adapter(ABC):
             stage=state.stage,
             settings_rev=state.settings_rev,
             info_bar_px=picture.info_bar_px,
+            faults=picture.faults,
         )
         return Frame(header, picture.pixels)
 

@@ -71,14 +71,23 @@ class TcpStream:
             MicroscopeTimeoutError: they did not come in time.
             DisconnectedError: the link is gone.
         """
-        self._fill(lambda: len(self._waiting) >= size, timeout_s, stopped)
+        self._need(lambda: len(self._waiting) >= size, timeout_s, stopped)
         return self._take(size)
+
+    def comes(self, size: int, timeout_s: float, stopped: threading.Event | None = None) -> bool:
+        """Whether ``size`` bytes come in time; for peers that may rightly keep silent.
+
+        Raises:
+            AcquisitionStoppedError: ``stopped`` was set.
+            DisconnectedError: the link is gone.
+        """
+        return self._fill(lambda: len(self._waiting) >= size, timeout_s, stopped)
 
     def receive_line(
         self, end: bytes, timeout_s: float, stopped: threading.Event | None = None
     ) -> bytes:
         """Everything up to ``end``, without it. Raises as `receive` does."""
-        self._fill(lambda: end in self._waiting, timeout_s, stopped)
+        self._need(lambda: end in self._waiting, timeout_s, stopped)
         line = self._take(self._waiting.index(end))
         self._take(len(end))
         return line
@@ -88,9 +97,16 @@ class TcpStream:
         self._gone = self._gone or f"the link to {self._peer} is closed"
         self._socket.close()
 
-    def _fill(
+    def _need(
         self, enough: Callable[[], bool], timeout_s: float, stopped: threading.Event | None
     ) -> None:
+        if not self._fill(enough, timeout_s, stopped):
+            self._lose(f"{self._peer} did not answer within {timeout_s:g} s")
+            raise MicroscopeTimeoutError(str(self._gone))
+
+    def _fill(
+        self, enough: Callable[[], bool], timeout_s: float, stopped: threading.Event | None
+    ) -> bool:
         self._check()
         deadline_s = time.perf_counter() + timeout_s
         while not enough():
@@ -98,8 +114,7 @@ class TcpStream:
                 raise AcquisitionStoppedError(f"stopped while waiting for {self._peer}")
             left_s = deadline_s - time.perf_counter()
             if left_s <= 0:
-                self._lose(f"{self._peer} did not answer within {timeout_s:g} s")
-                raise MicroscopeTimeoutError(str(self._gone))
+                return False
             try:
                 self._socket.settimeout(min(left_s, _SLICE_S))
                 data = self._socket.recv(_CHUNK)
@@ -110,6 +125,7 @@ class TcpStream:
             if not data:
                 raise self._lose(f"{self._peer} closed the link")
             self._waiting += data
+        return True
 
     def _take(self, size: int) -> bytes:
         data = bytes(self._waiting[:size])

@@ -50,6 +50,13 @@ def test_after_a_time_out_a_late_answer_can_not_be_taken_for_another(server, str
         stream.send(b"ask2", 5.0)
 
 
+def test_silence_is_no_loss_where_nothing_has_to_come(stream):
+    assert not stream.comes(4, 0.05)
+    stream.send(b"ask1", 5.0)
+    assert stream.comes(4, 5.0)
+    assert stream.receive(4, 5.0) == b"ask1"
+
+
 def test_a_peer_that_hangs_up(server, stream):
     server.trip.arm(Fault.DROP, 1)
     stream.send(b"ask1", 5.0)
