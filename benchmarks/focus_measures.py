@@ -20,12 +20,12 @@ from scipy.stats import spearmanr
 from through_focus import Beam, Exposure, StackFrame, expose, specimens, through_focus
 
 from semagent.sanity import FrameChecker, SanityOptions
+from semagent.spectrum import measure_spectrum
 from semagent.testing.engines import frame_of
 from semagent_engines.sharpness import open_engine
 from semagent_engines.sharpness.ellipse import fit_blur_ellipse
 from semagent_engines.sharpness.measures import MEASURES
 from semagent_engines.sharpness.multiscale import structure_over_noise
-from semagent_engines.sharpness.spectrum import measure_spectrum
 
 DOSES = (400, 100, 40)
 ELLIPSE_DEFOCUS_PX = (0.0, 1.0, 2.0, 4.0, 7.0, 12.0)

@@ -259,6 +259,22 @@ class ImageShift(Value, frozen=True, kw_only=True):
     sigma_px: float
 
 
+class Signature(Value, frozen=True, kw_only=True):
+    """The power spectrum of a frame on the polar grid of `semagent.signature`.
+
+    Attributes:
+        tile_px: edge of the tiles it was taken with, which fixes where the bins are.
+        pixels: number of independent pixels it was taken from.
+        log_power: natural logarithm of the mean power in each bin, 0 where a bin is empty.
+        log_noise: the same of the part of it that is noise.
+    """
+
+    tile_px: int
+    pixels: float
+    log_power: tuple[float, ...]
+    log_noise: tuple[float, ...]
+
+
 class FrameAnalysis(Value, frozen=True, kw_only=True):
     """What an engine says of one frame, and where in its field it lies.
 
@@ -275,6 +291,8 @@ class FrameAnalysis(Value, frozen=True, kw_only=True):
         blur: the blur ellipse, ``None`` where the frame does not carry it.
         expert_weights: share of each expert of a mixture-of-experts model.
         consistency: reduced chi-square of the re-blurred restoration against the raw frame.
+        signature: the power spectrum that focus is estimated from; `semagent.signature` takes
+            it from the frame where an engine leaves it ``None``.
         latency_s: time the engine took.
         shift: displacement of the frame; ``None`` where registration cannot tell.
     """
@@ -291,6 +309,7 @@ class FrameAnalysis(Value, frozen=True, kw_only=True):
     expert_weights: tuple[float, ...] | None = None
     consistency: float | None = None
     shift: ImageShift | None = None
+    signature: Signature | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

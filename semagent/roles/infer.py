@@ -9,11 +9,12 @@ from semagent.errors import EngineError
 from semagent.ports import Engine
 from semagent.registrar import Registrar
 from semagent.roles.base import Announcer
+from semagent.signature import with_signature
 from semagent.types import Frame, FrameHeader, Level
 
 
 class InferRole:
-    """Owns the engine, and knows where in its field each frame lies.
+    """Owns the engine, and adds where in its field each frame lies and its signature.
 
     Frames that failed the sanity checks are never analysed, so they cannot reach the estimator;
     the acquire role announces each of them.
@@ -46,6 +47,7 @@ class InferRole:
         frame = Frame(header, message.pixels)
         try:
             analysis = self._engine.analyse(frame, restore=self._restore)
+            analysis = with_signature(analysis, frame)
         except EngineError as error:
             self._failures += 1
             self._say.event(

@@ -21,17 +21,15 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from semagent.spectrum import STREAK_COLUMNS, Array, Spectrum, grid_of
+from semagent.transfer import log_disc_transfer
 from semagent.types import BlurEllipse
 from semagent_engines.sharpness.reading import FAINTEST
-from semagent_engines.sharpness.spectrum import STREAK_COLUMNS, Array, Spectrum, grid_of
 
 RADII = 16
 SECTORS = 8
 HIGHEST_RAD = 0.8 * np.pi
 """Beyond, interpolation and detectors shape the spectrum more than focus does."""
-
-RING_SMOOTHING = 0.3
-"""Half width in ln k over which the rings are averaged: bins are as wide, beams as uneven."""
 
 MODEL_SCATTER = 0.8
 """Standard deviation of the logarithm of a polar bin of real spectra about the model."""
@@ -153,7 +151,8 @@ def _descend(bins: _Bins) -> tuple[Array, Array]:
     for _ in range(STEPS):
         shape = np.exp(2 * parameters[:, 2])[:, None, None] * layout.quadratic
         q = shape[:, 0] + (parameters[:, 3:, None] * shape[:, 1:]).sum(axis=1)
-        transfer, fall = log_disc_transfer(q)
+        transfer, slope = log_disc_transfer(q)
+        fall = slope / np.maximum(q, FAINTEST)
         blurred = np.exp(parameters[:, :1] - parameters[:, 1:2] * layout.log_k + transfer)
         model = blurred + bins.noise
         slopes = np.empty((*parameters.shape, len(log_power)))
@@ -186,31 +185,3 @@ def _level(bins: _Bins, parameters: Array) -> Array:
     strong = bins.power >= np.quantile(bins.power, 0.7)
     above = np.log(bins.power) + parameters[:, 1:2] * layout.log_k - transfer
     return np.asarray(np.median(above[:, strong], axis=1))
-
-
-def log_disc_transfer(q: Array) -> tuple[Array, Array]:
-    """Logarithm of the power transfer of a disc at q, and its derivative; any shape."""
-    log_q, transfer, slope = _transfer_table()
-    # np.interp holds the ends: T is 1 below the table and its last value above.
-    at = np.log(np.maximum(q, 1e-12))
-    return np.interp(at, log_q, transfer), np.interp(at, log_q, slope) / np.maximum(q, 1e-12)
-
-
-@cache
-def _transfer_table() -> tuple[Array, Array, Array]:
-    """Grid of ln q; there, the log of the smoothed transfer and its derivative by ln q.
-
-    The transfer of a disc of standard deviation σ an axis, so of radius 2σ, is 2 J1(r) / r at
-    r = 2 k σ = 2 sqrt(q), with J1(r) = 1/π ∫ cos(τ - r sin τ) dτ from 0 to π.
-    """
-    step = 0.02
-    log_q = np.arange(np.log(1e-4), np.log(400.0), step)
-    radius = 2 * np.exp(log_q / 2)
-    tau = (np.arange(512) + 0.5) * np.pi / 512
-    bessel = np.cos(tau - radius[:, None] * np.sin(tau)).mean(axis=1)
-    power = (2 * bessel / radius) ** 2
-    half_width = round(2 * RING_SMOOTHING / step)
-    padded = np.pad(power, half_width, mode="edge")
-    smooth = np.convolve(padded, np.ones(2 * half_width + 1) / (2 * half_width + 1), "valid")
-    transfer = np.log(smooth)
-    return log_q, transfer, np.gradient(transfer, step)

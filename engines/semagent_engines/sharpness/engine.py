@@ -7,11 +7,12 @@ import msgspec
 import numpy as np
 
 from semagent.options import Options
+from semagent.signature import signature_of
+from semagent.spectrum import TILE_SIZES_PX, measure_spectrum
 from semagent.types import Analysis, Frame, FrameAnalysis
 from semagent_engines.sharpness.ellipse import fit_blur_ellipse
 from semagent_engines.sharpness.measures import DEFAULT_MEASURE, MEASURES, Measure
 from semagent_engines.sharpness.multiscale import structure_over_noise
-from semagent_engines.sharpness.spectrum import TILE_SIZES_PX, measure_spectrum
 
 
 class SharpnessOptions(Options, frozen=True, kw_only=True):
@@ -74,6 +75,7 @@ class SharpnessEngine:
             structure=structure,
             noise=spectrum.noise_std,
             blur=blur,
+            signature=signature_of(spectrum),
             latency_s=time.perf_counter() - started,
         )
         return Analysis(figures=figures)

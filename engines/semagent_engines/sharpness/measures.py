@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from semagent.spectrum import Array, Grid, Spectrum
 from semagent.types import Pixels
 from semagent_engines.sharpness.multiscale import multiscale_gradient, specimen_variance
 from semagent_engines.sharpness.reading import FAINTEST, Reading
-from semagent_engines.sharpness.spectrum import Array, Grid, Spectrum
 
 SMOOTHING_PX = 2.0
 """Standard deviation of the smoothing before ``smoothed_tenengrad``."""

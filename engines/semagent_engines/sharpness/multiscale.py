@@ -23,9 +23,9 @@ from functools import cache
 import cv2
 import numpy as np
 
+from semagent.spectrum import STREAK_COLUMNS, Array, Grid, Spectrum, grid_of
 from semagent.types import Pixels
 from semagent_engines.sharpness.reading import FAINTEST, Reading
-from semagent_engines.sharpness.spectrum import STREAK_COLUMNS, Array, Grid, Spectrum, grid_of
 
 SCALES_PX = (1.0, 2.0, 4.0, 8.0)
 

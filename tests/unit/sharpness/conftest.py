@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 import pytest
 
+from semagent.transfer import log_disc_transfer
 from semagent.types import Pixels
-from semagent_engines.sharpness.ellipse import log_disc_transfer
 
 
 class Micrograph(Protocol):

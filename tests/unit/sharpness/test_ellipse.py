@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 
+from semagent.spectrum import measure_spectrum
 from semagent.types import BlurEllipse, Pixels
-from semagent_engines.sharpness.ellipse import fit_blur_ellipse, log_disc_transfer
-from semagent_engines.sharpness.spectrum import measure_spectrum
+from semagent_engines.sharpness.ellipse import fit_blur_ellipse
 
 from .conftest import Micrograph
 
@@ -46,22 +46,6 @@ def test_near_focus_it_says_that_it_does_not_know(micrograph: Micrograph) -> Non
     soft = fit(micrograph(4.0))
     assert sharp.major_px < 1.2
     assert sharp.log_sigma > 2 * soft.log_sigma
-
-
-def test_the_transfer_is_that_of_a_disc() -> None:
-    small = np.array([1e-3, 0.1, 0.5])
-    value, _ = log_disc_transfer(small)
-    np.testing.assert_allclose(value, -small, rtol=0.15)
-    # Rings: far beyond the first zero the mean of 4 J1(r)² / r² is 4 / (pi r³), r² = 4 q.
-    # A mean over ± 0.3 in ln r raises that by sinh(0.9) / 0.9.
-    far = np.array([40.0, 100.0, 200.0])
-    np.testing.assert_allclose(
-        np.exp(log_disc_transfer(far)[0]), 1.14 * 4 / (np.pi * (4 * far) ** 1.5), rtol=0.2
-    )
-    q = np.array([0.2, 1.0, 3.0, 20.0])
-    step = 0.02
-    numeric = (log_disc_transfer(q + step)[0] - log_disc_transfer(q - step)[0]) / (2 * step)
-    np.testing.assert_allclose(log_disc_transfer(q)[1], numeric, rtol=0.1, atol=0.02)
 
 
 @pytest.mark.parametrize("fill", [0, 255])

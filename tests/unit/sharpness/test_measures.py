@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pytest
 
+from semagent.spectrum import measure_spectrum
 from semagent_engines.sharpness.measures import DEFAULT_MEASURE, MEASURES
 from semagent_engines.sharpness.multiscale import structure_over_noise
 from semagent_engines.sharpness.reading import FAINTEST, Reading
-from semagent_engines.sharpness.spectrum import measure_spectrum
 
 from .conftest import Micrograph
 

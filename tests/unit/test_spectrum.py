@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from semagent.errors import EngineError
-from semagent_engines.sharpness.spectrum import (
+from semagent.spectrum import (
     MAX_TILES,
     grid_of,
     measure_spectrum,

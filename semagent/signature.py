@@ -1,0 +1,125 @@
+"""The signature of a frame: its power spectrum on a polar grid, small enough to travel.
+
+Blur multiplies the power spectrum of the specimen by the squared transfer function of the beam
+and leaves that of the noise alone. All that the focus estimator has to know of a frame is
+therefore its power and its noise in a few rings of spatial frequency and a few directions.
+
+The grid is the same for frames of any size, so that bins can be compared; small frames leave
+the innermost rings empty.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from semagent.spectrum import (
+    MIN_SIDE_PX,
+    STREAK_COLUMNS,
+    Array,
+    Spectrum,
+    grid_of,
+    measure_spectrum,
+)
+from semagent.types import Analysis, Frame, Signature
+
+RINGS = 14
+SECTORS = 6
+BINS = RINGS * SECTORS
+LOWEST_RAD = 0.03
+HIGHEST_RAD = 2.4
+"""Beyond, interpolation and detectors shape the spectrum more than focus does."""
+
+_FAINTEST = 1e-24
+"""Power that keeps logarithms finite on frames without any contrast."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Geometry:
+    """Where the bins of a signature are; arrays of shape (BINS,), ring after ring.
+
+    Attributes:
+        log_k: mean of ln k, with k in radians per pixel.
+        quadratic: means of k², k² cos 2φ and k² sin 2φ, shape (3, BINS), with φ from +x to +y.
+        share: share of all independent modes of the frame that fall in a bin; 0 if it is empty.
+    """
+
+    log_k: Array
+    quadratic: Array
+    share: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layout:
+    used: npt.NDArray[np.intp]
+    index: npt.NDArray[np.intp]
+    share: Array
+    total: Array
+
+    def mean(self, plane: Array) -> Array:
+        total = np.bincount(self.index, self.share * plane.ravel()[self.used], minlength=BINS)
+        return np.asarray(total / np.maximum(self.total, _FAINTEST))
+
+
+@cache
+def _layout(tile_px: int) -> _Layout:
+    grid = grid_of(tile_px)
+    usable = (grid.share > 0) & (grid.k >= LOWEST_RAD) & (grid.k < HIGHEST_RAD)
+    usable[:, :STREAK_COLUMNS] = False
+    used = np.flatnonzero(usable)
+    k = grid.k.ravel()[used]
+    angle = np.arctan2(*np.broadcast_arrays(grid.ky, grid.kx)).ravel()[used]
+    ring = np.log(k / LOWEST_RAD) / np.log(HIGHEST_RAD / LOWEST_RAD) * RINGS
+    # Sectors are centred on the axes, and opposite directions are the same.
+    sector = np.rint(angle / np.pi * SECTORS).astype(int) % SECTORS
+    index = np.minimum(ring.astype(int), RINGS - 1) * SECTORS + sector
+    share = grid.share.ravel()[used]
+    total = np.asarray(np.bincount(index, share, minlength=BINS), np.float64)
+    return _Layout(used, index, share, total)
+
+
+@cache
+def geometry_of(tile_px: int) -> Geometry:
+    """The bins of frames whose spectrum was taken with tiles of ``tile_px`` pixels."""
+    layout, grid = _layout(tile_px), grid_of(tile_px)
+    kx, ky = np.broadcast_arrays(grid.kx, grid.ky)
+    k = np.maximum(grid.k, _FAINTEST)
+    planes = (k**2, kx**2 - ky**2, 2 * kx * ky)
+    return Geometry(
+        log_k=layout.mean(np.log(k)),
+        quadratic=np.array([layout.mean(plane) for plane in planes]),
+        share=layout.total,
+    )
+
+
+def signature_of(spectrum: Spectrum) -> Signature:
+    """The signature of a frame with this spectrum."""
+    layout = _layout(spectrum.grid.size)
+    power = layout.mean(spectrum.power)
+    noise = layout.mean(np.broadcast_to(spectrum.noise, spectrum.power.shape))
+    filled = layout.total > 0
+
+    def logarithms(values: Array) -> tuple[float, ...]:
+        logs = np.where(filled, np.log(np.maximum(values, _FAINTEST)), 0.0)
+        return tuple(np.round(logs, 5).tolist())
+
+    return Signature(
+        tile_px=spectrum.grid.size,
+        pixels=spectrum.pixels,
+        log_power=logarithms(power),
+        log_noise=logarithms(noise),
+    )
+
+
+def with_signature(analysis: Analysis, frame: Frame) -> Analysis:
+    """The analysis of a frame, with its signature if the engine did not take it.
+
+    Frames that are too small for one stay without.
+    """
+    if analysis.figures.signature is not None or min(frame.specimen.shape) < MIN_SIDE_PX:
+        return analysis
+    signature = signature_of(measure_spectrum(frame.specimen))
+    figures = msgspec.structs.replace(analysis.figures, signature=signature)
+    return Analysis(figures, analysis.restored)

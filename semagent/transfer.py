@@ -1,0 +1,51 @@
+"""What a defocused beam does to a power spectrum."""
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+RING_SMOOTHING = 0.3
+"""Half width in ln k over which the rings are averaged: bins are as wide, beams as uneven."""
+
+_STEP = 0.02
+_LOWEST, _HIGHEST = 1e-4, 400.0
+
+
+def log_disc_transfer(q: Array) -> tuple[Array, Array]:
+    """Logarithm of the power transfer of a uniform disc, and its derivative by ln q; any shape.
+
+    ``q`` is k² σ², with σ the standard deviation of the disc along the direction of k. Up to 1
+    the transfer is that of a disc of radius 2σ, ``(2 J1(r) / r)²`` at ``r = 2 k σ``, which is
+    close to exp(-q), that of any blur of this covariance; beyond, the disc's rings are smoothed to
+    their mean.
+    """
+    transfer, slope = _table()
+    at = (np.log(np.clip(q, _LOWEST, _HIGHEST)) - np.log(_LOWEST)) / _STEP
+    index = np.minimum(at.astype(np.intp), len(transfer) - 2)
+    part = at - index
+    low, high = transfer[index], transfer[index + 1]
+    fall, steeper = slope[index], slope[index + 1]
+    return low + part * (high - low), fall + part * (steeper - fall)
+
+
+@cache
+def _table() -> tuple[Array, Array]:
+    """On a grid of ln q: the log of the transfer and its derivative by ln q.
+
+    J1(r) = 1/π ∫ cos(τ - r sin τ) dτ from 0 to π.
+    """
+    log_q = np.arange(np.log(_LOWEST), np.log(_HIGHEST) + 2 * _STEP, _STEP)
+    radius = 2 * np.exp(log_q / 2)
+    tau = (np.arange(512) + 0.5) * np.pi / 512
+    bessel = np.cos(tau - radius[:, None] * np.sin(tau)).mean(axis=1)
+    power = (2 * bessel / radius) ** 2
+    half_width = round(2 * RING_SMOOTHING / _STEP)
+    padded = np.pad(power, half_width, mode="edge")
+    smooth = np.convolve(padded, np.ones(2 * half_width + 1) / (2 * half_width + 1), "valid")
+    # From the one to the other over the last e-fold before q = 1.
+    share = np.clip(1 + log_q, 0.0, 1.0)
+    transfer = (1 - share) * np.log(np.maximum(power, 1e-12)) + share * np.log(smooth)
+    return transfer, np.gradient(transfer, _STEP)
