@@ -9,6 +9,7 @@ import numpy as np
 from semagent.channels import HEARTBEAT_RATE_HZ, Role
 from semagent.clock import Clock
 from semagent.config import RunConfig
+from semagent.dose import Dose, DoseMeter
 from semagent.types import Capabilities, FrameAnalysis, FrameHeader, Heartbeat, Value
 from semagent.wire import Message
 
@@ -18,7 +19,6 @@ SILENCE_S = 50 / HEARTBEAT_RATE_HZ
 _BUSY_MARGIN_S = 30.0
 _LATENCIES = 1000
 _STAMPS = 32
-_ELECTRON_C = 1.602176634e-19
 
 
 class Condition(StrEnum):
@@ -64,15 +64,13 @@ class Health(Value, frozen=True, kw_only=True):
     """A run at one moment; what is not known yet is ``None``.
 
     Attributes:
-        roles: in the order in which a frame passes them.
+        roles: all that belong to the run.
         frames: number of frames exposed.
         frame_age_s: time since the exposure of the newest frame heard of ended.
         frames_per_s: over the last frames.
         latency_p50_s: median time of the engine over its last frames.
         latency_p99_s: 99th percentile of the same.
-        exposure_s: time the beam spent on the specimen.
-        dose_per_m2: electrons per square metre of the scanned field, all frames of the run
-            together; ``None`` where the microscope does not report current and pixel size.
+        dose: what the field in view has taken.
         warnings: sentences for people, the most serious first.
     """
 
@@ -82,8 +80,7 @@ class Health(Value, frozen=True, kw_only=True):
     frames_per_s: float | None
     latency_p50_s: float | None
     latency_p99_s: float | None
-    exposure_s: float
-    dose_per_m2: float | None
+    dose: Dose
     warnings: tuple[str, ...]
 
 
@@ -104,30 +101,22 @@ def unverified(capabilities: Capabilities) -> str | None:
     )
 
 
-def dose_per_m2(header: FrameHeader) -> float | None:
-    """Electrons per square metre that one frame costs; ``None`` where that is not known."""
-    scan, current_a = header.scan, header.optics.beam_current_a
-    if current_a is None or scan.dwell_s is None or not scan.pixel_size_m:
-        return None
-    return current_a * scan.dwell_s * scan.frame_averages / scan.pixel_size_m**2 / _ELECTRON_C
-
-
 class HealthMonitor:
     """Takes what is said on the bus and says how the run is.
 
     Args:
         config: the run configuration, for what a role is allowed.
         capabilities: of the microscope.
-        roles: the roles of this run.
         clock: the clock the roles stamp with.
+        roles: those to be expected; others are added as they are heard of.
     """
 
     def __init__(
         self,
         config: RunConfig,
         capabilities: Capabilities,
-        roles: tuple[Role, ...],
         clock: Clock,
+        roles: tuple[Role, ...] = (Role.ACQUIRE, Role.INFER, Role.CONTROL),
     ) -> None:
         self._config = config
         self._unverified = unverified(capabilities)
@@ -137,8 +126,7 @@ class HealthMonitor:
         self._newest: FrameHeader | None = None
         self._stamps: deque[tuple[int, int]] = deque(maxlen=_STAMPS)
         self._latencies_s: deque[float] = deque(maxlen=_LATENCIES)
-        self._exposure_s = 0.0
-        self._dose_per_m2: float | None = None
+        self._dose = DoseMeter()
 
     def take(self, message: Message) -> None:
         """Take one message of any channel into account."""
@@ -156,7 +144,8 @@ class HealthMonitor:
     def snapshot(self) -> Health:
         """How the run is now."""
         now_ns = self._clock.monotonic_ns()
-        roles = tuple(self._role(role, now_ns) for role in self._roles)
+        known = {*self._roles, *self._beats}
+        roles = tuple(self._role(role, now_ns) for role in Role if role in known)
         age_s = None if self._newest is None else (now_ns - self._newest.monotonic_ns) / 1e9
         p50_s, p99_s = self._percentiles_s()
         return Health(
@@ -166,8 +155,7 @@ class HealthMonitor:
             frames_per_s=self._frames_per_s(),
             latency_p50_s=p50_s,
             latency_p99_s=p99_s,
-            exposure_s=self._exposure_s,
-            dose_per_m2=self._dose_per_m2,
+            dose=self._dose.reading(),
             warnings=tuple(self._warnings(roles)),
         )
 
@@ -179,16 +167,9 @@ class HealthMonitor:
         known = 0 if self._newest is None else self._newest.sequence
         if header.sequence <= known:
             return
-        # Frames that nobody looked at were exposed all the same, with the settings of this one.
-        exposed = header.sequence - known
         self._newest = header
         self._stamps.append((header.monotonic_ns, header.sequence))
-        scan, dose = header.scan, dose_per_m2(header)
-        if scan.dwell_s is not None:
-            pixels = scan.width_px * scan.height_px * scan.frame_averages
-            self._exposure_s += exposed * scan.dwell_s * pixels
-        if dose is not None:
-            self._dose_per_m2 = (self._dose_per_m2 or 0.0) + exposed * dose
+        self._dose.add(header)
 
     def _role(self, role: Role, now_ns: int) -> RoleHealth:
         beat = self._beats.get(role)

@@ -10,7 +10,6 @@ from rich.live import Live
 from rich.table import Table
 
 from semagent import registry
-from semagent.channels import Role
 from semagent.cli import exits
 from semagent.cli.interrupt import Interrupt, caught_interrupts
 from semagent.cli.ledger import Ledger, Row
@@ -90,8 +89,7 @@ def _focus(
         caught_interrupts(microscope.stop) as interrupt,
         _Table(output, config) as table,
     ):
-        roles = (Role.ACQUIRE, Role.INFER, Role.CONTROL)
-        monitor = HealthMonitor(config, microscope.capabilities, roles, clock)
+        monitor = HealthMonitor(config, microscope.capabilities, clock)
         ledger = table.ledger = Ledger(lockstep.listen, output, table.add, monitor)
         start_m = microscope.read_state().optics.working_distance_m
         if arm:

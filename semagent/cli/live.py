@@ -119,7 +119,7 @@ class _Session:
         self._started_s = time.perf_counter()
         output.warn_unverified(supervisor.capabilities)
         ledger.monitor = HealthMonitor(
-            config, supervisor.capabilities, supervisor.roles, SystemClock()
+            config, supervisor.capabilities, SystemClock(), supervisor.roles
         )
 
     def begin(self, mode: Mode, *, arm: bool) -> None:

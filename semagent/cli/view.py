@@ -289,10 +289,11 @@ def _frames(health: Health, flagged: int) -> str:
 
 
 def _dose(health: Health) -> str:
-    exposed = f"{health.exposure_s:.1f} s of beam"
-    if health.dose_per_m2 is None:
-        return f"{exposed}; beam current not reported"
-    return f"{health.dose_per_m2 * 1e-18:.1f} electrons/nm², {exposed}"
+    dose = health.dose
+    here = f"{dose['frames_here']} frames of this field"
+    if dose["here_e_nm2"] is None:
+        return f"{here}; beam current not reported"
+    return f"{dose['here_e_nm2']:.1f} electrons/nm² in {here}"
 
 
 def _engine(health: Health) -> str:

@@ -9,9 +9,10 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from semagent.bus import Bus, Mailbox
+from semagent.clock import Clock
 from semagent.config import RunConfig
-from semagent.console.dose import DoseMeter
 from semagent.console.words import action_words
+from semagent.health import HealthMonitor
 from semagent.types import (
     Capabilities,
     Event,
@@ -104,12 +105,13 @@ class Board:
     Args:
         bus: subscribed to here, before it is connected.
         run: what the run is.
-        wall_ns: what time it is, for people.
+        clock: what time it is.
     """
 
-    def __init__(self, bus: Bus, run: RunFacts, wall_ns: Callable[[], int]) -> None:
+    def __init__(self, bus: Bus, run: RunFacts, clock: Clock) -> None:
         self.run = run
-        self._wall_ns = wall_ns
+        self._clock = clock
+        self.monitor = HealthMonitor(run.config, run.capabilities, clock)
         self._boxes: list[tuple[Mailbox, Callable[[Message], None]]] = [
             (bus.subscribe(channel), take)
             for channel, take in (
@@ -136,7 +138,6 @@ class Board:
         self.beats: dict[str, Heartbeat] = {}
         self.history: Strip[Point] = Strip(_HISTORY)
         self.log: Strip[Entry] = Strip(_LOG)
-        self.dose = DoseMeter()
         self.flagged = 0
         self.moves = 0
         self.refused = 0
@@ -166,6 +167,7 @@ class Board:
         heard = False
         for mailbox, take in self._boxes:
             for message in _all(mailbox):
+                self.monitor.take(message)
                 take(message)
                 heard = True
         self.version += heard
@@ -173,6 +175,7 @@ class Board:
 
     def snapshot(self) -> dict[str, Any]:
         """Everything but pixels, history and log."""
+        health = self.monitor.snapshot()
         return {
             "frame": self.header,
             "analysis": self.analysis,
@@ -182,7 +185,8 @@ class Board:
             "result": self.result,
             "roles": self.beats,
             "half_depth_m": self.half_depth_m,
-            "dose": self.dose.reading(),
+            "health": health,
+            "dose": health.dose,
             "counts": {
                 "flagged": self.flagged,
                 "moves": self.moves,
@@ -194,12 +198,13 @@ class Board:
     def note(self, level: Level, who: str, kind: str, text: str, code: str = "") -> None:
         """Add a line to the log."""
         self.log.add(
-            Entry(wall_ns=self._wall_ns(), level=level, who=who, kind=kind, text=text, code=code)
+            Entry(
+                wall_ns=self._clock.wall_ns(), level=level, who=who, kind=kind, text=text, code=code
+            )
         )
 
     def _on_frame(self, message: Message) -> None:
         self.frame = message
-        self.dose.add(message.value)
 
     def _on_analysis(self, message: Message) -> None:
         self.analysis = message.value

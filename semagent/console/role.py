@@ -37,7 +37,7 @@ class Console:
         self, bus: Bus, listener: Listener, run: RunFacts, tokens: Tokens, clock: Clock
     ) -> None:
         self._bus = bus
-        self._board = Board(bus, run, clock.wall_ns)
+        self._board = Board(bus, run, clock)
         self._desk = Desk(bus)
         self._live = Live(self._board, self._desk, clock)
         app = make_app(self._live, self._board, PAGES, tokens, listener)

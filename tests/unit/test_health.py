@@ -8,7 +8,8 @@ import pytest
 from semagent.channels import Role
 from semagent.clock import ManualClock
 from semagent.config import find_config, load_config
-from semagent.health import Condition, HealthMonitor, dose_per_m2
+from semagent.dose import dose_of
+from semagent.health import Condition, HealthMonitor
 from semagent.types import (
     Capabilities,
     Event,
@@ -66,7 +67,7 @@ def clock() -> ManualClock:
 @pytest.fixture
 def monitor(clock: ManualClock) -> HealthMonitor:
     capabilities = Capabilities(driver="bench", microscope="bench", verified_on="this bench")
-    return HealthMonitor(load_config(find_config("simulated")), capabilities, ROLES, clock)
+    return HealthMonitor(load_config(find_config("simulated")), capabilities, clock, ROLES)
 
 
 def test_a_role_is_starting_until_it_is_heard_and_silent_when_it_falls_silent(
@@ -105,15 +106,14 @@ def test_lost_and_unreadable_messages_are_warnings(monitor: HealthMonitor, clock
 def test_frames_that_nobody_looked_at_cost_dose_all_the_same(
     monitor: HealthMonitor, clock: ManualClock
 ):
-    one = dose_per_m2(header(1))
-    assert one == pytest.approx(1e9 * 1e-6 / (10e-9) ** 2)
+    one = dose_of(header(1))
+    assert one == pytest.approx(1e9 * 1e-6 / 10**2)
     monitor.take(analysis(1))
     monitor.take(analysis(4))
     clock.move_to(header(4).monotonic_ns + 250_000_000)
     health = monitor.snapshot()
-    assert health.frames == 4
-    assert health.dose_per_m2 == pytest.approx(4 * one)
-    assert health.exposure_s == pytest.approx(4 * 100 * 50 * 1e-6)
+    assert health.frames == health.dose["frames_here"] == 4
+    assert health.dose["here_e_nm2"] == pytest.approx(4 * one)
     assert health.frame_age_s == pytest.approx(0.25)
     assert health.frames_per_s == pytest.approx(10.0)
 
@@ -144,9 +144,24 @@ def test_latency_percentiles(monitor: HealthMonitor):
 def test_a_driver_that_never_met_its_hardware_is_a_warning(clock: ManualClock, tmp_path: Path):
     config = load_config(find_config("simulated"))
     unverified = Capabilities(driver="ours", microscope="ours", verified_on=None)
-    (warning,) = HealthMonitor(config, unverified, ROLES, clock).snapshot().warnings
+    (warning,) = HealthMonitor(config, unverified, clock, ROLES).snapshot().warnings
     assert "'ours' has never been run on its hardware" in warning
 
 
 def test_dose_is_not_guessed():
-    assert dose_per_m2(header(1, optics=Optics(working_distance_m=5e-3))) is None
+    assert dose_of(header(1, optics=Optics(working_distance_m=5e-3))) is None
+
+
+def test_the_dose_of_a_new_field_starts_again(monitor: HealthMonitor):
+    for sequence, x_m in ((1, 0.0), (2, 0.0), (3, 1e-3)):
+        moved = header(sequence, stage=StagePosition(x_m=x_m, y_m=0.0))
+        monitor.take(Message(topic="frame", sender="acquire", number=sequence, value=moved))
+    assert monitor.snapshot().dose["frames_here"] == 1
+    assert monitor.snapshot().dose["frames"] == 3
+
+
+def test_a_role_that_was_not_expected_is_shown_when_heard(
+    monitor: HealthMonitor, clock: ManualClock
+):
+    monitor.take(beat(Role.CONSOLE, clock))
+    assert [role.role for role in monitor.snapshot().roles] == ["acquire", "infer", "console"]

@@ -27,8 +27,8 @@ class Dose(TypedDict):
 class DoseMeter:
     """Adds up the frames of a field.
 
-    Frames the console has skipped are counted by their numbers and taken to have been like the
-    next one it saw.
+    Frames that were never seen are counted by their numbers and taken to have been like the
+    next one that was.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,9 @@ class DoseMeter:
     def add(self, header: FrameHeader) -> None:
         """Take a frame into account."""
         last = self._last
-        count = 1 if last is None else max(0, header.sequence - last.sequence)
+        count = header.sequence - (0 if last is None else last.sequence)
+        if count <= 0:
+            return
         dose = dose_of(header)
         if last is None or _other_field(last, header):
             self._frames_here, self._here = 0, 0.0
