@@ -127,14 +127,17 @@ def _microscope(name: str) -> list[tuple[str, bool, str]]:
     config = load_config(find_config(name))
     checks = [("configuration", True, config.instrument)]
     facts = registry.driver_facts(config.driver.name)
-    for each in facts.requirements if facts else ():
-        checks.append((each.name, each.is_met(), "present" if each.is_met() else each.get))
+    needs = facts.requirements if facts else ()
+    checks += [(each.name, True, "present") for each in needs if each.is_met()]
+    missing = [each for each in needs if not each.is_met()]
     try:
         microscope = registry.open_microscope(
             config.driver.name, config.driver.options, clock=SystemClock()
         )
     except SemagentError as error:
+        checks += [(each.name, False, each.get) for each in missing]
         return [*checks, ("driver", False, str(error))]
+    checks += [(each.name, True, "not here, and not needed here") for each in missing]
     try:
         capabilities = microscope.capabilities
         verified = capabilities.verified_on or "never run on its hardware"

@@ -171,8 +171,8 @@ class MicroscopeFaults:
         if fault == "fail":
             rig.trip.disarm()
             assert not isinstance(error, DisconnectedError), f"{where}: {error}"
-            microscope.read_state()
-            microscope.acquire(self.within_s)
+            if not microscope.read_state().optics.blanked:  # some then refuse to expose
+                microscope.acquire(self.within_s)
             return False
         if isinstance(error, DisconnectedError | MicroscopeTimeoutError):
             started_s = time.perf_counter()

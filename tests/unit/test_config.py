@@ -1,11 +1,14 @@
 """Run configurations: what ships is right, and what is wrong is named with its line."""
 
+import importlib
 from pathlib import Path
 
 import pytest
 
 from semagent.config import find_config, load_config
 from semagent.errors import ConfigError
+from semagent.options import Options, parse_options
+from semagent.registry import DRIVERS, find
 
 SHIPPED = sorted((Path(__file__).parents[2] / "config").glob("*.yaml"))
 SIMULATED = find_config("simulated").read_text(encoding="utf-8")
@@ -22,6 +25,13 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
 def test_every_configuration_that_ships_is_right(path: Path):
     config = load_config(path)
     assert config.instrument
+    driver = importlib.import_module(find(DRIVERS, config.driver.name).module)
+    (schema,) = (
+        each
+        for each in vars(driver).values()
+        if isinstance(each, type) and issubclass(each, Options)
+    )
+    parse_options(config.driver.options, schema, where=str(path))
 
 
 def test_numbers_may_be_written_as_people_write_them(tmp_path: Path):

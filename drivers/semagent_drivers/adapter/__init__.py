@@ -5,6 +5,7 @@ from semagent_drivers.adapter.limits import Limits, require_within
 from semagent_drivers.adapter.raster import Raster, RasterOptions, Window
 from semagent_drivers.adapter.restore import put_back
 from semagent_drivers.adapter.sdk import SdkThread, load_sdk
+from semagent_drivers.adapter.software import SdkAdapter, opening
 from semagent_drivers.adapter.stream import TcpStream
 from semagent_drivers.adapter.waiting import Wait
 
@@ -16,11 +17,13 @@ __all__ = [
     "Raster",
     "RasterOptions",
     "Readings",
+    "SdkAdapter",
     "SdkThread",
     "TcpStream",
     "Wait",
     "Window",
     "load_sdk",
+    "opening",
     "put_back",
     "require_within",
 ]

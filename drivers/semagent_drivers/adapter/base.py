@@ -68,12 +68,14 @@ class Picture(NamedTuple):
     """One exposure: pixels of shape (height, width) that nobody else holds, and their detector.
 
     ``faults`` is for what the driver knows to be wrong with it, such as pixels that never came.
+    ``scan`` is how it really was scanned, where only the picture tells.
     """
 
     pixels: Pixels
     detector: str
     info_bar_px: int = 0
     faults: tuple[FrameFault, ...] = ()
+    scan: Scan | None = None
 
 
 class Adapter(ABC):
@@ -92,10 +94,10 @@ class Adapter(ABC):
         clock: for stamps and waits.
     """
 
-    refusals: ClassVar[tuple[type[Exception], ...]] = ()
+    refusals: tuple[type[Exception], ...] = ()
     """Exceptions by which the vendor says no, with nothing changed."""
 
-    failures: ClassVar[tuple[type[Exception], ...]] = ()
+    failures: tuple[type[Exception], ...] = ()
     """Exceptions by which the vendor says that something failed."""
 
     losses: ClassVar[tuple[type[Exception], ...]] = (OSError, EOFError)
@@ -193,7 +195,7 @@ class Adapter(ABC):
         # Two frames within one tick of the clock still have an order.
         self._stamp_ns = max(self._clock.monotonic_ns(), self._stamp_ns + 1)
         self._sequence += 1
-        state = self._state(readings)
+        state = self._state(readings._replace(scan=picture.scan or readings.scan))
         header = FrameHeader(
             sequence=self._sequence,
             monotonic_ns=self._stamp_ns,

@@ -82,6 +82,7 @@ class SdkThread:
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._hung = False
         self._closed = False
+        self._busy_until_s = 0.0
         self._edges = (enter, leave)
         # A daemon: a call that hangs must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name=f"{name} calls", daemon=True)
@@ -101,7 +102,7 @@ class SdkThread:
 
         Args:
             call: runs on the vendor's thread.
-            timeout_s: longest wait, for calls before it as well.
+            timeout_s: longest wait, from when a call that was stopped has had its time.
             what: it does, for messages.
             stopped: ends the wait early. The call itself runs on, and later ones queue behind it.
 
@@ -118,9 +119,10 @@ class SdkThread:
             )
         job = _Job(call)
         self._jobs.put(job)
-        deadline_s = time.perf_counter() + timeout_s
+        deadline_s = max(time.perf_counter(), self._busy_until_s) + timeout_s
         while not job.done.wait(max(0.0, min(_SLICE_S, deadline_s - time.perf_counter()))):
             if stopped is not None and stopped.is_set():
+                self._busy_until_s = deadline_s
                 raise AcquisitionStoppedError(f"stopped while {self._name} was to {what}")
             if time.perf_counter() >= deadline_s:
                 self._hung = True
@@ -128,6 +130,11 @@ class SdkThread:
                     f"{self._name} did not {what} within {timeout_s:g} s and may be hanging"
                 )
         return job.result()
+
+    def post(self, call: Callable[[], object]) -> None:
+        """Run ``call`` without waiting for it; later calls do. What it raises is not told."""
+        if not self._closed and not self._hung:
+            self._jobs.put(_Job(call))
 
     def close(self) -> None:
         """End the thread, unless it hangs. May be called twice."""

@@ -14,6 +14,7 @@ from semagent.errors import (
 )
 from semagent.testing import MicroscopeConformance, MicroscopeFaults, Rig
 from semagent.types import MoveStage, SetBeamShift, SetScan, SetWorkingDistance
+from semagent_drivers.adapter import SdkThread
 from semagent_drivers.fakes import Fault, Trip
 
 from . import vendor
@@ -145,3 +146,16 @@ def test_stop_lets_go_of_a_call_that_cannot_be_ended(instrument):
         timer.join()
     assert instrument.blanked is False
     microscope.close()
+
+
+def test_calls_behind_one_that_was_stopped_wait_for_its_end():
+    thread, stopped, busy = SdkThread("Vendor"), threading.Event(), threading.Event()
+    stopped.set()
+    with pytest.raises(AcquisitionStoppedError):
+        thread.call(lambda: busy.wait(5.0), timeout_s=5.0, what="expose", stopped=stopped)
+    posted = []
+    thread.post(lambda: posted.append("blanker"))
+    threading.Timer(0.2, busy.set).start()
+    assert thread.call(lambda: "answer", timeout_s=0.05, what="answer") == "answer"
+    assert posted == ["blanker"]
+    thread.close()

@@ -9,6 +9,9 @@ from semagent_drivers.adapter import units
 ROUND_TRIPS = [
     # vendor, quantity, unit, vendor's value, SI value
     ("AutoScript", "working distance", units.METRES, 0.0045, 0.0045),
+    ("AutoScript", "beam shift", units.METRES, -2e-6, -2e-6),
+    ("AutoScript", "field width", units.METRES, 7.68e-6, 7.68e-6),
+    ("AutoScript", "stage", units.METRES, 0.01, 0.01),
     ("AutoScript", "stage angle", units.RADIANS, 0.5, 0.5),
     ("AutoScript", "dwell", units.SECONDS, 1e-6, 1e-6),
     ("TESCAN", "working distance", units.MILLIMETRES, 4.5, 0.0045),

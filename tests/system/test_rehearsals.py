@@ -1,0 +1,30 @@
+"""An operator's first autofocus, over each vendor's fake and with the configuration that ships."""
+
+from pathlib import Path
+
+import pytest
+
+from semagent.config import find_config
+
+_HALF_DEPTH_OF_FIELD_M = 2e-6
+
+
+@pytest.mark.parametrize(("driver", "focus_m"), [("autoscript", 5.02e-3)])
+def test_a_rehearsal_with_a_fake_in_the_place_of_the_sdk(
+    semagent, tmp_path: Path, driver: str, focus_m: float
+):
+    shipped = find_config(driver).read_text(encoding="utf-8")
+    assert shipped.count("# sdk: semagent_drivers") == 1
+    path = tmp_path / "rehearsal.yaml"
+    path.write_text(shipped.replace("# sdk:", "sdk:"), encoding="utf-8")
+
+    doctor = semagent("doctor", path)
+    assert doctor.code == 0, doctor.out
+    assert "never run on its hardware" in doctor.out
+
+    focused = semagent("autofocus", path, "--arm", "--json")
+    assert focused.code == 0, focused.err
+    result = focused.records[-1]
+    assert result["status"] == "focused"
+    assert result["final_working_distance_m"] == pytest.approx(focus_m, abs=_HALF_DEPTH_OF_FIELD_M)
+    assert "stay at the microscope" in focused.err
