@@ -1,0 +1,99 @@
+// The one WebSocket to the console: facts, frames, and what time it is over there.
+
+const FIRST_WAIT_MS = 400;
+const LONGEST_WAIT_MS = 5000;
+const PING_MS = 2000;
+const PINGS_KEPT = 8;
+
+export class Link {
+  // handlers: hello(value), facts(value), frame(head, body) -> Promise, state("open" | "lost")
+  constructor(handlers) {
+    this.handlers = handlers;
+    this.wait = FIRST_WAIT_MS;
+    this.wants = { want: ["raw"], coding: codingFor(location.hostname) };
+    this.offsets = [];
+    this.connect();
+    setInterval(() => this.say({ ping: performance.now() }), PING_MS);
+  }
+
+  // This page's clock plus this is the clock of the machine semagent runs on, in milliseconds.
+  get clockOffset() {
+    const best = this.offsets.reduce((a, b) => (b.delay < a.delay ? b : a), { delay: Infinity, offset: null });
+    return best.offset;
+  }
+
+  now() {
+    const offset = this.clockOffset;
+    return offset === null ? null : performance.now() + offset;
+  }
+
+  want(kinds) {
+    this.wants.want = kinds;
+    this.say({ want: kinds });
+  }
+
+  say(value) {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(value));
+  }
+
+  connect() {
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    const socket = new WebSocket(`${scheme}://${location.host}/live`);
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => {
+      this.wait = FIRST_WAIT_MS;
+      this.offsets = [];
+      this.say(this.wants);
+      this.say({ ping: performance.now() });
+      this.handlers.state("open");
+    };
+    socket.onmessage = (event) => this.take(socket, event.data);
+    socket.onclose = () => this.again();
+    this.socket = socket;
+  }
+
+  async take(socket, data) {
+    if (data instanceof ArrayBuffer) {
+      const { head, body } = unpack(data);
+      await this.handlers.frame(head, body);
+      if (socket === this.socket) this.say({ ack: head.kind });
+      return;
+    }
+    const value = JSON.parse(data);
+    if (value.pong !== undefined) this.clockRead(value);
+    if (value.hello) this.handlers.hello(value.hello);
+    if (value.facts) {
+      this.handlers.facts(value);
+      this.say({ ack: "facts" });
+    }
+  }
+
+  clockRead({ pong, now_ms }) {
+    const now = performance.now();
+    this.offsets.push({ delay: now - pong, offset: now_ms - (now + pong) / 2 });
+    if (this.offsets.length > PINGS_KEPT) this.offsets.shift();
+  }
+
+  again() {
+    this.handlers.state("lost");
+    setTimeout(async () => {
+      this.wait = Math.min(LONGEST_WAIT_MS, this.wait * 1.7);
+      // Another run has other tokens: then the sign-in has to be shown.
+      const answer = await fetch("/api/facts").catch(() => null);
+      if (answer?.status === 401) location.reload();
+      else this.connect();
+    }, this.wait);
+  }
+}
+
+// Pixels as they are on this machine, JPEG over a network.
+function codingFor(host) {
+  const near = ["localhost", "[::1]"].includes(host) || host.startsWith("127.");
+  return near ? "lossless" : "compact";
+}
+
+function unpack(buffer) {
+  const length = new DataView(buffer).getUint32(0, true);
+  const head = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+  return { head, body: new Uint8Array(buffer, 4 + length) };
+}

@@ -1,0 +1,199 @@
+// The panels beside the picture, from what the console knows of the run.
+
+import * as format from "./format.js";
+import * as plots from "./plots.js";
+import { expertColour } from "./maps.js";
+
+const SHOWN_S = 60;
+const REFUSALS = 3;
+const LOG_LINES = 200;
+const POINTS = 3000;
+const el = (id) => document.getElementById(id);
+
+export class Panels {
+  constructor() {
+    this.history = [];
+    this.facts = null;
+    this.hello = null;
+    this.refusals = [];
+    new ResizeObserver(() => this.draw()).observe(el("posterior"));
+  }
+
+  take({ facts, history, log }) {
+    this.facts = facts;
+    this.history.push(...history);
+    if (this.history.length > POINTS) this.history.splice(0, this.history.length - POINTS);
+    this.addLog(log);
+    this.gate(facts.gate);
+    this.agent(facts);
+    this.numbers(facts);
+    this.draw();
+  }
+
+  // What a reader of numbers sees; the plots say the same.
+  numbers({ analysis, belief, frame, half_depth_m: half, dose }) {
+    const here = frame?.optics.working_distance_m;
+    el("score-now").textContent = format.number(analysis?.focus_score, 3);
+    el("wd-now").textContent = format.length(here);
+    const known = belief && belief.focus_m !== null;
+    el("focus-value").textContent = known ? format.length(belief.focus_m) : "not known";
+    el("focus-sigma").textContent = known ? `± ${format.length(belief.sigma_m)}` : "";
+    el("focus-words").textContent = known ? this.inWords(belief, here, half) : "The frames so far do not say where focus is.";
+    const perFrame = dose.per_frame_e_nm2;
+    format.fill(el("dose-facts"), [
+      ["frames here", String(dose.frames_here)],
+      ["a frame", perFrame === null ? "–" : `${format.number(perFrame, perFrame < 10 ? 2 : 0)} e/nm²`],
+      ["here so far", dose.here_e_nm2 === null ? "–" : `${format.number(dose.here_e_nm2, dose.here_e_nm2 < 10 ? 2 : 0)} e/nm²`],
+      ["frames in all", String(dose.frames)],
+    ]);
+    this.experts(analysis?.expert_weights);
+  }
+
+  inWords(belief, here, half) {
+    const away = belief.focus_m - here;
+    const inside = normal((half - away) / belief.sigma_m) - normal((-half - away) / belief.sigma_m);
+    const range = belief.interval90_m
+      ? ` 90 % between ${format.length(belief.interval90_m[0])} and ${format.length(belief.interval90_m[1])}.`
+      : "";
+    return `${format.offset(away)} from here; in focus with ${format.percent(inside)} (half depth of field ${format.length(half)}).${range}`;
+  }
+
+  experts(shares) {
+    el("experts").hidden = !shares;
+    if (!shares) return;
+    el("expert-bars").replaceChildren(...shares.map((share, index) => {
+      const row = document.createElement("div");
+      const name = document.createElement("span");
+      const bar = document.createElement("meter");
+      const value = document.createElement("span");
+      name.textContent = String(index + 1);
+      name.style.color = expertColour(index);
+      bar.value = share;
+      bar.setAttribute("aria-label", `share of expert ${index + 1}`);
+      value.textContent = `${Math.round(100 * share)} %`;
+      row.append(name, bar, value);
+      return row;
+    }));
+  }
+
+  gate(gate) {
+    if (!gate) return;
+    const card = el("gate");
+    card.classList.toggle("armed", gate.armed);
+    card.classList.toggle("disarmed", !gate.armed);
+    say("gate-state", gate.armed ? "ARMED" : "DISARMED");
+    say("gate-reason", `${gate.reason} · ${gate.applied} applied, ${gate.refused} refused`);
+    el("arm").disabled = gate.armed;
+    el("disarm").disabled = !gate.armed;
+  }
+
+  agent({ intent, frame }) {
+    if (!intent) return;
+    for (const button of el("modes").children) {
+      button.setAttribute("aria-checked", String(button.dataset.mode === intent.mode));
+    }
+    const chip = el("doing");
+    say("doing", intent.doing);
+    chip.className = `chip ${{ paused: "warn", returning: "warn", focusing: "good", holding: "good" }[intent.doing] ?? ""}`;
+    say("why", intent.why);
+    const frames = intent.frames;
+    el("progress").hidden = !intent.max_frames;
+    if (intent.max_frames) {
+      el("progress").firstElementChild.style.width = `${(100 * frames) / intent.max_frames}%`;
+      el("progress").setAttribute("aria-valuenow", String(frames));
+      el("progress").setAttribute("aria-valuemax", String(intent.max_frames));
+    }
+    const task = [];
+    if (intent.max_frames) task.push(`frame ${frames} of at most ${intent.max_frames}, ${intent.moves ?? 0} moves`);
+    if (intent.target_m !== null) task.push(`on the way to ${format.length(intent.target_m)}`);
+    say("task", task.join(" · "));
+    el("proposal").hidden = intent.proposal_m === null;
+    if (intent.proposal_m !== null) {
+      say("proposal-value", format.length(intent.proposal_m));
+      say("proposal-away", `${format.offset(intent.proposal_m - frame.optics.working_distance_m)} from here`);
+    }
+  }
+
+  addLog(entries) {
+    const list = el("log");
+    for (const entry of entries) {
+      const item = document.createElement("li");
+      item.className = entry.level;
+      const time = document.createElement("time");
+      time.textContent = format.clock(entry.wall_ns);
+      const who = document.createElement("span");
+      who.className = "who";
+      who.textContent = entry.who;
+      const text = document.createElement("span");
+      text.textContent = entry.text;
+      item.append(time, who, text);
+      list.prepend(item);
+      if (["refused", "failed"].includes(entry.kind) && entry.code) this.refusals.unshift(entry);
+    }
+    while (list.children.length > LOG_LINES) list.lastChild.remove();
+    this.refusals.length = Math.min(this.refusals.length, REFUSALS);
+    el("refusals").replaceChildren(...this.refusals.map((entry) => {
+      const item = document.createElement("li");
+      const what = document.createElement("b");
+      what.textContent = `${format.clock(entry.wall_ns)} ${entry.kind} (${entry.code.replaceAll("_", " ")}) `;
+      item.append(what, entry.text);
+      return item;
+    }));
+  }
+
+  draw() {
+    if (!this.facts?.frame) return;
+    const { frame, belief, intent, half_depth_m: halfDepthM } = this.facts;
+    plots.posterior(el("posterior"), {
+      hereM: frame.optics.working_distance_m,
+      focusM: belief?.focus_m,
+      sigmaM: belief?.sigma_m,
+      intervalM: belief?.interval90_m,
+      halfDepthM,
+      proposalM: intent?.proposal_m,
+    });
+    plots.scores(el("scores"), this.history, SHOWN_S);
+    plots.distances(el("distances"), this.history, SHOWN_S, halfDepthM);
+    plots.stigmators(el("stigmators"), {
+      x: frame.optics.stigmator_x,
+      y: frame.optics.stigmator_y,
+      correction: belief?.stigmator_correction,
+      limits: this.hello?.limits.stigmator,
+    });
+  }
+}
+
+export function frameFacts(head, { age, rate, dropped }) {
+  const { header } = head;
+  const { scan, optics } = header;
+  const width = scan.pixel_size_m ? scan.pixel_size_m * scan.width_px : null;
+  const faults = header.faults.length ? [["not usable", header.faults.join(", ")]] : [];
+  format.fill(el("frame-facts"), [
+    ["frame", String(header.sequence)],
+    ...faults,
+    ["age", age === null ? "–" : `${Math.round(age)} ms`],
+    ["shown", `${format.number(rate, 1)} /s`],
+    ["dropped", String(dropped)],
+    ["size", `${scan.width_px} × ${scan.height_px}, ${scan.bit_depth} bit`],
+    ["field", width ? format.plainLength(width) : "–"],
+    ["pixel", format.quantity(scan.pixel_size_m, "m")],
+    ["dwell", `${format.quantity(scan.dwell_s, "s")}${scan.frame_averages > 1 ? ` × ${scan.frame_averages}` : ""}`],
+    ["beam", `${format.quantity(optics.accelerating_voltage_v, "V")}, ${format.quantity(optics.beam_current_a, "A")}`],
+    ["WD", format.length(optics.working_distance_m)],
+    ["detector", header.detector],
+  ]);
+}
+
+function say(id, text) {
+  // Unchanged text is left alone, or a screen reader would read it again and again.
+  const element = el(id);
+  if (element.textContent !== text) element.textContent = text;
+}
+
+// The normal distribution function, to about 1e-7 (Abramowitz and Stegun 26.2.17).
+function normal(z) {
+  const t = 1 / (1 + 0.2316419 * Math.abs(z));
+  const tail = Math.exp(-0.5 * z * z) / Math.sqrt(2 * Math.PI)
+    * t * (0.31938153 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))));
+  return z < 0 ? tail : 1 - tail;
+}

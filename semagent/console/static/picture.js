@@ -1,0 +1,125 @@
+// One frame: its grey values, its histogram, and what it looks like at a given contrast.
+
+const BINS = 256;
+const CLIPPED = 0.003; // share of the pixels that auto contrast lets go dark or bright
+const CALM = 0.25; // how quickly auto contrast follows
+
+export async function decode(head, body) {
+  const { width, height, form } = head;
+  if (form === "u1") return new Picture(head, body);
+  if (form === "u2") {
+    return new Picture(head, new Uint16Array(body.buffer, body.byteOffset, width * height));
+  }
+  const bitmap = await createImageBitmap(new Blob([body], { type: "image/jpeg" }));
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  const colours = new Uint32Array(context.getImageData(0, 0, width, height).data.buffer);
+  return new Picture(head, Uint8Array.from(colours, (colour) => colour & 0xff));
+}
+
+export class Picture {
+  constructor(head, grey) {
+    this.head = head;
+    this.grey = grey;
+    this.levels = grey instanceof Uint16Array ? 65536 : 256;
+    this.painted = null;
+  }
+
+  get sequence() {
+    return this.head.header.sequence;
+  }
+
+  // Counts of grey values above the information bar, from every third row and column.
+  histogram() {
+    const { width, height, header } = this.head;
+    const rows = height - header.info_bar_px;
+    const counts = new Uint32Array(BINS);
+    const shift = this.levels === 65536 ? 8 : 0;
+    for (let y = 0; y < rows; y += 3) {
+      for (let x = y * width, end = x + width; x < end; x += 3) counts[this.grey[x] >> shift] += 1;
+    }
+    return counts;
+  }
+
+  // A canvas of the frame's size with the part [low, high] of the grey scale stretched.
+  paint({ low, high }) {
+    const key = `${low}/${high}`;
+    if (this.painted?.key === key) return this.painted.canvas;
+    const { width, height } = this.head;
+    const canvas = this.painted?.canvas ?? new OffscreenCanvas(width, height);
+    const context = canvas.getContext("2d", { alpha: false });
+    const image = new ImageData(width, height);
+    const pixels = new Uint32Array(image.data.buffer);
+    const table = lookUp(this.levels, low, high);
+    const grey = this.grey;
+    for (let i = 0; i < pixels.length; i += 1) pixels[i] = table[grey[i]];
+    context.putImageData(image, 0, 0);
+    this.painted = { key, canvas };
+    return canvas;
+  }
+}
+
+function lookUp(levels, low, high) {
+  const table = new Uint32Array(levels);
+  const top = levels - 1;
+  const span = Math.max(high - low, 1 / 512);
+  for (let level = 0; level < levels; level += 1) {
+    const share = (level / top - low) / span;
+    const value = Math.round(255 * Math.min(1, Math.max(0, share)));
+    table[level] = 0xff000000 | (value << 16) | (value << 8) | value;
+  }
+  return table;
+}
+
+// Contrast: follows the picture calmly, or stays where it was put.
+export class Contrast {
+  constructor() {
+    this.auto = true;
+    this.low = 0;
+    this.high = 1;
+    this.counts = null;
+  }
+
+  follow(picture) {
+    this.counts = picture.histogram();
+    if (!this.auto) return;
+    const [low, high] = percentiles(this.counts);
+    const jump = Math.abs(low - this.low) + Math.abs(high - this.high) > 0.4;
+    const pace = jump ? 1 : CALM;
+    this.low += pace * (low - this.low);
+    this.high += pace * (high - this.high);
+  }
+
+  get limits() {
+    // Rounded, so that a still picture is not painted again for nothing.
+    return { low: Math.round(this.low * 255) / 255, high: Math.round(this.high * 255) / 255 };
+  }
+
+  draw(canvas) {
+    const context = canvas.getContext("2d");
+    const { width, height } = canvas;
+    context.clearRect(0, 0, width, height);
+    if (!this.counts) return;
+    const most = Math.log1p(Math.max(...this.counts));
+    context.fillStyle = "#5f7383";
+    for (let bin = 0; bin < BINS; bin += 1) {
+      const share = Math.log1p(this.counts[bin]) / most;
+      context.fillRect((bin * width) / BINS, height * (1 - share), width / BINS + 0.5, height * share);
+    }
+    context.fillStyle = "#54c7cf";
+    for (const limit of [this.low, this.high]) {
+      context.fillRect(Math.min(width - 1.5, limit * width), 0, 1.5, height);
+    }
+  }
+}
+
+function percentiles(counts) {
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  const edge = CLIPPED * total;
+  let low = 0;
+  for (let sum = counts[0]; sum < edge && low < BINS - 2; sum += counts[low]) low += 1;
+  let high = BINS - 1;
+  for (let sum = counts[high]; sum < edge && high > low + 1; sum += counts[high]) high -= 1;
+  return [low / (BINS - 1), high / (BINS - 1)];
+}
