@@ -28,6 +28,7 @@ class Role(StrEnum):
 
     ACQUIRE = "acquire"
     INFER = "infer"
+    RESTORE = "restore"
     CONTROL = "control"
     RECORD = "record"
     CONSOLE = "console"
@@ -70,7 +71,7 @@ class Channel:
 
 HEARTBEAT_RATE_HZ = 10.0
 
-_EVERYONE = (Role.ACQUIRE, Role.INFER, Role.CONTROL, Role.RECORD)
+_EVERYONE = (Role.ACQUIRE, Role.INFER, Role.RESTORE, Role.CONTROL, Role.RECORD)
 
 _TABLE = (
     Channel(
@@ -90,6 +91,15 @@ _TABLE = (
         recorded=True,
         rate_hz=None,
         about="what the engine says of a frame, with restored pixels if there are any",
+    ),
+    Channel(
+        "restored",
+        FrameAnalysis,
+        (Role.RESTORE,),
+        Delivery.LATEST,
+        recorded=True,
+        rate_hz=None,
+        about="a restored frame for people to look at, from an engine that control does not hear",
     ),
     Channel(
         "belief",

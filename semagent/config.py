@@ -96,6 +96,9 @@ class RunConfig(Options, frozen=True, kw_only=True):
         instrument: what people call the microscope.
         driver: how to reach it.
         engine: what looks at the frames.
+        restoration: an engine that restores frames for people to look at, beside the other and
+            in a process of its own, so that focusing does not wait for it. It runs along with
+            the console.
         safety: the envelope; every limit has to be given.
         control: focusing.
         sanity: when a frame is not fit for use.
@@ -114,6 +117,7 @@ class RunConfig(Options, frozen=True, kw_only=True):
     driver: Part
     safety: Envelope
     engine: Part = Part(name="sharpness")
+    restoration: Part | None = None
     control: ControlOptions = ControlOptions()
     sanity: SanityOptions = SanityOptions()
     acquire: AcquireOptions = AcquireOptions()

@@ -88,7 +88,8 @@ def busy_limit_s(role: str, config: RunConfig) -> float:
     """How long a role may be busy with one thing before it counts as hung."""
     if role == Role.ACQUIRE:
         return config.acquire.frame_timeout_s + _BUSY_MARGIN_S
-    return config.infer.max_busy_s if role == Role.INFER else _BUSY_MARGIN_S
+    engines = (Role.INFER, Role.RESTORE)
+    return config.infer.max_busy_s if role in engines else _BUSY_MARGIN_S
 
 
 def unverified(capabilities: Capabilities) -> str | None:

@@ -13,10 +13,11 @@ from semagent import registry, signals
 from semagent.bus.zeromq import Endpoints, ZmqBus
 from semagent.channels import Role
 from semagent.clock import Clock, SystemClock
-from semagent.config import RunConfig
+from semagent.config import Part, RunConfig
 from semagent.errors import EngineError, MicroscopeError, RecordError, SemagentError, UsageError
 from semagent.parts import make_acquire, make_control, make_recorder
-from semagent.roles import AcquireRole, InferRole, RecordRole, RoleLoop
+from semagent.ports import Engine
+from semagent.roles import AcquireRole, InferRole, RecordRole, RestoreRole, RoleLoop
 from semagent.types import Capabilities
 
 _IDLE_S = 0.01
@@ -181,6 +182,8 @@ def _run_role(plan: Plan, link: Connection, bus: ZmqBus, clock: Clock) -> None:
     elif plan.role is Role.INFER:
         opened = registry.open_engine(config.engine.name, config.engine.options)
         announced = Announced(endpoints=bus.endpoints, engine=opened.name)
+    elif plan.role is Role.RESTORE and config.restoration is not None:
+        opened = _open_restoring(config.restoration)
     elif plan.role is Role.CONSOLE:
         # Only this process needs the console's libraries.
         from semagent.console import listen  # noqa: PLC0415
@@ -209,6 +212,14 @@ def _run_role(plan: Plan, link: Connection, bus: ZmqBus, clock: Clock) -> None:
         role.close()
 
 
+def _open_restoring(part: Part) -> Engine:
+    engine = registry.open_engine(part.name, part.options)
+    if not engine.restores:
+        engine.close()
+        raise UsageError(f"restoration: engine {part.name} measures frames and restores none")
+    return engine
+
+
 def _make_role(plan: Plan, wiring: Wiring, opened: Any, bus: ZmqBus, clock: Clock) -> RoleLoop:
     config = plan.config
     match plan.role:
@@ -216,6 +227,8 @@ def _make_role(plan: Plan, wiring: Wiring, opened: Any, bus: ZmqBus, clock: Cloc
             return make_acquire(bus, config, opened, clock)
         case Role.INFER:
             return InferRole(bus, opened, config.infer, clock)
+        case Role.RESTORE:
+            return RestoreRole(bus, opened, config.infer, clock)
         case Role.CONTROL:
             return make_control(bus, config, wiring.capabilities, clock)
         case Role.RECORD:

@@ -43,8 +43,17 @@ STARTUP_S = 120.0
 SHUTDOWN_S = 15.0
 _RESTART_PAUSE_S = 1.0
 # The record comes last: it has to take what the others still say.
-_SHUTDOWN_ORDER = (Role.CONSOLE, Role.ACQUIRE, Role.INFER, Role.CONTROL, Role.RECORD)
-_CONSOLE_STARTUP_S = 20.0
+_SHUTDOWN_ORDER = (
+    Role.CONSOLE,
+    Role.ACQUIRE,
+    Role.INFER,
+    Role.RESTORE,
+    Role.CONTROL,
+    Role.RECORD,
+)
+# What people look at: the run does without them, and does not wait long for them to come back.
+_DISPENSABLE = (Role.CONSOLE, Role.RESTORE)
+_DISPENSABLE_STARTUP_S = 20.0
 _CONSOLE_RESTARTS = 5
 
 
@@ -194,6 +203,8 @@ class Supervisor:
             roles.insert(0, Role.RECORD)
         if self._serve_console:
             roles.append(Role.CONSOLE)
+            if self._config.restoration is not None:
+                roles.append(Role.RESTORE)
         deadline_s = time.perf_counter() + STARTUP_S
         try:
             for role in roles:
@@ -216,8 +227,8 @@ class Supervisor:
         """Wait up to ``timeout_s`` for something to go wrong, and put it right if possible.
 
         A role that has died, fallen silent or been busy with one thing for too long is lost. A
-        lost infer role or console is started again, a limited number of times, and the run can
-        do without the console; the loss of any other ends it.
+        lost infer role, restore role or console is started again, a limited number of times. The
+        run can do without the latter two; the loss of any other ends it.
 
         Raises:
             SemagentError: a role is lost for good.
@@ -300,18 +311,19 @@ class Supervisor:
         return Wiring(roles=self._endpoints, capabilities=self.capabilities, engine=self._engine)
 
     def _replace(self, child: _Child, error: SemagentError) -> None:
-        """Start a lost infer role or console again, as often as allowed; pauses grow.
+        """Start a lost role again, as often as allowed; pauses grow.
 
         Raises:
-            SemagentError: ``error``, or what ended the last attempt. Never for the console:
-                nothing depends on it.
+            SemagentError: ``error``, or what ended the last attempt, and the run cannot do
+                without the role.
         """
         if child.role is Role.RECORD or isinstance(error, RecordError):
             self._go_on_unrecorded(child.role, error)
             return
         role = child.role
-        allowed = {Role.INFER: self._config.infer.max_restarts, Role.CONSOLE: _CONSOLE_RESTARTS}
-        startup_s = _CONSOLE_STARTUP_S if role is Role.CONSOLE else STARTUP_S
+        engines = self._config.infer.max_restarts
+        allowed = {Role.INFER: engines, Role.RESTORE: engines, Role.CONSOLE: _CONSOLE_RESTARTS}
+        startup_s = _DISPENSABLE_STARTUP_S if role in _DISPENSABLE else STARTUP_S
         while self._restarts.get(role, 0) < allowed.get(role, 0):
             number = self._restarts[role] = self._restarts.get(role, 0) + 1
             self._on_restart(role, f"{error}; starting it again ({number} of {allowed[role]})")
@@ -329,10 +341,10 @@ class Supervisor:
             else:
                 child.send(Go(listeners=self._listeners_but(Role.CONSOLE)))
                 return
-        if role is not Role.CONSOLE:
+        if role not in _DISPENSABLE:
             self._lost.add(role)
             raise error
-        self._on_restart(role, f"{error}; the run goes on without a console")
+        self._on_restart(role, f"{error}; the run goes on without it")
         self._children.pop(role).kill()
 
     def _listeners_but(self, role: Role) -> dict[Role, tuple[str, ...]]:

@@ -275,6 +275,20 @@ class Signature(Value, frozen=True, kw_only=True):
     log_noise: tuple[float, ...]
 
 
+class Grid(Value, frozen=True, kw_only=True):
+    """A map over a frame's specimen, in even parts.
+
+    Attributes:
+        rows: parts from top to bottom.
+        columns: parts from left to right.
+        values: row by row; several a part where there are ``len(values) > rows * columns``.
+    """
+
+    rows: int
+    columns: int
+    values: tuple[float, ...]
+
+
 class FrameAnalysis(Value, frozen=True, kw_only=True):
     """What an engine says of one frame, and where in its field it lies.
 
@@ -291,6 +305,8 @@ class FrameAnalysis(Value, frozen=True, kw_only=True):
         blur: the blur ellipse, ``None`` where the frame does not carry it.
         expert_weights: share of each expert of a mixture-of-experts model.
         consistency: reduced chi-square of the re-blurred restoration against the raw frame.
+        consistency_map: the same, part by part.
+        expert_map: shares of the experts, part by part.
         signature: the power spectrum that focus is estimated from; `semagent.signature` takes
             it from the frame where an engine leaves it ``None``.
         latency_s: time the engine took.
@@ -308,6 +324,8 @@ class FrameAnalysis(Value, frozen=True, kw_only=True):
     blur: BlurEllipse | None = None
     expert_weights: tuple[float, ...] | None = None
     consistency: float | None = None
+    consistency_map: Grid | None = None
+    expert_map: Grid | None = None
     shift: ImageShift | None = None
     signature: Signature | None = None
 

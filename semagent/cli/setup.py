@@ -90,6 +90,8 @@ def check(name: str, output: Output) -> int:
     config = load_config(path)
     registry.find(registry.DRIVERS, config.driver.name)
     registry.find(registry.ENGINES, config.engine.name)
+    if config.restoration is not None:
+        registry.find(registry.ENGINES, config.restoration.name)
     output.record({"path": str(path), "instrument": config.instrument, "ok": True})
     output.say(
         f"{path}: right. {config.instrument}: driver {config.driver.name}, "

@@ -117,6 +117,7 @@ class Board:
             for channel, take in (
                 ("frame", self._on_frame),
                 ("analysis", self._on_analysis),
+                ("restored", self._on_restored),
                 ("belief", self._on_belief),
                 ("intent", self._on_intent),
                 ("gate", self._on_gate),
@@ -178,7 +179,8 @@ class Board:
         health = self.monitor.snapshot()
         return {
             "frame": self.header,
-            "analysis": self.analysis,
+            "analysis": _without_maps(self.analysis),
+            "restored": None if self.restored is None else _without_maps(self.restored.value),
             "belief": self.belief,
             "intent": self.intent,
             "gate": self.gate,
@@ -223,6 +225,9 @@ class Board:
             )
         )
 
+    def _on_restored(self, message: Message) -> None:
+        self.restored = message
+
     def _on_belief(self, message: Message) -> None:
         self.belief = message.value
 
@@ -249,16 +254,20 @@ class Board:
         self.note(level, who, str(reply.outcome), text, reply.code)
 
     def _on_result(self, message: Message) -> None:
-        result: FocusResult = message.value
-        self.result = result
-        level = Level.INFO if result.status == "focused" else Level.WARNING
-        self.note(level, "control", result.status, f"{result.status}: {result.reason}")
+        self.result = message.value  # an event says it in words
 
     def _on_event(self, message: Message) -> None:
         event: Event = message.value
         if event.kind == "frame_flagged":
             self.flagged += 1
         self.note(event.level, event.role, event.kind, event.message)
+
+
+def _without_maps(figures: FrameAnalysis | None) -> FrameAnalysis | None:
+    """Maps go along with the pixels they belong to, and nobody looks at a spectrum."""
+    if figures is None:
+        return None
+    return msgspec.structs.replace(figures, consistency_map=None, expert_map=None, signature=None)
 
 
 def _all(mailbox: Mailbox) -> Iterator[Message]:

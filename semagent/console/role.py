@@ -43,6 +43,11 @@ class Console:
         app = make_app(self._live, self._board, PAGES, tokens, listener)
         self._web = _Web(app, listener, self._live)
 
+    @property
+    def heard(self) -> int:
+        """Grows whenever the pages have taken in news."""
+        return self._board.version
+
     def step(self) -> bool:
         """See `RoleLoop`.
 

@@ -41,7 +41,7 @@ class SessionRecorder:
             self.frames += 1
             return
         self._writer.write_value(message.topic, value, self._clock.monotonic_ns())
-        if message.topic == "analysis" and message.pixels is not None:
+        if message.topic in ("analysis", "restored") and message.pixels is not None:
             self._writer.write_derived(value.header, message.pixels, value)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from semagent.errors import EngineError
 from semagent.options import Options
-from semagent.types import Analysis, Frame, FrameAnalysis, Pixels
+from semagent.types import Analysis, Frame, FrameAnalysis, Grid, Pixels
 from semagent_engines.runtime.artefact import Artefact
 from semagent_engines.runtime.consistency import consistency_map
 from semagent_engines.runtime.readings import FrameReading, TileReadings, combine, weighted_mean
@@ -111,13 +111,16 @@ class ModelEngine:
         reading = combine(self._read(pixels, layout, self._choose(pixels, layout)))
         full_scale = float(np.iinfo(pixels.dtype).max)
         restored, consistency, experts = None, None, None
+        consistency_grid, expert_grid = None, None
         if restore:
             restored = frame.pixels.copy()
-            restored[: pixels.shape[0]], experts = self._restore(pixels)
+            restored[: pixels.shape[0]], expert_grid = self._restore(pixels)
+            experts = _shares(expert_grid)
             chi_square = consistency_map(
                 pixels, restored[: pixels.shape[0]], reading.covariance, reading.noise
             )
             consistency = float(chi_square.mean())
+            consistency_grid = _grid(chi_square)
         log_sigma = float(reading.blur[0])
         figures = FrameAnalysis(
             header=frame.header,
@@ -130,6 +133,8 @@ class ModelEngine:
             blur=reading.ellipse,
             expert_weights=experts,
             consistency=consistency,
+            consistency_map=consistency_grid,
+            expert_map=expert_grid,
             latency_s=time.perf_counter() - began,
         )
         return Analysis(figures, restored)
@@ -202,7 +207,7 @@ class ModelEngine:
             deviation=tiles.std(axis=(1, 2, 3)),
         )
 
-    def _restore(self, pixels: Pixels) -> tuple[Pixels, tuple[float, ...]]:
+    def _restore(self, pixels: Pixels) -> tuple[Pixels, Grid]:
         layout = self._layout(pixels, _RESTORE_TILE_PX, overlap_px=_OVERLAP_PX)
         height, width = pixels.shape
         stitcher = Stitcher((height, width), layout)
@@ -214,4 +219,17 @@ class ModelEngine:
         limits = np.iinfo(pixels.dtype)
         grey = np.clip(np.rint(stitcher.frame()), limits.min, limits.max)
         restored = grey.astype(np.uint8) if limits.max == 255 else grey.astype(np.uint16)
-        return restored, tuple(float(share) for share in np.mean(shares, axis=0))
+        tiles = np.reshape(shares, (len(layout.rows), len(layout.columns), -1))
+        return restored, _grid(tiles)
+
+
+def _grid(parts: Floats) -> Grid:
+    """A map for people: (rows, columns) or (rows, columns, depth), to three digits."""
+    values = tuple(float(f"{value:.3g}") for value in parts.flat)
+    return Grid(rows=parts.shape[0], columns=parts.shape[1], values=values)
+
+
+def _shares(tiles: Grid) -> tuple[float, ...]:
+    """Mean over the tiles."""
+    each = np.reshape(tiles.values, (tiles.rows * tiles.columns, -1))
+    return tuple(float(share) for share in each.mean(axis=0))

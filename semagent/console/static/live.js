@@ -116,7 +116,7 @@ for (const [id, name] of [["map-consistency", "consistency"], ["map-experts", "e
     if (view.map && view.layout === "raw") view.show("restored");
     el("map-consistency").setAttribute("aria-pressed", String(view.map === "consistency"));
     el("map-experts").setAttribute("aria-pressed", String(view.map === "experts"));
-    legend(el("legend"), view.map, state.facts?.analysis?.expert_weights?.length ?? 0);
+    legend(el("legend"), view.map, state.facts?.restored?.expert_weights?.length ?? 0);
     view.refresh();
   });
 }

@@ -52,7 +52,7 @@ export function legend(element, name, depth) {
     scale.className = "scale";
     const ends = document.createElement("div");
     ends.className = "ends";
-    ends.append(span("0"), span("1: explained by noise"), span("4: left out or invented"));
+    ends.append(span("0"), span("1 as noise"), span("4 left out, invented"));
     element.replaceChildren(title, scale, ends);
     return;
   }

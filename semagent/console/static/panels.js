@@ -31,13 +31,15 @@ export class Panels {
   }
 
   // What a reader of numbers sees; the plots say the same.
-  numbers({ analysis, belief, frame, half_depth_m: half, dose }) {
+  numbers({ analysis, restored, belief, frame, half_depth_m: half, dose }) {
     const here = frame?.optics.working_distance_m;
     el("score-now").textContent = format.number(analysis?.focus_score, 3);
     el("wd-now").textContent = format.length(here);
     const known = belief && belief.focus_m !== null;
     el("focus-value").textContent = known ? format.length(belief.focus_m) : "not known";
     el("focus-sigma").textContent = known ? `± ${format.length(belief.sigma_m)}` : "";
+    // A wide guess must not look like an answer.
+    el("focus-value").parentElement.classList.toggle("vague", !known || belief.sigma_m > half);
     el("focus-words").textContent = known ? this.inWords(belief, here, half) : "The frames so far do not say where focus is.";
     const perFrame = dose.per_frame_e_nm2;
     format.fill(el("dose-facts"), [
@@ -46,7 +48,7 @@ export class Panels {
       ["here so far", dose.here_e_nm2 === null ? "–" : `${format.number(dose.here_e_nm2, dose.here_e_nm2 < 10 ? 2 : 0)} e/nm²`],
       ["frames in all", String(dose.frames)],
     ]);
-    this.experts(analysis?.expert_weights);
+    this.experts(restored?.expert_weights);
   }
 
   inWords(belief, here, half) {
@@ -55,6 +57,7 @@ export class Panels {
     const range = belief.interval90_m
       ? ` 90 % between ${format.length(belief.interval90_m[0])} and ${format.length(belief.interval90_m[1])}.`
       : "";
+    if (belief.sigma_m > 5 * half) return `Hardly more than a guess yet: half the depth of field is ${format.length(half)}.${range}`;
     return `${format.offset(away)} from here; in focus with ${format.percent(inside)} (half depth of field ${format.length(half)}).${range}`;
   }
 

@@ -135,7 +135,7 @@ export function distances(canvas, points, seconds, halfDepthM) {
   const digits = step < 1 ? 4 : 3;
   for (let tick = Math.ceil((low * 1e6) / step) * step; tick <= high * 1e6; tick += step) {
     rule(context, 0, y(tick / 1e6), width, y(tick / 1e6), INK.grid);
-    write(context, (tick / 1e3).toFixed(digits), 2, y(tick / 1e6) - 3);
+    if (y(tick / 1e6) > 14) write(context, (tick / 1e3).toFixed(digits), 2, y(tick / 1e6) - 3);
   }
   context.fillStyle = INK.band;
   context.beginPath();

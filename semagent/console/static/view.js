@@ -6,7 +6,7 @@ import { drawMap } from "./maps.js";
 
 const CLOSEST = 40; // screen pixels a pixel may be wide
 const SMOOTH_BELOW = 1.5;
-const KEPT = 8;
+const KEPT_BYTES = 48e6; // of raw frames, to stand beside restored ones that come later
 
 export class View {
   constructor(elements, onLayout) {
@@ -31,7 +31,8 @@ export class View {
   add(picture) {
     if (picture.head.kind === "raw") {
       this.raws.push(picture);
-      if (this.raws.length > (this.layout === "raw" ? 1 : KEPT)) this.raws.shift();
+      const kept = this.layout === "raw" ? 1 : Math.max(2, Math.floor(KEPT_BYTES / picture.grey.byteLength));
+      while (this.raws.length > kept) this.raws.shift();
       this.contrast.follow(picture);
     } else {
       this.restored = picture;

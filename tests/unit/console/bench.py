@@ -2,15 +2,20 @@
 
 import http.client
 import json
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 
 from semagent.bus import LocalBus, LocalHub
+from semagent.channels import Role
 from semagent.types import (
     Command,
     Event,
+    Frame,
     Outcome,
     Reply,
 )
@@ -83,6 +88,27 @@ class Run:
             **headers,
         }
         return self.fetch("/api/wish", "POST", json.dumps(wish).encode(), **given)
+
+    def say(self, role: str, channel: str, value: Any, pixels: Any = None) -> None:
+        """Let a role say something, and wait until the console has heard it."""
+        version = self.console.heard
+        LocalBus(self.hub, Role(role)).publish(channel, value, pixels)
+        self.until(lambda: self.console.heard > version)
+
+    def expose(self, frame: Frame, **optics: float) -> None:
+        """Let the acquire role publish a frame."""
+        header = frame.header
+        if optics:
+            changed = msgspec.structs.replace(header.optics, **optics)
+            header = msgspec.structs.replace(header, optics=changed)
+        self.say("acquire", "frame", header, frame.pixels)
+
+    @staticmethod
+    def until(done: Callable[[], bool]) -> None:
+        deadline_s = time.perf_counter() + 10
+        while not done():
+            assert time.perf_counter() < deadline_s
+            time.sleep(0.001)
 
     def serve(self) -> None:
         """Answer as acquire and control would."""

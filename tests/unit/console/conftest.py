@@ -2,7 +2,9 @@
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 
 from semagent.bus import LocalBus, LocalHub
@@ -50,3 +52,8 @@ def run() -> Iterator[Run]:
     ending.set()
     thread.join(10)
     console.close()
+
+
+@pytest.fixture
+def pixels() -> Any:
+    return np.random.default_rng(1).integers(0, 256, (48, 64), dtype=np.uint8)

@@ -1,0 +1,193 @@
+"""A browser's WebSocket: who may open it, and that a slow one sees new frames, not old ones."""
+
+import json
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from semagent.testing.engines import frame_of
+from semagent.types import Event, FrameAnalysis, GateStatus, Grid
+
+from .bench import TOKENS, Run
+
+
+@contextmanager
+def watching(run: Run, token: str = TOKENS.operator, **changes: Any) -> Iterator[ClientConnection]:
+    headers = {"Cookie": run.cookie(token), **changes.pop("headers", {})}
+    given = {"origin": run.origin, "additional_headers": headers, **changes}
+    with connect(f"ws://127.0.0.1:{run.port}/live", **given) as socket:
+        yield socket
+
+
+def receive(socket: ClientConnection, wanted: Callable[[Any], bool]) -> Any:
+    """The next message that is wanted; facts are acknowledged on the way."""
+    while True:
+        message = socket.recv(timeout=10)
+        value = unpack(message) if isinstance(message, bytes) else json.loads(message)
+        if "facts" in value:
+            socket.send('{"ack": "facts"}')
+        if wanted(value):
+            return value
+
+
+def unpack(packet: bytes) -> dict[str, Any]:
+    (length,) = struct.unpack_from("<I", packet)
+    return {**json.loads(packet[4 : 4 + length]), "body": packet[4 + length :]}
+
+
+def newest(value: Any) -> int | None:
+    frame = (value.get("facts") or {}).get("frame")
+    return frame and int(frame["sequence"])
+
+
+def a_frame(value: Any) -> bool:
+    return "body" in value
+
+
+def test_the_greeting_says_what_one_may_do_and_within_which_limits(run: Run):
+    for token, level in ((TOKENS.operator, "operator"), (TOKENS.viewer, "viewer")):
+        with watching(run, token) as socket:
+            hello = json.loads(socket.recv(timeout=10))["hello"]
+            assert hello["level"] == level
+            assert hello["instrument"] == "Simulated SEM"
+            assert hello["limits"]["working_distance"]["max_step"] == 0.0002
+            assert hello["capabilities"]["verified_on"] is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": None},
+        {"headers": {"Cookie": "semagent-1=no"}},
+    ],
+)
+def test_a_stranger_gets_no_socket(run: Run, changes: dict[str, Any]):
+    with pytest.raises(InvalidStatus), watching(run, **changes):
+        pass
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_lossless_pixels_arrive_as_they_are(run: Run, dtype: Any):
+    pixels = np.random.default_rng(2).integers(0, np.iinfo(dtype).max, (30, 41), dtype=dtype)
+    run.expose(frame_of(pixels))
+    with watching(run) as socket:
+        frame = receive(socket, a_frame)
+    assert frame["kind"] == "raw"
+    assert frame["header"]["sequence"] == 1
+    # The browser looks at the pixels in place, so they have to lie where two bytes may begin.
+    assert (len(frame["body"]) - pixels.nbytes) == 0
+    np.testing.assert_array_equal(
+        np.frombuffer(frame["body"], dtype).reshape(frame["height"], frame["width"]), pixels
+    )
+
+
+def test_compact_frames_of_two_bytes_say_which_greys_they_span(run: Run):
+    ramp = np.tile(np.linspace(1000, 3000, 256).astype(np.uint16), (64, 1))
+    with watching(run) as socket:
+        socket.send('{"coding": "compact"}')
+        receive(socket, lambda value: "facts" in value or "hello" in value)
+        run.expose(frame_of(ramp))
+        frame = receive(socket, a_frame)
+    low, high = frame["limits"]
+    assert low == pytest.approx(1000, abs=20)
+    assert high == pytest.approx(3000, abs=60)
+    grey = cv2.imdecode(np.frombuffer(frame["body"], np.uint8), cv2.IMREAD_GRAYSCALE)
+    again = low + grey.astype(float) / 255 * (high - low)
+    assert np.abs(again - ramp).mean() < 20
+
+
+def test_a_slow_browser_gets_the_newest_frame_and_is_told_what_it_missed(run: Run, pixels: Any):
+    run.expose(frame_of(pixels))
+    with watching(run) as socket:
+        assert receive(socket, a_frame)["header"]["sequence"] == 1
+        for sequence in range(2, 8):
+            run.expose(frame_of(pixels, sequence=sequence))
+        # Not acknowledged yet, so nothing more is on its way: facts overtake the frame.
+        seen = receive(socket, lambda value: a_frame(value) or newest(value) == 7)
+        assert not a_frame(seen)
+        socket.send('{"ack": "raw"}')
+        frame = receive(socket, a_frame)
+    assert frame["header"]["sequence"] == 7
+    assert frame["dropped"] == 5
+
+
+def test_restored_frames_come_when_wanted_with_their_maps(run: Run, pixels: Any):
+    frame = frame_of(pixels, sequence=3)
+    figures = FrameAnalysis(
+        header=frame.header,
+        engine="model",
+        focus_score=0.5,
+        sharpness=0.0,
+        sharpness_sigma=0.1,
+        structure=9.0,
+        noise=0.1,
+        latency_s=0.2,
+        consistency=1.25,
+        consistency_map=Grid(rows=1, columns=2, values=(0.9, 1.6)),
+        expert_weights=(0.3, 0.7),
+    )
+    with watching(run) as socket:
+        run.say("restore", "restored", figures, pixels)
+        facts = receive(socket, lambda value: "facts" in value and value["facts"]["restored"])
+        assert facts["facts"]["restored"]["consistency_map"] is None  # only beside the pixels
+        socket.send('{"want": ["raw", "restored"]}')
+        restored = receive(socket, a_frame)
+    assert restored["kind"] == "restored"
+    assert restored["consistency"] == 1.25
+    assert restored["consistency_map"]["values"] == [0.9, 1.6]
+    assert restored["body"] == pixels.tobytes()
+
+
+def test_history_and_log_are_sent_once_and_then_what_is_new(run: Run):
+    def told(text: str) -> None:
+        event = Event(kind="news", role="control", message=text, monotonic_ns=1, wall_ns=1)
+        run.say("control", "event", event)
+
+    told("first")
+    with watching(run) as socket:
+        first = receive(socket, lambda value: value.get("log"))
+        assert [entry["text"] for entry in first["log"]] == ["first"]
+        told("second")
+        second = receive(socket, lambda value: value.get("log"))
+        assert [entry["text"] for entry in second["log"]] == ["second"]
+
+
+def test_refusals_are_in_the_log_with_their_code(run: Run):
+    run.refuse = "too far"
+    run.wish({"type": "arm"})
+    with watching(run) as socket:
+        (entry,) = receive(socket, lambda value: value.get("log"))["log"]
+    assert entry["code"] == "range"
+    assert entry["level"] == "warning"
+    assert entry["text"] == "arm: too far"
+
+
+def test_the_gate_is_shown_as_it_says_it_is(run: Run):
+    with watching(run) as socket:
+        run.say("acquire", "gate", GateStatus(armed=True, reason="armed", monotonic_ns=1))
+        facts = receive(socket, lambda value: (value.get("facts") or {}).get("gate"))["facts"]
+    assert facts["gate"]["armed"] is True
+
+
+def test_the_clock_is_told_to_whoever_asks(run: Run):
+    with watching(run) as socket:
+        socket.send('{"ping": 12.5}')
+        pong = receive(socket, lambda value: "pong" in value)
+    assert pong["pong"] == 12.5
+    assert pong["now_ms"] > 0
+
+
+@pytest.mark.parametrize("text", ["{}x", '{"obey": true}', '{"ack": "everything"}'])
+def test_nonsense_ends_the_connection(run: Run, text: str):
+    with watching(run) as socket:
+        socket.send(text)
+        with pytest.raises(ConnectionClosed):
+            receive(socket, lambda value: False)

@@ -1,0 +1,151 @@
+"""What is asked on the page takes the same way as the agent's commands, or is refused in words."""
+
+from typing import Any
+
+import pytest
+
+from semagent.testing.engines import frame_of
+from semagent.types import (
+    Arm,
+    Basis,
+    Cancel,
+    Disarm,
+    Intent,
+    Issuer,
+    Mode,
+    Note,
+    SetMode,
+    SetStigmator,
+    SetWorkingDistance,
+    StartAutofocus,
+    Stop,
+)
+
+from .bench import Run
+
+
+@pytest.mark.parametrize(
+    ("wish", "action"),
+    [
+        ({"type": "arm"}, Arm()),
+        ({"type": "disarm"}, Disarm(reason="by hand, in the console")),
+        ({"type": "stop"}, Stop()),
+    ],
+)
+def test_commands_go_to_the_gate_as_the_operators(run: Run, wish: dict[str, Any], action: Any):
+    assert run.wish(wish).json == {"outcome": "applied", "code": "", "reason": ""}
+    (command,) = run.commands
+    assert command.action == action
+    assert command.issuer is Issuer.OPERATOR
+
+
+@pytest.mark.parametrize(
+    ("wish", "request_"),
+    [
+        ({"type": "mode", "mode": "hold"}, SetMode(mode=Mode.HOLD)),
+        ({"type": "focus", "stigmation": False}, StartAutofocus(stigmation=False)),
+        ({"type": "focus", "stigmation": True}, StartAutofocus(stigmation=True)),
+        ({"type": "cancel"}, Cancel(reason="cancelled by the operator in the console")),
+        ({"type": "note", "text": " a crack "}, Note(text="a crack")),
+        ({"type": "mark", "sequence": 7}, Note(text="mark at frame 7")),
+        ({"type": "mark", "sequence": 7, "text": "edge"}, Note(text="mark at frame 7: edge")),
+        (
+            {"type": "decline", "working_distance_m": 0.005},
+            Note(text="declined: focus proposed at 5.0000 mm"),
+        ),
+    ],
+)
+def test_requests_go_to_control(run: Run, wish: dict[str, Any], request_: Any):
+    assert run.wish(wish).json["outcome"] == "applied"
+    assert run.requests == [request_]
+
+
+def test_a_refusal_comes_back_with_its_reason(run: Run):
+    run.refuse = "4.1 mm is below 4.2 mm"
+    refused = {"outcome": "refused", "reason": run.refuse}
+    assert run.wish({"type": "arm"}).json == {**refused, "code": "range"}
+    assert run.wish({"type": "focus", "stigmation": True}).json == {**refused, "code": "control"}
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"type": "arm", "really": True},
+        {"type": "explode"},
+        {"type": "mode", "mode": "autopilot"},
+        {"type": "nudge", "axis": "stage_x", "by": 1.0},
+        {},
+    ],
+)
+def test_what_the_page_does_not_define_is_an_error(run: Run, wish: dict[str, Any]):
+    assert run.wish(wish).status == 400
+    assert run.commands == run.requests == []
+
+
+def test_a_note_needs_words_and_not_too_many(run: Run):
+    for text in ("  ", "x" * 3000):
+        assert run.wish({"type": "note", "text": text}).json["outcome"] == "refused"
+    assert run.requests == []
+
+
+def test_a_wish_longer_than_any_is_not_read(run: Run):
+    assert run.wish({"type": "note", "text": "x" * 20000}).status == 413
+
+
+def test_a_nudge_starts_from_what_was_measured(run: Run, pixels: Any):
+    wish = {"type": "nudge", "axis": "working_distance", "by": 2e-6}
+    assert "no frame" in run.wish(wish).json["reason"]
+    run.expose(frame_of(pixels))
+    assert run.wish(wish).json["outcome"] == "applied"
+    assert run.commands[-1].action == SetWorkingDistance(working_distance_m=0.005 + 2e-6)
+    wish = {"type": "nudge", "axis": "stigmator_y", "by": 0.01}
+    assert "stigmators" in run.wish(wish).json["reason"]
+    run.expose(frame_of(pixels, sequence=2), stigmator_x=0.1, stigmator_y=-0.2)
+    run.wish(wish)
+    assert run.commands[-1].action == SetStigmator(x=0.1, y=-0.2 + 0.01)
+
+
+class TestProposals:
+    """Only what stands and was seen can be accepted."""
+
+    wish = {"type": "accept", "working_distance_m": 0.00501}
+
+    def propose(self, run: Run, proposal_m: float | None = 0.00501, **basis: int) -> None:
+        rests_on = Basis(**{"sequence": 1, "settings_rev": 1, **basis})
+        run.say(
+            "control",
+            "intent",
+            Intent(
+                mode=Mode.ADVISE, doing="watching", why="", proposal_m=proposal_m, basis=rests_on
+            ),
+        )
+
+    def test_an_accepted_proposal_is_the_operators_command(self, run: Run, pixels: Any):
+        run.expose(frame_of(pixels))
+        self.propose(run)
+        assert run.wish(self.wish).json["outcome"] == "applied"
+        (command,) = run.commands
+        assert command.action == SetWorkingDistance(working_distance_m=0.00501)
+        assert command.issuer is Issuer.OPERATOR
+
+    @pytest.mark.parametrize(
+        ("proposal_m", "basis", "says"),
+        [
+            (None, {}, "nothing any more"),
+            (0.00502, {}, "moved on to 5.0200 mm"),
+            (0.00501, {"settings_rev": 2}, "have changed"),
+            (0.00501, {"sequence": -100}, "frames ago"),
+        ],
+    )
+    def test_what_no_longer_stands_is_refused(
+        self,
+        run: Run,
+        pixels: Any,
+        proposal_m: float | None,
+        basis: dict[str, int],
+        says: str,
+    ):
+        run.expose(frame_of(pixels))
+        self.propose(run, proposal_m, **basis)
+        assert says in run.wish(self.wish).json["reason"]
+        assert run.commands == []
