@@ -9,7 +9,7 @@ from semagent.config import find_config
 _HALF_DEPTH_OF_FIELD_M = 2e-6
 
 
-@pytest.mark.parametrize(("driver", "focus_m"), [("autoscript", 5.02e-3)])
+@pytest.mark.parametrize(("driver", "focus_m"), [("autoscript", 5.02e-3), ("phenom", 6.02e-3)])
 def test_a_rehearsal_with_a_fake_in_the_place_of_the_sdk(
     semagent, tmp_path: Path, driver: str, focus_m: float
 ):
