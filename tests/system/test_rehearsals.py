@@ -1,5 +1,8 @@
 """An operator's first autofocus, over each vendor's fake and with the configuration that ships."""
 
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,42 @@ def test_a_rehearsal_with_a_fake_in_the_place_of_the_sdk(
     assert shipped.count("# sdk: semagent_drivers") == 1
     path = tmp_path / "rehearsal.yaml"
     path.write_text(shipped.replace("# sdk:", "sdk:"), encoding="utf-8")
+    rehearse(semagent, path, focus_m)
 
+
+def test_a_rehearsal_with_a_sem_pc_that_calls(semagent, tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    folder = tmp_path / "images"
+    shipped = find_config("hitachi").read_text(encoding="utf-8")
+    path = tmp_path / "rehearsal.yaml"
+    path.write_text(
+        shipped.replace("folder: hitachi-images", f"folder: {folder.as_posix()}").replace(
+            "port: 3000", f"port: {port}"
+        ),
+        encoding="utf-8",
+    )
+    fake = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "semagent_drivers.hitachi.fake",
+            f"--port={port}",
+            f"--folder={folder}",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert fake.stdout is not None
+        assert "fake SEM PC calls" in fake.stdout.readline()
+        rehearse(semagent, path, 5.02e-3)
+    finally:
+        fake.terminate()
+        fake.communicate(timeout=30)
+
+
+def rehearse(semagent, path: Path, focus_m: float) -> None:
     doctor = semagent("doctor", path)
     assert doctor.code == 0, doctor.out
     assert "never run on its hardware" in doctor.out

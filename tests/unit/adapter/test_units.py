@@ -32,6 +32,8 @@ ROUND_TRIPS = [
     ("Hitachi", "working distance", units.WHOLE_MICROMETRES, 4501.0, 0.004501),
     ("Hitachi", "stigmator", units.DAC_16, 32768.0, 0.0),
     ("Hitachi", "stigmator", units.DAC_16, 0.0, -1.0),
+    ("Hitachi", "stigmator", units.DAC_16, 49152.0, 0.5),
+    ("Hitachi", "stage angle, the last", units.WHOLE_MILLIDEGREES, 359900.0, math.radians(359.9)),
     ("Hitachi", "stage", units.WHOLE_NANOMETRES, 1234567.0, 0.001234567),
     ("Hitachi", "stage angle", units.WHOLE_MILLIDEGREES, 45000.0, math.pi / 4),
     ("Micro-Manager", "focus", units.MICROMETRES, -12.5, -12.5e-6),

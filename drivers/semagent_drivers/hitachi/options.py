@@ -1,0 +1,53 @@
+"""The options of the driver for Hitachi microscopes."""
+
+import ipaddress
+from typing import Annotated
+
+from msgspec import Meta
+
+from semagent_drivers.adapter import AdapterOptions
+
+RangeMm = tuple[float, float]
+
+
+class HitachiOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the SEM PC calls, where its images lie, and what its interface does not tell.
+
+    Attributes:
+        folder: the SEM PC's image folder (``SemImage/temp`` on its drive D) as this machine
+            sees it.
+        images: names of the images in it, with ``*`` for what varies.
+        bind: address of this machine on which the SEM PC's call is awaited.
+        port: where; the SEM PC is set to the same one.
+        peer: IP address of the SEM PC; calls from elsewhere are turned away. Required unless
+            ``bind`` is loopback: the interface knows no password.
+        connect_timeout_s: how long the call is awaited.
+        width_px: columns of a capture, as chosen at the microscope.
+        height_px: rows of a capture, information bar included.
+        info_bar_px: rows of a burnt-in information bar at the bottom.
+        field_mm: width of the field in millimetres times the magnification.
+        working_distance_range_mm: what may be asked of the focus.
+    """
+
+    folder: str
+    images: str = "*.bmp"
+    bind: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535)] = 3000
+    peer: str | None = None
+    connect_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 60.0
+    width_px: Annotated[int, Meta(ge=64, le=16384)] = 1280
+    height_px: Annotated[int, Meta(ge=64, le=16384)] = 960
+    info_bar_px: Annotated[int, Meta(ge=0)] = 0
+    field_mm: Annotated[float, Meta(gt=0)] = 127.0
+    working_distance_range_mm: RangeMm = (1.5, 40.0)
+
+    def __post_init__(self) -> None:
+        if not ipaddress.ip_address(self.bind).is_loopback and self.peer is None:
+            raise ValueError(
+                f"bind {self.bind} can be reached from the network: peer has to name the SEM PC"
+            )
+        low, high = self.working_distance_range_mm
+        if not 0 < low < high:
+            raise ValueError(f"working_distance_range_mm: {low} mm is not below {high} mm")
+        if self.info_bar_px >= self.height_px:
+            raise ValueError(f"info_bar_px {self.info_bar_px} leaves no row of {self.height_px}")

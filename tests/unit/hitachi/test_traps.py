@@ -1,0 +1,258 @@
+"""Hitachi's traps, over real TCP."""
+
+import math
+import socket
+import struct
+import threading
+
+import numpy as np
+import pytest
+
+from semagent import registry
+from semagent.clock import SystemClock
+from semagent.errors import (
+    CommandRefusedError,
+    ConfigError,
+    DisconnectedError,
+    MicroscopeError,
+)
+from semagent.types import MoveStage, SetBlanked, SetScan, SetStigmator, SetWorkingDistance
+from semagent_drivers.hitachi.bmp import ImageFolder, grey, is_whole
+from semagent_drivers.hitachi.fake import FakeSem, bitmap
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+@pytest.fixture
+def sem(tmp_path):
+    with FakeSem(free_port(), tmp_path, (96, 128)) as sem:
+        yield sem
+
+
+def opened(sem, folder, **options):
+    given = {"width_px": 128, "height_px": 96, "connect_timeout_s": 5.0, **options}
+    return registry.open_microscope(
+        "hitachi", {"folder": str(folder), "port": sem.port, **given}, clock=SystemClock()
+    )
+
+
+@pytest.fixture
+def microscope(sem, tmp_path):
+    microscope = opened(sem, tmp_path)
+    yield microscope
+    microscope.close()
+
+
+# -- the call and the wire ----------------------------------------------------------------------
+
+
+def test_nobody_calls(tmp_path):
+    options = {"folder": str(tmp_path), "port": free_port(), "connect_timeout_s": 0.2}
+    with pytest.raises(DisconnectedError, match=r"no SEM PC called .* within 0\.2 s"):
+        registry.open_microscope("hitachi", options, clock=SystemClock())
+
+
+def test_a_call_from_elsewhere_is_turned_away(sem, tmp_path):
+    with pytest.raises(DisconnectedError, match=r"127\.0\.0\.1 called and was turned away"):
+        opened(sem, tmp_path, peer="192.0.2.7", connect_timeout_s=0.3)
+
+
+def test_a_port_open_to_the_network_needs_to_know_who_calls(tmp_path):
+    options = {"folder": str(tmp_path), "bind": "0.0.0.0"}
+    with pytest.raises(ConfigError, match="peer has to name the SEM PC"):
+        registry.open_microscope("hitachi", options, clock=SystemClock())
+
+
+def test_the_folder_has_to_be_there(tmp_path):
+    with pytest.raises(ConfigError, match="there is no folder"):
+        registry.open_microscope("hitachi", {"folder": str(tmp_path / "none")}, clock=SystemClock())
+
+
+def test_somebody_else_who_calls_is_not_taken_for_a_sem(tmp_path):
+    port = free_port()
+
+    def talk():
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", port), timeout=5.0) as connection:
+                    connection.recv(100)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n")
+                    connection.recv(100)
+            except ConnectionRefusedError:
+                continue
+            return
+
+    caller = threading.Thread(target=talk)
+    caller.start()
+    options = {"folder": str(tmp_path), "port": port, "connect_timeout_s": 5.0}
+    with pytest.raises(DisconnectedError, match="speaks another language"):
+        registry.open_microscope("hitachi", options, clock=SystemClock())
+    caller.join()
+
+
+def test_questions_are_lines_of_text_with_whole_numbers(microscope, sem):
+    microscope.apply(SetWorkingDistance(working_distance_m=5.0114e-3))
+    assert "Set WD HM 5011" in sem.calls
+    microscope.apply(SetStigmator(x=1.0, y=-0.5))
+    assert "Set STIGMAXY EXECUTE 65535,16384" in sem.calls
+
+
+# -- refusals -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ({"frozen": True}, r"image is frozen \(FREEZE\); press Run"),
+        ({"low_mag": True}, "low-magnification mode"),
+        ({"scan_mode": 2}, "spot or an area"),
+    ],
+)
+def test_focus_is_refused_in_words_where_the_sem_says_ng(microscope, sem, state, says):
+    for name, value in state.items():
+        setattr(sem, name, value)
+    with pytest.raises(CommandRefusedError, match=says):
+        microscope.apply(SetWorkingDistance(working_distance_m=5.01e-3))
+    with pytest.raises(CommandRefusedError, match=says):
+        microscope.apply(SetStigmator(x=0.1, y=0.1))
+    assert sem.wd_um == 5000
+    assert sem.low_mag == state.get("low_mag", False), "the mode is the operator's"
+
+
+def test_paramerror_is_a_refusal(sem, tmp_path):
+    microscope = opened(sem, tmp_path, working_distance_range_mm=(1.0, 50.0))
+    with pytest.raises(CommandRefusedError, match="Set WD HM 45000: PARAMERROR"):
+        microscope.apply(SetWorkingDistance(working_distance_m=45e-3))
+    microscope.close()
+
+
+def test_what_the_interface_has_not_is_refused(microscope):
+    for action in (SetBlanked(blanked=True), SetScan(frame_averages=2), SetScan(dwell_s=1e-6)):
+        with pytest.raises(CommandRefusedError):
+            microscope.apply(action)
+
+
+# -- settling -----------------------------------------------------------------------------------
+
+
+def test_ok_is_not_done(microscope, sem):
+    sem.settle_s = 0.1
+    microscope.apply(SetWorkingDistance(working_distance_m=5.01e-3))
+    polls = sem.calls[sem.calls.index("Set WD HM 5010") :].count("Get InstructName ALL")
+    assert polls > 1
+
+
+def test_what_never_settles_is_given_up(sem, tmp_path):
+    microscope = opened(sem, tmp_path, settle_timeout_s=0.2)
+    sem.settle_s = 60.0
+    with pytest.raises(MicroscopeError, match=r"no settled focus within 0\.2 s"):
+        microscope.apply(SetWorkingDistance(working_distance_m=5.01e-3))
+    microscope.close()
+
+
+def test_ok_and_nothing_done_is_found_out(microscope, sem):
+    sem.deaf = True
+    with pytest.raises(MicroscopeError, match="accepted working distance"):
+        microscope.apply(SetWorkingDistance(working_distance_m=5.01e-3))
+
+
+# -- the stage ----------------------------------------------------------------------------------
+
+
+def test_one_axis_leaves_the_others_and_tilt_above_all(microscope, sem):
+    microscope.apply(MoveStage(x_m=0.0551))
+    assert sem.position == [55_100_000, 50_000_000, 10_000_000, 2_000, 90_000]
+    microscope.apply(MoveStage(rotation_rad=math.pi / 4))
+    assert sem.position[4] == 45_000
+
+
+def test_less_than_a_step_is_not_worth_a_move(microscope, sem):
+    microscope.apply(MoveStage(x_m=0.055 + 20e-9))
+    assert not any(call.startswith("Set STAGEUNIT") for call in sem.calls)
+
+
+def test_the_ends_of_the_stage_come_from_the_instrument(microscope):
+    with pytest.raises(CommandRefusedError, match=r"0\.2 m is outside 0 to 0\.11 m"):
+        microscope.apply(MoveStage(x_m=0.2))
+    with pytest.raises(CommandRefusedError, match="tilt_rad"):
+        microscope.apply(MoveStage(tilt_rad=1.5))
+
+
+def test_a_stop_stops_the_stage(microscope, sem):
+    sem.settle_s = 20.0
+    timer = threading.Timer(0.1, microscope.stop)
+    timer.start()
+    with pytest.raises(MicroscopeError, match="stopped on its way"):
+        microscope.apply(MoveStage(x_m=0.0551))
+    timer.join()
+    assert sem.calls[-1] == "Set STAGE STOP *"
+
+
+# -- images -------------------------------------------------------------------------------------
+
+
+def test_a_capture_leaves_the_scan_running(microscope, sem):
+    frame = microscope.acquire(10.0)
+    assert not sem.frozen
+    assert frame.header.detector == "SE"
+    microscope.apply(SetWorkingDistance(working_distance_m=5.01e-3))
+
+
+def test_the_image_before_is_not_taken_for_the_new_one(microscope, sem, tmp_path):
+    first = microscope.acquire(10.0)
+    sem.wd_um = 5200
+    sem.capture_s = 0.1
+    second = microscope.acquire(10.0)
+    assert second.pixels.std() < first.pixels.std()
+
+
+def test_another_size_is_named(sem, tmp_path):
+    microscope = opened(sem, tmp_path, width_px=256)
+    with pytest.raises(MicroscopeError, match="has 128 x 96 pixels, not 256 x 96"):
+        microscope.acquire(10.0)
+    assert not sem.frozen
+    microscope.close()
+
+
+def test_the_information_bar_is_told(sem, tmp_path):
+    microscope = opened(sem, tmp_path, info_bar_px=16)
+    assert microscope.acquire(10.0).specimen.shape == (80, 128)
+    microscope.close()
+
+
+def test_the_pixel_size_comes_from_the_magnification(microscope, sem):
+    assert microscope.read_state().scan.pixel_size_m == pytest.approx(0.127 / 20_000 / 128)
+
+
+def test_half_an_image_is_no_image(tmp_path):
+    pixels = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    whole = bitmap(pixels)
+    assert is_whole(whole)
+    assert not is_whole(whole[:-1])
+    assert not is_whole(whole[:10])
+    assert np.array_equal(grey(whole), pixels)
+    folder, path = ImageFolder(tmp_path, "*.bmp"), tmp_path / "C_Image_1.bmp"
+    before = folder.stamps()
+    assert folder.newer(before) is None
+    path.write_bytes(whole[:-1])
+    assert folder.newer(before) is None
+    path.write_bytes(whole)
+    assert folder.newer(before) == whole
+    assert folder.newer(folder.stamps()) is None
+
+
+def test_bitmaps_of_24_bits_are_read_if_they_are_grey():
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    rows = np.repeat(pixels, 3, axis=1)  # from the top: the height is negative
+    header = struct.pack("<2sIHHIIiiHHI", b"BM", 54 + 36, 0, 0, 54, 40, 4, -3, 1, 24, 0)
+    data = header + bytes(54 - len(header)) + rows.tobytes()
+    assert np.array_equal(grey(data), pixels)
+    coloured = bytearray(data)
+    coloured[54] += 1
+    with pytest.raises(MicroscopeError, match="coloured"):
+        grey(bytes(coloured))
+    with pytest.raises(MicroscopeError, match="something else than a bitmap"):
+        grey(b"\x89PNG" + data[4:])
