@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 
 from semagent.config import find_config
+from semagent_drivers.sharksem.fake import FakeSharkSem
 
 _HALF_DEPTH_OF_FIELD_M = 2e-6
+
+
+@pytest.fixture
+def sharksem():
+    """A fake of the microscope, its file's place for the port, and where it listens."""
+    with FakeSharkSem() as fake:
+        yield "port: 8300", f"port: {fake.port}\n    data_port: {fake.data_port}"
 
 
 @pytest.mark.parametrize(("driver", "focus_m"), [("autoscript", 5.02e-3), ("phenom", 6.02e-3)])
@@ -20,6 +28,18 @@ def test_a_rehearsal_with_a_fake_in_the_place_of_the_sdk(
     assert shipped.count("# sdk: semagent_drivers") == 1
     path = tmp_path / "rehearsal.yaml"
     path.write_text(shipped.replace("# sdk:", "sdk:"), encoding="utf-8")
+    rehearse(semagent, path, focus_m)
+
+
+@pytest.mark.parametrize(("driver", "focus_m"), [("sharksem", 8.02e-3)])
+def test_a_rehearsal_with_a_fake_that_listens(
+    semagent, tmp_path: Path, request: pytest.FixtureRequest, driver: str, focus_m: float
+):
+    theirs, ours = request.getfixturevalue(driver)
+    shipped = find_config(driver).read_text(encoding="utf-8")
+    assert shipped.count(theirs) == 1
+    path = tmp_path / "rehearsal.yaml"
+    path.write_text(shipped.replace(theirs, ours), encoding="utf-8")
     rehearse(semagent, path, focus_m)
 
 
