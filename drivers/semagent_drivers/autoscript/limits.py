@@ -1,5 +1,6 @@
 """What the instrument says of its ranges."""
 
+import math
 from typing import Any, NamedTuple
 
 from semagent.errors import MicroscopeError
@@ -17,7 +18,7 @@ AXES = {
 _ENDLESS = "r"
 """The axis of the stage that has no end, and for which no limits are given."""
 
-_ANY_ANGLE_RAD = (-6.2831853, 6.2831853)
+_ANY_ANGLE_RAD = (-2 * math.pi, 2 * math.pi)
 
 
 class Instrument(NamedTuple):

@@ -31,6 +31,7 @@ from semagent_drivers.autoscript.facts import DRIVER
 from semagent_drivers.autoscript.limits import AXES, describe
 from semagent_drivers.autoscript.options import AutoScriptOptions
 
+_WHOLE = Region(left=0.0, top=0.0, width=1.0, height=1.0)
 _DISTANCE_TOLERANCE_M = 50e-9
 _STIGMATOR_TOLERANCE = 1e-3
 _SHIFT_TOLERANCE_M = 5e-9
@@ -332,6 +333,3 @@ class AutoScript(SdkAdapter):
 def _pair(knob: Any) -> tuple[float, float]:
     point = knob.value
     return float(point.x), float(point.y)
-
-
-_WHOLE = Region(left=0.0, top=0.0, width=1.0, height=1.0)

@@ -1,6 +1,7 @@
 """AutoScript's traps, one by one: each is built into the fake, and none catches the driver."""
 
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -148,6 +149,32 @@ def test_a_linked_stage_takes_focus_along_and_it_is_put_back(microscope, instrum
     assert (instrument.position["t"], instrument.position["z"]) == (tilt_rad, z_m)
 
 
+def test_a_stop_while_the_stage_moves_puts_focus_back_once_it_has_arrived(
+    microscope, instrument, monkeypatch
+):
+    move, begun, arrives = instrument.move, threading.Event(), threading.Event()
+
+    def slow(target, *, raw):
+        begun.set()
+        arrives.wait(5.0)
+        move(target, raw=raw)
+
+    def stop():
+        begun.wait(5.0)
+        microscope.stop()
+
+    monkeypatch.setattr(instrument, "move", slow)
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    with pytest.raises(MicroscopeError, match="stopped on its way"):
+        microscope.apply(MoveStage(x_m=2.5e-3))
+    stopper.join()
+    arrives.set()
+    state = microscope.read_state()
+    assert state.stage.x_m == 2.5e-3
+    assert state.optics.working_distance_m == 5.0e-3
+
+
 def test_positions_are_raw_ones(microscope, instrument):
     assert microscope.read_state().stage.x_m == instrument.position["x"]
     microscope.apply(MoveStage(x_m=2.5e-3, rotation_rad=0.4))
@@ -203,7 +230,7 @@ def test_sixteen_bits(instrument, clock):
     microscope.close()
 
 
-def test_a_column_with_one_view_of_the_world_and_no_stage(clock, instrument, monkeypatch):
+def test_a_system_without_a_stage(clock, instrument, monkeypatch):
     monkeypatch.setattr("semagent_drivers.autoscript.fake.model.Stage.is_installed", False)
     microscope = registry.open_microscope("autoscript", OPTIONS, clock=clock)
     assert microscope.capabilities.stage_axes == ()
