@@ -87,6 +87,14 @@ def _autofocus(arguments: argparse.Namespace, output: Output) -> int:
     )
 
 
+def _calibrate(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import calibrate
+
+    return calibrate.run(
+        arguments.config, arm=arguments.arm, output_file=arguments.output, output=output
+    )
+
+
 def _simulate(arguments: argparse.Namespace, output: Output) -> int:
     from semagent.cli import focus
 
@@ -230,6 +238,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--max-frames", type=_count, metavar="N")
     sub.add_argument("--no-stigmation", action="store_true", help="leave the stigmators alone")
     sub.add_argument("--arm", action="store_true", help="let commands through the safety gate")
+    add_json(sub)
+
+    sub = add("calibrate", _calibrate, "measure what focus, stigmators, beam shift and stage do")
+    sub.add_argument("config", help="file, or name of a configuration that ships with semagent")
+    sub.add_argument("--arm", action="store_true", help="let commands through the safety gate")
+    sub.add_argument("--output", type=Path, metavar="FILE", help="default: the memory file")
     add_json(sub)
 
     sub = add("simulate", _simulate, "autofocus over a recorded stack as if it were the microscope")

@@ -4,11 +4,13 @@ Pure: it owns no clock, no socket and no thread, and the only thing it does is s
 `docs/safety.md` states the case for people who answer for an instrument.
 """
 
+from semagent.safety.axes import AXES
 from semagent.safety.envelope import AxisLimits, Envelope, KeepOut, ReadbackTolerance, ScanLimits
 from semagent.safety.gate import SafetyGate
 from semagent.safety.refusal import Code, Refusal
 
 __all__ = [
+    "AXES",
     "AxisLimits",
     "Code",
     "Envelope",

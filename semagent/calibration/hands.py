@@ -1,0 +1,137 @@
+"""A microscope in the hands of a procedure: frames and moves, one at a time, through the gate."""
+
+import itertools
+from types import TracebackType
+from typing import Self
+
+from semagent.bus import LocalBus, LocalHub
+from semagent.channels import Role
+from semagent.clock import Clock
+from semagent.config import RunConfig
+from semagent.errors import CommandRefusedError, MicroscopeError, MicroscopeTimeoutError
+from semagent.parts import make_acquire
+from semagent.ports import Microscope
+from semagent.types import (
+    Action,
+    Arm,
+    Basis,
+    Command,
+    Disarm,
+    Frame,
+    FrameHeader,
+    Issuer,
+    MicroscopeAction,
+    Outcome,
+    Reply,
+)
+
+_TRIES = 5  # frames in a row that may be unfit for use
+_FRESH = 0.5  # of the life of evidence: a new frame is taken before a command after that
+_POLL_S = 0.005
+
+
+class Hands:
+    """Stands in for the control role, and gives its commands as the agent: each with evidence.
+
+    Args:
+        config: the run configuration.
+        microscope: opened; closed at the end.
+        clock: what time it is.
+    """
+
+    def __init__(self, config: RunConfig, microscope: Microscope, clock: Clock) -> None:
+        hub = LocalHub(clock)
+        self._bus = LocalBus(hub, Role.CONTROL)
+        self._operator = LocalBus(hub, Role.CONSOLE)
+        self._frames = self._bus.subscribe("frame")
+        self._acquire = make_acquire(LocalBus(hub, Role.ACQUIRE), config, microscope, clock)
+        self._clock = clock
+        self._acquire_options = config.acquire
+        self._fresh_ns = round(_FRESH * config.safety.max_evidence_age_s * 1e9)
+        self._ids = itertools.count(1)
+        self._last: FrameHeader | None = None
+        self.frames = 0
+
+    def arm(self) -> None:
+        """Arm the gate in the name of the person who asked for it.
+
+        Raises:
+            CommandRefusedError: the gate will not be armed; the message says why.
+        """
+        self._give(Command(id="operator-arm", issuer=Issuer.OPERATOR, action=Arm()))
+
+    def expose(self) -> Frame:
+        """Expose one frame that is fit for use.
+
+        Raises:
+            MicroscopeError: there is none.
+        """
+        faults: tuple[str, ...] = ()
+        for _ in range(_TRIES):
+            frame = self._one_frame()
+            if not frame.header.faults:
+                self._last = frame.header
+                return frame
+            faults = frame.header.faults
+        raise MicroscopeError(f"{_TRIES} frames in a row cannot be used: {', '.join(faults)}")
+
+    def do(self, action: MicroscopeAction) -> None:
+        """Carry out one action.
+
+        Raises:
+            CommandRefusedError: the gate or the microscope refused it.
+            MicroscopeError: it failed.
+        """
+        last = self._last
+        if last is None or self._clock.monotonic_ns() - last.monotonic_ns > self._fresh_ns:
+            last = self.expose().header
+        basis = Basis(sequence=last.sequence, settings_rev=last.settings_rev)
+        name = f"calibrate-{next(self._ids)}"
+        self._give(Command(id=name, issuer=Issuer.AGENT, action=action, basis=basis))
+
+    def _give(self, command: Command) -> None:
+        self._bus.beat(busy=False, processed=self.frames, skipped=0)
+        self._operator.send("command", command)
+        self._acquire.serve()
+        for answer in self._operator.answers():
+            if isinstance(answer, Reply) and answer.command.id == command.id:
+                _require_applied(command.action, answer)
+                return
+        raise MicroscopeError("the acquire role did not answer")
+
+    def _one_frame(self) -> Frame:
+        options = self._acquire_options
+        wait_s = options.max_failures * options.frame_timeout_s + options.frame_interval_s
+        until_ns = self._clock.monotonic_ns() + round(wait_s * 1e9)
+        while self._clock.monotonic_ns() <= until_ns:
+            self._bus.beat(busy=False, processed=self.frames, skipped=0)
+            self._acquire.step()
+            message = self._frames.take()
+            if message is not None:
+                self.frames += 1
+                return Frame(message.value, message.pixels)
+            self._clock.sleep(_POLL_S)
+        raise MicroscopeTimeoutError(f"no frame within {wait_s:g} s")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        disarm = Command(
+            id="operator-disarm", issuer=Issuer.OPERATOR, action=Disarm(reason="calibrated")
+        )
+        self._operator.send("command", disarm)
+        self._acquire.serve()
+        self._acquire.close()
+
+
+def _require_applied(action: Action, reply: Reply) -> None:
+    if reply.outcome is Outcome.REFUSED:
+        raise CommandRefusedError(f"{type(action).__name__}: {reply.reason}")
+    if reply.outcome is Outcome.FAILED:
+        raise MicroscopeError(f"{type(action).__name__} failed: {reply.reason}")

@@ -1,0 +1,383 @@
+"""The procedure: which knobs are turned, in which order, and what is concluded."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+from semagent.calibration.blur import BlurFit, fit_blur
+from semagent.calibration.hands import Hands
+from semagent.calibration.shifts import Effect, ShiftFit, Shot, fit_shifts
+from semagent.config import RunConfig
+from semagent.errors import MicroscopeError, SemagentError
+from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, today
+from semagent.options import Options
+from semagent.registrar import Registrar
+from semagent.safety import AXES
+from semagent.signature import signature_of
+from semagent.spectrum import measure_spectrum
+from semagent.types import (
+    Capabilities,
+    Frame,
+    FrameHeader,
+    MicroscopeState,
+    MoveStage,
+    SetBeamShift,
+    SetStigmator,
+    SetWorkingDistance,
+    Signature,
+)
+
+_APPROACH = 4.0  # half depths of field below a target that it is approached from
+_AROUND = ((1, 0), (0, 1), (-1, 0), (0, -1))  # in this order no axis moves two steps at once
+_CERTAIN = 1.0  # half depths of field: focus has to be known this well
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class CalibrationOptions(Options, frozen=True, kw_only=True):
+    """How far each knob is turned.
+
+    Attributes:
+        focus_half_depths: largest defocus either way, in half depths of field.
+        focus_steps: places of the focus sweep, each visited in both directions.
+        stigmator_step: change of each stigmator either way, as a fraction of its range.
+        beam_shift_fraction: beam shift either way, as a fraction of the width of the field.
+        stage_fraction: the same of stage moves.
+    """
+
+    focus_half_depths: Positive = 10.0
+    focus_steps: Annotated[int, msgspec.Meta(ge=7, le=41)] = 11
+    stigmator_step: Positive = 0.15
+    beam_shift_fraction: Positive = 0.08
+    stage_fraction: Positive = 0.05
+
+
+class Stage(StrEnum):
+    """What is being measured."""
+
+    FOCUS = "focus"
+    STIGMATORS = "stigmators"
+    BEAM_SHIFT = "beam shift"
+    STAGE = "stage"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A frame with all that is kept of it."""
+
+    shot: Shot
+    signature: Signature
+
+
+class NotCalibratedError(SemagentError):
+    """The frames do not say what was to be measured; the message says what to do."""
+
+
+def calibrate(
+    hands: Hands,
+    config: RunConfig,
+    capabilities: Capabilities,
+    options: CalibrationOptions,
+    progress: Callable[[Stage, FrameHeader], None] = lambda _stage, _header: None,
+) -> tuple[Settings, Calibration]:
+    """Measure the instrument from where it stands now, and put everything back.
+
+    What the instrument cannot do, or the envelope does not allow at all, is left out. The gate
+    has to be armed.
+
+    Args:
+        hands: on the microscope.
+        config: its configuration.
+        capabilities: of the microscope.
+        options: how far the knobs are turned.
+        progress: told of every frame; may raise to end the procedure.
+
+    Raises:
+        NotCalibratedError: focus is not within the sweep, or there is nothing to see.
+        CommandRefusedError: the gate or the microscope refused a move.
+        MicroscopeError: it failed.
+    """
+    first = hands.expose()
+    work = _Work(hands, config, first, options, progress)
+    try:
+        work.focus()
+        if capabilities.stigmator and work.allows("stigmator"):
+            work.stigmators()
+        if capabilities.beam_shift and work.allows("beam_shift_m"):
+            work.beam_shift()
+        if {"x_m", "y_m"} <= set(capabilities.stage_axes) and work.allows("stage_x_m", "stage_y_m"):
+            work.stage()
+    except BaseException as error:
+        try:
+            work.put_back()
+        except SemagentError as second:
+            raise MicroscopeError(
+                f"{str(error) or 'interrupted'}; and not everything could be put back: {second}; "
+                "check working distance, stigmators, beam shift and stage"
+            ) from error
+        raise
+    work.put_back()
+    return Settings.of(first.header), work.conclude()
+
+
+class _Work:
+    """One calibration that is going on."""
+
+    def __init__(
+        self,
+        hands: Hands,
+        config: RunConfig,
+        first: Frame,
+        options: CalibrationOptions,
+        progress: Callable[[Stage, FrameHeader], None],
+    ) -> None:
+        self._hands = hands
+        self._safety = config.safety
+        self._options = options
+        self._progress = progress
+        self._home: MicroscopeState = first.header.settings
+        self._wall_ns = first.header.wall_ns
+        self._unit_m = config.control.scale.half_depth_of(first.header)
+        scan = first.header.scan
+        # Without a pixel size the half depth of field stands for it, as everywhere.
+        angle_rad = first.header.optics.convergence_angle_rad
+        self._angle_rad = angle_rad or config.control.scale.assumed_convergence_angle_rad
+        self._pixel_m = scan.pixel_size_m or self._unit_m * self._angle_rad
+        self._field_m = self._pixel_m * scan.width_px
+        self._registrar = Registrar()
+        self._registrar.register(first)
+        self._directions: dict[str, int] = {}
+        self._at = {"focus": self._home.optics.working_distance_m}
+        self._taken: list[Taken] = []
+        self._focus_m = math.nan
+        self._begun: set[Stage] = set()
+
+    def allows(self, *keys: str) -> bool:
+        """Whether these settings may be changed, and read back, so that they can be put back."""
+        return all(
+            self._safety.limits(axis.key) is not None and axis.read(self._home) is not None
+            for axis in AXES
+            if axis.key in keys
+        )
+
+    # -- what is done ---------------------------------------------------------------------------
+
+    def focus(self) -> None:
+        """Sweep focus up and down around the start, then find it."""
+        start_m = self._home.optics.working_distance_m
+        count = self._options.focus_steps
+        reach_m = self._options.focus_half_depths * self._unit_m
+        places = [start_m + reach_m * (2 * step / (count - 1) - 1) for step in range(count)]
+        self._focus_to(places[0] - _APPROACH * self._unit_m)
+        for place_m in (*places, *reversed(places[:-1])):
+            self._focus_to(place_m)
+            self._take(Stage.FOCUS)
+        fit = self._fit_blur()
+        focus_m, sigma_m = fit.focus_m
+        if not sigma_m < _CERTAIN * self._unit_m or not places[0] < focus_m < places[-1]:
+            raise NotCalibratedError(
+                f"no focus between {places[0] * 1e3:.4f} and {places[-1] * 1e3:.4f} mm: focus on "
+                "a field with structure first, then calibrate"
+            )
+        self._focus_m = focus_m
+
+    def stigmators(self) -> None:
+        """Turn each stigmator either way, on both sides of focus."""
+        self._begun.add(Stage.STIGMATORS)
+        home = self._home.optics
+        x, y = home.stigmator_x or 0.0, home.stigmator_y or 0.0
+        step = self._options.stigmator_step
+        for side in (-1, 1):
+            away_m = side * 0.6 * self._options.focus_half_depths * self._unit_m
+            self._focus_from_below(self._focus_m + away_m)
+            for dx, dy in _AROUND:
+                self._hands.do(SetStigmator(x=x + dx * step, y=y + dy * step))
+                self._take(Stage.STIGMATORS)
+            self._hands.do(SetStigmator(x=x, y=y))
+        self._focus_from_below(self._focus_m)
+
+    def beam_shift(self) -> None:
+        """Shift the beam either way."""
+        self._begun.add(Stage.BEAM_SHIFT)
+        home = self._home.optics
+        x_m, y_m = home.beam_shift_x_m or 0.0, home.beam_shift_y_m or 0.0
+        step_m = self._options.beam_shift_fraction * self._field_m
+        for dx, dy in ((0, 0), *_AROUND):
+            self._hands.do(SetBeamShift(x_m=x_m + dx * step_m, y_m=y_m + dy * step_m))
+            self._take(Stage.BEAM_SHIFT)
+        self._hands.do(SetBeamShift(x_m=x_m, y_m=y_m))
+
+    def stage(self) -> None:
+        """Move the stage along x and y, in both directions, turning round outside."""
+        step_m = self._options.stage_fraction * self._field_m
+        for axis in ("x_m", "y_m"):
+            start_m: float = getattr(self._home.stage, axis)
+            for step in (-2, -1, 0, 1, 2, 1, 0, -1):
+                self._stage_to(axis, start_m + step * step_m)
+                if abs(step) < 2:
+                    self._take(Stage.STAGE)
+            self._stage_to(axis, start_m - 2 * step_m)
+            self._stage_to(axis, start_m)
+
+    def put_back(self) -> None:
+        """Restore what was changed, each from the side that leaves no play.
+
+        Raises:
+            SemagentError: the first thing that could not be restored; the others were tried too.
+        """
+        problem: SemagentError | None = None
+        for restore in (self._focus_back, self._stigmators_back, self._beam_back, self._stage_back):
+            try:
+                restore()
+            except SemagentError as error:
+                problem = problem or error
+        if problem is not None:
+            raise problem
+
+    def _focus_back(self) -> None:
+        if self._directions.get("focus"):
+            self._focus_from_below(self._home.optics.working_distance_m)
+
+    def _stigmators_back(self) -> None:
+        if Stage.STIGMATORS in self._begun:
+            home = self._home.optics
+            self._hands.do(SetStigmator(x=home.stigmator_x or 0.0, y=home.stigmator_y or 0.0))
+
+    def _beam_back(self) -> None:
+        if Stage.BEAM_SHIFT in self._begun:
+            home = self._home.optics
+            x_m, y_m = home.beam_shift_x_m or 0.0, home.beam_shift_y_m or 0.0
+            self._hands.do(SetBeamShift(x_m=x_m, y_m=y_m))
+
+    def _stage_back(self) -> None:
+        step_m = self._options.stage_fraction * self._field_m
+        for axis in ("x_m", "y_m"):
+            home_m: float = getattr(self._home.stage, axis) or 0.0
+            if axis in self._at and self._at[axis] != home_m:
+                self._stage_to(axis, home_m - 2 * step_m)
+                self._stage_to(axis, home_m)
+
+    # -- what follows ---------------------------------------------------------------------------
+
+    def conclude(self) -> Calibration:
+        """All fits, from all frames."""
+        blur = self._fit_blur()
+        shots = [self._without_play(taken.shot, blur) for taken in self._taken]
+        shifts = fit_shifts(shots, self._pixel_m)
+        calibration = Calibration(
+            date=today(self._wall_ns),
+            frames=self._hands.frames,
+            blur_per_focus=_scaled(blur.slope_px_per_m, self._pixel_m),
+            focus_hysteresis_m=Measure(
+                value=max(0.0, blur.hysteresis_m[0]), sigma=blur.hysteresis_m[1]
+            ),
+            residual_blur=blur.residual,
+        )
+        if math.isfinite(blur.per_stigmator_sigma_m):
+            (xx, xy), (yx, yy) = blur.per_stigmator_m
+            x, y = blur.focus_per_stigmator_m
+            calibration = msgspec.structs.replace(
+                calibration,
+                astigmatism_per_stigmator=Matrix(
+                    xx=xx, xy=xy, yx=yx, yy=yy, sigma=blur.per_stigmator_sigma_m
+                ),
+                focus_per_stigmator=Vector(x=x, y=y, sigma=blur.focus_per_stigmator_sigma_m),
+            )
+        return calibration if shifts is None else _with_shifts(calibration, shifts)
+
+    def _fit_blur(self) -> BlurFit:
+        # Beam shift and stage move the field: what differs there is specimen, not beam.
+        frames = [
+            taken
+            for taken in self._taken
+            if not {"stage_x", "stage_y"} & set(taken.shot.directions)
+        ]
+        return fit_blur(
+            [taken.shot for taken in frames],
+            [taken.signature for taken in frames],
+            unit_m=self._unit_m,
+            slope_px_per_m=self._angle_rad / (2 * self._pixel_m),
+        )
+
+    @staticmethod
+    def _without_play(shot: Shot, blur: BlurFit) -> Shot:
+        """The shot at the true focus, so that the play is not fitted twice."""
+        play_m = max(0.0, blur.hysteresis_m[0]) * shot.directions.get("focus", 0)
+        optics = shot.header.optics
+        true_m = optics.working_distance_m - play_m
+        header = msgspec.structs.replace(
+            shot.header, optics=msgspec.structs.replace(optics, working_distance_m=true_m)
+        )
+        directions = {name: way for name, way in shot.directions.items() if name != "focus"}
+        return replace(shot, header=header, directions=directions)
+
+    # -- moves ----------------------------------------------------------------------------------
+
+    def _take(self, stage: Stage) -> None:
+        frame = self._hands.expose()
+        shot = Shot(frame.header, self._registrar.register(frame), dict(self._directions))
+        self._taken.append(Taken(shot, signature_of(measure_spectrum(frame.specimen))))
+        self._progress(stage, frame.header)
+
+    def _focus_to(self, place_m: float) -> None:
+        before_m = self._at["focus"]
+        if place_m != before_m:
+            self._hands.do(SetWorkingDistance(working_distance_m=place_m))
+            self._at["focus"] = place_m
+            self._directions["focus"] = 1 if place_m > before_m else -1
+
+    def _focus_from_below(self, place_m: float) -> None:
+        self._focus_to(place_m - _APPROACH * self._unit_m)
+        self._focus_to(place_m)
+
+    def _stage_to(self, axis: str, place_m: float) -> None:
+        name = f"stage_{axis[0]}"
+        before_m = self._at.get(axis, getattr(self._home.stage, axis))
+        self._directions.setdefault("stage_x", 0)
+        self._directions.setdefault("stage_y", 0)
+        self._hands.do(MoveStage(**{axis: place_m}))
+        self._at[axis] = place_m
+        if place_m != before_m:
+            self._directions[name] = 1 if place_m > before_m else -1
+
+
+def _scaled(measured: tuple[float, float], factor: float) -> Measure:
+    return Measure(value=measured[0] * factor, sigma=measured[1] * factor)
+
+
+def _with_shifts(calibration: Calibration, fit: ShiftFit) -> Calibration:
+    effects, changes = fit.effects, {"residual_shift_m": fit.residual_m}
+    found: dict[str, Vector | Matrix | Measure] = {}
+    if "focus" in effects:
+        focus = effects["focus"]
+        found["image_shift_per_focus"] = Vector(x=focus.x, y=focus.y, sigma=focus.sigma)
+    for field, cause in (
+        ("image_shift_per_stigmator", "stigmator"),
+        ("image_shift_per_beam_shift", "beam"),
+        ("image_shift_per_stage", "stage"),
+    ):
+        if {f"{cause}_x", f"{cause}_y"} <= set(effects):
+            found[field] = _matrix(effects[f"{cause}_x"], effects[f"{cause}_y"])
+    plays = [
+        _play(fit.jumps[axis], effects[axis])
+        for axis in ("stage_x", "stage_y")
+        if axis in fit.jumps and axis in effects
+    ]
+    if plays:
+        found["stage_backlash_m"] = max(plays, key=lambda play: play.value)
+    return msgspec.structs.replace(calibration, **changes, **found)
+
+
+def _matrix(x: Effect, y: Effect) -> Matrix:
+    return Matrix(xx=x.x, xy=y.x, yx=x.y, yy=y.y, sigma=max(x.sigma, y.sigma))
+
+
+def _play(jump: Effect, per_metre: Effect) -> Measure:
+    """The full play of an axis: half of it, against the last move, displaces the image."""
+    size2 = per_metre.x**2 + per_metre.y**2
+    along = -(jump.x * per_metre.x + jump.y * per_metre.y) / size2
+    return Measure(value=max(0.0, 2 * along), sigma=2 * jump.sigma / math.sqrt(size2))

@@ -1,0 +1,132 @@
+"""``calibrate``: what the knobs of this instrument do, measured and remembered."""
+
+import math
+from pathlib import Path
+
+import msgspec
+from rich.progress import Progress
+
+from semagent import registry
+from semagent.calibration import CalibrationOptions, NotCalibratedError, Stage, calibrate
+from semagent.calibration.hands import Hands
+from semagent.cli import exits
+from semagent.cli.interrupt import Interrupt, caught_interrupts
+from semagent.cli.output import Output, metres
+from semagent.clock import SystemClock
+from semagent.config import RunConfig, find_config, load_config, save_memory
+from semagent.errors import CommandRefusedError
+from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, load_memory
+from semagent.types import FrameHeader
+
+
+class _InterruptedError(Exception):
+    """Ctrl-C was pressed: raised at a frame boundary, after which everything is put back."""
+
+
+def run(name: str, *, arm: bool, output_file: Path | None, output: Output) -> int:
+    """Calibrate the microscope of a configuration and return the exit code."""
+    config = load_config(find_config(name))
+    path = output_file or Path(config.memory or "")
+    load_memory(path)  # a file that cannot be read must not cost anybody a calibration
+    if not arm:
+        output.fail("a calibration moves focus, stigmators, beam shift and stage: give --arm")
+        return exits.REFUSED
+    clock = SystemClock()
+    microscope = registry.open_microscope(config.driver.name, config.driver.options, clock=clock)
+    output.warn_unverified(microscope.capabilities)
+    with (
+        Hands(config, microscope, clock) as hands,
+        # A stage move that is cut short disarms the gate, and then nothing could be put back:
+        # the procedure ends at the next frame.
+        caught_interrupts() as interrupt,
+        _Bar(output, interrupt) as bar,
+    ):
+        try:
+            hands.arm()
+            settings, calibration = calibrate(
+                hands, config, microscope.capabilities, CalibrationOptions(), bar.step
+            )
+        except _InterruptedError:
+            output.fail("interrupted; everything was put back")
+            return exits.INTERRUPTED
+        except CommandRefusedError as error:
+            output.fail(str(error))
+            return exits.REFUSED
+        except NotCalibratedError as error:
+            output.fail(str(error))
+            return exits.HELD
+    _keep(path, config, settings, calibration)
+    _report(path, calibration, output)
+    return exits.DONE
+
+
+def _keep(path: Path, config: RunConfig, settings: Settings, calibration: Calibration) -> None:
+    memory = load_memory(path).with_calibration(settings, calibration)
+    save_memory(path, msgspec.structs.replace(memory, instrument=config.instrument))
+
+
+class _Bar:
+    """How far it is."""
+
+    def __init__(self, output: Output, interrupt: Interrupt) -> None:
+        self._output = output
+        self._interrupt = interrupt
+        self._progress = Progress(console=output.people, disable=output.json, transient=True)
+        self._task = self._progress.add_task("calibrating", total=None)
+
+    def __enter__(self) -> "_Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def step(self, stage: Stage, header: FrameHeader) -> None:
+        """One frame more."""
+        if self._interrupt.pressed:
+            raise _InterruptedError
+        optics, position = header.optics, header.stage
+        self._output.record(
+            {
+                "event": "frame",
+                "stage": stage,
+                "working_distance_m": optics.working_distance_m,
+                "stigmator": [optics.stigmator_x, optics.stigmator_y],
+                "beam_shift_m": [optics.beam_shift_x_m, optics.beam_shift_y_m],
+                "stage_m": [position.x_m, position.y_m],
+            }
+        )
+        self._progress.update(self._task, description=f"calibrating: {stage}", advance=1)
+
+
+def _report(path: Path, calibration: Calibration, output: Output) -> None:
+    values = {
+        field: value
+        for field, value in msgspec.to_builtins(calibration).items()
+        if value is not None
+    }
+    output.record({"event": "calibration", **values, "memory": str(path)})
+    rows = [
+        [field.replace("_", " ").removesuffix(" m"), *_show(getattr(calibration, field))]
+        for field in Calibration.__struct_fields__
+        if isinstance(getattr(calibration, field), Measure | Vector | Matrix)
+    ]
+    output.table(f"calibration, {calibration.frames} frames", ["", "measured", "±", "is"], rows)
+    output.say(f"remembered in {path}")
+
+
+def _show(value: Measure | Vector | Matrix) -> list[str]:
+    if isinstance(value, Measure):
+        return [f"{value.value:.4g}", f"{value.sigma:.1g}", metres(value.value)]
+    if isinstance(value, Vector):
+        size, angle = math.hypot(value.x, value.y), math.degrees(math.atan2(value.y, value.x))
+        return [
+            f"{value.x:.4g}, {value.y:.4g}",
+            f"{value.sigma:.1g}",
+            f"{size:.4g} at {angle:.1f}°",
+        ]
+    # A rotation and a scale, as far as the matrix is one.
+    turn = math.degrees(math.atan2(value.yx - value.xy, value.xx + value.yy))
+    scale = math.hypot(value.yx - value.xy, value.xx + value.yy) / 2
+    numbers = f"{value.xx:.4g}, {value.xy:.4g}; {value.yx:.4g}, {value.yy:.4g}"
+    return [numbers, f"{value.sigma:.1g}", f"{scale:.4g} turned by {turn:.1f}°"]

@@ -1,0 +1,217 @@
+"""Calibration against a simulated microscope, whose knobs do what its options say."""
+
+import functools
+import json
+import math
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from semagent import registry
+from semagent.calibration import CalibrationOptions, NotCalibratedError, Stage, calibrate
+from semagent.calibration.hands import Hands
+from semagent.cli import main
+from semagent.clock import ManualClock
+from semagent.config import RunConfig, find_config, load_config
+from semagent.errors import CommandRefusedError, MicroscopeError
+from semagent.memory import Calibration, load_memory
+from semagent.safety import AxisLimits
+from semagent.types import FrameHeader, MicroscopeState
+
+PIXEL_M = 10e-9
+COLUMN = {
+    "working_distance_mm": 5.003,
+    "convergence_mrad": 5.0,
+    "astigmatism_um": [1.5, -1.0],
+    "stigmator_um_per_unit": 20.0,
+    "stigmator_coupling": [[0.9, -0.3], [0.3, 0.9]],
+    "stigmator_shift_nm_per_unit": [[300.0, 100.0], [-50.0, 200.0]],
+    "focus_shift_nm_per_um": [12.0, -6.0],
+    "focus_brightness_per_mm": 0.5,
+    "lens_hysteresis_um": 0.5,
+}
+OPTIONS: dict[str, Any] = {
+    "seed": 3,
+    "scan": {"width_px": 384, "height_px": 288, "pixel_size_nm": 10, "dwell_us": 0.5},
+    "column": COLUMN,
+    "specimen": {"kind": "particles", "working_distance_mm": 5.0},
+    "stage": {"backlash_um": 0.1},
+    "drift": {"x_nm_per_s": 2, "y_nm_per_s": -1, "z_nm_per_s": 10},
+}
+STAGE = AxisLimits(min=-1e-3, max=1e-3, max_step=1e-4, max_travel=1e-2)
+
+
+@functools.cache
+def configuration() -> RunConfig:
+    config = load_config(find_config("simulated"))
+    safety = msgspec.structs.replace(config.safety, stage_x_m=STAGE, stage_y_m=STAGE)
+    return msgspec.structs.replace(config, safety=safety)
+
+
+def run(
+    config: RunConfig | None = None, step: Any = lambda _stage, _header: None, **changes: Any
+) -> tuple[Calibration | BaseException, MicroscopeState, MicroscopeState, list[Stage]]:
+    """The calibration, or why there is none, with the settings before and after it."""
+    config = config or configuration()
+    clock, stages = ManualClock(), []
+    microscope = registry.open_microscope("simulated", {**OPTIONS, **changes}, clock=clock)
+
+    def note(stage: Stage, header: FrameHeader) -> None:
+        stages.append(stage)
+        step(stage, header)
+
+    with Hands(config, microscope, clock) as hands:
+        hands.arm()
+        before = microscope.read_state()
+        found: Calibration | BaseException
+        try:
+            _, found = calibrate(hands, config, microscope.capabilities, CalibrationOptions(), note)
+        except BaseException as error:  # noqa: BLE001 - the tests look at it
+            found = error
+        after = microscope.read_state()
+    return found, before, after, stages
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple[Calibration, MicroscopeState, MicroscopeState]:
+    found, before, after, _ = run()
+    assert isinstance(found, Calibration)
+    return found, before, after
+
+
+def test_the_scale_of_focus_and_its_play(measured: Any) -> None:
+    calibration = measured[0]
+    assert calibration.blur_per_focus.value == pytest.approx(0.0025, rel=0.03)
+    assert calibration.blur_per_focus.sigma < 0.03 * 0.0025
+    assert calibration.focus_hysteresis_m.value == pytest.approx(0.5e-6, abs=0.1e-6)
+
+
+def test_signs_scales_and_coupling_of_the_stigmators(measured: Any) -> None:
+    matrix = measured[0].astigmatism_per_stigmator
+    found = [matrix.xx, matrix.xy, matrix.yx, matrix.yy]
+    assert found == pytest.approx([18e-6, -6e-6, 6e-6, 18e-6], abs=1.2e-6)
+    # These stigmators do not focus, and the calibration does not say they do.
+    vector = measured[0].focus_per_stigmator
+    assert math.hypot(vector.x, vector.y) < 4 * vector.sigma
+
+
+def test_shifts_are_those_of_the_content(measured: Any) -> None:
+    """The view moves one way, the picture the other."""
+    calibration = measured[0]
+    focus, stigmator = calibration.image_shift_per_focus, calibration.image_shift_per_stigmator
+    assert (focus.x, focus.y) == pytest.approx((-12e-3, 6e-3), abs=0.1e-3)
+    found = [stigmator.xx, stigmator.xy, stigmator.yx, stigmator.yy]
+    assert found == pytest.approx([-300e-9, -100e-9, 50e-9, -200e-9], abs=10e-9)
+
+
+@pytest.mark.parametrize("name", ["image_shift_per_beam_shift", "image_shift_per_stage"])
+def test_scale_and_rotation(measured: Any, name: str) -> None:
+    matrix = getattr(measured[0], name)
+    assert [matrix.xx, matrix.xy, matrix.yx, matrix.yy] == pytest.approx([-1, 0, 0, -1], abs=5e-3)
+
+
+def test_the_play_of_the_stage(measured: Any) -> None:
+    assert measured[0].stage_backlash_m.value == pytest.approx(0.1e-6, abs=5e-9)
+
+
+def test_everything_is_put_back(measured: Any) -> None:
+    _, before, after = measured
+    assert after == before
+
+
+def test_a_turned_scan_shows_in_the_shift_of_the_stage() -> None:
+    turn = math.radians(30)
+    found, *_ = run(stage={"backlash_um": 0.1, "rotation_deg": 30.0})
+    assert isinstance(found, Calibration)
+    assert found.image_shift_per_stage is not None
+    matrix = found.image_shift_per_stage
+    size = math.hypot(matrix.xx, matrix.yx)
+    assert size == pytest.approx(1, abs=0.01)
+    assert abs(math.sin(math.atan2(matrix.yx, matrix.xx))) == pytest.approx(
+        math.sin(turn), abs=0.01
+    )
+
+
+def test_what_the_envelope_does_not_allow_is_left_out() -> None:
+    config = configuration()
+    safety = msgspec.structs.replace(config.safety, stage_x_m=None, stigmator=None)
+    found, *_ = run(msgspec.structs.replace(config, safety=safety))
+    assert isinstance(found, Calibration)
+    assert found.image_shift_per_stage is None
+    assert found.stage_backlash_m is None
+    assert found.astigmatism_per_stigmator is None
+    assert found.image_shift_per_beam_shift is not None
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_interrupted_anywhere_everything_is_put_back(stage: Stage) -> None:
+    seen = 0
+
+    def interrupt(at: Stage, _header: FrameHeader) -> None:
+        nonlocal seen
+        seen += at is stage
+        if seen == 2:
+            seen = 100
+            raise KeyboardInterrupt
+
+    found, before, after, _ = run(step=interrupt)
+    assert isinstance(found, KeyboardInterrupt)
+    assert after == before
+
+
+@pytest.mark.parametrize("command", [2, 24, 30, 40, 50])
+def test_refused_by_the_microscope_everything_is_put_back(command: int) -> None:
+    found, before, after, _ = run(faults={"refused": {"at": [command]}})
+    assert isinstance(found, CommandRefusedError)
+    assert "injected" in str(found)
+    assert after == before
+
+
+def test_refused_by_the_envelope() -> None:
+    config = configuration()
+    narrow = AxisLimits(min=-0.1, max=0.1, max_step=0.2, max_travel=2.0)
+    safety = msgspec.structs.replace(config.safety, stigmator=narrow)
+    found, before, after, _ = run(msgspec.structs.replace(config, safety=safety))
+    assert isinstance(found, CommandRefusedError)
+    assert "stigmator x" in str(found)
+    assert after == before
+
+
+def test_what_could_not_be_put_back_is_said() -> None:
+    """A command that is ignored disarms the gate, and nobody but a person may arm it again."""
+    found, *_ = run(faults={"ignored": {"at": [30]}})
+    assert isinstance(found, MicroscopeError)
+    assert "not everything could be put back" in str(found)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"specimen": {"kind": "flat"}}, {"column": {**COLUMN, "working_distance_mm": 5.2}}]
+)
+def test_without_focus_in_sight_nothing_is_claimed(changes: dict[str, Any]) -> None:
+    found, before, after, stages = run(**changes)
+    assert isinstance(found, NotCalibratedError)
+    assert set(stages) == {Stage.FOCUS}
+    assert after == before
+
+
+def test_the_command(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = yaml.safe_load(find_config("simulated").read_text())
+    plain["driver"]["options"] = {**OPTIONS, "speed": 0}
+    path = tmp_path / "sem.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    assert main(["calibrate", str(path)]) == 5
+    assert "--arm" in capsys.readouterr().err
+    assert main(["calibrate", str(path), "--arm", "--json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert records[0]["event"] == "frame"
+    assert records[-1]["event"] == "calibration"
+    memory = load_memory(tmp_path / "sem.memory.yaml")
+    assert memory.instrument == "Simulated SEM"
+    (entry,) = memory.entries
+    assert entry.settings.accelerating_voltage_v == 5000
+    assert entry.calibration is not None
+    assert entry.calibration.blur_per_focus is not None
+    assert entry.calibration.blur_per_focus.value == pytest.approx(0.0025, rel=0.03)
+    assert load_config(path).remembered == memory
