@@ -85,7 +85,7 @@ class PythonCore:
             return self._thread.call(
                 lambda: method(*arguments), timeout_s=timeout_s, what=f"return from {name}"
             )
-        except RuntimeError as error:  # all that pymmcore raises
+        except (RuntimeError, OSError) as error:  # the latter while it loads its hardware
             raise CoreError(str(error)) from error
 
     def post(self, name: str, *arguments: Argument) -> None:

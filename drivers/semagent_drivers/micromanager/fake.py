@@ -87,6 +87,7 @@ class FakeCore:
         self.z_um = 0.0
         self.x_um = self.y_um = 0.0
         self.shutter_open = False
+        self.stuck = False
         self._picture()  # the first one draws the specimen
 
     def optics(self) -> Optics:
@@ -149,7 +150,8 @@ class FakeCore:
         self._require(device, "Z")
         if not _FOCUS_RANGE_UM[0] <= position_um <= _FOCUS_RANGE_UM[1]:
             raise CoreFailure(f'Error in device "{device}": Position out of range (103)')
-        self.z_um = round(position_um / _ENCODER_UM) * _ENCODER_UM
+        if not self.stuck:
+            self.z_um = round(position_um / _ENCODER_UM) * _ENCODER_UM
         self._busy_until_s = time.perf_counter() + self._busy_s
 
     def _getXPosition(self, device: str = "XY") -> float:  # noqa: N802
@@ -243,7 +245,7 @@ class FakeMicroManager:
         self.core = core or FakeCore()
         self.requests: list[Json] = []
         self._version = version
-        self._objects: dict[str, Any] = {}
+        self.objects: dict[str, Any] = {}
         self._closing = threading.Event()
         self._context = zmq.Context()
         # Not a REP socket, which would have to answer every question.
@@ -298,7 +300,7 @@ class FakeMicroManager:
             case "get-field":
                 return _serialised(self._object(request)[request["name"]], parts)
             case "destructor":
-                self._objects.pop(request["hash-code"], None)
+                self.objects.pop(request["hash-code"], None)
                 return {"type": "none"}
             case other:
                 raise CoreFailure(f"java.lang.RuntimeException: unknown command {other}")
@@ -314,7 +316,7 @@ class FakeMicroManager:
 
     def _object(self, request: Json) -> Any:
         try:
-            return self._objects[request["hash-code"]]
+            return self.objects[request["hash-code"]]
         except KeyError:
             raise CoreFailure("java.lang.NullPointerException") from None
 
@@ -326,7 +328,7 @@ class FakeMicroManager:
         fields: tuple[str, ...],
     ) -> Json:
         reference = uuid.uuid4().hex
-        self._objects[reference] = value
+        self.objects[reference] = value
         return {
             "type": "unserialized-object",
             "class": java_class,

@@ -1,0 +1,198 @@
+"""Traps of Micro-Manager: what the core refuses, pretends or forgets, and its bridge's wire."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from semagent import registry
+from semagent.clock import SystemClock
+from semagent.errors import (
+    AcquisitionStoppedError,
+    CommandRefusedError,
+    ConfigError,
+    DisconnectedError,
+    MicroscopeError,
+)
+from semagent.types import MoveStage, Region, SetScan, SetWorkingDistance
+from semagent_drivers.micromanager.bridge import BridgeCore
+from semagent_drivers.micromanager.core import CoreError
+from semagent_drivers.micromanager.fake import FakeCore, FakeMicroManager
+
+RANGES = {
+    "focus_range_um": [-1000, 1000],
+    "x_range_um": [-500, 500],
+    "y_range_um": [-500, 500],
+    "exposure_range_ms": [0.5, 1000],
+}
+
+
+@pytest.fixture
+def fake():
+    with FakeMicroManager() as fake:
+        yield fake
+
+
+def opened(port, **options):
+    options = {"backend": "java", "port": port, **RANGES, **options}
+    return registry.open_microscope("micromanager", options, clock=SystemClock())
+
+
+@pytest.fixture
+def microscope(fake):
+    microscope = opened(fake.port)
+    yield microscope
+    microscope.close()
+
+
+def distance(um):
+    return SetWorkingDistance(working_distance_m=5e-3 + um * 1e-6)
+
+
+def test_what_the_drive_refuses_is_a_refusal_with_the_cores_own_words(microscope, fake):
+    with pytest.raises(CommandRefusedError, match=r"Z refused: .*Position out of range \(103\)"):
+        microscope.apply(distance(400))
+    assert fake.core.z_um == 0
+
+
+def test_a_drive_that_stops_elsewhere_is_told_with_both_readings(microscope, fake):
+    fake.core.stuck = True
+    with pytest.raises(MicroscopeError, match=r"focus 20 um but reads back 0 um"):
+        microscope.apply(distance(20))
+
+
+@pytest.mark.parametrize(("inverted", "sign"), [(False, 1), (True, -1)])
+def test_the_drive_may_count_the_other_way(fake, inverted, sign):
+    microscope = opened(fake.port, focus_inverted=inverted)
+    try:
+        microscope.apply(distance(12))
+        assert fake.core.z_um == pytest.approx(sign * 12.0)
+        assert microscope.read_state().optics.working_distance_m == pytest.approx(5.012e-3)
+    finally:
+        microscope.close()
+
+
+def test_one_axis_moves_and_the_other_keeps_its_place(microscope, fake):
+    fake.core.y_um = 33.0
+    microscope.apply(MoveStage(x_m=50e-6))
+    assert (fake.core.x_um, fake.core.y_um) == (pytest.approx(50.0), 33.0)
+
+
+def test_a_move_smaller_than_the_drive_can_tell_is_not_made(microscope, fake):
+    fake.requests.clear()
+    microscope.apply(MoveStage(x_m=0.3e-6))
+    assert "setXYPosition" not in {request.get("name") for request in fake.requests}
+
+
+def test_a_stage_without_ranges_is_not_moved(fake):
+    microscope = opened(fake.port, x_range_um=None, y_range_um=None)
+    try:
+        with pytest.raises(CommandRefusedError, match="stage axis x_m cannot be moved"):
+            microscope.apply(MoveStage(x_m=0.0))
+    finally:
+        microscope.close()
+
+
+def test_somebody_elses_live_view_is_neither_used_nor_ended(microscope, fake):
+    fake.core.exposure_ms = 1000.0
+    fake.core.call("startSequenceAcquisition", [1000, 0.0, True])
+    with pytest.raises(MicroscopeError, match=r"does not start.*end a live view if one runs"):
+        microscope.acquire(5.0)
+    assert fake.core.shutter_open
+
+
+def test_the_shutter_is_closed_after_an_exposure_that_was_stopped(microscope, fake):
+    fake.core.exposure_ms = 900.0
+    timer = threading.Timer(0.1, microscope.stop)
+    timer.start()
+    with pytest.raises(AcquisitionStoppedError):
+        microscope.acquire(10.0)
+    timer.join()
+    fake.core.exposure_ms = 1.0
+    microscope.read_state()  # behind the end of the exposure
+    assert not fake.core.shutter_open
+
+
+def test_averaging_is_a_sequence_and_its_mean(microscope):
+    microscope.apply(SetScan(frame_averages=4))
+    frame = microscope.acquire(5.0)
+    assert frame.pixels.dtype == np.uint8
+    assert frame.header.scan.frame_averages == 4
+
+
+def test_a_region_is_read_out_alone(microscope, fake):
+    whole = microscope.acquire(5.0).pixels
+    microscope.apply(SetScan(region=Region(left=0.25, top=0.5, width=0.5, height=0.25)))
+    frame = microscope.acquire(5.0)
+    assert frame.pixels.shape == (whole.shape[0] // 4, whole.shape[1] // 2)
+    assert frame.header.scan.region == Region(left=0.25, top=0.5, width=0.5, height=0.25)
+
+
+def test_a_camera_in_colour_is_named_and_the_cure_with_it():
+    with (
+        FakeMicroManager(core=FakeCore(bits=32)) as fake,
+        pytest.raises(MicroscopeError, match="Camera gives 4 bytes per pixel; set its pixel type"),
+    ):
+        opened(fake.port)
+
+
+def test_another_version_of_the_bridge_is_named():
+    with (
+        FakeMicroManager(version="4.0.0") as fake,
+        pytest.raises(DisconnectedError, match=r"speaks version 4\.0\.0 of its bridge, not 5"),
+    ):
+        opened(fake.port)
+
+
+def test_nobody_there_says_where_to_switch_it_on():
+    with FakeMicroManager() as fake:
+        port = fake.port
+    with pytest.raises(DisconnectedError, match="Run server on port"):
+        opened(port, call_timeout_s=0.2)
+
+
+def test_an_overload_is_chosen_by_javas_types_and_a_missing_one_is_named(fake):
+    core = BridgeCore("127.0.0.1", fake.port, 5.0)
+    try:
+        core.call("setPosition", "Z", 3, timeout_s=5.0)  # an int where Java wants a double
+        request = fake.requests[-1]
+        assert request["argument-types"] == ["java.lang.String", "double"]
+        assert repr(request["arguments"]) == "['Z', 3.0]"
+        with pytest.raises(CoreError, match=r"has no setPosition\(bool\)"):
+            core.call("setPosition", True, timeout_s=5.0)
+    finally:
+        core.close()
+
+
+def test_javas_objects_are_given_back(microscope, fake):
+    microscope.acquire(5.0)
+    assert len(fake.objects) == 1  # the core
+    microscope.close()
+    assert not fake.objects
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "python"}, "backend python needs adapters and configuration"),
+        ({"configuration": "x.cfg"}, "backend java takes neither"),
+        ({"focus_range_um": [10, -10]}, "not a finite range, lower end first"),
+        ({"working_distance_mm": 0.5}, "leaves -0.5 mm at the end of focus_range_um"),
+        ({"exposure_range_ms": [0, 1]}, "must be above 0 ms"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        opened(4827, **options)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [("adapters", "there is no folder"), ("configuration", "there is no file")],
+)
+def test_a_path_that_does_not_exist_is_named(tmp_path, missing, message):
+    paths = {"adapters": tmp_path, "configuration": tmp_path / "a.cfg"}
+    paths["configuration"].touch()
+    paths[missing] /= "nowhere"
+    with pytest.raises(ConfigError, match=message):
+        opened(4827, backend="python", **{key: str(path) for key, path in paths.items()})
