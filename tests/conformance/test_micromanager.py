@@ -20,6 +20,7 @@ _RANGES = {
 class TestDemoCamera(MicroscopeConformance):
     driver = "micromanager"
     stage_step_m = 100e-6
+    slow_options = {"settle_timeout_s": 20}  # any: the exposure is in the hardware's file
 
     @pytest.fixture
     def driver_options(self) -> Mapping[str, Any]:
@@ -30,6 +31,16 @@ class TestDemoCamera(MicroscopeConformance):
             "configuration": str(libs / "MMConfig_demo.cfg"),
             **_RANGES,
         }
+
+    def test_stop_ends_a_long_exposure_promptly(
+        self, driver_options: Mapping[str, Any], tmp_path: Path
+    ) -> None:
+        hardware = Path(driver_options["configuration"]).read_text(encoding="utf-8")
+        slow = tmp_path / "slow.cfg"
+        slow.write_text(f"{hardware}\nProperty,Camera,Exposure,9000\n", encoding="utf-8")
+        super().test_stop_ends_a_long_exposure_promptly(
+            {**driver_options, "configuration": str(slow)}
+        )
 
 
 class TestBridge(MicroscopeConformance):

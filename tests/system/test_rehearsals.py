@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 
 from semagent.config import find_config
+from semagent_drivers.micromanager.fake import FakeMicroManager
 from semagent_drivers.sharksem.fake import FakeSharkSem
 
 _HALF_DEPTH_OF_FIELD_M = 2e-6
+
+
+@pytest.fixture
+def micromanager():
+    """A fake of the microscope, its file's place for the port, and where it listens."""
+    with FakeMicroManager() as fake:
+        yield "port: 4827", f"port: {fake.port}"
 
 
 @pytest.fixture
@@ -31,7 +39,7 @@ def test_a_rehearsal_with_a_fake_in_the_place_of_the_sdk(
     rehearse(semagent, path, focus_m)
 
 
-@pytest.mark.parametrize(("driver", "focus_m"), [("sharksem", 8.02e-3)])
+@pytest.mark.parametrize(("driver", "focus_m"), [("micromanager", 5.012e-3), ("sharksem", 8.02e-3)])
 def test_a_rehearsal_with_a_fake_that_listens(
     semagent, tmp_path: Path, request: pytest.FixtureRequest, driver: str, focus_m: float
 ):

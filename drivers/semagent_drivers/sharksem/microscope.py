@@ -4,9 +4,9 @@ Most of its functions do not answer, and quietly do nothing or something else wh
 do as told. So everything is read back.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import ClassVar
+from types import MappingProxyType
 
 from semagent.clock import Clock
 from semagent.errors import CommandRefusedError, MicroscopeError, MicroscopeTimeoutError
@@ -54,13 +54,15 @@ class SharkSem(Adapter):
     move itself.
     """
 
-    stage_skip: ClassVar[Mapping[str, float]] = {
-        "x_m": 1e-8,
-        "y_m": 1e-8,
-        "z_m": 1e-8,
-        "rotation_rad": DEGREES.to_si(0.05),
-        "tilt_rad": DEGREES.to_si(0.05),
-    }
+    stage_skip = MappingProxyType(
+        {
+            "x_m": 1e-8,
+            "y_m": 1e-8,
+            "z_m": 1e-8,
+            "rotation_rad": DEGREES.to_si(0.05),
+            "tilt_rad": DEGREES.to_si(0.05),
+        }
+    )
 
     def __init__(self, options: SharkSemOptions, clock: Clock) -> None:
         self._shark = options

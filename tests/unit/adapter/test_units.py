@@ -39,6 +39,8 @@ ROUND_TRIPS = [
     ("Hitachi", "stage angle, the last", units.WHOLE_MILLIDEGREES, 359900.0, math.radians(359.9)),
     ("Hitachi", "stage", units.WHOLE_NANOMETRES, 1234567.0, 0.001234567),
     ("Hitachi", "stage angle", units.WHOLE_MILLIDEGREES, 45000.0, math.pi / 4),
+    ("Micro-Manager", "stage", units.MICROMETRES, 250.0, 250e-6),
+    ("Micro-Manager", "pixel size", units.MICROMETRES, 0.325, 325e-9),
     ("Micro-Manager", "focus", units.MICROMETRES, -12.5, -12.5e-6),
     ("Micro-Manager", "exposure", units.MILLISECONDS, 10.0, 0.01),
 ]
