@@ -28,7 +28,10 @@ def sharksem():
         yield "port: 8300", f"port: {fake.port}\n    data_port: {fake.data_port}"
 
 
-@pytest.mark.parametrize(("driver", "focus_m"), [("autoscript", 5.02e-3), ("phenom", 6.02e-3)])
+@pytest.mark.parametrize(
+    ("driver", "focus_m"),
+    [("autoscript", 5.02e-3), ("phenom", 6.02e-3), ("tescan-automation", 6.02e-3)],
+)
 def test_a_rehearsal_with_a_fake_in_the_place_of_the_sdk(
     semagent, tmp_path: Path, driver: str, focus_m: float
 ):
