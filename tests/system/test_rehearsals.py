@@ -29,16 +29,23 @@ def sharksem():
 
 
 @pytest.mark.parametrize(
-    ("driver", "focus_m"),
-    [("autoscript", 5.02e-3), ("phenom", 6.02e-3), ("tescan-automation", 6.02e-3)],
+    ("driver", "key", "focus_m"),
+    [
+        ("autoscript", "sdk", 5.02e-3),
+        ("fibsem", "model", 4.02e-3),
+        ("phenom", "sdk", 6.02e-3),
+        ("tescan-automation", "sdk", 6.02e-3),
+    ],
 )
 def test_a_rehearsal_with_a_fake_in_the_place_of_the_sdk(
-    semagent, tmp_path: Path, driver: str, focus_m: float
+    semagent, tmp_path: Path, driver: str, key: str, focus_m: float
 ):
+    if driver == "fibsem":
+        pytest.importorskip("fibsem")
     shipped = find_config(driver).read_text(encoding="utf-8")
-    assert shipped.count("# sdk: semagent_drivers") == 1
+    assert shipped.count(f"# {key}: semagent_drivers") == 1
     path = tmp_path / "rehearsal.yaml"
-    path.write_text(shipped.replace("# sdk:", "sdk:"), encoding="utf-8")
+    path.write_text(shipped.replace(f"# {key}:", f"{key}:"), encoding="utf-8")
     rehearse(semagent, path, focus_m)
 
 
