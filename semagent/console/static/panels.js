@@ -4,7 +4,7 @@ import * as format from "./format.js";
 import * as plots from "./plots.js";
 import { expertColour } from "./maps.js";
 
-const SHOWN_S = 60;
+const SPANS_S = [20, 60, 180];
 const REFUSALS = 3;
 const LOG_LINES = 200;
 const POINTS = 3000;
@@ -144,6 +144,12 @@ export class Panels {
     }));
   }
 
+  // Seconds the histories show: the shortest span that holds all, or the longest.
+  get span() {
+    const seconds = this.history.length ? this.history.at(-1).t_s - this.history[0].t_s : 0;
+    return SPANS_S.find((span) => span >= seconds) ?? SPANS_S.at(-1);
+  }
+
   draw() {
     if (!this.facts?.frame) return;
     const { frame, belief, intent, half_depth_m: halfDepthM } = this.facts;
@@ -155,8 +161,8 @@ export class Panels {
       halfDepthM,
       proposalM: intent?.proposal_m,
     });
-    plots.scores(el("scores"), this.history, SHOWN_S);
-    plots.distances(el("distances"), this.history, SHOWN_S, halfDepthM);
+    plots.scores(el("scores"), this.history, this.span);
+    plots.distances(el("distances"), this.history, this.span, halfDepthM);
     plots.stigmators(el("stigmators"), {
       x: frame.optics.stigmator_x,
       y: frame.optics.stigmator_y,

@@ -31,7 +31,7 @@ export class View {
   add(picture) {
     if (picture.head.kind === "raw") {
       this.raws.push(picture);
-      const kept = this.layout === "raw" ? 1 : Math.max(2, Math.floor(KEPT_BYTES / picture.grey.byteLength));
+      const kept = this.layout !== "wipe" ? 1 : Math.max(2, Math.floor(KEPT_BYTES / picture.grey.byteLength));
       while (this.raws.length > kept) this.raws.shift();
       this.contrast.follow(picture);
     } else {
@@ -47,9 +47,10 @@ export class View {
     return this.raws.at(-1) ?? null;
   }
 
-  // Beside a restored frame stands the raw frame it was made from, where it is still at hand.
+  // Raw is the newest there is. Only under the slider it is the frame the restored one was made
+  // from, where that is still at hand: two halves of one picture.
   get left() {
-    if (this.layout === "raw" || !this.restored) return this.raw;
+    if (this.layout !== "wipe" || !this.restored) return this.raw;
     return this.raws.find((raw) => raw.sequence === this.restored.sequence) ?? this.raw;
   }
 
@@ -216,7 +217,7 @@ export class View {
     const { tagLeft, tagRight, wipe, veil } = this.el;
     const shown = this.layout === "restored" ? null : this.left;
     tagLeft.hidden = !shown;
-    if (shown) tag(tagLeft, "RAW", [`frame ${shown.sequence}`]);
+    if (shown) tag(tagLeft, "RAW", [`frame ${shown.sequence}`, ...this.behind(shown)]);
     tagRight.hidden = this.layout === "raw" || !this.restored;
     tagRight.classList.toggle("alone", this.layout === "restored");
     if (!tagRight.hidden) {
@@ -229,6 +230,11 @@ export class View {
     wipe.style.left = `${this.wipe * 100}%`;
     wipe.setAttribute("aria-valuenow", String(Math.round(this.wipe * 100)));
     if (this.raw) veil.textContent = this.missing;
+  }
+
+  behind(shown) {
+    const frames = this.raw.sequence - shown.sequence;
+    return frames > 0 ? [`${frames} behind the newest`] : [];
   }
 
   get missing() {

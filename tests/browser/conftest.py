@@ -1,0 +1,150 @@
+"""The real program, and a real Chromium that looks at its console."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from semagent.config import find_config
+
+pytest.importorskip("starlette", reason="the extra 'console' is not installed")
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+_START_S = 30.0
+_WAIT_MS = 20_000
+WIDE, TABLET = (1920, 1080), (1024, 768)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A run of semagent.
+
+    Attributes:
+        operator: link for whoever may command.
+        viewer: link for looking only.
+        session: folder of its record.
+    """
+
+    process: "subprocess.Popen[bytes]"
+    operator: str
+    viewer: str
+    session: Path
+
+    def end(self) -> int:
+        """Have it end as on Ctrl-C; its exit code."""
+        self.process.terminate()
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Starts ``semagent run``; arguments are sections of the driver's options to be changed."""
+    started: list[Program] = []
+
+    def start(*arguments: str, **changes: dict[str, Any]) -> Program:
+        raw = yaml.safe_load(find_config("simulated").read_text(encoding="utf-8"))
+        options = raw["driver"]["options"]
+        for name, change in changes.items():
+            options[name] |= change
+        raw["console"] = {"port": 0}
+        raw["record"] = {"sync": False}
+        config, session = tmp_path / "microscope.yaml", tmp_path / "session"
+        config.write_text(yaml.safe_dump(raw), encoding="utf-8")
+        log = tmp_path / "log"
+        command = [sys.executable, "-m", "semagent", "run", str(config), "--record", str(session)]
+        with log.open("wb") as out:
+            process = subprocess.Popen([*command, *arguments], stdout=out, stderr=out)
+        links = _links(process, log)
+        started.append(Program(process, *links, session))
+        return started[-1]
+
+    yield start
+    for run in started:
+        if run.process.poll() is None:
+            run.end()
+
+
+def _links(process: "subprocess.Popen[bytes]", log: Path) -> tuple[str, str]:
+    until_s = time.perf_counter() + _START_S
+    while process.poll() is None and time.perf_counter() < until_s:
+        text = log.read_text(encoding="utf-8")
+        found = re.search(r"console: +(\S+)\s+view only: +(\S+)\s", text)
+        if found:
+            return found[1], found[2]
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError(f"the program did not say where its console is: {log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium."""
+    named = os.environ.get("SEMAGENT_CHROMIUM")
+    path = named or next(filter(None, map(shutil.which, _NAMES)), None)
+    if path is None:
+        pytest.skip("no Chromium here (Debian: apt-get install chromium; or set SEMAGENT_CHROMIUM)")
+    playwright.expect.set_options(timeout=_WAIT_MS)
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, headless=True, args=[*_FLAGS])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium: Any) -> Callable[..., Any]:
+    """Opens a page with a profile of its own; what its scripts complain about fails the test."""
+
+    @contextmanager
+    def opened(link: str, size: tuple[int, int] = WIDE) -> Iterator[Any]:
+        width, height = size
+        context = chromium.new_context(viewport={"width": width, "height": height})
+        context.set_default_timeout(_WAIT_MS)
+        page = context.new_page()
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(link)
+        yield page
+        context.close()
+        assert errors == []
+
+    return opened
+
+
+def until(page: Any, expression: str) -> None:
+    """Wait for a condition in the page. Playwright's own way needs ``eval``, which ours forbids."""
+    end_s = time.perf_counter() + _WAIT_MS / 1000
+    while not page.evaluate(expression):
+        assert time.perf_counter() < end_s, expression
+        page.wait_for_timeout(50)
+
+
+@pytest.fixture
+def photograph(request: pytest.FixtureRequest) -> Callable[[Any, str], None]:
+    """Keeps a screenshot for the documents, if ``--screenshots FOLDER`` is given."""
+    folder = request.config.getoption("--screenshots")
+
+    def take(page: Any, name: str) -> None:
+        if folder is not None:
+            page.screenshot(path=Path(folder) / f"{name}.png")
+
+    return take

@@ -1,0 +1,136 @@
+"""The picture, the keyboard, and those who may only look."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from .conftest import TABLET, WIDE, until
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+
+Start = Callable[..., Any]
+
+# Changes of grey along the middle row of the picture, as a share of its pixels.
+CHANGES = """() => {
+    const canvas = document.getElementById("canvas");
+    const row = canvas.getContext("2d").getImageData(0, canvas.height >> 1, canvas.width, 1).data;
+    let changes = 0;
+    for (let i = 4; i < row.length; i += 4) changes += row[i] !== row[i - 4];
+    return changes / canvas.width;
+}"""
+
+# What a page of another origin gets out of somebody who is signed in.
+FOREIGN = """async ([origin, socket]) => {
+    const wish = { method: "POST", credentials: "include", mode: "no-cors",
+                   body: JSON.stringify({ type: "disarm" }) };
+    await fetch(`${origin}/api/wish`, wish).catch(() => null);
+    const read = await fetch(`${origin}/api/facts`, { credentials: "include" })
+        .then(() => "read", () => "kept out");
+    const watched = await new Promise((done) => {
+        const link = new WebSocket(socket);
+        link.onmessage = () => done("watched");
+        link.onclose = () => done("kept out");
+    });
+    return [read, watched];
+}"""
+
+NAMELESS = """() => [...document.querySelectorAll("button, input, select, [role=slider]")]
+    .filter((one) => !one.textContent.trim() && !one.ariaLabel && !one.labels?.length)
+    .map((one) => one.outerHTML)"""
+
+# What the server says to somebody who gets round the missing buttons.
+WISH = """() => fetch("/api/wish", {
+    method: "POST", body: '{"type": "disarm"}', headers: { "Content-Type": "application/json" },
+}).then((answer) => answer.status)"""
+
+
+def test_the_picture(program: Start, visit: Start, photograph: Start):
+    expect = playwright.expect
+    run = program("--mode", "observe")
+    with visit(run.operator) as page:
+        expect(page.locator("#veil")).to_have_text("")
+        whole = page.evaluate(CHANGES)
+        assert whole > 0.3  # a specimen, and no empty canvas
+
+        page.keyboard.press("9")
+        for _ in range(8):
+            page.keyboard.press("+")
+        until(page, f"({CHANGES})() < 0.1")  # single pixels are squares now
+        page.keyboard.press("0")
+        until(page, f"({CHANGES})() > {0.7 * whole}")
+
+        auto = page.get_by_role("button", name="Auto contrast")
+        page.get_by_label("bright").fill("0.02")
+        expect(auto).to_have_attribute("aria-pressed", "false")
+        until(page, f"({CHANGES})() < {0.5 * whole}")  # nearly all is white
+        auto.click()
+        expect(auto).to_have_attribute("aria-pressed", "true")
+
+        page.keyboard.press("3")
+        expect(page.locator("#tag-right")).to_contain_text("DERIVED")
+        expect(page.locator("#tag-right")).to_contain_text("consistency")
+        page.get_by_role("button", name="Consistency").click()
+        expect(page.locator("#legend")).to_contain_text("Reduced χ²")
+        page.keyboard.press("x")
+        expect(page.locator("#legend")).to_contain_text("expert 1")
+        photograph(page, "experts")
+
+        page.keyboard.press("4")
+        wipe = page.get_by_role("slider", name="Raw to the left")
+        wipe.focus()
+        page.keyboard.press("Home")
+        expect(wipe).to_have_attribute("aria-valuenow", "0")
+
+        page.keyboard.press("?")
+        expect(page.get_by_role("complementary", name="Keyboard")).to_be_visible()
+        photograph(page, "keyboard")
+
+
+@pytest.fixture
+def armed(program: Start) -> Iterator[Any]:
+    return program("--mode", "observe", "--arm")
+
+
+def test_who_may_only_look(armed: Any, visit: Start, photograph: Start):
+    expect = playwright.expect
+    with visit(armed.viewer) as page:
+        expect(page.locator("#veil")).to_have_text("")
+        expect(page.locator("#gate-state")).to_have_text("ARMED")
+        for name in ("Arm", "Disarm", "STOP", "Focus now", "Note", "Working distance up"):
+            expect(page.get_by_role("button", name=name)).to_have_count(0)
+        photograph(page, "view-only")
+        page.keyboard.press("Escape")
+        assert page.evaluate(WISH) == 403
+        last = page.evaluate("semagent.sequence()")
+        until(page, f"semagent.sequence() > {last + 3}")
+        expect(page.locator("#gate-state")).to_have_text("ARMED")
+
+    with visit(armed.operator, TABLET) as page:
+        expect(page.locator("#gate-state")).to_have_text("ARMED")
+        other = page.context.new_page()
+        other.goto("about:blank")
+        address = urlsplit(armed.operator).netloc
+        kept_out = other.evaluate(FOREIGN, [f"http://{address}", f"ws://{address}/live"])
+        assert kept_out == ["kept out", "kept out"]
+        expect(page.locator("#gate-state")).to_have_text("ARMED")
+
+        photograph(page, "tablet")
+        for width, height in (WIDE, TABLET):
+            page.set_viewport_size({"width": width, "height": height})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate("document.documentElement.scrollHeight") <= height
+            for name in ("STOP", "Disarm", "Focus now"):
+                expect(page.get_by_role("button", name=name)).to_be_in_viewport(ratio=1)
+        assert page.evaluate(NAMELESS) == []
+        page.keyboard.press("Tab")
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+        # A wrong token shows the sign-in and nothing else.
+        page.context.clear_cookies()
+        page.goto(f"http://{address}/?token=guess")
+        expect(page.get_by_text("That token opens nothing here.")).to_be_visible()
+        page.get_by_label("Token").fill(armed.viewer.partition("token=")[2])
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.locator("#chips")).to_contain_text("view only")

@@ -1,0 +1,81 @@
+"""A whole run from the operator's chair: look, arm, focus, hold, take over, advise, stop."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from .conftest import until
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+
+Start = Callable[..., Any]
+
+
+def test_from_the_first_frame_to_the_stop(program: Start, visit: Start, photograph: Start):
+    expect = playwright.expect
+    run = program()
+    with visit(run.operator) as page:
+        gate, doing, toasts = (
+            page.locator(f"#{name}") for name in ("gate-state", "doing", "toasts")
+        )
+
+        def press(name: str) -> None:
+            page.get_by_role("button", name=name, exact=True).click()
+
+        def set_mode(name: str) -> None:
+            mode = page.get_by_role("radio", name=name)
+            mode.click()
+            expect(mode).to_have_attribute("aria-checked", "true")
+
+        assert "token" not in page.url
+        expect(page.locator("#veil")).to_have_text("")
+        expect(gate).to_have_text("DISARMED")
+
+        # In advise nothing moves, and the refusal is said in words.
+        page.keyboard.press("f")
+        expect(toasts).to_contain_text("Refused: in mode advise")
+
+        press("Arm")
+        expect(gate).to_have_text("ARMED")
+        page.keyboard.press("4")
+        set_mode("Hold")
+        expect(doing).to_have_text("focusing")
+        expect(page.locator("#progress")).to_be_visible()
+        expect(doing).to_have_text("holding")
+        expect(page.locator("#log")).to_contain_text("focused")
+        expect(page.locator("#focus-words")).to_contain_text("from here; in focus with")
+        expect(toasts).to_be_empty()
+        until(page, f"semagent.restored() >= {page.evaluate('semagent.sequence()')}")
+        photograph(page, "console")
+
+        # The operator's hand wins: the agent lets go, and proposes the way back.
+        page.keyboard.press("]")
+        expect(page.locator("#log")).to_contain_text("operator")
+        expect(doing).not_to_have_text("holding")
+        set_mode("Advise")
+        expect(page.locator("#proposal")).to_be_visible()
+        photograph(page, "proposal")
+        proposed = page.locator("#proposal-value").text_content()
+        page.keyboard.press("y")
+        expect(page.locator("#wd-now")).to_have_text(proposed)
+
+        page.get_by_label("Note").fill("a crack at the edge")
+        press("Mark M")
+        expect(toasts).to_contain_text("is marked")
+
+        page.get_by_label("Note").focus()
+        page.keyboard.press("Escape")  # from anywhere, also while typing
+        expect(gate).to_have_text("DISARMED")
+        expect(toasts).to_contain_text("Stopped")
+        press("Working distance up")
+        expect(page.locator("#refusals")).to_contain_text("disarmed")
+        photograph(page, "refused")
+
+        assert run.end() == 130
+        expect(page.locator("#freshness")).to_have_text("no connection")
+        expect(page.locator("#veil")).to_contain_text("What you see is old")
+    events = [json.loads(line) for line in (run.session / "events.jsonl").read_text().splitlines()]
+    noted = [event["value"].get("text", "") for event in events if event["channel"] == "request"]
+    assert any(text.endswith(": a crack at the edge") for text in noted)
