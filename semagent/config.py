@@ -9,6 +9,7 @@ from semagent.control import ControlOptions
 from semagent.errors import ConfigError
 from semagent.memory import Memory, as_text, load_memory
 from semagent.options import Options
+from semagent.places import ScanOptions
 from semagent.safety import Envelope
 from semagent.sanity import SanityOptions
 from semagent.session.storage import mapped_errors, write_whole
@@ -106,6 +107,7 @@ class RunConfig(Options, frozen=True, kw_only=True):
         infer: the infer role.
         record: the record role.
         console: the operator's console.
+        scan: a tile scan, for ``semagent run --positions``.
         memory: the file in which calibrations and learned optics of the instrument are kept;
             without it, the one beside the configuration, ``NAME.memory.yaml``.
         remembered: what that file held when the configuration was loaded. Not for people to
@@ -124,6 +126,7 @@ class RunConfig(Options, frozen=True, kw_only=True):
     infer: InferOptions = InferOptions()
     record: RecordOptions = RecordOptions()
     console: ConsoleOptions = ConsoleOptions()
+    scan: ScanOptions | None = None
     memory: str | None = None
     remembered: Memory = Memory()
 

@@ -59,7 +59,12 @@ class Lockstep:
 
     def operate(self, action: Action) -> Reply:
         """Do something as the operator and return what became of it."""
-        command = Command(id=f"operator-{next(self._ids)}", issuer=Issuer.OPERATOR, action=action)
+        name = f"operator-{next(self._ids)}"
+        return self.carry_out(Command(id=name, issuer=Issuer.OPERATOR, action=action))
+
+    def carry_out(self, command: Command) -> Reply:
+        """Give a command beside those of the control role and return what became of it."""
+        self.control.step()  # a sign of life: the last command may have taken long
         self._operator.send("command", command)
         self.acquire.serve()
         self.control.step()

@@ -19,7 +19,7 @@ from semagent.clock import ManualClock
 from semagent.config import RunConfig
 from semagent.errors import InputFileError
 from semagent.parts import make_control
-from semagent.roles import InferRole
+from semagent.roles import CONTROL_IDS, InferRole
 from semagent.roles.base import Announcer
 from semagent.session import SessionReader
 from semagent.types import Command, GateStatus, Heard, Issuer, Reply, Value
@@ -116,7 +116,7 @@ class Replay:
             match entry.channel:
                 case "heard":
                     self._heard.append(value)
-                case "command" if value.issuer is Issuer.AGENT:
+                case "command" if value.issuer is Issuer.AGENT and value.id.startswith(CONTROL_IDS):
                     self._recorded.append(value)
                 case "reply":
                     self._replies[value.command.id] = value

@@ -61,8 +61,18 @@ def _demo(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def _run(arguments: argparse.Namespace, output: Output) -> int:
-    from semagent.cli import live
+    from semagent.cli import live, survey
 
+    if arguments.positions is not None:
+        if arguments.mode not in (None, Mode.HOLD) or arguments.frames or arguments.duration:
+            raise UsageError("--positions goes with neither --mode, --frames nor --duration")
+        return survey.run(
+            arguments.config,
+            positions=arguments.positions,
+            arm=arguments.arm,
+            record=arguments.record,
+            output=output,
+        )
     return live.run(
         arguments.config,
         mode=None if arguments.mode is None else Mode(arguments.mode),
@@ -230,6 +240,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--mode", choices=[str(mode) for mode in Mode])
     sub.add_argument("--arm", action="store_true", help="let commands through the safety gate")
     sub.add_argument("--record", type=Path, metavar="DIR", help="record the session in a new DIR")
+    sub.add_argument(
+        "--positions",
+        metavar="FILE|grid",
+        help="a tile scan: a CSV with x_um, y_um, or the configuration's section scan",
+    )
     add_end(sub)
     add_json(sub)
 

@@ -7,6 +7,7 @@ import msgspec
 
 from semagent.control.options import ControlOptions
 from semagent.control.situation import ControlState, Decision, Notice, Pending, Sample, Task
+from semagent.legs import legs
 from semagent.types import (
     Basis,
     Capabilities,
@@ -17,8 +18,6 @@ from semagent.types import (
     MicroscopeState,
     SetWorkingDistance,
 )
-
-_NO_MOVE_M = 1e-12
 
 
 class Turn:
@@ -102,25 +101,13 @@ class Turn:
         return self.measured.optics.working_distance_m if self.measured else float("nan")
 
     def _legs(self, here_m: float, target_m: float) -> tuple[float, ...]:
-        options = self.options.autofocus
-        if abs(target_m - here_m) < _NO_MOVE_M:
-            return ()
-        turns = [target_m]
-        if target_m < here_m and options.approach and self.state.header:
-            approach_m = options.approach * self.options.scale.half_depth_of(self.state.header)
-            low_m, _ = self.capabilities.working_distance_range_m or (-math.inf, math.inf)
-            turns = [max(low_m, target_m - approach_m), target_m]
-        legs: list[float] = []
-        for turn_m in turns:
-            legs += _split(here_m, turn_m, options.max_step_m)
-            here_m = turn_m
-        return tuple(legs)
-
-
-def _split(here_m: float, target_m: float, max_step_m: float | None) -> list[float]:
-    """Equal steps from here to the target, none longer than allowed."""
-    way_m = target_m - here_m
-    if abs(way_m) < _NO_MOVE_M:
-        return []
-    count = 1 if max_step_m is None else max(1, -int(-abs(way_m) // max_step_m))
-    return [here_m + way_m * step / count for step in range(1, count)] + [target_m]
+        options, header = self.options.autofocus, self.state.header
+        unit_m = self.options.scale.half_depth_of(header) if header else 0.0
+        low_m, _ = self.capabilities.working_distance_range_m or (-math.inf, math.inf)
+        return legs(
+            here_m,
+            target_m,
+            approach=options.approach * unit_m,
+            max_step=options.max_step_m,
+            lowest=low_m,
+        )

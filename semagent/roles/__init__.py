@@ -2,12 +2,13 @@
 
 from semagent.roles.acquire import AcquireRole
 from semagent.roles.base import RoleLoop
-from semagent.roles.control import ControlRole
+from semagent.roles.control import CONTROL_IDS, ControlRole
 from semagent.roles.infer import InferRole
 from semagent.roles.record import RecordRole, SessionRecorder
 from semagent.roles.restore import RestoreRole
 
 __all__ = [
+    "CONTROL_IDS",
     "AcquireRole",
     "ControlRole",
     "InferRole",

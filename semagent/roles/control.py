@@ -18,6 +18,9 @@ from semagent.types import (
     Reply,
 )
 
+CONTROL_IDS = "agent-"
+"""How the ids of control's own commands begin; a procedure beside it takes others."""
+
 _INTENT_RATE_HZ = 1.0
 
 
@@ -151,7 +154,7 @@ class ControlRole:
         for action in decision.actions:
             self._commands += 1
             command = Command(
-                id=f"agent-{self._commands}",
+                id=f"{CONTROL_IDS}{self._commands}",
                 issuer=Issuer.AGENT,
                 action=action,
                 basis=decision.basis,

@@ -1,0 +1,9 @@
+"""Tile scans: focus at a few positions, a map of focus from them, frames of all.
+
+A person starts one; it moves the stage as the agent, one command at a time, through the gate.
+"""
+
+from semagent.survey.pilot import Pilot
+from semagent.survey.work import Found, NoMapError, Survey, Visit
+
+__all__ = ["Found", "NoMapError", "Pilot", "Survey", "Visit"]

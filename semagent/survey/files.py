@@ -1,0 +1,99 @@
+"""The results of a tile scan as files: a table, the map, a picture."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from semagent.session.storage import mapped_errors, write_whole
+from semagent.surface import Surface
+from semagent.survey.work import Found
+
+POSITIONS, MAP, PICTURE = "positions.csv", "focus-map.json", "focus-map.png"
+
+
+def write_results(folder: Path, found: Found) -> tuple[Path, ...]:
+    """Write the table and the map into ``folder``, and the picture if matplotlib is installed.
+
+    Raises:
+        RecordError: they cannot be written.
+    """
+    files = [(folder / POSITIONS, _table(found)), (folder / MAP, _map(found))]
+    try:
+        from semagent.survey.picture import picture  # noqa: PLC0415 - matplotlib is an extra
+    except ImportError:
+        pass
+    else:
+        files.append((folder / PICTURE, picture(found)))
+    for path, data in files:
+        with mapped_errors(path):
+            write_whole(path, data, sync=True)
+    return tuple(path for path, _ in files)
+
+
+def _table(found: Found) -> bytes:
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(
+        [
+            "index",
+            "x_um",
+            "y_um",
+            "working_distance_um",
+            "predicted_um",
+            "sigma_um",
+            "how",
+            "focus_score",
+            "frames",
+        ]
+    )
+    for visit in found.visits:
+        lengths = (*visit.place, visit.working_distance_m, visit.predicted_m, visit.sigma_m)
+        table.writerow(
+            [
+                visit.index,
+                *(f"{length * 1e6:.4f}" for length in lengths),
+                visit.how,
+                f"{visit.focus_score:.4f}",
+                " ".join(map(str, visit.sequences)),
+            ]
+        )
+    return text.getvalue().encode()
+
+
+def _map(found: Found) -> bytes:
+    text = msgspec.json.encode(describe(found))
+    return msgspec.json.format(text, indent=2) + b"\n"
+
+
+def describe(found: Found) -> dict[str, Any]:
+    """The map in SI units."""
+    surface = found.surface
+    return {
+        "tilt": list(surface.tilt),
+        "sag_m": list(surface.sag_m),
+        "reach_m": surface.reach_m,
+        "middle_m": list(surface.origin[:2]),
+        "working_distance_m": working_distance_at_middle(surface),
+        "drift_m_per_s": surface.drift_m_per_s,
+        "residual_m": surface.residual_m,
+        "focused": [
+            {
+                "x_m": place.x_m,
+                "y_m": place.y_m,
+                "time_s": place.time_s,
+                "working_distance_m": place.working_distance_m,
+                "sigma_m": place.sigma_m,
+                "rejected": index in surface.rejected,
+            }
+            for index, place in enumerate(found.focused)
+        ],
+    }
+
+
+def working_distance_at_middle(surface: Surface) -> float:
+    """Focal working distance in the middle of the area, at the last focusing."""
+    x_m, y_m, time_s, _ = surface.origin
+    return surface.at(x_m, y_m, time_s)[0]

@@ -1,0 +1,239 @@
+"""What a tile scan asks of the microscope, one thing at a time, beside the control role."""
+
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from semagent.clock import Clock
+from semagent.config import RunConfig
+from semagent.errors import CommandRefusedError, MicroscopeError, MicroscopeTimeoutError
+from semagent.legs import legs
+from semagent.lockstep import Lockstep
+from semagent.places import Place
+from semagent.safety import AxisLimits
+from semagent.types import (
+    Arm,
+    Basis,
+    Cancel,
+    Command,
+    FocusBelief,
+    FocusResult,
+    FrameAnalysis,
+    FrameHeader,
+    Issuer,
+    MicroscopeAction,
+    MicroscopeState,
+    Mode,
+    MoveStage,
+    Outcome,
+    SetMode,
+    SetWorkingDistance,
+    StartAutofocus,
+)
+
+_TRIES = 5  # frames in a row that may be unfit for use
+_FRESH = 0.5  # of the life of evidence: a new frame is taken before a command after that
+_POLL_S = 0.005
+_AT_FOCUS_M = 1e-9
+
+
+class Look(NamedTuple):
+    """A frame that is fit for use."""
+
+    header: FrameHeader
+    analysis: FrameAnalysis
+
+
+def for_survey(config: RunConfig) -> RunConfig:
+    """The configuration under which a tile scan runs: the agent focuses when asked to."""
+    hold = msgspec.structs.replace(config.control.hold, follow=False)
+    control = msgspec.structs.replace(config.control, hold=hold, mode=Mode.HOLD)
+    return msgspec.structs.replace(config, control=control)
+
+
+class Pilot:
+    """Moves stage and focus and takes frames.
+
+    Args:
+        lockstep: the roles, under the configuration of `for_survey`.
+        config: that configuration.
+        clock: what time it is.
+        approach_m: distance by which stage moves go too far and come back.
+        on_frame: told of every frame; may raise to end the scan.
+    """
+
+    def __init__(
+        self,
+        lockstep: Lockstep,
+        config: RunConfig,
+        clock: Clock,
+        *,
+        approach_m: float,
+        on_frame: Callable[[FrameHeader], None] = lambda _header: None,
+    ) -> None:
+        self._lockstep = lockstep
+        self._config = config
+        self._clock = clock
+        self._approach_m = approach_m
+        self._on_frame = on_frame
+        self._ids = itertools.count(1)
+        self._frames = lockstep.listen("frame")
+        self._analyses = lockstep.listen("analysis")
+        self._results = lockstep.listen("result")
+        self._beliefs = lockstep.listen("belief")
+        self.last: FrameHeader | None = None
+        self.state: MicroscopeState | None = None
+        self.moved = False
+
+    def arm(self) -> None:
+        """Arm the gate in the name of the person who asked for it, and let the agent focus.
+
+        Raises:
+            CommandRefusedError: the gate will not be armed.
+        """
+        reply = self._lockstep.operate(Arm())
+        if reply.outcome is not Outcome.APPLIED:
+            raise CommandRefusedError(f"not armed: {reply.reason}")
+        self._lockstep.request(SetMode(mode=Mode.HOLD))
+
+    def look(self) -> Look:
+        """Expose one frame that is fit for use.
+
+        Raises:
+            MicroscopeError: there is none.
+        """
+        faults: tuple[str, ...] = ()
+        for _ in range(_TRIES):
+            header = self._next_frame()
+            message = self._analyses.take()
+            if not header.faults and message is not None:
+                return Look(header, message.value)
+            faults = header.faults
+        why = ", ".join(faults) or "the engine failed"
+        raise MicroscopeError(f"{_TRIES} frames in a row cannot be used: {why}")
+
+    def focus(self) -> tuple[FocusResult, FocusBelief | None]:
+        """Have the agent focus here: how it ended, and what is believed.
+
+        Focus is left within the depth of field; the belief says more precisely where it is.
+
+        Raises:
+            MicroscopeError: there are no frames.
+        """
+        self.moved = True
+        self._lockstep.request(StartAutofocus(stigmation=False))
+        try:
+            while (message := self._results.take()) is None:
+                self._next_frame()
+        except BaseException:
+            self._lockstep.request(Cancel(reason="the scan ends"))
+            self._lockstep.settle()
+            raise
+        result: FocusResult = message.value
+        self.state = None
+        belief = self._beliefs.take()
+        return result, None if belief is None else belief.value
+
+    def go(self, place: Place, working_distance_m: float | None) -> None:
+        """Go to a place, from the same side as always, then to a working distance.
+
+        The working distance is read back after the stage has moved, and set where it is not what
+        it should be: on many instruments the one drags the other along.
+
+        Args:
+            place: where to.
+            working_distance_m: ``None`` keeps the one there is.
+
+        Raises:
+            CommandRefusedError: the gate or the microscope refused a move.
+            MicroscopeError: one failed.
+        """
+        here = self._here()
+        wanted_m = working_distance_m or here.optics.working_distance_m
+        for x_m, y_m in self._stage_legs(here, place):
+            self._do(MoveStage(x_m=x_m, y_m=y_m))
+        self.focus_to(wanted_m)
+
+    def focus_to(self, working_distance_m: float) -> None:
+        """Go to a working distance, from below."""
+        limits, options = self._config.safety.working_distance_m, self._config.control
+        unit_m = options.scale.half_depth_of(self.last) if self.last else 0.0
+        here_m = self._here().optics.working_distance_m
+        if abs(here_m - working_distance_m) <= _AT_FOCUS_M:
+            return
+        for leg_m in legs(
+            here_m,
+            working_distance_m,
+            approach=options.autofocus.approach * unit_m,
+            max_step=limits.max_step if limits else None,
+            lowest=limits.min if limits else 0.0,
+        ):
+            self._do(SetWorkingDistance(working_distance_m=leg_m))
+
+    def _stage_legs(self, here: MicroscopeState, place: Place) -> list[tuple[float, float]]:
+        """Both axes at once; the one that is there first waits."""
+        safety = self._config.safety
+        x = self._axis_legs(here.stage.x_m, place.x_m, safety.stage_x_m)
+        y = self._axis_legs(here.stage.y_m, place.y_m, safety.stage_y_m)
+        last_x, last_y = x[-1] if x else place.x_m, y[-1] if y else place.y_m
+        steps = itertools.zip_longest(x, y)
+        return [(last_x if x is None else x, last_y if y is None else y) for x, y in steps]
+
+    def _axis_legs(
+        self, here_m: float | None, target_m: float, limits: AxisLimits | None
+    ) -> tuple[float, ...]:
+        if here_m is None or limits is None:
+            raise CommandRefusedError(
+                "the safety envelope does not allow the stage to be moved along x and y "
+                "(stage_x_m, stage_y_m), or the stage does not report where it is"
+            )
+        return legs(
+            here_m,
+            target_m,
+            approach=self._approach_m,
+            max_step=limits.max_step,
+            lowest=limits.min,
+        )
+
+    def _here(self) -> MicroscopeState:
+        """The settings last read back."""
+        return self.state or self.look().header.settings
+
+    def _do(self, action: MicroscopeAction) -> None:
+        last = self.last
+        if last is None or self._clock.monotonic_ns() - last.monotonic_ns > round(
+            _FRESH * self._config.safety.max_evidence_age_s * 1e9
+        ):
+            last = self.look().header
+        reply = self._lockstep.carry_out(
+            Command(
+                id=f"scan-{next(self._ids)}",
+                issuer=Issuer.AGENT,
+                action=action,
+                basis=Basis(sequence=last.sequence, settings_rev=last.settings_rev),
+            )
+        )
+        self.moved |= reply.outcome is not Outcome.REFUSED
+        self.state = reply.state
+        what = type(action).__name__
+        if reply.outcome is Outcome.REFUSED:
+            raise CommandRefusedError(f"{what}: {reply.reason}")
+        if reply.outcome is Outcome.FAILED:
+            raise MicroscopeError(f"{what} failed: {reply.reason}")
+
+    def _next_frame(self) -> FrameHeader:
+        options = self._config.acquire
+        wait_s = options.max_failures * options.frame_timeout_s + options.frame_interval_s
+        until_ns = self._clock.monotonic_ns() + round(wait_s * 1e9)
+        while self._clock.monotonic_ns() <= until_ns:
+            self._lockstep.cycle()
+            message = self._frames.take()
+            if message is not None:
+                header: FrameHeader = message.value
+                self.last, self.state = header, header.settings
+                self._on_frame(header)
+                return header
+            self._clock.sleep(_POLL_S)
+        raise MicroscopeTimeoutError(f"no frame within {wait_s:g} s")

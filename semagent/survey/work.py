@@ -1,0 +1,218 @@
+"""The tile scan itself: in which order, what is concluded, and how it ends."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from semagent.config import RunConfig
+from semagent.errors import MicroscopeError, SemagentError
+from semagent.places import Place, ScanOptions, spread
+from semagent.surface import Expected, Focused, Surface, fit_surface
+from semagent.survey.pilot import Look, Pilot
+from semagent.types import FocusResult, FrameHeader
+
+How = Literal["focused", "predicted", "held"]
+_LEAST_SIGMA = 0.15  # half depths of field: no focusing is believed to be better
+
+
+class NoMapError(SemagentError):
+    """Focus was found nowhere, so there is nothing to predict from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A position that was acquired.
+
+    Attributes:
+        index: in the order of the scan, from 0.
+        place: where the stage read back.
+        working_distance_m: at which the frames were taken.
+        predicted_m: what the map said before.
+        sigma_m: how sure it was.
+        how: focused here, predicted by the map, or predicted after focusing had failed here.
+        focus_score: of the last frame.
+        sequences: of the frames.
+    """
+
+    index: int
+    place: Place
+    working_distance_m: float
+    predicted_m: float
+    sigma_m: float
+    how: How
+    focus_score: float
+    sequences: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a tile scan has found.
+
+    Attributes:
+        visits: the positions, in order.
+        focused: the places where focus was found, and what it was.
+        surface: the map at the end.
+        start_ns: the monotonic clock at the time 0 of the map.
+    """
+
+    visits: tuple[Visit, ...]
+    focused: tuple[Focused, ...]
+    surface: Surface
+    start_ns: int
+
+
+class Survey:
+    """One tile scan from where the microscope stands now; it is left there again.
+
+    Args:
+        pilot: of the microscope, armed.
+        config: under which it runs.
+        options: the section ``scan``.
+        first: a frame of the place where it begins.
+        places: to be visited, in order.
+        on_focus: told of every focusing, with the number of the place.
+        on_visit: told of every position that was acquired.
+    """
+
+    def __init__(
+        self,
+        pilot: Pilot,
+        config: RunConfig,
+        options: ScanOptions,
+        first: FrameHeader,
+        places: Sequence[Place],
+        *,
+        on_focus: Callable[[int, FocusResult], None] = lambda _index, _result: None,
+        on_visit: Callable[[Visit], None] = lambda _visit: None,
+    ) -> None:
+        self._pilot = pilot
+        self._options = options
+        self._first = first
+        self._places = tuple(places)
+        self._on_focus = on_focus
+        self._on_visit = on_visit
+        self._unit_m = config.control.scale.half_depth_of(first)
+        self._expected = Expected(
+            slope=options.slope,
+            sag_m=options.sag * self._unit_m,
+            drift_m_per_s=options.drift * self._unit_m / 60,
+            reach_m=max(_reach_m(self._places), 1e-9),
+        )
+        self._focused: list[Focused] = []
+
+    def run(self) -> Found:
+        """Do it, and put stage and focus back, whatever happens.
+
+        Raises:
+            NoMapError: focus was found nowhere.
+            CommandRefusedError: the gate or the microscope refused a move.
+            MicroscopeError: it failed, or not everything could be put back.
+        """
+        try:
+            self._map()
+            visits = self._acquire()
+        except BaseException as error:
+            try:
+                self._put_back()
+            except SemagentError as second:
+                raise MicroscopeError(
+                    f"{str(error) or 'interrupted'}; and not everything could be put back: "
+                    f"{second}; check the stage and the working distance"
+                ) from error
+            raise
+        self._put_back()
+        return Found(visits, tuple(self._focused), self._surface(), self._first.monotonic_ns)
+
+    def _map(self) -> None:
+        """Focus at a few places far from each other, each time where the map expects it."""
+        left = spread(self._places, self._options.focus_at)
+        here = Place(self._first.stage.x_m or 0.0, self._first.stage.y_m or 0.0)
+        while left:
+            index = min(left, key=lambda each: math.dist(self._places[each], here))
+            left.remove(index)
+            here = self._places[index]
+            self._pilot.go(here, self._predict(here)[0])
+            self._focus(index)
+        if not self._focused:
+            raise NoMapError(
+                "focus was found at none of the positions it was looked for: focus by hand at "
+                "one of them, and check that there is structure"
+            )
+
+    def _acquire(self) -> tuple[Visit, ...]:
+        visits: list[Visit] = []
+        since = 0
+        for index, place in enumerate(self._places):
+            predicted_m, sigma_m = self._predict(place)
+            self._pilot.go(place, predicted_m)
+            every = self._options.verify_every
+            since += 1
+            how: How = "predicted"
+            if (every and since > every) or sigma_m > self._options.max_sigma * self._unit_m:
+                since = 0
+                how = "focused" if self._focus(index) else "held"
+            looks = [self._pilot.look() for _ in range(self._options.frames)]
+            visits.append(self._visit(index, looks, predicted_m, sigma_m, how))
+            self._on_visit(visits[-1])
+        return tuple(visits)
+
+    def _visit(
+        self, index: int, looks: Sequence[Look], predicted_m: float, sigma_m: float, how: How
+    ) -> Visit:
+        last = looks[-1]
+        stage = last.header.stage
+        return Visit(
+            index=index,
+            place=Place(stage.x_m or 0.0, stage.y_m or 0.0),
+            working_distance_m=last.header.optics.working_distance_m,
+            predicted_m=predicted_m,
+            sigma_m=sigma_m,
+            how=how,
+            focus_score=last.analysis.focus_score,
+            sequences=tuple(look.header.sequence for look in looks),
+        )
+
+    def _focus(self, index: int) -> bool:
+        """Focus here and learn from it; whether focus was found."""
+        result, belief = self._pilot.focus()
+        self._on_focus(index, result)
+        if result.status != "focused":
+            return False
+        focus_m, sigma_m = result.final_working_distance_m, self._unit_m
+        if belief is not None and belief.focus_m is not None and belief.sigma_m is not None:
+            focus_m, sigma_m = belief.focus_m, belief.sigma_m
+        self._focused.append(
+            Focused(
+                x_m=self._places[index].x_m,
+                y_m=self._places[index].y_m,
+                time_s=self._now_s(),
+                working_distance_m=focus_m,
+                sigma_m=max(sigma_m, _LEAST_SIGMA * self._unit_m),
+            )
+        )
+        return True
+
+    def _predict(self, place: Place) -> tuple[float, float]:
+        """Focal working distance and its standard deviation; at first that of the start."""
+        if not self._focused:
+            return self._first.optics.working_distance_m, math.inf
+        return self._surface().at(place.x_m, place.y_m, self._now_s())
+
+    def _surface(self) -> Surface:
+        return fit_surface(self._focused, self._expected)
+
+    def _now_s(self) -> float:
+        """Time of the last frame since the first."""
+        return ((self._pilot.last or self._first).monotonic_ns - self._first.monotonic_ns) * 1e-9
+
+    def _put_back(self) -> None:
+        if self._pilot.moved:
+            stage, optics = self._first.stage, self._first.optics
+            self._pilot.go(Place(stage.x_m or 0.0, stage.y_m or 0.0), optics.working_distance_m)
+
+
+def _reach_m(places: Sequence[Place]) -> float:
+    """Half the longer edge of the rectangle that holds the places."""
+    xs, ys = [place.x_m for place in places], [place.y_m for place in places]
+    return max(max(xs) - min(xs), max(ys) - min(ys)) / 2

@@ -1,0 +1,190 @@
+"""Tile scans over a simulated specimen that is tilted."""
+
+import functools
+import math
+from typing import Any
+
+import msgspec
+import pytest
+
+from semagent import registry
+from semagent.clock import ManualClock
+from semagent.config import RunConfig, find_config, load_config
+from semagent.errors import CommandRefusedError, MicroscopeError
+from semagent.lockstep import Lockstep
+from semagent.places import GridOptions, ScanOptions
+from semagent.safety import AxisLimits
+from semagent.survey import Found, NoMapError, Pilot, Survey, Visit
+from semagent.survey.pilot import for_survey
+from semagent.types import FrameHeader
+
+OPTIONS: dict[str, Any] = {
+    "seed": 2,
+    "scan": {"width_px": 256, "height_px": 192, "pixel_size_nm": 10, "dwell_us": 0.5},
+    "column": {"working_distance_mm": 5.004, "lens_hysteresis_um": 0.2},
+    "specimen": {
+        "kind": "particles",
+        "working_distance_mm": 5.0,
+        "tile_px": 1024,
+        "mount_tilt_x_deg": 3,
+        "mount_tilt_y_deg": -2,
+    },
+    "stage": {"backlash_um": 1.0},
+    "drift": {"z_nm_per_s": 5},
+}
+STAGE = AxisLimits(min=-1e-3, max=1e-3, max_step=150e-6, max_travel=1e-2)
+SCAN = ScanOptions(grid=GridOptions(rows=3, columns=3, pitch_m=(100e-6, 100e-6)), focus_at=5)
+
+
+@functools.cache
+def configuration() -> RunConfig:
+    config = load_config(find_config("simulated"))
+    safety = msgspec.structs.replace(config.safety, stage_x_m=STAGE, stage_y_m=STAGE)
+    return for_survey(msgspec.structs.replace(config, safety=safety))
+
+
+class Bench:
+    """One scan, with what it left behind."""
+
+    def __init__(
+        self,
+        scan: ScanOptions = SCAN,
+        config: RunConfig | None = None,
+        on_frame: Any = lambda _header: None,
+        **changes: Any,
+    ) -> None:
+        config = config or configuration()
+        clock = ManualClock()
+        self.microscope: Any = registry.open_microscope(
+            "simulated", {**OPTIONS, **changes}, clock=clock
+        )
+        engine = registry.open_engine("sharpness", {})
+        self.visits: list[tuple[Visit, float]] = []
+        self.found: Found | BaseException
+        with Lockstep(config, self.microscope, engine, clock) as lockstep:
+            pilot = Pilot(lockstep, config, clock, approach_m=3e-6, on_frame=on_frame)
+            pilot.arm()
+            first = pilot.look().header
+            survey = Survey(pilot, config, scan, first, scan.places(first), on_visit=self._visited)
+            self.before = self.microscope.read_state()
+            try:
+                self.found = survey.run()
+            except BaseException as error:  # noqa: BLE001 - the tests look at it
+                self.found = error
+            self.after = self.microscope.read_state()
+
+    def _visited(self, visit: Visit) -> None:
+        self.visits.append((visit, self.microscope.truth().defocus_m))
+
+
+@pytest.fixture(scope="module")
+def scanned() -> Bench:
+    return Bench()
+
+
+def test_every_position_is_in_focus(scanned: Bench) -> None:
+    assert [visit.index for visit, _ in scanned.visits] == list(range(9))
+    half_depth_m = scanned.microscope.truth().depth_of_field_m
+    assert max(abs(defocus_m) for _, defocus_m in scanned.visits) < half_depth_m
+
+
+def test_most_are_predicted(scanned: Bench) -> None:
+    assert isinstance(scanned.found, Found)
+    how = [visit.how for visit in scanned.found.visits]
+    assert how.count("predicted") == 8  # the ninth verifies
+    assert len(scanned.found.focused) == 6
+
+
+def test_the_map_has_the_tilt_of_the_specimen(scanned: Bench) -> None:
+    """A specimen that rises comes nearer to the lens."""
+    assert isinstance(scanned.found, Found)
+    x, y = scanned.found.surface.tilt
+    assert x == pytest.approx(-math.tan(math.radians(3)), abs=0.006)
+    assert y == pytest.approx(math.tan(math.radians(2)), abs=0.006)
+
+
+def test_stage_and_focus_are_put_back(scanned: Bench) -> None:
+    assert scanned.after.stage == scanned.before.stage
+    before, after = scanned.before.optics, scanned.after.optics
+    assert after.working_distance_m == pytest.approx(before.working_distance_m, abs=1e-9)
+
+
+def test_positions_are_reached_from_the_same_side(scanned: Bench) -> None:
+    """The specimen lags behind by half the play, always on the same side."""
+    assert isinstance(scanned.found, Found)
+    for visit in scanned.found.visits:
+        wanted = SCAN.places(header_at(scanned))[visit.index]
+        assert visit.place == pytest.approx(wanted, abs=1e-9)
+    truth = scanned.microscope.truth()
+    assert truth.view_m == pytest.approx((-0.5e-6, -0.5e-6), abs=0.05e-6)
+
+
+def header_at(bench: Bench) -> FrameHeader:
+    assert isinstance(bench.found, Found)
+    return FrameHeader(
+        sequence=1,
+        monotonic_ns=0,
+        wall_ns=0,
+        detector="",
+        scan=bench.before.scan,
+        optics=bench.before.optics,
+        stage=bench.before.stage,
+        settings_rev=1,
+    )
+
+
+def test_without_structure_there_is_no_map() -> None:
+    bench = Bench(specimen={**OPTIONS["specimen"], "kind": "flat"})
+    assert isinstance(bench.found, NoMapError)
+    assert bench.after.stage == bench.before.stage
+
+
+@pytest.mark.parametrize("frame", [3, 20, 45])
+def test_interrupted_anywhere_everything_is_put_back(frame: int) -> None:
+    seen = 0
+
+    def interrupt(_header: FrameHeader) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == frame:
+            raise KeyboardInterrupt
+
+    bench = Bench(on_frame=interrupt)
+    assert isinstance(bench.found, KeyboardInterrupt)
+    assert bench.after.stage == bench.before.stage
+    wanted_m = bench.before.optics.working_distance_m
+    assert bench.after.optics.working_distance_m == pytest.approx(wanted_m, abs=1e-9)
+
+
+def test_beyond_the_envelope_it_is_refused_and_put_back() -> None:
+    config = configuration()
+    narrow = AxisLimits(min=-60e-6, max=60e-6, max_step=150e-6, max_travel=1e-2)
+    safety = msgspec.structs.replace(config.safety, stage_x_m=narrow)
+    bench = Bench(config=msgspec.structs.replace(config, safety=safety))
+    assert isinstance(bench.found, CommandRefusedError)
+    assert "stage x" in str(bench.found)
+    assert bench.after.stage == bench.before.stage
+
+
+def test_an_axis_that_may_not_move_is_said() -> None:
+    config = configuration()
+    safety = msgspec.structs.replace(config.safety, stage_y_m=None)
+    bench = Bench(config=msgspec.structs.replace(config, safety=safety))
+    assert isinstance(bench.found, CommandRefusedError)
+    assert "stage_y_m" in str(bench.found)
+
+
+def test_a_stage_that_does_not_obey_ends_the_scan_and_says_so() -> None:
+    """The gate has closed: nothing may be put back, and that is said."""
+    bench = Bench(faults={"ignored": {"at": [20]}})
+    assert isinstance(bench.found, MicroscopeError)
+    assert "not everything could be put back" in str(bench.found)
+
+
+def test_where_the_map_is_too_uncertain_it_looks() -> None:
+    scan = msgspec.structs.replace(SCAN, focus_at=1, verify_every=0)
+    bench = Bench(scan)
+    assert isinstance(bench.found, Found)
+    assert {"focused", "predicted"} == {visit.how for visit in bench.found.visits}
+    half_depth_m = bench.microscope.truth().depth_of_field_m
+    assert max(abs(defocus_m) for _, defocus_m in bench.visits) < half_depth_m

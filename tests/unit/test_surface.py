@@ -1,0 +1,78 @@
+"""The surface of focus, and how honest its uncertainty is."""
+
+import numpy as np
+import pytest
+
+from semagent.surface import Expected, Focused, fit_surface
+
+REACH_M = 1e-3
+EXPECTED = Expected(slope=0.05, sag_m=20e-6, drift_m_per_s=1e-8, reach_m=REACH_M)
+SIGMA_M = 0.3e-6
+
+
+def truth(x: float, y: float, t: float) -> float:
+    """A specimen that is tilted, bent and drifts."""
+    u, v = x / REACH_M, y / REACH_M
+    return 5e-3 + 30e-6 * u - 12e-6 * v + 8e-6 * u * u - 5e-6 * u * v + 4e-9 * t
+
+
+def measured(count: int, seed: int = 0, sigma_m: float = SIGMA_M) -> list[Focused]:
+    random = np.random.default_rng(seed)
+    places = []
+    for index in range(count):
+        x, y = random.uniform(-REACH_M, REACH_M, 2)
+        t = 20.0 * index
+        found = truth(x, y, t) + sigma_m * random.standard_normal()
+        places.append(Focused(float(x), float(y), t, found, sigma_m))
+    return places
+
+
+def test_one_place_predicts_itself_and_doubts_the_rest():
+    surface = fit_surface([Focused(0.0, 0.0, 0.0, 5e-3, SIGMA_M)], EXPECTED)
+    here_m, sigma_m = surface.at(0.0, 0.0, 0.0)
+    assert here_m == pytest.approx(5e-3)
+    assert sigma_m == pytest.approx(SIGMA_M, rel=0.01)
+    assert surface.at(REACH_M, 0.0, 0.0)[1] == pytest.approx(54e-6, rel=0.02)
+    assert surface.at(0.0, 0.0, 600.0)[1] == pytest.approx(6e-6, rel=0.02)
+
+
+def test_many_places_find_tilt_curvature_and_drift():
+    surface = fit_surface(measured(25), EXPECTED)
+    for x, y in ((0.0, 0.0), (0.8e-3, -0.5e-3), (-0.9e-3, 0.7e-3)):
+        predicted_m, sigma_m = surface.at(x, y, 480.0)
+        assert predicted_m == pytest.approx(truth(x, y, 480.0), abs=1e-6)
+        assert sigma_m < 0.5e-6
+    assert surface.drift_m_per_s == pytest.approx(4e-9, abs=3e-9)
+    assert surface.rejected == ()
+
+
+@pytest.mark.parametrize("count", [4, 7, 15])
+def test_the_interval_holds_the_truth(count: int):
+    inside = 0
+    for seed in range(200):
+        surface = fit_surface(measured(count, seed), EXPECTED)
+        predicted_m, sigma_m = surface.at(0.3e-3, -0.4e-3, 20.0 * count)
+        inside += abs(predicted_m - truth(0.3e-3, -0.4e-3, 20.0 * count)) < 1.645 * sigma_m
+    assert inside >= 0.85 * 200
+
+
+def test_a_place_that_contradicts_the_others_is_left_out():
+    places = measured(12, seed=3)
+    dust = places[4]
+    places[4] = Focused(dust.x_m, dust.y_m, dust.time_s, dust.working_distance_m - 30e-6, SIGMA_M)
+    surface = fit_surface(places, EXPECTED)
+    assert surface.rejected == (4,)
+    assert surface.at(0.0, 0.0, 200.0)[0] == pytest.approx(truth(0, 0, 200), abs=1.5e-6)
+
+
+def test_with_too_few_places_nobody_is_left_out():
+    """Of two that differ, nobody knows which one is wrong."""
+    places = [Focused(0.0, 0.0, 0.0, 5e-3, SIGMA_M), Focused(0.0, 0.0, 1.0, 5.1e-3, SIGMA_M)]
+    surface = fit_surface(places, EXPECTED)
+    assert surface.rejected == ()
+    assert surface.at(0.0, 0.0, 1.0)[1] > 10e-6
+
+
+def test_no_place_is_no_surface():
+    with pytest.raises(ValueError, match="one place"):
+        fit_surface([], EXPECTED)
