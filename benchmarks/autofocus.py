@@ -30,7 +30,7 @@ from focusing.trials import EXPERIMENTS, Fields, make_trial
 TRIALS = {"focus": 2000, "noise": 500, "featureless": 200, "hold": 60}
 """Trials of ours; peers run the first of them, see `PEER_TRIALS`."""
 
-PEER_TRIALS = {"focus": 400, "noise": 50, "featureless": 50, "hold": 0}
+PEER_TRIALS = {"focus": 200, "noise": 40, "featureless": 20, "hold": 0}
 
 
 def main() -> int:

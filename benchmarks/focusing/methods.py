@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from focusing import measures, searches
+from focusing.correlation import Heuristic
+from focusing.mapfost import mapfost
 from focusing.ours import Ours
 from focusing.outcome import Outcome
-from focusing.trials import Trial
+from focusing.trials import EXPERIMENTS, Fields, Trial
 
 Run = Callable[[Trial], list[Outcome]]
 
@@ -36,13 +39,45 @@ class Context:
     engine: str
     control: dict[str, Any]
 
+    def training_fields(self) -> Fields:
+        """Micrographs for calibration and training: never those of the published figures."""
+        return Fields(self.data, "train", self.cache)
+
+
+PEERS = ("focus", "noise", "featureless")
+
 
 def methods(context: Context) -> dict[str, Method]:
     """All methods, by the name that selects them on the command line."""
-    return {
-        "ours": Method(
-            ("ours",),
-            ("focus", "noise", "featureless", "hold"),
-            lambda: Ours("ours", context.engine, context.control),
-        ),
+    searched = {
+        "golden": ("golden section, Vollath F4", "vollath_f4", searches.golden_section),
+        "brent": ("Brent, Vollath F4", "vollath_f4", searches.brent),
+        "oughtafocus": ("Brent, edges (OughtaFocus)", "edges", searches.brent),
+        "coarse-to-fine": ("coarse to fine, Vollath F4", "vollath_f4", searches.coarse_to_fine),
+        "odemis": ("Odemis, binary", "standard_deviation", searches.binary),
     }
+    scores = {
+        "vollath_f4": measures.classical("vollath_f4"),
+        "edges": measures.edges,
+        "standard_deviation": measures.standard_deviation,
+    }
+    found = {
+        "ours": Method(
+            ("semagent",),
+            EXPERIMENTS,
+            lambda: Ours("semagent", context.engine, context.control),
+        ),
+        "sweep": Method(
+            tuple(searches.sweep_name(name) for name in measures.CLASSICAL),
+            PEERS,
+            lambda: searches.sweep,
+        ),
+        "heuristic": Method(
+            ("SBEMimage heuristic",), PEERS, lambda: Heuristic(context.training_fields())
+        ),
+        "mapfost": Method(("MAPFoSt",), PEERS, lambda: mapfost),
+    }
+    for key, (name, score, find) in searched.items():
+        search = searches.Search(name, scores[score], find)
+        found[key] = Method((name,), PEERS, lambda search=search: search)
+    return found

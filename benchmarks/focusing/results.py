@@ -1,5 +1,6 @@
 """Results on disk: a folder of JSON Lines files that a run adds to and never rewrites."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -49,8 +50,13 @@ class Results:
                 continue
             self._done.add(key)
             name = f"{outcome.experiment}-{outcome.method}-{self._part[0]}of{self._part[1]}.jsonl"
-            with (self._folder / name.replace(" ", "_")).open("ab") as file:
+            with (self._folder / _safe(name)).open("ab") as file:
                 file.write(msgspec.json.encode(outcome) + b"\n")
+
+
+def _safe(name: str) -> str:
+    """A name as part of a file name."""
+    return re.sub(r"[^\w.-]+", "_", name)
 
 
 def read_settings(folder: Path) -> Settings:

@@ -1,11 +1,13 @@
 """The microscope of a trial: the driver ``simulated``, with everything that moves switched on."""
 
 import math
+import time
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from focusing.outcome import Outcome
 from focusing.trials import HEIGHT_PX, WIDTH_PX, Trial, image_size
 from semagent import registry
 from semagent.clock import ManualClock
@@ -134,6 +136,9 @@ class Scope:
         self.microscope = microscope
         self.frames = 0
         self.moves = 0
+        self._started_s = time.perf_counter()
+        self._start = self.error
+        self._start_astigmatism_px = self.astigmatism_px
 
     # -- for the method -----------------------------------------------------------------------
 
@@ -185,3 +190,25 @@ class Scope:
     def dose(self) -> float:
         """Electrons a pixel of the whole field has received."""
         return self.microscope.truth().total_dose_e / (WIDTH_PX * HEIGHT_PX)
+
+    def outcome(self, method: str) -> Outcome:
+        """How a peer that ends here has done; the verifying frame is exposed first."""
+        self.frame()
+        trial = self.trial
+        return Outcome(
+            experiment=trial.experiment,
+            method=method,
+            number=trial.number,
+            source=trial.source,
+            real=trial.image is not None,
+            trial_dose=trial.dose,
+            status="focused",
+            frames=self.frames,
+            moves=self.moves,
+            dose=self.dose,
+            start=self._start,
+            final=self.error,
+            start_astigmatism_px=self._start_astigmatism_px,
+            final_astigmatism_px=self.astigmatism_px,
+            wall_s=time.perf_counter() - self._started_s,
+        )

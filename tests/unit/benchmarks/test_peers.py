@@ -1,0 +1,79 @@
+"""The peers' methods do what their originals do, where it is easy to say what that is."""
+
+import numpy as np
+import pytest
+from focusing import searches
+from focusing.correlation import estimators
+from focusing.mapfost import TEST, Posterior
+from focusing.outcome import Outcome
+from focusing.scope import Scope
+from focusing.trials import Fields, Trial, make_trial
+
+
+@pytest.mark.parametrize(
+    "find",
+    [searches.golden_section, searches.brent, searches.coarse_to_fine, searches.binary],
+)
+@pytest.mark.parametrize("place", [-31.3, 0.4, 17.9])
+def test_a_search_finds_a_smooth_peak(find: searches.Find, place: float) -> None:
+    looked: list[float] = []
+
+    def value(position: float) -> float:
+        looked.append(position)
+        return 1 / (1 + ((position - place) / 8) ** 2)
+
+    assert find(value, -48.0, 48.0) == pytest.approx(place, abs=1.0)
+    assert len(looked) < searches.MAX_EVALUATIONS
+    assert min(looked) >= -48
+    assert max(looked) <= 48
+
+
+def test_a_parabola_through_three_points_of_a_parabola_is_exact() -> None:
+    positions = np.arange(-4.0, 5.0, 2.0)
+    assert searches.vertex(positions, -((positions - 0.7) ** 2)) == pytest.approx(0.7)
+    assert searches.vertex(positions, positions) == 4.0
+
+
+@pytest.fixture(scope="module")
+def easy(fields: Fields) -> Trial:
+    """Much dose, some astigmatism, a real micrograph."""
+    trials = (make_trial("focus", number, fields, seed=0) for number in range(400))
+    return next(
+        each
+        for each in trials
+        if each.dose == 400 and each.image is not None and 1 < np.hypot(*each.astigmatism) < 3
+    )
+
+
+def test_mapfost_reads_defocus_and_astigmatism_from_two_frames(easy: Trial) -> None:
+    scope = Scope(easy)
+    at = 3.0 - easy.start
+    scope.go(at - TEST)
+    low = scope.image()
+    scope.go(at + TEST)
+    z, a1, a2 = Posterior(low, scope.image(), TEST, 0.25).minimum()
+    assert z == pytest.approx(3.0, abs=0.7)
+    assert (a1, a2) == pytest.approx(easy.astigmatism, abs=0.7)
+
+
+def test_the_heuristic_tells_sharp_from_blurred_and_along_from_across(easy: Trial) -> None:
+    scope = Scope(easy)
+    scope.go(-easy.start)
+    scope.stigmate(-easy.astigmatism[0], -easy.astigmatism[1])
+    sharp, _, _ = estimators(scope.image())
+    scope.go(6.0 - easy.start)
+    blurred, before, _ = estimators(scope.image())
+    assert blurred < sharp
+    scope.stigmate(3.0, 0.0)
+    _, along, _ = estimators(scope.image())
+    scope.stigmate(-6.0, 0.0)
+    _, across, _ = estimators(scope.image())
+    assert (along - before) * (across - before) < 0
+
+
+def test_sweeps_share_their_frames(easy: Trial) -> None:
+    outcomes: list[Outcome] = searches.sweep(easy)
+    assert {outcome.frames for outcome in outcomes} == {50}
+    assert len({outcome.method for outcome in outcomes}) == 6
+    best = min(outcomes, key=lambda outcome: abs(outcome.final))
+    assert abs(best.final) < searches.SWEEP_STEP
