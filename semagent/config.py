@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from semagent import registry
 from semagent.control import ControlOptions
 from semagent.errors import ConfigError
 from semagent.memory import Memory, as_text, load_memory
@@ -13,7 +14,7 @@ from semagent.places import ScanOptions
 from semagent.safety import Envelope
 from semagent.sanity import SanityOptions
 from semagent.session.storage import mapped_errors, write_whole
-from semagent.yamltext import read_yaml
+from semagent.yamltext import read_source
 
 FORMAT = 1
 
@@ -142,14 +143,42 @@ def load_config(path: Path) -> RunConfig:
         ConfigError: the file cannot be read, is not YAML, or a key or value is wrong; the
             message names the file, the line and the key.
     """
-    config = read_yaml(path, RunConfig)
+    source = read_source(path)
+    config = source.convert(RunConfig)
     if config.semagent != FORMAT:
         raise ConfigError(
-            f"{path}: semagent: {config.semagent} is a format this release does not know; "
-            f"it reads {FORMAT}"
+            f"{source.where('semagent')}: {config.semagent} is a format this release does not "
+            f"know; it reads {FORMAT}"
         )
     memory = memory_file(path, config.memory)
     return msgspec.structs.replace(config, memory=str(memory), remembered=load_memory(memory))
+
+
+def check_parts(path: Path, config: RunConfig) -> None:
+    """Check the options of driver and engines too, without opening anything.
+
+    A driver or engine of somebody else may keep to itself what it takes; then it says so itself
+    when it is opened.
+
+    Raises:
+        ConfigError: there is no such driver or engine, or an option is wrong; the message names
+            the file, the line and the key.
+    """
+    source = read_source(path)
+    for group, key in (
+        (registry.DRIVERS, "driver"),
+        (registry.ENGINES, "engine"),
+        (registry.ENGINES, "restoration"),
+    ):
+        part: Part | None = getattr(config, key)
+        if part is None:
+            continue
+        try:
+            schema = registry.options_schema(group, part.name)
+        except ConfigError as error:
+            raise ConfigError(f"{source.where(key, 'name')}: {error}") from error
+        if schema is not None:
+            source.convert(schema, key, "options")
 
 
 def memory_file(path: Path, named: str | None) -> Path:

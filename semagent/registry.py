@@ -7,6 +7,7 @@ from typing import Any
 
 from semagent.clock import Clock
 from semagent.errors import ConfigError
+from semagent.options import Options
 from semagent.ports import Engine, Microscope, OpenEngine, OpenMicroscope
 from semagent.requirements import DriverFacts
 
@@ -62,6 +63,29 @@ def driver_facts(name: str) -> DriverFacts | None:
         raise _missing(DRIVERS, name, error) from error
     facts = getattr(module, "DRIVER", None)
     return facts if isinstance(facts, DriverFacts) else None
+
+
+def options_schema(group: str, name: str) -> type[Options] | None:
+    """What a driver or an engine takes as its options, ``None`` if its module does not say.
+
+    It is the subclass of `Options` that the module of the entry point names, the most derived one
+    if it names several.
+
+    Raises:
+        ConfigError: there is no such driver or engine, or its software is missing.
+    """
+    point = find(group, name)
+    try:
+        module = importlib.import_module(point.module)
+    except ImportError as error:
+        raise _missing(group, name, error) from error
+    named = {
+        each
+        for each in vars(module).values()
+        if isinstance(each, type) and issubclass(each, Options) and each is not Options
+    }
+    derived = [each for each in named if not any(each in other.__mro__[1:] for other in named)]
+    return derived[0] if len(derived) == 1 else None
 
 
 def open_engine(name: str, options: Mapping[str, Any]) -> Engine:

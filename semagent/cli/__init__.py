@@ -168,6 +168,10 @@ def _doctor(arguments: argparse.Namespace, output: Output) -> int:
 def _check(arguments: argparse.Namespace, output: Output) -> int:
     from semagent.cli import setup
 
+    if arguments.schema:
+        return setup.schema()
+    if arguments.config is None:
+        raise UsageError("check: name a configuration, or give --schema")
     return setup.check(arguments.config, output)
 
 
@@ -310,7 +314,8 @@ def _parser() -> argparse.ArgumentParser:
     add_json(sub)
 
     sub = add("check", _check, "is the configuration right")
-    sub.add_argument("config")
+    sub.add_argument("config", nargs="?")
+    sub.add_argument("--schema", action="store_true", help="print its JSON schema, for editors")
     add_json(sub)
 
     sub = add("keys", _keys, "make CURVE keys for a remote microscope")

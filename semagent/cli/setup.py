@@ -11,10 +11,11 @@ from semagent import __version__, registry
 from semagent.cli import exits
 from semagent.cli.output import Output
 from semagent.clock import SystemClock
-from semagent.config import find_config, load_config
+from semagent.config import check_parts, find_config, load_config
 from semagent.errors import CommandRefusedError, ConfigError, SemagentError
 from semagent.keys import make_keys
 from semagent.remote.serve import serve as serve_microscope
+from semagent.schema import as_json, config_schema
 from semagent.signals import handled
 
 _MODULES = ("numpy", "cv2", "zmq", "msgspec", "tifffile", "imagecodecs")
@@ -88,15 +89,18 @@ def check(name: str, output: Output) -> int:
     """
     path = find_config(name)
     config = load_config(path)
-    registry.find(registry.DRIVERS, config.driver.name)
-    registry.find(registry.ENGINES, config.engine.name)
-    if config.restoration is not None:
-        registry.find(registry.ENGINES, config.restoration.name)
+    check_parts(path, config)
     output.record({"path": str(path), "instrument": config.instrument, "ok": True})
     output.say(
         f"{path}: right. {config.instrument}: driver {config.driver.name}, "
         f"engine {config.engine.name}"
     )
+    return exits.DONE
+
+
+def schema() -> int:
+    """Print the JSON schema of configurations, with all drivers and engines installed here."""
+    sys.stdout.write(as_json(config_schema()))
     return exits.DONE
 
 

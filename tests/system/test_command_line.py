@@ -336,3 +336,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_check_names_the_line_of_a_drivers_option(semagent: Run, simulated_config: Config):
+    path = simulated_config(scan={"width_px": "wide"})
+    run = semagent("check", path)
+    line = 1 + path.read_text(encoding="utf-8").splitlines().index("      width_px: wide")
+    assert run.code == 2
+    assert f"{path}:{line}: driver.options.scan.width_px: 'wide': Expected `int`" in run.err
+
+
+def test_check_prints_the_schema_for_editors(semagent: Run):
+    run = semagent("check", "--schema")
+    assert run.code == 0
+    assert json.loads(run.out)["$schema"].startswith("https://json-schema.org/")
+    assert semagent("check").code == 2

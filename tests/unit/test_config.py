@@ -1,14 +1,13 @@
 """Run configurations: what ships is right, and what is wrong is named with its line."""
 
-import importlib
 from pathlib import Path
 
 import pytest
 
-from semagent.config import find_config, load_config
+from semagent.config import check_parts, find_config, load_config
 from semagent.errors import ConfigError
-from semagent.options import Options, parse_options
-from semagent.registry import DRIVERS, find
+from semagent.registry import DRIVERS, names, options_schema
+from semagent.types import Mode
 
 SHIPPED = sorted((Path(__file__).parents[2] / "config").glob("*.yaml"))
 SIMULATED = find_config("simulated").read_text(encoding="utf-8")
@@ -25,13 +24,26 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
 def test_every_configuration_that_ships_is_right(path: Path):
     config = load_config(path)
     assert config.instrument
-    driver = importlib.import_module(find(DRIVERS, config.driver.name).module)
-    (schema,) = (
-        each
-        for each in vars(driver).values()
-        if isinstance(each, type) and issubclass(each, Options)
-    )
-    parse_options(config.driver.options, schema, where=str(path))
+    assert options_schema(DRIVERS, config.driver.name) is not None
+    check_parts(path, config)
+
+
+@pytest.mark.parametrize("name", sorted(set(names(DRIVERS)) - {"recorded", "remote"}))
+def test_every_driver_has_its_file(name: str):
+    """A recorded stack is given to `simulate`; a remote microscope has the file of its driver."""
+    path = find_config(name)
+    config = load_config(path)
+    assert config.driver.name == name
+    assert config.safety.working_distance_m is not None
+    assert config.control.mode is not Mode.HOLD, "it must not move anything unless asked to"
+    assert not config.safety.allow_unblank or name == "simulated"
+    comments = [line for line in path.read_text(encoding="utf-8").splitlines() if "#" in line]
+    assert len(comments) >= 10
+
+
+@pytest.mark.parametrize("name", sorted(names(DRIVERS)))
+def test_every_driver_says_what_it_takes(name: str):
+    assert options_schema(DRIVERS, name) is not None
 
 
 def test_numbers_may_be_written_as_people_write_them(tmp_path: Path):
@@ -71,6 +83,48 @@ def test_the_line_is_named(tmp_path: Path):
     with pytest.raises(ConfigError) as raised:
         load_config(path)
     assert f"{path}:{line}:" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong", "says"),
+    [
+        ("mode: advise", "mode: autopilot", "control.mode: 'autopilot': .*observe, advise, hold"),
+        ("max_evidence_age_s: 10", "max_evidence_age_s: soon", r"'soon': Expected `float`"),
+        (
+            "max_evidence_age_s: 10",
+            "max_evidence_aeg_s: 10",
+            r"safety\.max_evidence_aeg_s: unknown key; did you mean max_evidence_age_s\?",
+        ),
+        ("name: simulated", "nmae: simulated", r"driver\.nmae: unknown key; did you mean name\?"),
+        ("seed: 1", "seed: one", r"driver\.options\.seed: 'one': Expected `int`"),
+        ("seed: 1", "sede: 1", r"driver\.options\.sede: unknown key; did you mean seed\?"),
+        ("name: sharpness", "name: bluntness", r"engine\.name: no engine is called 'bluntness'"),
+        ("semagent: 1", "semagent: 2", "semagent: 2 is a format this release does not know"),
+    ],
+)
+def test_check_names_line_key_value_and_what_is_allowed(
+    tmp_path: Path, line: str, wrong: str, says: str
+):
+    path = changed(tmp_path, line, wrong)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    (number,) = (index for index, each in enumerate(lines, 1) if wrong in each)
+    with pytest.raises(ConfigError, match=says) as raised:
+        check_parts(path, load_config(path))
+    assert str(raised.value).startswith(f"{path}:{number}: ")
+
+
+def test_a_rule_over_several_keys_names_the_line_of_the_one_it_is_about(tmp_path: Path):
+    shipped = find_config("micromanager").read_text(encoding="utf-8")
+    path = tmp_path / "microscope.yaml"
+    path.write_text(shipped.replace("[-100, 100]", "[100, -100]"), encoding="utf-8")
+    line = next(
+        index
+        for index, each in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if "focus_range_um" in each
+    )
+    with pytest.raises(ConfigError, match="not a finite range") as raised:
+        check_parts(path, load_config(path))
+    assert f"{path}:{line}: driver.options.focus_range_um: " in str(raised.value)
 
 
 @pytest.mark.parametrize("content", ["", "just words", "- a\n- list"])

@@ -4,7 +4,20 @@
 only needs the frames.
 """
 
-from semagent_drivers.recorded.microscope import DRIVER, RecordedMicroscope, open_microscope
+from semagent_drivers.recorded.microscope import (
+    DRIVER,
+    RecordedMicroscope,
+    RecordedOptions,
+    open_microscope,
+)
 from semagent_drivers.recorded.stack import Stack, StackEntry, load_stack
 
-__all__ = ["DRIVER", "RecordedMicroscope", "Stack", "StackEntry", "load_stack", "open_microscope"]
+__all__ = [
+    "DRIVER",
+    "RecordedMicroscope",
+    "RecordedOptions",
+    "Stack",
+    "StackEntry",
+    "load_stack",
+    "open_microscope",
+]
