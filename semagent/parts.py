@@ -7,7 +7,7 @@ import msgspec
 from semagent.bus import Bus
 from semagent.clock import Clock
 from semagent.config import RunConfig
-from semagent.control import Controller, ControlOptions
+from semagent.control import Axis, Controller, ControlOptions, Reach, Stabiliser
 from semagent.ports import Microscope
 from semagent.roles import AcquireRole, ControlRole, SessionRecorder
 from semagent.safety import AxisLimits, Envelope, SafetyGate
@@ -35,9 +35,25 @@ def make_control(
     controller = Controller(
         _within_envelope(config.control, config.safety),
         _reachable(capabilities, config.safety.working_distance_m),
+        stabiliser=_stabiliser(config, capabilities) if config.control.drift.correct else None,
     )
     lifetime_s = config.safety.max_evidence_age_s
     return ControlRole(bus, controller, clock, command_lifetime_s=lifetime_s)
+
+
+def _stabiliser(config: RunConfig, capabilities: Capabilities) -> Stabiliser:
+    """Takes drift out, as far as envelope and microscope allow."""
+    stage = {name: _axis(config.safety, f"stage_{name}") for name in capabilities.stage_axes}
+    beam_shift = _axis(config.safety, "beam_shift_m") if capabilities.beam_shift else None
+    reach = Reach(beam_shift=beam_shift, stage_x=stage.get("x_m"), stage_y=stage.get("y_m"))
+    return Stabiliser(config.control.drift, config.remembered, reach)
+
+
+def _axis(envelope: Envelope, key: str) -> Axis | None:
+    limits = envelope.limits(key)
+    if limits is None:
+        return None
+    return Axis(limits.min, limits.max, limits.max_step, envelope.tolerance(key))
 
 
 def _within_envelope(options: ControlOptions, envelope: Envelope) -> ControlOptions:

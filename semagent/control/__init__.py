@@ -5,6 +5,7 @@ Pure: imports values, ports and options, and knows no clock, no socket and no th
 
 from semagent.control.controller import Controller
 from semagent.control.decide import decide
+from semagent.control.drift import Axis, Reach, Stabiliser
 from semagent.control.estimator import SharpnessEstimator
 from semagent.control.intent import intent_of
 from semagent.control.options import ControlOptions
@@ -23,6 +24,7 @@ from semagent.control.situation import (
 
 __all__ = [
     "Analysed",
+    "Axis",
     "ControlOptions",
     "ControlState",
     "Controller",
@@ -31,9 +33,11 @@ __all__ = [
     "GateChanged",
     "Notice",
     "Observation",
+    "Reach",
     "Replied",
     "Requested",
     "SharpnessEstimator",
+    "Stabiliser",
     "Ticked",
     "decide",
     "intent_of",

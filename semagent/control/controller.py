@@ -1,6 +1,9 @@
 """The part of control that has state: the current situation and the estimator."""
 
+import msgspec
+
 from semagent.control.decide import decide
+from semagent.control.drift import Outcomes, Stabiliser
 from semagent.control.estimator import SharpnessEstimator
 from semagent.control.options import ControlOptions
 from semagent.control.situation import (
@@ -8,6 +11,7 @@ from semagent.control.situation import (
     ControlState,
     Decision,
     Flagged,
+    Follow,
     GateChanged,
     Observation,
     Replied,
@@ -22,8 +26,12 @@ from semagent.types import (
     FrameAnalysis,
     FrameHeader,
     GateStatus,
+    Issuer,
+    Mode,
+    Outcome,
     Reply,
     Request,
+    SetMode,
 )
 
 
@@ -31,6 +39,12 @@ class Controller:
     """Feeds observations to the estimator and to `decide`, in the order in which they come.
 
     Deterministic: the same observations give the same decisions.
+
+    Args:
+        options: the section ``control`` of the configuration.
+        capabilities: of the microscope.
+        estimator: of focus.
+        stabiliser: takes drift out while `decide` has nothing to do, if that is wanted.
     """
 
     def __init__(
@@ -38,12 +52,15 @@ class Controller:
         options: ControlOptions,
         capabilities: Capabilities,
         estimator: FocusEstimator | None = None,
+        stabiliser: Stabiliser | None = None,
     ) -> None:
         self._options = options
         self._capabilities = capabilities
         self._estimator = estimator or SharpnessEstimator(options.estimator, options.scale)
         self._state = ControlState(mode=options.mode)
         self._belief: FocusBelief | None = None
+        self._stabiliser = stabiliser
+        self._stabiliser_since_ns: int | None = None
 
     @property
     def state(self) -> ControlState:
@@ -63,7 +80,15 @@ class Controller:
         belief = self._belief or FocusBelief(
             sequence=header.sequence, settings_rev=header.settings_rev, frames=0
         )
-        return self._decide(Analysed(analysis=analysis, belief=belief))
+        decision = self._decide(Analysed(analysis=analysis, belief=belief))
+        if self._stabiliser is None:
+            return decision
+        mode = self._state.mode
+        may_tell = mode is Mode.ADVISE or (mode is Mode.HOLD and not self._state.armed)
+        seen = self._stabiliser.seen(
+            analysis, may_act=self._at_rest and not decision.actions, may_tell=may_tell
+        )
+        return self._with(decision, seen)
 
     def flagged(self, header: FrameHeader) -> Decision:
         """Take note of a frame that has faults and was not analysed."""
@@ -71,10 +96,20 @@ class Controller:
 
     def replied(self, reply: Reply) -> Decision:
         """Take the answer to a command, of the agent or the operator, into account."""
-        return self._decide(Replied(reply=reply))
+        stabiliser = self._stabiliser
+        decision = self._decide(Replied(reply=reply))
+        own = stabiliser is not None and stabiliser.pending == reply.command.action
+        if stabiliser is None or not own or reply.command.issuer is not Issuer.AGENT:
+            return decision
+        if self._state.expected is not None and reply.outcome is Outcome.APPLIED:
+            # Nobody else has moved the stage.
+            self._state = msgspec.structs.replace(self._state, expected=reply.state)
+        return self._with(decision, stabiliser.replied(reply, may_act=self._at_rest))
 
     def requested(self, request: Request) -> Decision:
         """Do what the operator asks for."""
+        if self._stabiliser is not None and isinstance(request, SetMode):
+            self._stabiliser.reset()
         return self._decide(Requested(request=request))
 
     def gate_changed(self, status: GateStatus) -> Decision:
@@ -83,7 +118,41 @@ class Controller:
 
     def ticked(self, now_ns: int) -> Decision:
         """Let time pass: deadlines are measured between ticks."""
-        return self._decide(Ticked(now_ns=now_ns))
+        decision, limit_s = self._decide(Ticked(now_ns=now_ns)), self._options.deadlines.reply_s
+        since_ns = self._stabiliser_since_ns
+        if self._stabiliser is None or since_ns is None or now_ns - since_ns <= limit_s * 1e9:
+            return decision
+        self._stabiliser_since_ns = None
+        given_up = self._stabiliser.give_up(f"a command was not answered within {limit_s:g} s")
+        return self._with(decision, given_up)
+
+    @property
+    def _at_rest(self) -> bool:
+        """Whether the agent may act and has nothing else on its hands."""
+        state, task = self._state, self._state.task
+        follows = isinstance(task, Follow) and task.pair is None and task.search_frames is None
+        return (
+            state.mode is Mode.HOLD
+            and state.armed
+            and not state.paused
+            and state.pending is None
+            and (task is None or follows)
+        )
+
+    def _with(self, decision: Decision, outcomes: Outcomes) -> Decision:
+        """The decision, and what the stabiliser adds to it."""
+        self._state = msgspec.structs.replace(decision.state, expected=self._state.expected)
+        action = outcomes.action
+        if action is not None:
+            self._stabiliser_since_ns = self._state.now_ns
+        elif self._stabiliser is not None and self._stabiliser.pending is None:
+            self._stabiliser_since_ns = None
+        return msgspec.structs.replace(
+            decision,
+            state=self._state,
+            actions=decision.actions if action is None else (*decision.actions, action),
+            events=(*decision.events, *outcomes.notices),
+        )
 
     def _decide(self, observation: Observation) -> Decision:
         decision = decide(self._state, observation, self._options, self._capabilities)

@@ -166,6 +166,22 @@ class OperatorOptions(Options, frozen=True, kw_only=True):
     field_fraction: Positive = 0.25
 
 
+class DriftOptions(Options, frozen=True, kw_only=True):
+    """Keeping the picture where it is, by beam shift and stage.
+
+    Attributes:
+        correct: do it, in mode hold; in mode advise only say how far the picture has drifted.
+        deadband: smallest displacement that is corrected, as a fraction of the width of the field.
+        average_frames: frames the drift is averaged over.
+        stage: let the stage take over where the beam shift has no range left.
+    """
+
+    correct: bool = False
+    deadband: Positive = 0.01
+    average_frames: Count = 3
+    stage: bool = False
+
+
 class ControlOptions(Options, frozen=True, kw_only=True):
     """The section ``control`` of a configuration.
 
@@ -180,3 +196,4 @@ class ControlOptions(Options, frozen=True, kw_only=True):
     hold: HoldOptions = HoldOptions()
     deadlines: DeadlineOptions = DeadlineOptions()
     operator: OperatorOptions = OperatorOptions()
+    drift: DriftOptions = DriftOptions()

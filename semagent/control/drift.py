@@ -1,0 +1,428 @@
+"""Keeps the picture where it is: drift is taken out by beam shift, then by the stage.
+
+The displacement of each frame, as registration measures it, is made of what focus, stigmators,
+beam shift and stage have done, which the calibration of the instrument explains, and of drift.
+Where beam shift and stage have to be for the picture to stand still follows from the drift alone,
+so that errors do not add up from one correction to the next.
+
+It never fights the operator: whatever somebody else changes, the picture that was wanted is from
+then on the one there is. Pure and deterministic, like the rest of control.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from semagent.control.options import DriftOptions
+from semagent.control.situation import Notice
+from semagent.legs import legs
+from semagent.memory import Calibration, Matrix, Memory
+from semagent.types import (
+    FrameAnalysis,
+    FrameHeader,
+    ImageShift,
+    Level,
+    MicroscopeAction,
+    MicroscopeState,
+    MoveStage,
+    Outcome,
+    Reply,
+    SetBeamShift,
+    SetWorkingDistance,
+)
+
+Vector = npt.NDArray[np.float64]
+
+_CERTAIN = 3.0  # standard deviations of the drift by which the picture has to be off
+_PLAYS = 3.0  # times the measured play that stage moves go too far
+_DRAGGED_M = 1e-9
+_NEWER_EVIDENCE = {"expired", "frame_unknown", "stale", "settings_changed", "operator_first"}
+"""Refusals of the gate that later frames do away with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """How far one axis may be moved.
+
+    Attributes:
+        tolerance: change of what is read back that is no change.
+    """
+
+    low: float
+    high: float
+    max_step: float
+    tolerance: float
+
+    def holds(self, value: float) -> bool:
+        """Whether a position is within reach."""
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What may be moved; ``None`` may not."""
+
+    beam_shift: Axis | None = None
+    stage_x: Axis | None = None
+    stage_y: Axis | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchor:
+    """The picture that is wanted: settings, and where registration placed it."""
+
+    header: FrameHeader
+    shift: ImageShift
+    calibration: Calibration
+    by_beam: Matrix
+    pixel_size_m: float
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """What follows from an observation."""
+
+    action: MicroscopeAction | None = None
+    notices: list[Notice] = field(default_factory=list)
+
+    def tell(self, kind: str, message: str, level: Level = Level.INFO, **data: object) -> None:
+        """Add news."""
+        self.notices.append(Notice(kind, level, message, data))
+
+
+class Stabiliser:
+    """Follows the drift of one field and says how to take it out.
+
+    Args:
+        options: the section ``control.drift``.
+        memory: what is known of the instrument.
+        reach: what may be moved, and how far.
+    """
+
+    def __init__(self, options: DriftOptions, memory: Memory, reach: Reach) -> None:
+        self._options = options
+        self._memory = memory
+        self._reach = reach
+        self._anchor: _Anchor | None = None
+        self._drifts: deque[tuple[Vector, float]] = deque(maxlen=options.average_frames)
+        self._known: MicroscopeState | None = None
+        self._queue: deque[MicroscopeAction] = deque()
+        self._pending: MicroscopeAction | None = None
+        self._wanted_m = 0.0
+        self._first_sequence = 0
+        self._stopped = ""
+        self._proposed: Vector | None = None
+
+    def reset(self) -> None:
+        """Start anew with the next frame, whatever went wrong before."""
+        self._anchor = self._pending = None
+        self._queue.clear()
+        self._stopped = ""
+
+    def seen(self, analysis: FrameAnalysis, *, may_act: bool, may_tell: bool) -> Outcomes:
+        """Take a frame into account.
+
+        Args:
+            analysis: of the frame.
+            may_act: a correction may be made now.
+            may_tell: otherwise it may be proposed.
+        """
+        outcomes = Outcomes()
+        header, shift = analysis.header, analysis.shift
+        if self._pending or shift is None or header.sequence < self._first_sequence:
+            return outcomes
+        anchor = self._anchored(header, shift, outcomes)
+        if anchor is None:
+            return outcomes
+        drift = self._drift(anchor, header, shift)
+        self._drifts.append((drift, shift.sigma_px * anchor.pixel_size_m))
+        if len(self._drifts) < self._options.average_frames or self._stopped:
+            return outcomes
+        mean = np.mean([each for each, _ in self._drifts], axis=0)
+        sigma_m = max(sigma for _, sigma in self._drifts) / math.sqrt(len(self._drifts))
+        off = mean + self._moved(anchor, header)
+        field_m = anchor.pixel_size_m * header.scan.width_px
+        if float(np.hypot(*off)) < max(self._options.deadband * field_m, _CERTAIN * sigma_m):
+            return outcomes
+        if may_act:
+            self._plan(anchor, header, mean, outcomes)
+        elif may_tell:
+            self._propose(off, field_m, outcomes)
+        return outcomes
+
+    def replied(self, reply: Reply, *, may_act: bool) -> Outcomes:
+        """Take the answer to a command into account; only those to own ones matter.
+
+        Args:
+            reply: the answer.
+            may_act: what was begun may be gone on with.
+        """
+        outcomes = Outcomes()
+        if self._pending is None or reply.command.action != self._pending:
+            return outcomes
+        action, self._pending = self._pending, None
+        self._first_sequence = reply.next_sequence
+        if reply.outcome is not Outcome.APPLIED or reply.state is None:
+            self._queue.clear()
+            self._drifts.clear()
+            if reply.code in _NEWER_EVIDENCE:
+                return outcomes
+            self._stop(f"{type(action).__name__} was {reply.outcome}: {reply.reason}", outcomes)
+            return outcomes
+        self._known = reply.state
+        if isinstance(action, MoveStage):
+            self._drifts.clear()  # the play of the stage is not known that well
+            dragged_m = reply.state.optics.working_distance_m - self._wanted_m
+            if abs(dragged_m) > _DRAGGED_M:
+                outcomes.tell(
+                    "working_distance_restored",
+                    f"the stage move changed the working distance by {dragged_m * 1e6:+.2f} µm",
+                )
+                self._queue.appendleft(SetWorkingDistance(working_distance_m=self._wanted_m))
+        if may_act:
+            self._next(outcomes)
+        else:
+            self._queue.clear()
+        return outcomes
+
+    def give_up(self, reason: str) -> Outcomes:
+        """No answer has come, or none will."""
+        outcomes = Outcomes()
+        if self._pending is not None:
+            self._pending = None
+            self._queue.clear()
+            self._stop(reason, outcomes)
+        return outcomes
+
+    @property
+    def pending(self) -> MicroscopeAction | None:
+        """A command of its own that is on its way."""
+        return self._pending
+
+    # -- the picture that is wanted -----------------------------------------------------------
+
+    def _anchored(
+        self, header: FrameHeader, shift: ImageShift, outcomes: Outcomes
+    ) -> _Anchor | None:
+        anchor = self._anchor
+        if (
+            anchor is not None
+            and anchor.shift.reference_sequence == shift.reference_sequence
+            and anchor.header.settings_rev == header.settings_rev
+            and not self._changed_by_others(header)
+        ):
+            return anchor
+        self._drifts.clear()
+        self._known = header.settings
+        self._proposed = None
+        calibration = self._calibration(header, outcomes)
+        pixel_size_m = header.scan.pixel_size_m
+        by_beam = calibration.image_shift_per_beam_shift if calibration else None
+        self._anchor = None
+        if calibration is not None and by_beam is not None and pixel_size_m is not None:
+            self._stopped = ""
+            self._anchor = _Anchor(header, shift, calibration, by_beam, pixel_size_m)
+        return None
+
+    def _calibration(self, header: FrameHeader, outcomes: Outcomes) -> Calibration | None:
+        """What is known of this instrument at these settings, if that is enough."""
+        entry = self._memory.at(header)
+        calibration = entry.calibration if entry else None
+        why = ""
+        if self._reach.beam_shift is None:
+            why = "the safety envelope does not allow the beam to be shifted (beam_shift_m)"
+        elif header.optics.beam_shift_x_m is None or header.optics.beam_shift_y_m is None:
+            why = "the microscope does not report its beam shift"
+        elif not header.scan.pixel_size_m:
+            why = "frames carry no pixel size"
+        elif calibration is None or calibration.image_shift_per_beam_shift is None:
+            why = "what beam shift does at these settings is not known: run semagent calibrate"
+        if why:
+            self._stop(why, outcomes)
+            return None
+        return calibration
+
+    def _changed_by_others(self, header: FrameHeader) -> bool:
+        """Whether beam shift or stage are not where they were left."""
+        if self._known is None:
+            return True
+        was, now = self._known, header.settings
+        pairs: tuple[tuple[float | None, float | None, Axis | None], ...] = (
+            (was.optics.beam_shift_x_m, now.optics.beam_shift_x_m, self._reach.beam_shift),
+            (was.optics.beam_shift_y_m, now.optics.beam_shift_y_m, self._reach.beam_shift),
+            (was.stage.x_m, now.stage.x_m, self._reach.stage_x),
+            (was.stage.y_m, now.stage.y_m, self._reach.stage_y),
+        )
+        return any(
+            abs((after or 0.0) - (before or 0.0)) > (axis.tolerance if axis else 0.0)
+            for before, after, axis in pairs
+        )
+
+    # -- the drift ----------------------------------------------------------------------------
+
+    def _drift(self, anchor: _Anchor, header: FrameHeader, shift: ImageShift) -> Vector:
+        """Displacement of the content that nothing we know of explains, in metres."""
+        pixels = np.array([shift.x_px - anchor.shift.x_px, shift.y_px - anchor.shift.y_px])
+        before, now, known = anchor.header.optics, header.optics, anchor.calibration
+        explained = self._moved(anchor, header)
+        if known.image_shift_per_focus is not None:
+            away_m = now.working_distance_m - before.working_distance_m
+            per = known.image_shift_per_focus
+            explained = explained + away_m * np.array([per.x, per.y])
+        stigmators = _change(
+            (before.stigmator_x, before.stigmator_y), (now.stigmator_x, now.stigmator_y)
+        )
+        if known.image_shift_per_stigmator is not None:
+            explained = explained + known.image_shift_per_stigmator @ stigmators
+        return np.asarray(pixels * anchor.pixel_size_m - explained, np.float64)
+
+    def _moved(self, anchor: _Anchor, header: FrameHeader) -> Vector:
+        """Displacement that beam shift and stage have made since the anchor."""
+        known = anchor.calibration
+        moved = np.array(anchor.by_beam @ self._beam_change(anchor, header))
+        if known.image_shift_per_stage is not None:
+            moved += known.image_shift_per_stage @ self._stage_change(anchor, header)
+        return moved
+
+    @staticmethod
+    def _beam_change(anchor: _Anchor, header: FrameHeader) -> tuple[float, float]:
+        before, now = anchor.header.optics, header.optics
+        return _change(
+            (before.beam_shift_x_m, before.beam_shift_y_m), (now.beam_shift_x_m, now.beam_shift_y_m)
+        )
+
+    @staticmethod
+    def _stage_change(anchor: _Anchor, header: FrameHeader) -> tuple[float, float]:
+        before, now = anchor.header.stage, header.stage
+        return _change((before.x_m, before.y_m), (now.x_m, now.y_m))
+
+    # -- what to do about it ------------------------------------------------------------------
+
+    def _plan(
+        self, anchor: _Anchor, header: FrameHeader, drift: Vector, outcomes: Outcomes
+    ) -> None:
+        known, axis = anchor.calibration, self._reach.beam_shift
+        assert axis is not None  # noqa: S101 - without it there is no anchor
+        by_stage = np.zeros(2)
+        if known.image_shift_per_stage is not None:
+            by_stage = np.array(known.image_shift_per_stage @ self._stage_change(anchor, header))
+        home = _pair(anchor.header.optics.beam_shift_x_m, anchor.header.optics.beam_shift_y_m)
+        change = _solved(anchor.by_beam, -drift - by_stage)
+        target = None if change is None else (home[0] + change[0], home[1] + change[1])
+        if target is not None and all(axis.holds(value) for value in target):
+            self._queue.extend(self._beam_legs(header, target, axis))
+            way = "beam shift"
+        else:
+            planned = self._stage_legs(anchor, header, drift)
+            if isinstance(planned, str):
+                self._stop(planned, outcomes)
+                return
+            self._queue.extend(planned)
+            self._queue.extend(self._beam_legs(header, home, axis))
+            way = "stage"
+        self._wanted_m = header.optics.working_distance_m
+        x_m, y_m = drift
+        outcomes.tell(
+            "drift_corrected",
+            f"drift of {x_m * 1e9:+.0f}, {y_m * 1e9:+.0f} nm is taken out by {way}",
+            drift_m=[float(x_m), float(y_m)],
+        )
+        self._next(outcomes)
+
+    @staticmethod
+    def _beam_legs(
+        header: FrameHeader, target: tuple[float, float], axis: Axis
+    ) -> list[SetBeamShift]:
+        """Equal steps there, none longer than allowed."""
+        x_m, y_m = _pair(header.optics.beam_shift_x_m, header.optics.beam_shift_y_m)
+        ways = (target[0] - x_m, target[1] - y_m)
+        count = max(1, math.ceil(max(map(abs, ways)) / axis.max_step))
+        steps = [
+            SetBeamShift(x_m=x_m + ways[0] * step / count, y_m=y_m + ways[1] * step / count)
+            for step in range(1, count)
+        ]
+        return [*steps, SetBeamShift(x_m=target[0], y_m=target[1])]
+
+    def _stage_legs(
+        self, anchor: _Anchor, header: FrameHeader, drift: Vector
+    ) -> list[MoveStage] | str:
+        """How the stage takes the whole drift over, from the side that leaves no play; or why not.
+
+        One axis after the other, so that both end on their way up.
+        """
+        known, stage = anchor.calibration, header.stage
+        beyond = "the drift is beyond the range of the beam shift"
+        if not self._options.stage:
+            return f"{beyond}; control.drift.stage lets the stage take over"
+        if known.image_shift_per_stage is None or known.stage_backlash_m is None:
+            return f"{beyond}, and what the stage does is not known: run semagent calibrate"
+        change = _solved(known.image_shift_per_stage, -drift)
+        limits = {"x_m": self._reach.stage_x, "y_m": self._reach.stage_y}
+        moves: list[MoveStage] = []
+        for index, (name, axis) in enumerate(limits.items()):
+            home_m: float | None = getattr(anchor.header.stage, name)
+            here_m: float | None = getattr(stage, name)
+            if axis is None or home_m is None or here_m is None or change is None:
+                return f"{beyond}, and the safety envelope does not allow the stage to be moved"
+            target_m = home_m + change[index]
+            if not axis.holds(target_m):
+                return f"{beyond} and of stage {name[0]}"
+            way = legs(
+                here_m,
+                target_m,
+                approach=_PLAYS * known.stage_backlash_m.value,
+                max_step=axis.max_step,
+                lowest=axis.low,
+            )
+            make: Callable[[float], MoveStage] = (
+                (lambda value: MoveStage(x_m=value))
+                if name == "x_m"
+                else (lambda value: MoveStage(y_m=value))
+            )
+            moves += [make(leg) for leg in way]
+        return moves
+
+    def _next(self, outcomes: Outcomes) -> None:
+        if self._queue:
+            self._pending = outcomes.action = self._queue.popleft()
+
+    def _propose(self, off: Vector, field_m: float, outcomes: Outcomes) -> None:
+        """Say how far the picture has drifted, once for each step of the deadband."""
+        last = self._proposed
+        if last is not None and np.hypot(*(off - last)) < self._options.deadband * field_m:
+            return
+        self._proposed = off
+        outcomes.tell(
+            "drift_proposal",
+            f"the picture has drifted by {off[0] * 1e9:+.0f}, {off[1] * 1e9:+.0f} nm",
+            drift_m=[float(off[0]), float(off[1])],
+        )
+
+    def _stop(self, reason: str, outcomes: Outcomes) -> None:
+        """Correct nothing on this field until `reset`, and say why, once for each reason."""
+        if reason != self._stopped:
+            outcomes.tell("drift_uncorrected", f"drift is not corrected: {reason}", Level.WARNING)
+        self._stopped = reason
+
+
+def _pair(x: float | None, y: float | None) -> tuple[float, float]:
+    return x or 0.0, y or 0.0
+
+
+def _change(
+    before: tuple[float | None, float | None], now: tuple[float | None, float | None]
+) -> tuple[float, float]:
+    (x0, y0), (x1, y1) = _pair(*before), _pair(*now)
+    return x1 - x0, y1 - y0
+
+
+def _solved(matrix: Matrix, effect: Vector) -> tuple[float, float] | None:
+    """The causes of an effect; ``None`` if a calibration says that there are none."""
+    try:
+        return matrix.solve((float(effect[0]), float(effect[1])))
+    except ZeroDivisionError:
+        return None

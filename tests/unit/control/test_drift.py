@@ -1,0 +1,288 @@
+"""Keeping the picture where it is, on a simulated microscope that drifts."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from semagent import registry
+from semagent.clock import ManualClock
+from semagent.config import RunConfig, find_config, load_config
+from semagent.control.options import DriftOptions, HoldOptions
+from semagent.lockstep import Lockstep
+from semagent.memory import Calibration, Matrix, Measure, Memory, Settings, Vector
+from semagent.parts import make_recorder
+from semagent.replay import Replay
+from semagent.safety import AxisLimits
+from semagent.types import (
+    Arm,
+    Mode,
+    MoveStage,
+    Outcome,
+    SetBeamShift,
+    SetMode,
+    SetWorkingDistance,
+)
+
+PIXEL_M = 10e-9
+FIELD_M = 256 * PIXEL_M
+OPTIONS: dict[str, Any] = {
+    "seed": 1,
+    "scan": {"width_px": 256, "height_px": 192, "pixel_size_nm": 10, "dwell_us": 1.0},
+    "column": {"working_distance_mm": 5.0, "focus_shift_nm_per_um": [12.0, -6.0]},
+    "specimen": {"kind": "particles", "working_distance_mm": 5.0, "tile_px": 1024},
+    "drift": {"x_nm_per_s": 120, "y_nm_per_s": -80},
+    "stage": {"backlash_um": 0.3},
+}
+TURNED = Matrix(xx=-1.0, xy=0.0, yx=0.0, yy=-1.0, sigma=0.001)
+CALIBRATION = Calibration(
+    date="2026-01-01T00:00:00Z",
+    frames=48,
+    image_shift_per_focus=Vector(x=-12e-3, y=6e-3, sigma=1e-5),
+    image_shift_per_beam_shift=TURNED,
+    image_shift_per_stage=TURNED,
+    stage_backlash_m=Measure(value=0.3e-6, sigma=1e-9),
+)
+STAGE = AxisLimits(min=-1e-3, max=1e-3, max_step=1e-4, max_travel=1e-2)
+Kinds = list[str]
+
+
+@functools.cache
+def configuration(reach_m: float = 10e-6, **drift: Any) -> RunConfig:
+    config = load_config(find_config("simulated"))
+    beam = AxisLimits(min=-reach_m, max=reach_m, max_step=5e-6, max_travel=100e-6)
+    safety = msgspec.structs.replace(
+        config.safety,
+        beam_shift_m=beam,
+        stage_x_m=STAGE,
+        stage_y_m=STAGE,
+        readback_tolerance=msgspec.structs.replace(
+            config.safety.readback_tolerance, stage_x_m=1e-8, stage_y_m=1e-8
+        ),
+    )
+    control = msgspec.structs.replace(
+        config.control,
+        hold=HoldOptions(follow=False),
+        drift=DriftOptions(**{"correct": True, "deadband": 0.02, **drift}),
+    )
+    memory = Memory().with_calibration(Settings(accelerating_voltage_v=5e3), CALIBRATION)
+    return msgspec.structs.replace(config, safety=safety, control=control, remembered=memory)
+
+
+class Bench:
+    def __init__(
+        self, config: RunConfig | None = None, record: Path | None = None, **changes: Any
+    ) -> None:
+        config = config or configuration()
+        clock = ManualClock()
+        self.microscope: Any = registry.open_microscope(
+            "simulated", {**OPTIONS, **changes}, clock=clock
+        )
+        engine = registry.open_engine("sharpness", {})
+        self.recorder = None
+        if record is not None:
+            capabilities = self.microscope.capabilities
+            self.recorder = make_recorder(record, config, capabilities, engine.name, clock)
+        self.lockstep = Lockstep(config, self.microscope, engine, clock, self.recorder)
+        self.commands = self.lockstep.listen("command")
+        self.events = self.lockstep.listen("event")
+        self.actions: list[Any] = []
+        self.kinds: Kinds = []
+        self.views: list[tuple[float, float]] = []
+
+    def start(self, mode: Mode = Mode.HOLD, *, arm: bool = True) -> "Bench":
+        if arm:
+            assert self.lockstep.operate(Arm()).outcome is Outcome.APPLIED
+        self.lockstep.request(SetMode(mode=mode))
+        return self
+
+    def frames(self, count: int) -> "Bench":
+        for _ in range(count):
+            self.lockstep.cycle()
+            self.lockstep.settle()
+            while (message := self.commands.take()) is not None:
+                if message.value.issuer == "agent":
+                    self.actions.append(message.value.action)
+            while (message := self.events.take()) is not None:
+                self.kinds.append(message.value.kind)
+            self.views.append(self.microscope.truth().view_m)
+        return self
+
+    @property
+    def wandered_m(self) -> float:
+        """How far the view has gone from where it was, at most, in the later half."""
+        x0, y0 = self.views[0]
+        half = self.views[len(self.views) // 2 :]
+        return max(max(abs(x - x0), abs(y - y0)) for x, y in half)
+
+    def __enter__(self) -> "Bench":
+        self.lockstep.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lockstep.__exit__(None, None, None)
+
+
+def test_the_picture_stands_still() -> None:
+    with Bench() as bench:
+        bench.start().frames(60)
+        drifted_m = 120e-9 * bench.microscope.truth().elapsed_s
+    assert drifted_m > 4 * 0.02 * FIELD_M
+    assert bench.wandered_m < 1.5 * 0.02 * FIELD_M
+    assert {type(action) for action in bench.actions} == {SetBeamShift}
+
+
+def test_off_unless_asked_for() -> None:
+    with Bench(configuration(correct=False)) as bench:
+        bench.start().frames(30)
+    assert bench.actions == []
+    assert bench.wandered_m > 2 * 0.02 * FIELD_M
+
+
+def test_without_drift_nothing_moves() -> None:
+    with Bench(drift={"x_nm_per_s": 0, "y_nm_per_s": 0}) as bench:
+        bench.start().frames(20)
+    assert bench.actions == []
+
+
+def test_what_focus_has_done_is_no_drift() -> None:
+    with Bench(drift={"x_nm_per_s": 0, "y_nm_per_s": 0}) as bench:
+        bench.start().frames(8)
+        bench.lockstep.operate(SetWorkingDistance(working_distance_m=5.004e-3))
+        bench.lockstep.request(SetMode(mode=Mode.HOLD))
+        bench.frames(20)
+    moved_m = abs(bench.views[-1][0] - bench.views[0][0])
+    assert moved_m == pytest.approx(4e-6 * 12e-3, rel=0.1)
+    assert bench.actions == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "arm", "said"),
+    [(Mode.OBSERVE, True, False), (Mode.ADVISE, True, True), (Mode.HOLD, False, True)],
+)
+def test_otherwise_only_proposals(mode: Mode, arm: bool, said: bool) -> None:
+    with Bench() as bench:
+        bench.start(mode, arm=arm).frames(30)
+    assert bench.actions == []
+    assert ("drift_proposal" in bench.kinds) is said
+    assert bench.kinds.count("drift_proposal") <= 12  # once for each step of the deadband
+
+
+def test_where_the_operator_looks_is_what_is_wanted() -> None:
+    with Bench() as bench:
+        bench.start().frames(40)
+        here = bench.microscope.read_state().optics
+        wanted = SetBeamShift(x_m=here.beam_shift_x_m + 0.3e-6, y_m=here.beam_shift_y_m)
+        assert bench.lockstep.operate(wanted).outcome is Outcome.APPLIED
+        bench.actions.clear()
+        bench.frames(10)
+        assert bench.actions == []  # the agent is paused
+        bench.lockstep.request(SetMode(mode=Mode.HOLD))
+        bench.views.clear()
+        bench.frames(40)
+    assert bench.wandered_m < 1.5 * 0.02 * FIELD_M
+    assert bench.actions
+
+
+def test_out_of_range_without_the_stage_it_stops_and_says_so() -> None:
+    with Bench(configuration(0.2e-6)) as bench:
+        bench.start().frames(60)
+    assert max(abs(a.x_m) for a in bench.actions) <= 0.2e-6
+    assert bench.kinds.count("drift_uncorrected") == 1
+
+
+def test_out_of_range_the_stage_takes_over_from_the_side_without_play() -> None:
+    with Bench(configuration(0.2e-6, stage=True)) as bench:
+        bench.start().frames(90)
+        state = bench.microscope.read_state()
+    moves = [action for action in bench.actions if isinstance(action, MoveStage)]
+    assert moves
+    for axis, name in ((0, "x_m"), (1, "y_m")):
+        ends = [getattr(move, name) for move in moves if getattr(move, name) is not None]
+        assert ends, axis
+        assert ends[-1] > min(0.0, *ends[:-1])  # the last leg goes up
+    assert "drift_uncorrected" not in bench.kinds
+    assert abs(state.optics.beam_shift_x_m) <= 0.2e-6
+    assert bench.wandered_m < 0.35e-6  # the play of the stage, once, and the deadband
+
+
+def test_refused_it_stops_until_it_is_asked_again() -> None:
+    with Bench(faults={"refused": {"at": [1]}}) as bench:
+        bench.start().frames(25)
+        assert len(bench.actions) == 1
+        assert bench.kinds.count("drift_uncorrected") == 1
+        bench.lockstep.request(SetMode(mode=Mode.HOLD))
+        bench.frames(25)
+    assert len(bench.actions) > 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"remembered": Memory()}, "semagent calibrate"),
+        ({"safety": None}, "beam_shift_m"),
+    ],
+)
+def test_what_is_missing_is_said_once(changes: dict[str, Any], why: str) -> None:
+    config = configuration()
+    if "safety" in changes:
+        changes = {"safety": msgspec.structs.replace(config.safety, beam_shift_m=None)}
+    with Bench(msgspec.structs.replace(config, **changes)) as bench:
+        said = bench.lockstep.listen("event")
+        bench.start().frames(30)
+    messages = []
+    while (message := said.take()) is not None:
+        if message.value.kind == "drift_uncorrected":
+            messages.append(message.value.message)
+    assert len(messages) == 1
+    assert why in messages[0]
+    assert bench.actions == []
+
+
+def test_a_dragged_working_distance_is_put_back() -> None:
+    """A stage whose moves change the working distance, within what the gate tolerates."""
+    config = configuration(0.2e-6, stage=True)
+    tolerance = msgspec.structs.replace(config.safety.readback_tolerance, working_distance_m=1e-6)
+    safety = msgspec.structs.replace(config.safety, readback_tolerance=tolerance)
+    with Bench(msgspec.structs.replace(config, safety=safety)) as bench:
+        apply = bench.microscope.apply
+
+        def drag(action: Any) -> None:
+            apply(action)
+            if isinstance(action, MoveStage):
+                here_m = bench.microscope.read_state().optics.working_distance_m
+                apply(SetWorkingDistance(working_distance_m=here_m + 0.5e-6))
+
+        bench.microscope.apply = drag
+        bench.start().frames(60)
+        after_m = bench.microscope.read_state().optics.working_distance_m
+    restored = [action for action in bench.actions if isinstance(action, SetWorkingDistance)]
+    assert restored
+    assert all(action.working_distance_m == 5e-3 for action in restored)
+    assert after_m == 5e-3
+    assert "working_distance_restored" in bench.kinds
+
+
+def test_a_record_replays(tmp_path: Path) -> None:
+    with Bench(configuration(0.2e-6, stage=True), record=tmp_path / "session") as bench:
+        bench.start().frames(60)
+    assert bench.recorder is not None
+    bench.recorder.close()
+    replay = Replay(tmp_path / "session")
+    for _ in replay.run():
+        pass
+    replay.close()
+    assert len(replay.replayed) == len(bench.actions) > 3
+    assert replay.differences() == []
+
+
+def test_in_hold_mode_it_goes_on_beside_following() -> None:
+    config = configuration()
+    control = msgspec.structs.replace(config.control, hold=HoldOptions())
+    with Bench(msgspec.structs.replace(config, control=control)) as bench:
+        bench.start().frames(80)
+    assert {SetBeamShift, SetWorkingDistance} <= {type(action) for action in bench.actions}
+    assert "hold_ended" not in bench.kinds
+    assert "paused" not in bench.kinds
