@@ -4,6 +4,7 @@
     python benchmarks/autofocus.py --data DATA --results DIR --part 1/2 &      # all of it, on two
     python benchmarks/autofocus.py --data DATA --results DIR --part 2/2        # cores
     python benchmarks/autofocus.py --results DIR                               # the tables alone
+    python benchmarks/autofocus.py --results DIR --publish docs/benchmarks.md  # with plots
 
 A trial is a state of the simulated SEM: a real micrograph or a drawn specimen, out of focus by up
 to 40 half depths of field (p / alpha), with up to two depths of field of astigmatism, 400 to 20
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from focusing import summary
 from focusing.methods import Context, Method, methods
-from focusing.results import Results, Settings, read
+from focusing.results import Results, Settings, read, read_settings
 from focusing.trials import EXPERIMENTS, Fields, make_trial
 
 TRIALS = {"focus": 2000, "noise": 500, "featureless": 200, "hold": 60}
@@ -43,7 +44,13 @@ def main() -> int:
     if not outcomes:
         print(f"{folder} holds no results; give --data to make some", file=sys.stderr)
         return 2
-    print(summary.overview(outcomes))
+    if arguments.publish is None:
+        print(summary.overview(outcomes))
+    else:
+        from focusing import publish  # noqa: PLC0415 - matplotlib is an extra
+
+        for path in publish.write(outcomes, read_settings(folder), arguments.publish):
+            print(path)
     return 0
 
 
@@ -106,6 +113,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder with train/ and test/")
     parser.add_argument("--split", choices=("test", "train"), default="test")
     parser.add_argument("--results", type=Path, help="default: build/autofocus-SPLIT")
+    parser.add_argument(
+        "--publish", type=Path, metavar="FILE", help="write tables and plots: docs/benchmarks.md"
+    )
     parser.add_argument("--methods", type=_names, help="comma-separated; default: all")
     parser.add_argument(
         "--experiments", type=_names, default=EXPERIMENTS, help="of focus, noise, featureless, hold"

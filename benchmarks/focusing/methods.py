@@ -75,9 +75,16 @@ def methods(context: Context) -> dict[str, Method]:
         "heuristic": Method(
             ("SBEMimage heuristic",), PEERS, lambda: Heuristic(context.training_fields())
         ),
+        "two-frame": Method(("two-frame network",), PEERS, lambda: _regression(context)),
         "mapfost": Method(("MAPFoSt",), PEERS, lambda: mapfost),
     }
     for key, (name, score, find) in searched.items():
         search = searches.Search(name, scores[score], find)
         found[key] = Method((name,), PEERS, lambda search=search: search)
     return found
+
+
+def _regression(context: Context) -> Run:
+    from focusing.regression import Regression  # noqa: PLC0415 - torch is heavy
+
+    return Regression(context.training_fields(), context.cache)

@@ -8,6 +8,10 @@ import numpy as np
 from focusing.outcome import Outcome
 from focusing.trials import HOLD_FRAMES
 
+OURS = "semagent"
+STIGMATING = (OURS, "MAPFoSt", "SBEMimage heuristic", "two-frame network")
+"""Methods that set the stigmators."""
+
 GOOD_ASTIGMATISM_PX = 0.3
 
 
@@ -41,17 +45,73 @@ def overview(outcomes: Sequence[Outcome]) -> str:
     """All tables that the outcomes at hand allow, as text."""
     tables = []
     for experiment, own in by(outcomes, lambda outcome: outcome.experiment).items():
-        table = {"focus": focus_table, "hold": hold_table}.get(experiment, still_table)
-        tables.append(f"{experiment}\n\n{table(own)}")
+        tables.append(f"{experiment}\n\n{table(experiment, own)}")
         if experiment == "focus":
             tables.append(breakdown(own, lambda outcome: f"{outcome.trial_dose} e/px"))
             tables.append(breakdown(own, lambda outcome: outcome.source))
             tables.append(stigmation_table(own))
-    times = [time_s for outcome in outcomes for time_s in outcome.decide_s]
+    if any(outcome.method == OURS for outcome in outcomes):
+        tables.append(goals(outcomes))
+    return "\n\n".join(tables)
+
+
+def table(experiment: str, outcomes: Sequence[Outcome]) -> str:
+    """The main table of one experiment."""
+    kinds = {"focus": focus_table, "beads": focus_table, "hold": hold_table}
+    return kinds.get(experiment, still_table)(outcomes)
+
+
+def shared(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes of the trials that every method was given."""
+    methods = by(outcomes, lambda outcome: outcome.method).values()
+    common = set.intersection(*({each.number for each in own} for own in methods))
+    return [outcome for outcome in outcomes if outcome.number in common]
+
+
+def goals(outcomes: Sequence[Outcome]) -> str:
+    """What semagent is measured by, what is asked for, and what was found."""
+    own = by((each for each in outcomes if each.method == OURS), lambda each: each.experiment)
+    focus, noise, hold = (own.get(name, []) for name in ("focus", "noise", "hold"))
+    lines = ["| figure | goal | measured | trials |", "|---|---|---|---|"]
+
+    def line(figure: str, goal: str, measured: str, trials: int) -> None:
+        lines.append(f"| {figure} | {goal} | {measured} | {trials:,} |")
+
+    if focus:
+        count = len(focus)
+        line("within half a depth of field, %", "≥ 99", percent([e.success for e in focus]), count)
+        claimed = [each for each in focus if _focused(each)]
+        line(
+            "the same where it says that it is in focus, %",
+            "",
+            percent([each.success for each in claimed]),
+            len(claimed),
+        )
+        frames = quantiles([each.frames for each in focus])
+        line("frames, median / 95th percentile", "≤ 3 / ≤ 6", frames, count)
+        line("worse than at the start", "0", str(sum(each.worse for each in focus)), count)
+        covered = [each.covered for each in claimed if each.covered is not None]
+        line("90 % interval holds the truth, %", "85–95", percent(covered), len(covered))
+        bad = [each for each in focus if each.start_astigmatism_px > GOOD_ASTIGMATISM_PX]
+        good = [each.final_astigmatism_px <= GOOD_ASTIGMATISM_PX for each in bad]
+        line("astigmatism ≤ 0.3 px left, %", "≥ 95", percent(good), len(bad))
+        frames = quantiles([each.frames for each in bad])
+        line("frames of those, median / 95th percentile", "≤ 5", frames, len(bad))
+    if noise:
+        moved = sum(each.moves > 0 for each in noise)
+        line("moves on nothing but noise", "0", str(moved), len(noise))
+    if hold:
+        held = np.mean([each.held_frames or 0 for each in hold]) / HOLD_FRAMES
+        line("hold: frames within half a depth of field, %", "≥ 99", f"{100 * held:.1f}", len(hold))
+        extra = np.mean(
+            [(each.extra_dose or 0.0) / (HOLD_FRAMES * each.trial_dose) for each in hold]
+        )
+        line("hold: extra dose, %", "0", f"{100 * extra:.1f}", len(hold))
+    times = [time_s for each in focus for time_s in each.decide_s]
     if times:
         p50, p99 = np.quantile(times, (0.5, 0.99)) * 1e3
-        tables.append(f"estimator and policy, a frame: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
-    return "\n\n".join(tables)
+        line("estimator and policy, ms a frame, p50 / p99", "≤ 10", f"{p50:.1f} / {p99:.1f}", count)
+    return "\n".join(lines)
 
 
 def _head(*columns: str) -> list[str]:
