@@ -3,22 +3,30 @@
     python benchmarks/loop.py latency      # one process and several, 1024 x 768, p50 and p99
     python benchmarks/loop.py throughput   # frames per second the bus carries to a reader
     python benchmarks/loop.py memory       # resident memory while frames come as fast as they can
+    python benchmarks/loop.py latency --driver sharksem   # or micromanager: over a vendor's wire
 
 Latency is measured by the control role itself: from the end of a frame's exposure to the
 answer to the command it led to, less the time the engine took. The microscope is a recorded
 stack held in memory, so that neither a simulation nor a detector is in the figure; everything
 else is what `semagent run` runs: sanity checks, gate, engine, bus, real sockets. The only
 stand-in is the policy, which commands after every frame.
+
+With ``--driver`` the microscope is a vendor's driver, and behind real sockets, in a process of its
+own, the fake that ships with it. The figure then holds the driver's setting of focus, its wait
+until the optics have settled, and its read-back, as the fake answers them. Rendering is not in it:
+frames are so far apart that no command waits for the next one to be drawn.
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import tempfile
 import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import msgspec
@@ -30,11 +38,11 @@ from semagent.bus import LocalBus, LocalHub
 from semagent.bus.zeromq import Endpoints, ZmqBus
 from semagent.channels import Role
 from semagent.clock import SystemClock
-from semagent.config import Part, RunConfig
-from semagent.control import Controller, ControlOptions, Decision
+from semagent.config import Part, RunConfig, find_config, load_config
+from semagent.control import Controller, Decision
 from semagent.parts import make_acquire
-from semagent.ports import Microscope
 from semagent.roles import ControlRole, InferRole
+from semagent.safety import AxisLimits
 from semagent.stack import as_recorded, config_for_stack
 from semagent.testing.engines import specimen
 from semagent.types import (
@@ -47,26 +55,38 @@ from semagent.types import (
     Reply,
     SetWorkingDistance,
 )
+from semagent_drivers.micromanager.fake import FakeCore, FakeMicroManager
+from semagent_drivers.sharksem.fake import FakeSharkSem
 
 TOKEN = "benchmark"  # noqa: S105 - of this program alone
 HEIGHT, WIDTH = 768, 1024
 FRAME_INTERVAL_S = 0.05
 MEMORY_S = 60.0
+STEP_M = 2e-6
+
+
+class Subject(NamedTuple):
+    """What is measured: a microscope, and where its focus is sent to and fro."""
+
+    config: RunConfig
+    capabilities: Capabilities
+    targets_m: tuple[float, float]
+    interval_s: float = FRAME_INTERVAL_S
 
 
 class EveryFrame(Controller):
     """Commands after every frame and notes how long each answer took."""
 
-    def __init__(self, options: ControlOptions, capabilities: Capabilities) -> None:
-        super().__init__(options, capabilities)
-        self._low_m, self._high_m = capabilities.working_distance_range_m or (0.0, 0.0)
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(subject.config.control, subject.capabilities)
+        self._targets_m = subject.targets_m
         self._asked: dict[int, FrameAnalysis] = {}
         self.latencies_s: list[float] = []
 
     def analysed(self, analysis: FrameAnalysis) -> Decision:
         decision = super().analysed(analysis)
         header = analysis.header
-        target_m = self._high_m if header.sequence % 2 else self._low_m
+        target_m = self._targets_m[header.sequence % 2]
         self._asked[header.sequence] = analysis
         return msgspec.structs.replace(
             decision,
@@ -92,12 +112,67 @@ def make_stack(folder: Path) -> None:
     (folder / "stack.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def open_all(folder: Path, interval_s: float) -> tuple[Microscope, RunConfig]:
-    """The stack as a microscope, and its configuration."""
-    microscope = registry.open_microscope("recorded", {"stack": str(folder)}, clock=SystemClock())
+def recorded(folder: Path) -> Subject:
+    """The stack in a folder."""
+    options = {"stack": str(folder)}
+    microscope = registry.open_microscope("recorded", options, clock=SystemClock())
     config = config_for_stack(as_recorded(microscope), Part(name="sharpness"))
-    acquire = msgspec.structs.replace(config.acquire, frame_interval_s=interval_s)
-    return microscope, msgspec.structs.replace(config, acquire=acquire)
+    config = msgspec.structs.replace(config, driver=Part(name="recorded", options=options))
+    range_m = microscope.capabilities.working_distance_range_m
+    assert range_m is not None
+    return Subject(config, microscope.capabilities, range_m)
+
+
+def through(driver: str, options: dict[str, Any]) -> Subject:
+    """The microscope a vendor's driver reaches with its shipped configuration."""
+    config = load_config(find_config(driver))
+    part = Part(name=driver, options={**config.driver.options, **options})
+    microscope = registry.open_microscope(driver, part.options, clock=SystemClock())
+    at_m = microscope.read_state().optics.working_distance_m
+    started_s = time.perf_counter()
+    microscope.acquire(60.0)
+    frame_s = time.perf_counter() - started_s
+    microscope.close()
+    # Its own limits would end the travel of so many commands.
+    limits = AxisLimits(
+        min=at_m - 2 * STEP_M, max=at_m + 2 * STEP_M, max_step=4 * STEP_M, max_travel=1e6
+    )
+    safety = msgspec.structs.replace(
+        config.safety, working_distance_m=limits, heartbeat_timeout_s=600.0
+    )
+    config = msgspec.structs.replace(config, driver=part, safety=safety)
+    targets_m = (at_m - STEP_M, at_m + STEP_M)
+    return Subject(config, microscope.capabilities, targets_m, FRAME_INTERVAL_S + 2 * frame_s)
+
+
+def fake(driver: str, link: Connection) -> None:
+    """The fake microscope, in a process of its own, until it is told to end."""
+    server: Any
+    match driver:
+        case "micromanager":
+            server = FakeMicroManager(core=FakeCore(size_px=(WIDTH, HEIGHT)))
+        case _:
+            server = FakeSharkSem()
+    with server:
+        ports = {"port": server.port}
+        if driver == "sharksem":
+            ports["data_port"] = server.data_port
+        link.send(ports)
+        link.recv()
+
+
+@contextlib.contextmanager
+def faked(driver: str) -> Iterator[Subject]:
+    """A driver over its fake."""
+    context = multiprocessing.get_context("spawn")
+    link, far = context.Pipe()
+    process = context.Process(target=fake, args=(driver, far))
+    process.start()
+    try:
+        yield through(driver, link.recv())
+    finally:
+        link.send("end")
+        process.join(20)
 
 
 def arm() -> Command:
@@ -105,12 +180,12 @@ def arm() -> Command:
     return Command(id="arm", issuer=Issuer.OPERATOR, action=Arm())
 
 
-def in_one_process(folder: Path, frames: int) -> list[float]:
+def in_one_process(subject: Subject, frames: int) -> list[float]:
     """Latencies in seconds with all roles in this process."""
-    microscope, config = open_all(folder, 0.0)
-    clock = SystemClock()
+    clock, config = SystemClock(), subject.config
+    microscope = registry.open_microscope(config.driver.name, config.driver.options, clock=clock)
     hub = LocalHub(clock)
-    controller = EveryFrame(config.control, microscope.capabilities)
+    controller = EveryFrame(subject)
     control = ControlRole(LocalBus(hub, Role.CONTROL), controller, clock, command_lifetime_s=60)
     engine = registry.open_engine("sharpness", {})
     infer = InferRole(LocalBus(hub, Role.INFER), engine, config.infer, clock)
@@ -128,16 +203,21 @@ def in_one_process(folder: Path, frames: int) -> list[float]:
     return controller.latencies_s
 
 
-def child(role: Role, folder: str, interval_s: float, seconds: float, link: Connection) -> None:
+def child(
+    role: Role, subject: Subject, interval_s: float, seconds: float, link: Connection
+) -> None:
     """One role in a process of its own; sends what it measured."""
     clock = SystemClock()
     serves = {Role.ACQUIRE: "command", Role.CONTROL: "request"}.get(role)
     bus = ZmqBus(role, TOKEN, serves=serves)
-    microscope, config = open_all(Path(folder), interval_s)
-    controller = EveryFrame(config.control, microscope.capabilities)
+    acquire = msgspec.structs.replace(subject.config.acquire, frame_interval_s=interval_s)
+    config = msgspec.structs.replace(subject.config, acquire=acquire)
+    controller = EveryFrame(subject)
     loop: Any
     match role:
         case Role.ACQUIRE:
+            driver = config.driver
+            microscope = registry.open_microscope(driver.name, driver.options, clock=clock)
             loop = make_acquire(bus, config, microscope, clock)
         case Role.INFER:
             engine = registry.open_engine("sharpness", {})
@@ -164,18 +244,18 @@ def child(role: Role, folder: str, interval_s: float, seconds: float, link: Conn
     frames = loop.frames if role is Role.ACQUIRE else 0
     link.send({"latencies_s": controller.latencies_s, "rss": rss, "frames": frames})
     link.recv()
+    loop.close()
     bus.close()
-    microscope.close()
 
 
-def across_processes(folder: Path, interval_s: float, seconds: float) -> dict[Role, Any]:
+def across_processes(subject: Subject, interval_s: float, seconds: float) -> dict[Role, Any]:
     """What each role measured, with every role in a process of its own."""
     context = multiprocessing.get_context("spawn")
     roles = (Role.ACQUIRE, Role.INFER, Role.CONTROL)
     links, processes = {}, []
     for role in roles:
         links[role], far = context.Pipe()
-        process = context.Process(target=child, args=(role, str(folder), interval_s, seconds, far))
+        process = context.Process(target=child, args=(role, subject, interval_s, seconds, far))
         process.start()
         processes.append(process)
     endpoints: dict[Role, Endpoints] = {role: links[role].recv() for role in roles}
@@ -204,32 +284,46 @@ def milliseconds(latencies_s: list[float]) -> dict[str, float]:
     }
 
 
+def latency(subject: Subject, frames: int) -> None:
+    """Print the latencies in one process and across processes."""
+    name = subject.config.driver.name
+    figures = milliseconds(in_one_process(subject, frames))
+    print(json.dumps({"driver": name, "one process": figures}))
+    interval_s = subject.interval_s
+    measured = across_processes(subject, interval_s, frames * interval_s)
+    figures = milliseconds(measured[Role.CONTROL]["latencies_s"])
+    print(json.dumps({"driver": name, "across processes": figures}))
+
+
 def main() -> None:
     """Run what was asked for and print one JSON line a figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["latency", "throughput", "memory"])
     parser.add_argument("--frames", type=int)
+    parser.add_argument("--driver", choices=["micromanager", "sharksem"], help="latency only")
     arguments = parser.parse_args()
+    if arguments.driver:
+        if arguments.what != "latency":
+            parser.error("--driver: the fake's rendering would be what is measured")
+        with faked(arguments.driver) as subject:
+            latency(subject, arguments.frames or 200)
+        return
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make_stack(folder)
+        make_stack(Path(name))
+        subject = recorded(Path(name))
         match arguments.what:
             case "latency":
-                frames = arguments.frames or 600
-                print(json.dumps({"one process": milliseconds(in_one_process(folder, frames))}))
-                measured = across_processes(folder, FRAME_INTERVAL_S, frames * FRAME_INTERVAL_S)
-                latencies_s = measured[Role.CONTROL]["latencies_s"]
-                print(json.dumps({"across processes": milliseconds(latencies_s)}))
+                latency(subject, arguments.frames or 600)
             case "throughput":
                 seconds = 20.0
-                measured = across_processes(folder, 0.0, seconds)
+                measured = across_processes(subject, 0.0, seconds)
                 figures = {
                     "frames_per_s": round(measured[Role.ACQUIRE]["frames"] / seconds, 1),
                     "decided_per_s": round(len(measured[Role.CONTROL]["latencies_s"]) / seconds, 1),
                 }
                 print(json.dumps({"throughput": figures}))
             case "memory":
-                measured = across_processes(folder, 0.0, MEMORY_S)
+                measured = across_processes(subject, 0.0, MEMORY_S)
                 for role, result in measured.items():
                     rss = np.array(result["rss"]) / 2**20
                     tenth = max(1, len(rss) // 10)

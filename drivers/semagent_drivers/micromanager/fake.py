@@ -45,6 +45,7 @@ class FakeCore:
 
     Args:
         bits: 8 or 16 bits of grey.
+        size_px: width and height of the camera.
         bench: what the camera sees.
         busy_s: how long a move takes.
     """
@@ -75,12 +76,20 @@ class FakeCore:
         "getShutterOpen": [[]],
     }
 
-    def __init__(self, *, bits: int = 8, bench: Bench | None = None, busy_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        bits: int = 8,
+        size_px: tuple[int, int] = (256, 192),
+        bench: Bench | None = None,
+        busy_s: float = 0.0,
+    ) -> None:
         self._bench = bench or Bench(focus_m=_WORKING_DISTANCE_M + 12e-6)
         self._bits = bits
         self._busy_s = busy_s
         self._busy_until_s = 0.0
-        self._roi = (0, 0, 256, 192)
+        self._size_px = size_px
+        self._roi = (0, 0, *size_px)
         self._wanted = 0
         self._started_s = 0.0
         self.exposure_ms = 1.0
@@ -212,8 +221,8 @@ class FakeCore:
 
     def _picture(self) -> npt.NDArray[Any]:
         scan = Scan(
-            width_px=256,
-            height_px=192,
+            width_px=self._size_px[0],
+            height_px=self._size_px[1],
             bit_depth=16 if self._bits == 16 else 8,
             pixel_size_m=10e-9,
             dwell_s=1e-6,
