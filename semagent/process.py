@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
+import psutil
 
 from semagent import registry, signals
 from semagent.bus.zeromq import Endpoints, ZmqBus
@@ -21,6 +22,8 @@ from semagent.roles import AcquireRole, InferRole, RecordRole, RestoreRole, Role
 from semagent.types import Capabilities
 
 _IDLE_S = 0.01
+# What people look at must not take time from what moves the microscope.
+_STEPS_BACK = {Role.CONSOLE: 5, Role.RESTORE: 10}
 LISTENERS_S = 10.0
 
 
@@ -157,6 +160,9 @@ def main(plan_bytes: bytes, link: Connection) -> None:
 
 
 def _run(plan: Plan, link: Connection) -> None:
+    if plan.role in _STEPS_BACK:
+        below = psutil.BELOW_NORMAL_PRIORITY_CLASS if psutil.WINDOWS else _STEPS_BACK[plan.role]
+        psutil.Process().nice(below)
     clock = SystemClock()
     bus = ZmqBus(
         plan.role,

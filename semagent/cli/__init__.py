@@ -47,9 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _demo(arguments: argparse.Namespace, output: Output) -> int:
     from semagent.cli import live
+    from semagent.config import find_config, load_config
 
     return live.run(
-        _DEMO,
+        load_config(find_config(_DEMO)),
         mode=Mode.HOLD,
         arm=True,
         record=None,
@@ -62,6 +63,7 @@ def _demo(arguments: argparse.Namespace, output: Output) -> int:
 
 def _run(arguments: argparse.Namespace, output: Output) -> int:
     from semagent.cli import live, survey
+    from semagent.config import find_config, load_config
 
     if arguments.positions is not None:
         if arguments.mode not in (None, Mode.HOLD) or arguments.frames or arguments.duration:
@@ -74,7 +76,7 @@ def _run(arguments: argparse.Namespace, output: Output) -> int:
             output=output,
         )
     return live.run(
-        arguments.config,
+        load_config(find_config(arguments.config)),
         mode=None if arguments.mode is None else Mode(arguments.mode),
         arm=arguments.arm,
         record=arguments.record,
@@ -115,6 +117,7 @@ def _simulate(arguments: argparse.Namespace, output: Output) -> int:
         max_frames=arguments.max_frames,
         engine=arguments.engine,
         seed=arguments.seed,
+        console=arguments.console,
         output=output,
     )
 
@@ -270,7 +273,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--start-um", type=_positive, metavar="WD", help="where to start")
     sub.add_argument("--max-frames", type=_count, metavar="N")
     sub.add_argument("--seed", type=int, metavar="N", help="without --start-um: start at random")
-    sub.add_argument("--no-console", action="store_true", help="terminal view only")
+    sub.add_argument("--console", action="store_true", help="watch it in the console, until Ctrl-C")
     add_engine(sub)
     add_json(sub)
 

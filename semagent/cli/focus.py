@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from semagent import registry
-from semagent.cli import exits
+from semagent.cli import exits, live
 from semagent.cli.interrupt import Interrupt, caught_interrupts
 from semagent.cli.ledger import Ledger, Row
 from semagent.cli.output import Output, metres
@@ -25,6 +25,7 @@ from semagent.stack import as_recorded, config_for_stack
 from semagent.types import Arm, Cancel, FocusResult, Mode, Outcome, SetMode, StartAutofocus
 
 _FRAMES_WITHOUT_RESULT = 1000
+_WATCHED_INTERVAL_S = 0.2
 
 
 def autofocus(
@@ -46,12 +47,14 @@ def simulate(
     max_frames: int | None,
     engine: str,
     seed: int | None,
+    console: bool,
     output: Output,
 ) -> int:
     """Focus over a recorded stack as if it were the microscope and return the exit code.
 
     Without a starting point it begins at the first frame of the stack or, given a seed, at a
-    place picked at random.
+    place picked at random. With ``console`` it is a live run: the agent focuses, holds, and obeys
+    the console until Ctrl-C.
     """
     clock = SystemClock()
     options: dict[str, Any] = {"stack": stack}
@@ -65,8 +68,38 @@ def simulate(
         options["start_working_distance_m"] = start_m
         microscope = registry.open_microscope("recorded", options, clock=clock)
     config = config_for_stack(as_recorded(microscope), Part(name=engine))
+    if console:
+        microscope.close()
+        return _watched(config, options, max_frames, output)
     request = StartAutofocus(max_frames=max_frames)
     return _focus(config, microscope, clock, request, arm=True, output=output)
+
+
+def _watched(
+    config: RunConfig, options: dict[str, Any], max_frames: int | None, output: Output
+) -> int:
+    control = config.control
+    if max_frames is not None:
+        control = msgspec.structs.replace(
+            control, autofocus=msgspec.structs.replace(control.autofocus, max_frames=max_frames)
+        )
+    watched = msgspec.structs.replace(
+        config,
+        driver=Part(name="recorded", options=options),
+        acquire=msgspec.structs.replace(config.acquire, frame_interval_s=_WATCHED_INTERVAL_S),
+        control=control,
+        restoration=Part(name="onnxruntime", options={"threads": 1}),
+    )
+    return live.run(
+        watched,
+        mode=Mode.HOLD,
+        arm=True,
+        record=None,
+        frames=None,
+        duration_s=None,
+        console=True,
+        output=output,
+    )
 
 
 def _focus(

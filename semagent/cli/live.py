@@ -1,4 +1,4 @@
-"""``run`` and ``demo``: the loop beside the microscope, each role in a process of its own."""
+"""``run``, ``demo`` and ``simulate --console``: the live loop, each role in its own process."""
 
 import importlib.util
 import time
@@ -12,7 +12,7 @@ from semagent.cli.ledger import Ledger
 from semagent.cli.output import Output, metres
 from semagent.cli.view import LiveView
 from semagent.clock import SystemClock
-from semagent.config import RunConfig, find_config, load_config
+from semagent.config import RunConfig
 from semagent.errors import CommandRefusedError, RoleError, SemagentError
 from semagent.health import HealthMonitor
 from semagent.supervisor import Supervisor
@@ -38,7 +38,7 @@ _AT_REST = {"autofocus_done", "hold_ended", "paused", "request_refused"}
 
 
 def run(
-    name: str,
+    config: RunConfig,
     *,
     mode: Mode | None,
     arm: bool,
@@ -49,7 +49,6 @@ def run(
     output: Output,
 ) -> int:
     """Run the agent beside a microscope until it is told to end, and return the exit code."""
-    config = load_config(find_config(name))
     supervisor = Supervisor(
         config,
         frames=frames,

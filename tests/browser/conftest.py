@@ -1,5 +1,6 @@
 """The real program, and a real Chromium that looks at its console."""
 
+import io
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -32,7 +34,8 @@ _FLAGS = (
 )
 _START_S = 30.0
 _WAIT_MS = 20_000
-WIDE, TABLET = (1920, 1080), (1024, 768)
+_GREY_STEP = 16  # of pictures in the documents: finer ones would only keep the specimen's noise
+WIDE, LAPTOP, TABLET = (1920, 1080), (1600, 900), (1024, 768)
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ def program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
     def start(*arguments: str, **changes: dict[str, Any]) -> Program:
         raw = yaml.safe_load(find_config("simulated").read_text(encoding="utf-8"))
         options = raw["driver"]["options"]
+        options["column"]["beam_current_pa"] = 400
         for name, change in changes.items():
             options[name] |= change
         raw["console"] = {"port": 0}
@@ -139,12 +143,24 @@ def until(page: Any, expression: str) -> None:
 
 
 @pytest.fixture
-def photograph(request: pytest.FixtureRequest) -> Callable[[Any, str], None]:
+def photograph(request: pytest.FixtureRequest) -> Iterator[Callable[[Any, str], None]]:
     """Keeps a screenshot for the documents, if ``--screenshots FOLDER`` is given."""
     folder = request.config.getoption("--screenshots")
+    taken: dict[str, bytes] = {}
 
     def take(page: Any, name: str) -> None:
         if folder is not None:
-            page.screenshot(path=Path(folder) / f"{name}.png")
+            taken[name] = page.screenshot()
 
-    return take
+    yield take
+    for name, png in taken.items():
+        _save_small(png, Path(folder) / f"{name}.png")
+
+
+def _save_small(png: bytes, path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.array(image.open(io.BytesIO(png)).convert("RGB"))
+    grey = np.ptp(pixels, axis=2) <= 1
+    pixels[grey] = pixels[grey] // _GREY_STEP * _GREY_STEP + _GREY_STEP // 2
+    small = image.fromarray(pixels).quantize(256, dither=image.Dither.NONE)
+    small.save(path, optimize=True)

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from .conftest import TABLET, WIDE, until
+from .conftest import LAPTOP, TABLET, WIDE, until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
@@ -49,7 +49,7 @@ WISH = """() => fetch("/api/wish", {
 def test_the_picture(program: Start, visit: Start, photograph: Start):
     expect = playwright.expect
     run = program("--mode", "observe")
-    with visit(run.operator) as page:
+    with visit(run.operator, LAPTOP) as page:
         expect(page.locator("#veil")).to_have_text("")
         whole = page.evaluate(CHANGES)
         assert whole > 0.3  # a specimen, and no empty canvas
@@ -75,7 +75,7 @@ def test_the_picture(program: Start, visit: Start, photograph: Start):
         expect(page.locator("#legend")).to_contain_text("Reduced χ²")
         page.keyboard.press("x")
         expect(page.locator("#legend")).to_contain_text("expert 1")
-        photograph(page, "experts")
+        photograph(page, "console-experts")
 
         page.keyboard.press("4")
         wipe = page.get_by_role("slider", name="Raw to the left")
@@ -85,7 +85,6 @@ def test_the_picture(program: Start, visit: Start, photograph: Start):
 
         page.keyboard.press("?")
         expect(page.get_by_role("complementary", name="Keyboard")).to_be_visible()
-        photograph(page, "keyboard")
 
 
 @pytest.fixture
@@ -100,7 +99,6 @@ def test_who_may_only_look(armed: Any, visit: Start, photograph: Start):
         expect(page.locator("#gate-state")).to_have_text("ARMED")
         for name in ("Arm", "Disarm", "STOP", "Focus now", "Note", "Working distance up"):
             expect(page.get_by_role("button", name=name)).to_have_count(0)
-        photograph(page, "view-only")
         page.keyboard.press("Escape")
         assert page.evaluate(WISH) == 403
         last = page.evaluate("semagent.sequence()")
@@ -116,7 +114,7 @@ def test_who_may_only_look(armed: Any, visit: Start, photograph: Start):
         assert kept_out == ["kept out", "kept out"]
         expect(page.locator("#gate-state")).to_have_text("ARMED")
 
-        photograph(page, "tablet")
+        photograph(page, "console-tablet")
         for width, height in (WIDE, TABLET):
             page.set_viewport_size({"width": width, "height": height})
             assert page.evaluate("document.documentElement.scrollWidth") <= width

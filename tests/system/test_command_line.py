@@ -90,6 +90,29 @@ def test_simulate_keeps_to_its_frames(semagent: Run, drawn_stack: Path):
     assert run.code in (0, 4)
 
 
+def test_a_stack_can_be_watched_in_the_console(drawn_stack: Path):
+    pytest.importorskip("starlette", reason="the extra 'console' is not installed")
+    arguments = ("simulate", str(drawn_stack), "--start-um", "4990", "--console", "--json")
+    with subprocess.Popen(
+        [sys.executable, "-m", "semagent", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert any("/?token=" in line for line in process.stderr)
+        for line in process.stdout:
+            frame = json.loads(line)
+            sigma_m = frame["belief"]["sigma_m"]
+            if sigma_m is not None and sigma_m < 1e-6:
+                break
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert frame["belief"]["focus_m"] == pytest.approx(5003e-6, abs=2e-6)
+
+
 def test_autofocus_focuses_a_microscope(semagent: Run, simulated_config: Config):
     config = simulated_config(speed=0)
     run = semagent("autofocus", config, "--arm", "--json")
