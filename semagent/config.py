@@ -13,7 +13,6 @@ from semagent.options import Options
 from semagent.places import ScanOptions
 from semagent.safety import Envelope
 from semagent.sanity import SanityOptions
-from semagent.session.storage import mapped_errors, write_whole
 from semagent.yamltext import read_source
 
 FORMAT = 1
@@ -199,6 +198,9 @@ def save_memory(path: Path, memory: Memory) -> None:
     Raises:
         RecordError: it cannot be written.
     """
+    # Here, not above: whoever only reads a configuration needs no library for image files.
+    from semagent.session.storage import mapped_errors, write_whole  # noqa: PLC0415
+
     with mapped_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, as_text(memory).encode(), sync=True)

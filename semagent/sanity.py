@@ -6,7 +6,6 @@ bar is never looked at.
 
 from typing import Annotated
 
-import cv2
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +83,8 @@ class FrameChecker:
         pixels = frame.specimen
         if pixels.size == 0:
             return _ordered(faults | {FrameFault.WRONG_SIZE})
+        import cv2  # noqa: PLC0415 - see `_is_saturated`
+
         if cv2.meanStdDev(pixels)[1].item() <= options.blank_std_levels:
             faults.add(FrameFault.BLANK)
         if self._is_saturated(pixels):
@@ -96,6 +97,9 @@ class FrameChecker:
         return _ordered(faults)
 
     def _is_saturated(self, pixels: Pixels) -> bool:
+        # Here, not above: a microscope PC that only serves reads the options and checks no frame.
+        import cv2  # noqa: PLC0415
+
         black = pixels.size - cv2.countNonZero(pixels)
         white = np.count_nonzero(pixels == np.iinfo(pixels.dtype).max)
         return bool(

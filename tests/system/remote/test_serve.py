@@ -1,6 +1,8 @@
 """`semagent serve`: from a configuration to a microscope that others can use."""
 
 import logging
+import subprocess
+import sys
 import threading
 import time
 
@@ -12,6 +14,7 @@ from semagent.errors import CommandRefusedError, ConfigError, MicroscopeError
 from semagent.keys import make_keys
 from semagent.remote.serve import serve
 from semagent.types import SetStigmator
+from semagent_drivers.sharksem.fake import FakeSharkSem
 
 SMALL = {"speed": 0, "scan": {"width_px": 96, "height_px": 64}}
 
@@ -104,3 +107,52 @@ def test_many_clients_after_each_other(served, connect):
         assert near.acquire(5.0).header.sequence == 1
         near.close()
     assert time.perf_counter() - begun_s < 20
+
+
+_BARE = """
+import sys
+
+LITTLE = {"numpy", "zmq", "msgspec", "yaml", "rich", "pygments", "markdown_it", "mdurl"}
+
+class Bare:
+    # A Python in which nothing else is installed.
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top in LITTLE | {"semagent", "semagent_drivers"} or top in sys.stdlib_module_names:
+            return None
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Bare())
+from semagent.cli import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_the_microscope_pc_needs_little(connect, tmp_path):
+    """What ``docs/remote.md`` says to install there is enough to lend out a microscope."""
+    with FakeSharkSem() as fake:
+        shipped = find_config("sharksem").read_text(encoding="utf-8")
+        ports = f"port: {fake.port}\n    data_port: {fake.data_port}"
+        path = tmp_path / "sem.yaml"
+        path.write_text(shipped.replace("port: 8300", ports), encoding="utf-8")
+        arguments = ["serve", str(path), "--bind", "tcp://127.0.0.1:*"]
+        server = subprocess.Popen(
+            [sys.executable, "-c", _BARE, *arguments], stderr=subprocess.PIPE, text=True
+        )
+        try:
+            assert server.stderr is not None
+            said = []
+            for line in server.stderr:
+                said.append(line)
+                if "listens on" in line:
+                    break
+            assert "listens on" in said[-1], said
+            endpoint = next(word for word in said[-1].split() if word.startswith("tcp://"))
+            near = connect(endpoint.rstrip(","))
+            assert near.capabilities.driver == "sharksem"
+            assert near.acquire(20.0).pixels.any()
+            near.close()
+        finally:
+            server.terminate()
+            server.communicate(timeout=30)

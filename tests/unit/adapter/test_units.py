@@ -22,9 +22,14 @@ ROUND_TRIPS = [
     ("TESCAN", "dwell", units.WHOLE_NANOSECONDS, 320.0, 320e-9),
     ("TESCAN", "stage angle", units.DEGREES, 30.0, math.pi / 6),
     ("TESCAN", "beam current", units.PICOAMPERES, 100.0, 100e-12),
+    ("SmartSEM", "working distance", units.METRES, 0.0051, 0.0051),
+    ("SmartSEM", "pixel size", units.METRES, 5.5e-9, 5.5e-9),
+    ("SmartSEM", "stage", units.METRES, 0.0651, 0.0651),
     ("SmartSEM", "stigmator", units.PERCENT, 1.25, 0.0125),
     ("SmartSEM", "stage angle", units.DEGREES, 90.0, math.pi / 2),
     ("RemCon", "working distance", units.MILLIMETRES, 4.5, 0.0045),
+    ("RemCon", "stage", units.MILLIMETRES, 62.5, 0.0625),
+    ("RemCon", "stage angle", units.DEGREES, -5.0, -math.pi / 36),
     ("RemCon", "pixel size", units.NANOMETRES, 12.5, 12.5e-9),
     ("RemCon", "acceleration", units.KILOVOLTS, 5.0, 5000.0),
     ("Phenom", "working distance", units.METRES, 0.006, 0.006),
@@ -32,6 +37,9 @@ ROUND_TRIPS = [
     ("Phenom", "dwell", units.SECONDS, 500e-9, 500e-9),
     ("Phenom", "stage", units.METRES, -2e-3, -2e-3),
     ("Phenom", "range of the stage, in the options", units.MILLIMETRES, -8.0, -0.008),
+    ("OpenFIBSEM", "field width", units.METRES, 150e-6, 150e-6),
+    ("OpenFIBSEM", "stage", units.METRES, 1e-3, 1e-3),
+    ("OpenFIBSEM", "stage angle", units.RADIANS, 0.61, 0.61),
     ("OpenFIBSEM", "working distance", units.METRES, 0.004, 0.004),
     ("OpenFIBSEM", "dwell", units.SECONDS, 1e-6, 1e-6),
     ("OpenFIBSEM", "range of the focus, in the options", units.MILLIMETRES, 4.5, 0.0045),
@@ -48,6 +56,23 @@ ROUND_TRIPS = [
     ("Micro-Manager", "focus", units.MICROMETRES, -12.5, -12.5e-6),
     ("Micro-Manager", "exposure", units.MILLISECONDS, 10.0, 0.01),
 ]
+
+ROWS = {
+    # what each interface gives in a unit; fractions of a range it tells itself have none
+    "AutoScript": {"working distance", "field width", "dwell", "stage", "stage angle"},
+    "TESCAN": {"working distance", "stigmator", "field width", "dwell", "stage", "stage angle"},
+    "SmartSEM": {"working distance", "stigmator", "pixel size", "stage", "stage angle"},
+    "RemCon": {"working distance", "pixel size", "stage", "stage angle"},
+    "Phenom": {"working distance", "field width", "dwell", "stage"},
+    "Hitachi": {"working distance", "stigmator", "stage", "stage angle"},
+    "Micro-Manager": {"focus", "exposure", "stage", "pixel size"},
+    "OpenFIBSEM": {"working distance", "field width", "dwell", "stage", "stage angle"},
+}
+
+
+@pytest.mark.parametrize("vendor", ROWS)
+def test_no_quantity_of_a_vendor_is_left_out(vendor):
+    assert ROWS[vendor] <= {quantity for name, quantity, *_ in ROUND_TRIPS if name == vendor}
 
 
 @pytest.mark.parametrize(("vendor", "quantity", "unit", "theirs", "ours"), ROUND_TRIPS)
