@@ -23,15 +23,15 @@ import sys
 import time
 from pathlib import Path
 
-from focusing import summary
+from focusing import beads, summary
 from focusing.methods import Context, Method, methods
 from focusing.results import Results, Settings, read, read_settings
 from focusing.trials import EXPERIMENTS, Fields, make_trial
 
-TRIALS = {"focus": 2000, "noise": 500, "featureless": 200, "hold": 60}
+TRIALS = {"focus": 2000, "noise": 500, "featureless": 200, "hold": 60, "beads": 40}
 """Trials of ours; peers run the first of them, see `PEER_TRIALS`."""
 
-PEER_TRIALS = {"focus": 200, "noise": 40, "featureless": 20, "hold": 0}
+PEER_TRIALS = {"focus": 200, "noise": 40, "featureless": 20, "hold": 0, "beads": 40}
 
 
 def main() -> int:
@@ -67,7 +67,11 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
         if name not in known:
             raise SystemExit(f"{name}: no such method; there are {', '.join(known)}")
         for experiment in arguments.experiments:
-            if experiment in known[name].experiments:
+            if experiment not in known[name].experiments:
+                continue
+            if experiment == "beads" and not beads.available():
+                print("beads left out: pip install pymmcore mm-test-adapters", file=sys.stderr)
+            else:
                 run_method(name, known[name], experiment, fields, results, arguments)
 
 
@@ -118,7 +122,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--methods", type=_names, help="comma-separated; default: all")
     parser.add_argument(
-        "--experiments", type=_names, default=EXPERIMENTS, help="of focus, noise, featureless, hold"
+        "--experiments", type=_names, default=EXPERIMENTS, help="default: %(default)s"
     )
     parser.add_argument(
         "--trials", type=int, help="so many of focus, and of the others in proportion"

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from focusing.scope import Image
 from semagent.spectrum import measure_spectrum
@@ -21,12 +22,17 @@ CLASSICAL = (
 )
 
 
+def _pixels(image: Image) -> npt.NDArray[np.uint16]:
+    """Grey values, of 8 bits or a little more, for the engine's measures: only ratios matter."""
+    return np.clip(np.rint(64 * image), 0, 65535).astype(np.uint16)
+
+
 def classical(name: str) -> Score:
     """One of the ``sharpness`` engine's measures, by its name."""
     read = MEASURES[name].read
 
     def score(image: Image) -> float:
-        pixels = image.astype(np.uint8)
+        pixels = _pixels(image)
         return read(pixels, measure_spectrum(pixels)).value
 
     return score
@@ -34,7 +40,7 @@ def classical(name: str) -> Score:
 
 def all_classical(image: Image) -> dict[str, float]:
     """All classical measures of one frame."""
-    pixels = image.astype(np.uint8)
+    pixels = _pixels(image)
     spectrum = measure_spectrum(pixels)
     return {name: MEASURES[name].read(pixels, spectrum).value for name in CLASSICAL}
 

@@ -45,6 +45,7 @@ class Context:
 
 
 PEERS = ("focus", "noise", "featureless")
+SEARCHES = (*PEERS, "beads")
 
 
 def methods(context: Context) -> dict[str, Method]:
@@ -69,7 +70,7 @@ def methods(context: Context) -> dict[str, Method]:
         ),
         "sweep": Method(
             tuple(searches.sweep_name(name) for name in measures.CLASSICAL),
-            PEERS,
+            SEARCHES,
             lambda: searches.sweep,
         ),
         "heuristic": Method(
@@ -80,7 +81,7 @@ def methods(context: Context) -> dict[str, Method]:
     }
     for key, (name, score, find) in searched.items():
         search = searches.Search(name, scores[score], find)
-        found[key] = Method((name,), PEERS, lambda search=search: search)
+        found[key] = Method((name,), SEARCHES, lambda search=search: search)
     return found
 
 

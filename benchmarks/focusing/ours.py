@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from focusing.beads import open_scope
+from focusing.beads import run_config as beads_config
 from focusing.outcome import Outcome
 from focusing.scope import HOLD_DRIFT, START_M, Scope
 from focusing.trials import HOLD_FRAMES, Trial
@@ -141,10 +143,14 @@ class Ours:
     def __call__(self, trial: Trial) -> list[Outcome]:
         """Run one trial."""
         started_s = time.perf_counter()
-        scope = Scope(trial)
+        scope = open_scope(trial)
         follow = trial.experiment == "hold"
         control = {**self._control, "hold": {**self._control.get("hold", {}), "follow": follow}}
-        config = run_config(trial, {"name": self._engine_name}, control)
+        selected = {"name": self._engine_name}
+        if trial.experiment == "beads":
+            config = beads_config(selected, control, trial.unit_m)
+        else:
+            config = run_config(trial, selected, control)
         start, start_astigmatism_px = scope.error, scope.astigmatism_px
         engine = _engine(self._engine_name)
         with Lockstep(config, scope.microscope, engine, scope.clock) as lockstep:
@@ -162,6 +168,7 @@ class Ours:
             result = watch.result
             assert result is not None
             covered, sigma = _interval(watch.belief, scope)
+            scope.frames = lockstep.acquire.frames
             outcome = Outcome(
                 experiment=trial.experiment,
                 method=self.name,
@@ -170,7 +177,7 @@ class Ours:
                 real=trial.image is not None,
                 trial_dose=trial.dose,
                 status=result.status,
-                frames=lockstep.acquire.frames,
+                frames=scope.frames,
                 moves=watch.moves,
                 dose=scope.dose,
                 start=start,
@@ -225,7 +232,5 @@ def _interval(belief: FocusBelief | None, scope: Scope) -> tuple[bool | None, fl
     """Whether the belief's interval holds the focus as it reads back, and its width."""
     if belief is None or belief.interval90_m is None or belief.sigma_m is None:
         return None, None
-    state = scope.microscope.read_state()
-    focus_m = state.optics.working_distance_m - scope.microscope.truth().defocus_m
     low_m, high_m = belief.interval90_m
-    return low_m <= focus_m <= high_m, belief.sigma_m / scope.trial.unit_m
+    return low_m <= scope.focus_m <= high_m, belief.sigma_m / scope.trial.unit_m

@@ -10,9 +10,10 @@ import numpy.typing as npt
 from focusing.outcome import Outcome
 from focusing.trials import HEIGHT_PX, WIDTH_PX, Trial, image_size
 from semagent import registry
-from semagent.clock import ManualClock
+from semagent.clock import Clock, ManualClock
+from semagent.ports import Microscope
 from semagent.types import Frame, SetStigmator, SetWorkingDistance
-from semagent_drivers.simulated import SimulatedMicroscope
+from semagent_drivers.simulated import SimulatedMicroscope, SimulationTruth
 
 Image = npt.NDArray[np.float32]
 
@@ -130,23 +131,29 @@ class Scope:
 
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
-        self.clock = ManualClock()
-        microscope = registry.open_microscope("simulated", driver_options(trial), clock=self.clock)
-        assert isinstance(microscope, SimulatedMicroscope)
-        self.microscope = microscope
         self.frames = 0
         self.moves = 0
         self._started_s = time.perf_counter()
+        self.microscope, self.clock, self._start_m = self._open()
         self._start = self.error
         self._start_astigmatism_px = self.astigmatism_px
+
+    def _open(self) -> tuple[Microscope, Clock, float]:
+        """The microscope, its clock, and the working distance of the start."""
+        clock = ManualClock()
+        options = driver_options(self.trial)
+        return registry.open_microscope("simulated", options, clock=clock), clock, START_M
+
+    def close(self) -> None:
+        """Let go of the microscope."""
+        self.microscope.close()
 
     # -- for the method -----------------------------------------------------------------------
 
     @property
     def position(self) -> float:
         """Where the working distance reads back."""
-        here_m = self.microscope.read_state().optics.working_distance_m
-        return (here_m - START_M) / self.trial.unit_m
+        return (self._working_distance_m - self._start_m) / self.trial.unit_m
 
     def go(self, position: float) -> None:
         """Set the working distance; what lies beyond the limit is cut off, as every peer does."""
@@ -154,7 +161,7 @@ class Scope:
         if abs(position - self.position) < 1e-9:
             return
         self.moves += 1
-        target_m = START_M + position * self.trial.unit_m
+        target_m = self._start_m + position * self.trial.unit_m
         self.microscope.apply(SetWorkingDistance(working_distance_m=target_m))
 
     def stigmate(self, a1: float, a2: float) -> None:
@@ -178,18 +185,31 @@ class Scope:
     @property
     def error(self) -> float:
         """Defocus, in half depths of field."""
-        return self.microscope.truth().defocus_m / self.trial.unit_m
+        return self._truth().defocus_m / self.trial.unit_m
+
+    @property
+    def focus_m(self) -> float:
+        """The working distance that would be in focus, as it reads back."""
+        return self._working_distance_m - self.error * self.trial.unit_m
 
     @property
     def astigmatism_px(self) -> float:
         """Residual astigmatism as blur, in pixels."""
-        truth = self.microscope.truth()
+        truth = self._truth()
         return truth.slope_px_per_m * math.hypot(truth.a1_m, truth.a2_m)
 
     @property
     def dose(self) -> float:
         """Electrons a pixel of the whole field has received."""
-        return self.microscope.truth().total_dose_e / (WIDTH_PX * HEIGHT_PX)
+        return self._truth().total_dose_e / (WIDTH_PX * HEIGHT_PX)
+
+    @property
+    def _working_distance_m(self) -> float:
+        return self.microscope.read_state().optics.working_distance_m
+
+    def _truth(self) -> SimulationTruth:
+        assert isinstance(self.microscope, SimulatedMicroscope)
+        return self.microscope.truth()
 
     def outcome(self, method: str) -> Outcome:
         """How a peer that ends here has done; the verifying frame is exposed first."""

@@ -4,14 +4,15 @@ All look over the whole range, 48 half depths of field either side of the start,
 tells them that focus is within 40, and all end where they think focus is, whatever they found.
 """
 
+import contextlib
 import math
 from collections.abc import Callable
 
 import numpy as np
 
+from focusing.beads import open_scope
 from focusing.measures import Score, all_classical
 from focusing.outcome import Outcome
-from focusing.scope import Scope
 from focusing.trials import Trial
 
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -50,23 +51,24 @@ def sweep(trial: Trial) -> list[Outcome]:
     The measures share the frames. Each then goes below the range and back up to its own answer,
     so that hysteresis is the same for all of them, and takes its verifying frame there.
     """
-    scope = Scope(trial)
-    positions = np.arange(-scope.limit, scope.limit + 0.1, SWEEP_STEP)
-    scores: dict[str, list[float]] = {}
-    for position in positions:
-        scope.go(float(position))
-        for name, value in all_classical(scope.image()).items():
-            scores.setdefault(name, []).append(value)
-    outcomes = []
-    frames, moves, dose = scope.frames, scope.moves, scope.dose
-    for name, values in scores.items():
-        scope.go(-scope.limit)
-        # The logarithm makes the peak more like a parabola.
-        scope.go(vertex(positions, np.log(np.maximum(values, 1e-12))))
-        outcome = scope.outcome(sweep_name(name))
-        own = {"frames": frames + 1, "moves": moves + 1, "dose": dose + trial.dose}
-        outcomes.append(replace(outcome, **own))
-    return outcomes
+    with contextlib.closing(open_scope(trial)) as scope:
+        positions = np.arange(-scope.limit, scope.limit + 0.1, SWEEP_STEP)
+        scores: dict[str, list[float]] = {}
+        for position in positions:
+            scope.go(float(position))
+            for name, value in all_classical(scope.image()).items():
+                scores.setdefault(name, []).append(value)
+        outcomes = []
+        frames, moves, dose = scope.frames, scope.moves, scope.dose
+        each = dose / frames
+        for name, values in scores.items():
+            scope.go(-scope.limit)
+            # The logarithm makes the peak more like a parabola.
+            scope.go(vertex(positions, np.log(np.maximum(values, 1e-12))))
+            outcome = scope.outcome(sweep_name(name))
+            own = {"frames": frames + 1, "moves": moves + 1, "dose": dose + each}
+            outcomes.append(replace(outcome, **own))
+        return outcomes
 
 
 def replace(outcome: Outcome, **changes: float) -> Outcome:
@@ -94,14 +96,14 @@ class Search:
 
     def __call__(self, trial: Trial) -> list[Outcome]:
         """Run one trial."""
-        scope = Scope(trial)
+        with contextlib.closing(open_scope(trial)) as scope:
 
-        def value(position: float) -> float:
-            scope.go(position)
-            return self._score(scope.image())
+            def value(position: float) -> float:
+                scope.go(position)
+                return self._score(scope.image())
 
-        scope.go(self._find(value, -scope.limit, scope.limit))
-        return [scope.outcome(self._name)]
+            scope.go(self._find(value, -scope.limit, scope.limit))
+            return [scope.outcome(self._name)]
 
 
 def golden_section(value: Callable[[float], float], low: float, high: float) -> float:

@@ -25,7 +25,7 @@ HOLD_FRAMES = 200
 
 PATTERNS = ("particles", "fibres", "grains", "porous", "fracture")
 
-EXPERIMENTS = ("focus", "noise", "featureless", "hold")
+EXPERIMENTS = ("focus", "noise", "featureless", "hold", "beads")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def make_trial(experiment: str, number: int, fields: Fields, seed: int) -> Trial
     """The trial of this number; three in five are on real micrographs, the others on drawn ones."""
     rng = np.random.default_rng([seed, EXPERIMENTS.index(experiment), number])
     image: Path | None = None
-    if experiment in {"noise", "featureless"}:
+    if experiment in {"noise", "featureless", "beads"}:
         source = experiment
     elif rng.random() < 0.6:
         source, image = fields.pick(rng)
@@ -117,6 +117,20 @@ def make_trial(experiment: str, number: int, fields: Fields, seed: int) -> Trial
     if experiment == "hold":
         # Hold mode begins where an autofocus left off.
         start, astigmatism = rng.uniform(-0.5, 0.5), 0.25 * astigmatism
+    if experiment == "beads":
+        # Drawn by the camera, in one size: half a depth of field is 2 um of its stage.
+        return Trial(
+            experiment=experiment,
+            number=number,
+            source=source,
+            image=None,
+            dose=1,
+            start=float(start),
+            astigmatism=(0.0, 0.0),
+            seed=0,
+            pixel_nm=10.0,
+            convergence_mrad=5.0,
+        )
     return Trial(
         experiment=experiment,
         number=number,

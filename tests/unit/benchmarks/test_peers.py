@@ -1,8 +1,10 @@
 """The peers' methods do what their originals do, where it is easy to say what that is."""
 
+import contextlib
+
 import numpy as np
 import pytest
-from focusing import searches
+from focusing import beads, measures, searches
 from focusing.correlation import estimators
 from focusing.mapfost import TEST, Posterior
 from focusing.outcome import Outcome
@@ -77,3 +79,16 @@ def test_sweeps_share_their_frames(easy: Trial) -> None:
     assert len({outcome.method for outcome in outcomes}) == 6
     best = min(outcomes, key=lambda outcome: abs(outcome.final))
     assert abs(best.final) < searches.SWEEP_STEP
+
+
+@pytest.mark.skipif(not beads.available(), reason="pymmcore and mm-test-adapters are not installed")
+def test_beads_of_micro_managers_demo_camera_are_sharp_at_focus(fields: Fields) -> None:
+    trial = make_trial("beads", 0, fields, seed=0)
+    with contextlib.closing(beads.open_scope(trial)) as scope:
+        assert scope.error == pytest.approx(trial.start, abs=0.05)
+        blurred = measures.all_classical(scope.image())
+        scope.go(-trial.start)
+        assert scope.error == pytest.approx(0, abs=0.05)
+        sharp = measures.all_classical(scope.image())
+        assert (scope.frames, scope.moves, scope.dose) == (2, 1, 2.0)
+    assert all(sharp[name] > blurred[name] for name in ("tenengrad", "vollath_f4"))
