@@ -2,6 +2,7 @@
 
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,19 +11,30 @@ from rich.live import Live
 from rich.table import Table
 
 from semagent import registry
+from semagent.calibration.learn import learn
 from semagent.cli import exits, live
 from semagent.cli.interrupt import Interrupt, caught_interrupts
 from semagent.cli.ledger import Ledger, Row
 from semagent.cli.output import Output, metres
 from semagent.cli.view import focus_panel, is_utf8
 from semagent.clock import Clock, SystemClock
-from semagent.config import Part, RunConfig, find_config, load_config
+from semagent.config import Part, RunConfig, find_config, load_config, save_memory
 from semagent.errors import MicroscopeError, RoleError, SemagentError
 from semagent.health import HealthMonitor
 from semagent.lockstep import Lockstep
+from semagent.memory import load_memory
 from semagent.ports import Microscope
 from semagent.stack import as_recorded, config_for_stack
-from semagent.types import Arm, Cancel, FocusResult, Mode, Outcome, SetMode, StartAutofocus
+from semagent.types import (
+    Arm,
+    Cancel,
+    FocusResult,
+    FrameAnalysis,
+    Mode,
+    Outcome,
+    SetMode,
+    StartAutofocus,
+)
 
 _FRAMES_WITHOUT_RESULT = 1000
 _WATCHED_INTERVAL_S = 0.2
@@ -37,7 +49,9 @@ def autofocus(
     microscope = registry.open_microscope(config.driver.name, config.driver.options, clock=clock)
     output.warn_unverified(microscope.capabilities)
     request = StartAutofocus(max_frames=max_frames, stigmation=stigmation)
-    return _focus(config, microscope, clock, request, arm=arm, output=output)
+    # A configuration that ships with semagent is for trying things: it learns nothing.
+    memory = Path(config.memory) if config.memory and Path(name).is_file() else None
+    return _focus(config, microscope, clock, request, arm=arm, output=output, memory=memory)
 
 
 def simulate(
@@ -110,6 +124,7 @@ def _focus(
     *,
     arm: bool,
     output: Output,
+    memory: Path | None = None,
 ) -> int:
     try:
         engine = registry.open_engine(config.engine.name, config.engine.options)
@@ -143,6 +158,8 @@ def _focus(
         armed = lockstep.gate.armed
         result = _as_it_is(result, start_m, microscope)
     _report(result, time.perf_counter() - started_s, output)
+    if result.status == "focused" and memory is not None:
+        _remember(memory, config, table.analyses, result, output)
     if interrupt.pressed:
         return exits.INTERRUPTED
     refused = any(
@@ -186,6 +203,24 @@ def _report(result: FocusResult, wall_s: float, output: Output) -> None:
     )
 
 
+def _remember(
+    path: Path,
+    config: RunConfig,
+    analyses: list[FrameAnalysis],
+    result: FocusResult,
+    output: Output,
+) -> None:
+    """Keep what the focusing has taught of the instrument."""
+    try:
+        memory = learn(
+            load_memory(path), analyses, result.final_working_distance_m, config.control.scale
+        )
+        if memory is not None:
+            save_memory(path, msgspec.structs.replace(memory, instrument=config.instrument))
+    except SemagentError as error:
+        output.warn(f"nothing was learned from this focusing: {error}")
+
+
 def _exit_code(result: FocusResult, *, refused: bool) -> int:
     if result.status == "focused":
         return exits.DONE
@@ -201,6 +236,7 @@ class _Table:
         self._output = output
         self._config = config
         self.ledger: Ledger | None = None
+        self.analyses: list[FrameAnalysis] = []
         self._table = Table("frame", "working distance", "score", "focus", "±", "next")
         self._live = Live(self._table, console=output.people, auto_refresh=False)
 
@@ -214,6 +250,8 @@ class _Table:
 
     def add(self, row: Row) -> None:
         """Show one frame."""
+        if row.analysis is not None:
+            self.analyses.append(row.analysis)
         self._output.record(row.record())
         if self._output.json:
             return

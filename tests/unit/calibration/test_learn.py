@@ -1,0 +1,105 @@
+"""What the frames of a focusing teach, on a simulated microscope whose slope is known."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from semagent import registry
+from semagent.calibration.learn import learn
+from semagent.cli import main
+from semagent.clock import ManualClock
+from semagent.config import find_config
+from semagent.control.options import ScaleOptions
+from semagent.memory import Memory, load_memory
+from semagent.signature import with_signature
+from semagent.types import FrameAnalysis, SetWorkingDistance
+
+BLUR_PER_FOCUS = 0.002  # half of 4 mrad
+UNIT_M = 2.5e-6
+FOCUS_M = 5e-3
+OPTIONS: dict[str, Any] = {
+    "scan": {"width_px": 384, "height_px": 288, "dwell_us": 0.3},
+    "column": {"working_distance_mm": 5.015, "convergence_mrad": 4.0},
+    "specimen": {"kind": "grains", "tile_px": 1024, "working_distance_mm": 5.0},
+}
+PLACES = (6.0, -2.0, 2.5, -4.0, 0.3)
+SCALE = ScaleOptions()
+NOTHING = Memory()
+
+
+def frames(seed: int, places: Sequence[float] = PLACES) -> list[FrameAnalysis]:
+    """Frames so many half depths of field from focus."""
+    microscope = registry.open_microscope(
+        "simulated", {**OPTIONS, "seed": seed}, clock=ManualClock()
+    )
+    engine = registry.open_engine("sharpness", {})
+    analyses = []
+    for place in places:
+        microscope.apply(SetWorkingDistance(working_distance_m=FOCUS_M + place * UNIT_M))
+        frame = microscope.acquire(10.0)
+        analyses.append(with_signature(engine.analyse(frame), frame).figures)
+    microscope.close()
+    engine.close()
+    return analyses
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_slope_is_learned(seed: int) -> None:
+    memory = learn(NOTHING, frames(seed), FOCUS_M, SCALE)
+    assert memory is not None
+    learned = memory.entries[0].learned
+    assert learned is not None
+    assert learned.blur_per_focus.value == pytest.approx(BLUR_PER_FOCUS, rel=0.05)
+    assert learned.focusings == 1
+
+
+def test_another_focusing_makes_it_more_certain() -> None:
+    once = learn(NOTHING, frames(0), FOCUS_M, SCALE)
+    assert once is not None
+    twice = learn(once, frames(1), FOCUS_M, SCALE)
+    assert twice is not None
+    (before,), (after,) = once.entries, twice.entries
+    assert before.learned is not None
+    assert after.learned is not None
+    assert after.learned.focusings == 2
+    assert after.learned.blur_per_focus.sigma < before.learned.blur_per_focus.sigma
+
+
+@pytest.mark.parametrize("places", [(), (3.0,), (3.0, -3.0, 3.0), (0.1, 0.2, 0.3, 0.4)])
+def test_frames_at_too_few_places_teach_nothing(places: Sequence[float]) -> None:
+    assert learn(NOTHING, frames(0, places), FOCUS_M, SCALE) is None
+
+
+def test_a_fit_that_puts_focus_elsewhere_teaches_nothing() -> None:
+    assert learn(NOTHING, frames(0), FOCUS_M + 20e-6, SCALE) is None
+
+
+def test_without_a_pixel_size_nothing_can_be_remembered() -> None:
+    analyses = frames(0)
+    header = analyses[-1].header
+    bare = msgspec.structs.replace(
+        header, scan=msgspec.structs.replace(header.scan, pixel_size_m=None)
+    )
+    analyses[-1] = msgspec.structs.replace(analyses[-1], header=bare)
+    assert learn(NOTHING, analyses, FOCUS_M, SCALE) is None
+
+
+def test_the_command_remembers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = yaml.safe_load(find_config("simulated").read_text(encoding="utf-8"))
+    plain["driver"]["options"] = {**OPTIONS, "speed": 0, "seed": 0}
+    path = tmp_path / "sem.yaml"
+    path.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    for _ in range(6):  # a single focusing may teach nothing
+        assert main(["autofocus", str(path), "--arm", "--json"]) == 0
+        plain["driver"]["options"]["seed"] += 1
+        path.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    capsys.readouterr()
+    memory = load_memory(tmp_path / "sem.memory.yaml")
+    assert memory.instrument == "Simulated SEM"
+    learned = memory.entries[0].learned
+    assert learned is not None
+    assert learned.blur_per_focus.value == pytest.approx(BLUR_PER_FOCUS, rel=0.05)
