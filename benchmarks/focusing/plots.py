@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from focusing.outcome import Outcome
-from focusing.summary import OURS, by
+from focusing.summary import OURS, by, by_method, success
 
 COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F6A00", "#000000")
 """Of Okabe and Ito, who chose them for every kind of colour vision."""
@@ -35,9 +35,7 @@ STYLE = {
 
 def plot(outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
     """Write the plots that the outcomes allow, and return their paths."""
-    methods = by(outcomes, lambda outcome: outcome.method)
-    best_first = sorted(methods, key=lambda name: (name != OURS, -_success(methods[name])))
-    ordered = {name: methods[name] for name in best_first}
+    ordered = by_method(outcomes)
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
         return [
@@ -45,10 +43,6 @@ def plot(outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
             _save(_by_dose(ordered), folder / "autofocus-noise.png"),
             _save(_errors(ordered), folder / "autofocus-error.png"),
         ]
-
-
-def _success(outcomes: Sequence[Outcome]) -> float:
-    return float(np.mean([outcome.success for outcome in outcomes]))
 
 
 def _look(name: str, position: int) -> dict[str, object]:
@@ -102,7 +96,7 @@ def _by_dose(methods: dict[str, list[Outcome]]) -> Figure:
     for position, (name, own) in enumerate(methods.items()):
         groups = by(own, lambda outcome: str(outcome.trial_dose))
         shares = [
-            100 * _success(groups[str(dose)]) if str(dose) in groups else np.nan for dose in doses
+            100 * success(groups[str(dose)]) if str(dose) in groups else np.nan for dose in doses
         ]
         axes.plot(doses, shares, marker="o", markersize=4, label=name, **_look(name, position))
     axes.set_xscale("log")
@@ -147,7 +141,7 @@ def _percent(axes: Axes) -> None:
 def _legend(figure: Figure, axes: Axes, methods: dict[str, list[Outcome]]) -> None:
     """Beside the axes, best first, with the final share."""
     lines, _ = axes.get_legend_handles_labels()
-    labels = [f"{100 * _success(own):.0f} %  {name}" for name, own in methods.items()]
+    labels = [f"{100 * success(own):.0f} %  {name}" for name, own in methods.items()]
     figure.legend(lines, labels, loc="outside right center", frameon=False, handlelength=3.2)
 
 

@@ -23,6 +23,18 @@ def by(outcomes: Iterable[Outcome], key: Callable[[Outcome], str]) -> dict[str, 
     return dict(groups)
 
 
+def by_method(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+    """Outcomes of each method: semagent's, then those of the peers, the most successful first."""
+    groups = by(outcomes, lambda outcome: outcome.method)
+    order = sorted(groups, key=lambda name: (name != OURS, -success(groups[name]), name))
+    return {name: groups[name] for name in order}
+
+
+def success(outcomes: Sequence[Outcome]) -> float:
+    """Share of trials that ended within half a depth of field."""
+    return float(np.mean([outcome.success for outcome in outcomes]))
+
+
 def percent(flags: Sequence[bool]) -> str:
     """Share of true ones, with what it may be by chance (Wilson, 95 %)."""
     count = len(flags)
@@ -63,7 +75,7 @@ def table(experiment: str, outcomes: Sequence[Outcome]) -> str:
 
 def shared(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """The outcomes of the trials that every method was given."""
-    methods = by(outcomes, lambda outcome: outcome.method).values()
+    methods = by_method(outcomes).values()
     common = set.intersection(*({each.number for each in own} for own in methods))
     return [outcome for outcome in outcomes if outcome.number in common]
 
@@ -130,7 +142,7 @@ def focus_table(outcomes: Sequence[Outcome]) -> str:
         "worse than start",
         "90 % interval holds %",
     )
-    for method, own in by(outcomes, lambda outcome: outcome.method).items():
+    for method, own in by_method(outcomes).items():
         covered = [each.covered for each in own if each.covered is not None and _focused(each)]
         lines.append(
             f"| {method} | {len(own)} | {percent([each.success for each in own])} "
@@ -150,7 +162,7 @@ def breakdown(outcomes: Sequence[Outcome], key: Callable[[Outcome], str]) -> str
     """Success and median frames of each method in groups of trials."""
     groups = sorted({key(outcome) for outcome in outcomes}, key=_natural)
     lines = _head(*groups)
-    for method, own in by(outcomes, lambda outcome: outcome.method).items():
+    for method, own in by_method(outcomes).items():
         parts = by(own, key)
         cells = [
             f"{100 * np.mean([each.success for each in parts[group]]):.0f} % "
@@ -171,7 +183,7 @@ def _natural(text: str) -> tuple[float, str]:
 def stigmation_table(outcomes: Sequence[Outcome]) -> str:
     """Astigmatism left, over the trials that began with more than is good."""
     lines = _head("trials", "≤ 0.3 px left %", "left, px, median / p95", "frames median / p95")
-    for method, own in by(outcomes, lambda outcome: outcome.method).items():
+    for method, own in by_method(outcomes).items():
         bad = [each for each in own if each.start_astigmatism_px > GOOD_ASTIGMATISM_PX]
         if not bad:
             continue
@@ -188,7 +200,7 @@ def still_table(outcomes: Sequence[Outcome]) -> str:
     lines = _head(
         "trials", "moved at all", "ended elsewhere", "further from focus", "frames median / p95"
     )
-    for method, own in by(outcomes, lambda outcome: outcome.method).items():
+    for method, own in by_method(outcomes).items():
         away = [each for each in own if abs(each.final - each.start) > 1]
         lines.append(
             f"| {method} | {len(own)} | {sum(each.moves > 0 for each in own)} | {len(away)} "
@@ -200,7 +212,7 @@ def still_table(outcomes: Sequence[Outcome]) -> str:
 def hold_table(outcomes: Sequence[Outcome]) -> str:
     """Following a specimen that drifts one depth of field in 20 frames."""
     lines = _head("trials", "frames within half a depth %", "worst trial %", "extra dose %")
-    for method, own in by(outcomes, lambda outcome: outcome.method).items():
+    for method, own in by_method(outcomes).items():
         shares = [100 * (each.held_frames or 0) / HOLD_FRAMES for each in own]
         extra = [100 * (each.extra_dose or 0.0) / (HOLD_FRAMES * each.trial_dose) for each in own]
         lines.append(
