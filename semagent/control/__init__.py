@@ -5,10 +5,11 @@ Pure: imports values, ports and options, and knows no clock, no socket and no th
 
 from semagent.control.controller import Controller
 from semagent.control.decide import decide
-from semagent.control.drift import Axis, Reach, Stabiliser
+from semagent.control.drift import Stabiliser
 from semagent.control.estimator import SharpnessEstimator
 from semagent.control.intent import intent_of
 from semagent.control.options import ControlOptions
+from semagent.control.reach import Axis, Reach
 from semagent.control.situation import (
     Analysed,
     ControlState,

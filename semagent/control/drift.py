@@ -11,15 +11,14 @@ then on the one there is. Pure and deterministic, like the rest of control.
 
 import math
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from semagent.control.options import DriftOptions
+from semagent.control.reach import BEYOND, Axis, Reach, beam_legs, solved, stage_legs
 from semagent.control.situation import Notice
-from semagent.legs import legs
 from semagent.memory import Calibration, Matrix, Memory
 from semagent.types import (
     FrameAnalysis,
@@ -31,44 +30,15 @@ from semagent.types import (
     MoveStage,
     Outcome,
     Reply,
-    SetBeamShift,
     SetWorkingDistance,
 )
 
 Vector = npt.NDArray[np.float64]
 
 _CERTAIN = 3.0  # standard deviations of the drift by which the picture has to be off
-_PLAYS = 3.0  # times the measured play that stage moves go too far
 _DRAGGED_M = 1e-9
 _NEWER_EVIDENCE = {"expired", "frame_unknown", "stale", "settings_changed", "operator_first"}
 """Refusals of the gate that later frames do away with."""
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """How far one axis may be moved.
-
-    Attributes:
-        tolerance: change of what is read back that is no change.
-    """
-
-    low: float
-    high: float
-    max_step: float
-    tolerance: float
-
-    def holds(self, value: float) -> bool:
-        """Whether a position is within reach."""
-        return self.low <= value <= self.high
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """What may be moved; ``None`` may not."""
-
-    beam_shift: Axis | None = None
-    stage_x: Axis | None = None
-    stage_y: Axis | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,10 +260,7 @@ class Stabiliser:
 
     @staticmethod
     def _beam_change(anchor: _Anchor, header: FrameHeader) -> tuple[float, float]:
-        before, now = anchor.header.optics, header.optics
-        return _change(
-            (before.beam_shift_x_m, before.beam_shift_y_m), (now.beam_shift_x_m, now.beam_shift_y_m)
-        )
+        return _change(_beam_shift(anchor.header), _beam_shift(header))
 
     @staticmethod
     def _stage_change(anchor: _Anchor, header: FrameHeader) -> tuple[float, float]:
@@ -310,20 +277,22 @@ class Stabiliser:
         by_stage = np.zeros(2)
         if known.image_shift_per_stage is not None:
             by_stage = np.array(known.image_shift_per_stage @ self._stage_change(anchor, header))
-        home = _pair(anchor.header.optics.beam_shift_x_m, anchor.header.optics.beam_shift_y_m)
-        change = _solved(anchor.by_beam, -drift - by_stage)
+        here, home = _beam_shift(header), _beam_shift(anchor.header)
+        change = solved(anchor.by_beam, -drift - by_stage)
         target = None if change is None else (home[0] + change[0], home[1] + change[1])
-        if target is not None and all(axis.holds(value) for value in target):
-            self._queue.extend(self._beam_legs(header, target, axis))
-            way = "beam shift"
-        else:
-            planned = self._stage_legs(anchor, header, drift)
+        way = "beam shift"
+        if target is None or not all(axis.holds(value) for value in target):
+            way, target = "stage", home
+            if not self._options.stage:
+                reason = f"{BEYOND}; control.drift.stage lets the stage take over"
+                self._stop(reason, outcomes)
+                return
+            planned = stage_legs(self._reach, known, anchor.header.stage, header.stage, -drift)
             if isinstance(planned, str):
                 self._stop(planned, outcomes)
                 return
             self._queue.extend(planned)
-            self._queue.extend(self._beam_legs(header, home, axis))
-            way = "stage"
+        self._queue.extend(beam_legs(here, target, axis.max_step))
         self._wanted_m = header.optics.working_distance_m
         x_m, y_m = drift
         outcomes.tell(
@@ -332,59 +301,6 @@ class Stabiliser:
             drift_m=[float(x_m), float(y_m)],
         )
         self._next(outcomes)
-
-    @staticmethod
-    def _beam_legs(
-        header: FrameHeader, target: tuple[float, float], axis: Axis
-    ) -> list[SetBeamShift]:
-        """Equal steps there, none longer than allowed."""
-        x_m, y_m = _pair(header.optics.beam_shift_x_m, header.optics.beam_shift_y_m)
-        ways = (target[0] - x_m, target[1] - y_m)
-        count = max(1, math.ceil(max(map(abs, ways)) / axis.max_step))
-        steps = [
-            SetBeamShift(x_m=x_m + ways[0] * step / count, y_m=y_m + ways[1] * step / count)
-            for step in range(1, count)
-        ]
-        return [*steps, SetBeamShift(x_m=target[0], y_m=target[1])]
-
-    def _stage_legs(
-        self, anchor: _Anchor, header: FrameHeader, drift: Vector
-    ) -> list[MoveStage] | str:
-        """How the stage takes the whole drift over, from the side that leaves no play; or why not.
-
-        One axis after the other, so that both end on their way up.
-        """
-        known, stage = anchor.calibration, header.stage
-        beyond = "the drift is beyond the range of the beam shift"
-        if not self._options.stage:
-            return f"{beyond}; control.drift.stage lets the stage take over"
-        if known.image_shift_per_stage is None or known.stage_backlash_m is None:
-            return f"{beyond}, and what the stage does is not known: run semagent calibrate"
-        change = _solved(known.image_shift_per_stage, -drift)
-        limits = {"x_m": self._reach.stage_x, "y_m": self._reach.stage_y}
-        moves: list[MoveStage] = []
-        for index, (name, axis) in enumerate(limits.items()):
-            home_m: float | None = getattr(anchor.header.stage, name)
-            here_m: float | None = getattr(stage, name)
-            if axis is None or home_m is None or here_m is None or change is None:
-                return f"{beyond}, and the safety envelope does not allow the stage to be moved"
-            target_m = home_m + change[index]
-            if not axis.holds(target_m):
-                return f"{beyond} and of stage {name[0]}"
-            way = legs(
-                here_m,
-                target_m,
-                approach=_PLAYS * known.stage_backlash_m.value,
-                max_step=axis.max_step,
-                lowest=axis.low,
-            )
-            make: Callable[[float], MoveStage] = (
-                (lambda value: MoveStage(x_m=value))
-                if name == "x_m"
-                else (lambda value: MoveStage(y_m=value))
-            )
-            moves += [make(leg) for leg in way]
-        return moves
 
     def _next(self, outcomes: Outcomes) -> None:
         if self._queue:
@@ -409,6 +325,10 @@ class Stabiliser:
         self._stopped = reason
 
 
+def _beam_shift(header: FrameHeader) -> tuple[float, float]:
+    return _pair(header.optics.beam_shift_x_m, header.optics.beam_shift_y_m)
+
+
 def _pair(x: float | None, y: float | None) -> tuple[float, float]:
     return x or 0.0, y or 0.0
 
@@ -418,11 +338,3 @@ def _change(
 ) -> tuple[float, float]:
     (x0, y0), (x1, y1) = _pair(*before), _pair(*now)
     return x1 - x0, y1 - y0
-
-
-def _solved(matrix: Matrix, effect: Vector) -> tuple[float, float] | None:
-    """The causes of an effect; ``None`` if a calibration says that there are none."""
-    try:
-        return matrix.solve((float(effect[0]), float(effect[1])))
-    except ZeroDivisionError:
-        return None

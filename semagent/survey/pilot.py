@@ -47,9 +47,10 @@ class Look(NamedTuple):
 
 
 def for_survey(config: RunConfig) -> RunConfig:
-    """The configuration under which a tile scan runs: the agent focuses when asked to."""
+    """The configuration under which a tile scan runs: the agent focuses, when asked to."""
     hold = msgspec.structs.replace(config.control.hold, follow=False)
-    control = msgspec.structs.replace(config.control, hold=hold, mode=Mode.HOLD)
+    drift = msgspec.structs.replace(config.control.drift, correct=False)
+    control = msgspec.structs.replace(config.control, hold=hold, drift=drift, mode=Mode.HOLD)
     return msgspec.structs.replace(config, control=control)
 
 

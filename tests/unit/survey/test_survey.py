@@ -2,9 +2,12 @@
 
 import functools
 import math
+from pathlib import Path
 from typing import Any
 
+import cv2
 import msgspec
+import numpy as np
 import pytest
 
 from semagent import registry
@@ -51,12 +54,15 @@ class Bench:
         scan: ScanOptions = SCAN,
         config: RunConfig | None = None,
         on_frame: Any = lambda _header: None,
+        pixel_size_nm: float = 10,
         **changes: Any,
     ) -> None:
         config = config or configuration()
         clock = ManualClock()
         self.microscope: Any = registry.open_microscope(
-            "simulated", {**OPTIONS, **changes}, clock=clock
+            "simulated",
+            {**OPTIONS, "scan": {**OPTIONS["scan"], "pixel_size_nm": pixel_size_nm}, **changes},
+            clock=clock,
         )
         engine = registry.open_engine("sharpness", {})
         self.visits: list[tuple[Visit, float]] = []
@@ -188,3 +194,28 @@ def test_where_the_map_is_too_uncertain_it_looks() -> None:
     assert {"focused", "predicted"} == {visit.how for visit in bench.found.visits}
     half_depth_m = bench.microscope.truth().depth_of_field_m
     assert max(abs(defocus_m) for _, defocus_m in bench.visits) < half_depth_m
+
+
+def test_a_dome(tmp_path: Path) -> None:
+    """The specimen is mirrored at the stage's start, so a quarter of a dome makes a whole one."""
+    y, x = np.mgrid[0:1024, 0:1024] / 1024
+    dome = tmp_path / "dome.png"
+    cv2.imwrite(str(dome), np.uint8(np.round(255 * (1 - (x * x + y * y) / 2))))
+    specimen = {"kind": "particles", "tile_px": 1024, "feature_size_nm": 500}
+    scan = ScanOptions(
+        grid=GridOptions(rows=3, columns=3, pitch_m=(20e-6, 20e-6)), focus_at=9, verify_every=0
+    )
+    bench = Bench(
+        scan,
+        pixel_size_nm=50,
+        column={"working_distance_mm": 5.0},
+        specimen={**specimen, "relief_um": 120, "height_map": str(dome)},
+    )
+    assert isinstance(bench.found, Found)
+    half_depth_m = bench.microscope.truth().depth_of_field_m
+    assert max(abs(defocus_m) for _, defocus_m in bench.visits) < half_depth_m
+    # 120 um over the diagonal of a quarter is 9.2 um over the reach of 20 um.
+    along_x, twist, along_y = bench.found.surface.sag_m
+    assert along_x == pytest.approx(9.2e-6, abs=4e-6)
+    assert along_y == pytest.approx(9.2e-6, abs=4e-6)
+    assert abs(twist) < 4e-6
