@@ -59,6 +59,8 @@ def run_config(engine: dict[str, Any], control: dict[str, Any], unit_m: float) -
         "working_distance_mm": ZERO_M * 1e3,
         "focus_range_um": [-2 * reach_m * 1e6, 2 * reach_m * 1e6],
         "exposure_range_ms": [1, 500],
+        "call_timeout_s": 120.0,  # the machine may be busy with other parts of the benchmark
+        "settle_timeout_s": 120.0,
     }
     raw["engine"] = engine
     raw["control"] = {

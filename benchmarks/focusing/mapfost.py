@@ -5,9 +5,9 @@ Microscopy and Microanalysis 19 (2013). Two frames of one field are taken with k
 aberrations T1, T2. With F the transform of a frame and M(k; A) the transfer function of the
 aberration A = (z, a1, a2), and a flat prior on the specimen, the specimen drops out:
 
-    -log P(A | F1, F2) = sum over k of |F1 M2 - F2 M1|^2 / (2 s^2 (M1^2 + M2^2)) + prior
+    -log P(A | F1, F2) = sum over k of |F1 M2 - F2 M1|^2 / (s^2 (M1^2 + M2^2)) + prior
 
-where M1 = M(k; A + T1), M2 = M(k; A + T2), and s^2 is the variance of the noise in F. The result
+where M1 = M(k; A + T1), M2 = M(k; A + T2), and s^2 is the mean square of the noise in F. The result
 is applied and the procedure repeated.
 
 As SBEMimage uses it: test aberrations of defocus alone, symmetric; whole-pixel alignment of the
@@ -96,18 +96,15 @@ class Posterior:
         return np.asarray(jinc(q.astype(np.float32)), np.float64)
 
     def __call__(self, aberration: Array) -> float:
-        """The value, smallest at the estimate; the relative gain is the best one."""
+        """The value, smallest at the estimate."""
         z, a1, a2 = aberration
         low = self._transfer(z - self._test, a1, a2)
         high = self._transfer(z + self._test, a1, a2)
+        first, second, both = self._products
         # Both vanish far from focus; only their ratio matters.
         share = 1 / (low**2 + high**2 + 1e-30)
-        first, second, both = self._products
-        a = float((first * high**2 * share).sum())
-        b = float((both * low * high * share).sum())
-        c = float((second * low**2 * share).sum())
-        gain = min(max(b / c if c > 0 else 1.0, 0.7), 1.4)
-        misfit = (a - 2 * gain * b + gain**2 * c) / (2 * self._noise)
+        difference = first * high**2 - 2 * both * low * high + second * low**2
+        misfit = float((difference * share).sum()) / self._noise
         return float(misfit + 0.5 * np.sum((aberration / PRIOR) ** 2))
 
     def minimum(self) -> Array:

@@ -82,7 +82,13 @@ def _cumulative(
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
     if most < 500:
-        axes.set_xticks([tick for tick in (1, 2, 3, 5, 10, 20, 50, 100) if least <= tick <= most])
+        axes.set_xticks(
+            [
+                tick
+                for tick in (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
+                if least <= tick <= most
+            ]
+        )
         axes.minorticks_off()
     axes.set_xlim(0.8 * least, most)
     _percent(axes)
