@@ -85,6 +85,12 @@ def methods(context: Context) -> dict[str, Method]:
     return found
 
 
+def names() -> list[str]:
+    """All methods, as they are called in the tables."""
+    known = methods(Context(data=Path(), cache=Path(), engine="", control={}))
+    return [name for method in known.values() for name in method.names]
+
+
 def _regression(context: Context) -> Run:
     from focusing.regression import Regression  # noqa: PLC0415 - torch is heavy
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from focusing import summary
+from focusing.methods import names
 from focusing.outcome import Outcome
 from focusing.plots import plot
 from focusing.results import Settings
@@ -23,10 +24,12 @@ def write(outcomes: Sequence[Outcome], settings: Settings, document: Path) -> li
     tables = {
         name: summary.table(name, own) if own else "Not run." for name, own in experiments.items()
     }
+    missing = [name for name in names() if all(each.method != name for each in shared)]
     text = PAGE.read_text(encoding="utf-8").format(
         split=settings.split,
         which=WHICH[settings.split],
         shared=len({each.number for each in shared}),
+        missing=f" Not run here: {'; '.join(missing)}." if missing else "",
         goals=summary.goals(outcomes),
         comparison=summary.focus_table(shared),
         plots="\n\n".join(f"![{_title(path)}](images/{path.name})" for path in plots),
