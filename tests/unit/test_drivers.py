@@ -1,0 +1,53 @@
+"""Every driver that ships is complete: page, fake, suites, and the truth about its hardware."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+from semagent import registry
+
+ROOT = Path(__file__).parents[2]
+OURS = {"recorded", "remote", "simulated"}
+VENDORS = sorted(set(registry.names(registry.DRIVERS)) - OURS)
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_it_has_never_met_its_hardware_and_says_so(name: str):
+    facts = registry.driver_facts(name)
+    assert facts is not None
+    assert facts.verified_on is None
+    assert all(each.get for each in facts.requirements)
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_its_page_goes_from_nothing_to_a_first_autofocus(name: str):
+    page = (ROOT / "docs/drivers" / f"{name}.md").read_text(encoding="utf-8")
+    for section in ("## What you need", "## First autofocus", "Limits of the interface"):
+        assert section in page
+    assert "Never run on" in page
+    assert "semagent doctor" in page
+    assert "semagent autofocus" in page
+    index = (ROOT / "docs/drivers/README.md").read_text(encoding="utf-8")
+    assert f"]({name}.md)" in index
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_it_can_be_rehearsed(name: str):
+    package = registry.find(registry.DRIVERS, name).module
+    if name == "fibsem":
+        pytest.importorskip("fibsem")
+    assert importlib.import_module(f"{package}.fake").__doc__
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_it_passes_both_suites(name: str):
+    passed = set()
+    for path in (ROOT / "tests/conformance").glob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and f'driver = "{name}"' in ast.unparse(node).replace(
+                "'", '"'
+            ):
+                passed |= {ast.unparse(base) for base in node.bases}
+    assert {"MicroscopeConformance", "MicroscopeFaults"} <= passed
