@@ -23,7 +23,8 @@ from semagent.types import Capabilities
 
 _IDLE_S = 0.01
 # What people look at must not take time from what moves the microscope.
-_STEPS_BACK = {Role.CONSOLE: 5, Role.RESTORE: 10}
+_STEPS_BACK = (Role.CONSOLE, Role.RESTORE)
+_NICE = 5
 LISTENERS_S = 10.0
 
 
@@ -161,8 +162,7 @@ def main(plan_bytes: bytes, link: Connection) -> None:
 
 def _run(plan: Plan, link: Connection) -> None:
     if plan.role in _STEPS_BACK:
-        below = psutil.BELOW_NORMAL_PRIORITY_CLASS if psutil.WINDOWS else _STEPS_BACK[plan.role]
-        psutil.Process().nice(below)
+        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if psutil.WINDOWS else _NICE)
     clock = SystemClock()
     bus = ZmqBus(
         plan.role,

@@ -32,8 +32,8 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-_START_S = 30.0
-_WAIT_MS = 20_000
+_START_S = 90.0
+_WAIT_MS = 60_000
 _GREY_STEP = 16  # of pictures in the documents: finer ones would only keep the specimen's noise
 WIDE, LAPTOP, TABLET = (1920, 1080), (1600, 900), (1024, 768)
 
@@ -97,6 +97,7 @@ def _links(process: "subprocess.Popen[bytes]", log: Path) -> tuple[str, str]:
             return found[1], found[2]
         time.sleep(0.05)
     process.kill()
+    process.wait()
     raise AssertionError(f"the program did not say where its console is: {log.read_text()}")
 
 

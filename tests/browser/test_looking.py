@@ -10,6 +10,8 @@ from .conftest import LAPTOP, TABLET, WIDE, until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
+pytestmark = pytest.mark.timeout(300)
+
 Start = Callable[..., Any]
 
 # Changes of grey along the middle row of the picture, as a share of its pixels.
@@ -82,6 +84,15 @@ def test_the_picture(program: Start, visit: Start, photograph: Start):
         wipe.focus()
         page.keyboard.press("Home")
         expect(wipe).to_have_attribute("aria-valuenow", "0")
+
+        page.get_by_role("radio", name="Observe").focus()
+        page.keyboard.press("ArrowRight")  # goes there and chooses nothing
+        expect(page.get_by_role("radio", name="Advise")).to_be_focused()
+        expect(page.get_by_role("radio", name="Observe")).to_have_attribute("aria-checked", "true")
+
+        for role in ("acquire", "infer", "control", "record", "console", "restore"):
+            row = page.locator("#roles div").filter(has=page.get_by_text(role, exact=True))
+            expect(row).to_contain_text("MiB")
 
         page.keyboard.press("?")
         expect(page.get_by_role("complementary", name="Keyboard")).to_be_visible()

@@ -10,6 +10,8 @@ from .conftest import LAPTOP, until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
+pytestmark = pytest.mark.timeout(300)
+
 Start = Callable[..., Any]
 
 

@@ -128,6 +128,9 @@ export class Controls {
       const text = takeNote();
       if (text) this.wish({ type: "note", text }, event.submitter);
     });
+    for (const group of document.querySelectorAll("[role=radiogroup]")) {
+      group.addEventListener("keydown", (event) => step(event));
+    }
     document.addEventListener("keydown", (event) => this.key(event), true);
   }
 
@@ -160,6 +163,14 @@ export class Controls {
       "?": () => el("help-button").click(),
     };
   }
+}
+
+// Arrows move along a group; only Enter or Space choose, for some choices move a microscope.
+function step(event) {
+  const way = { ArrowLeft: "previous", ArrowRight: "next" }[event.key];
+  if (!way) return;
+  event.preventDefault();
+  event.target[`${way}ElementSibling`]?.focus();
 }
 
 export function toast(text, level = "info") {

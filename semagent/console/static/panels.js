@@ -2,6 +2,7 @@
 
 import * as format from "./format.js";
 import * as plots from "./plots.js";
+import { showHealth } from "./health.js";
 import { expertColour } from "./maps.js";
 
 const SPANS_S = [20, 60, 180];
@@ -27,6 +28,7 @@ export class Panels {
     this.gate(facts.gate);
     this.agent(facts);
     this.numbers(facts);
+    showHealth(facts.health);
     this.draw();
   }
 
