@@ -90,7 +90,7 @@ def test_the_picture(program: Start, visit: Start, photograph: Start):
         expect(page.get_by_role("radio", name="Advise")).to_be_focused()
         expect(page.get_by_role("radio", name="Observe")).to_have_attribute("aria-checked", "true")
 
-        for role in ("acquire", "infer", "control", "record", "console", "restore"):
+        for role in ("acquire", "infer", "control", "record", "restore"):
             row = page.locator("#roles div").filter(has=page.get_by_text(role, exact=True))
             expect(row).to_contain_text("MiB")
 

@@ -16,13 +16,13 @@ export function showHealth({ roles, latency_p50_s: p50, latency_p99_s: p99, warn
 
 function role({ role: name, condition, skipped, rss_bytes: bytes }) {
   const row = text("div", "");
-  const what = [bytes ? `${Math.round(bytes / 2 ** 20)} MiB` : "", skipped ? `${skipped} skipped` : ""];
+  const memory = bytes ? `${Math.round(bytes / 2 ** 20)} MiB` : "";
   const state = text("span", condition === "busy" || condition === "idle" ? "" : condition);
   state.className = LEVELS[condition];
   const dot = text("i", "");
   dot.className = LEVELS[condition];
-  row.title = `${name} is ${condition}`;
-  row.append(dot, text("dt", name), state, text("dd", what.filter(Boolean).join(", ")));
+  row.title = `${name} is ${condition}; ${skipped} frames left out for newer ones`;
+  row.append(dot, text("dt", name), state, text("dd", memory));
   return row;
 }
 

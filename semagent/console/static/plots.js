@@ -109,7 +109,7 @@ export function scores(canvas, points, seconds) {
   const { context, width, height } = begin(canvas);
   const { x, end } = timeAxis(context, points, seconds, width, height);
   const y = (score) => 4 + (1 - score) * (height - 22);
-  for (const level of [0, 0.5, 1]) {
+  for (const level of height < 80 ? [0, 1] : [0, 0.5, 1]) {
     rule(context, 0, y(level), width, y(level), INK.grid);
     write(context, String(level), 2, y(level) + (level === 1 ? 11 : -3));
   }
