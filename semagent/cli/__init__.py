@@ -201,9 +201,7 @@ def _engine(arguments: argparse.Namespace, _output: Output) -> int:
 
     if arguments.verb == "list":
         return setup.engines(Output(json="--json" in arguments.rest))
-    if arguments.verb == "export":
-        return setup.run_tool("export", arguments.rest)
-    raise UsageError(f"engine {arguments.verb} is not part of this release")
+    return setup.run_tool(arguments.verb, arguments.rest)
 
 
 def _train(arguments: argparse.Namespace, _output: Output) -> int:

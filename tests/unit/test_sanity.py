@@ -62,7 +62,7 @@ def faults_of(
 
 @settings(max_examples=60, deadline=None)
 @given(
-    level=st.floats(20, 235),
+    level=st.floats(40, 215),
     noise=st.floats(1, 40),
     sixteen_bit=st.booleans(),
     seed=st.integers(0, 1000),

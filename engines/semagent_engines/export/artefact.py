@@ -1,6 +1,7 @@
 """Writing an artefact from a checkpoint."""
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from semagent.errors import InputFileError
-from semagent_engines.data.batches import BatchSource, Ranges
+from semagent_engines.data.batches import BatchSource, Ranges, Views
 from semagent_engines.export.graphs import (
     TILE_RANGE_PX,
     TILE_STEP_PX,
@@ -20,11 +21,22 @@ from semagent_engines.export.graphs import (
     export_pair,
     export_tiles,
 )
+from semagent_engines.export.quantise import WORST_LOSS_DB, loss_db, quantise
+from semagent_engines.export.weights import name_weights
 from semagent_engines.model.config import ModelConfig
 from semagent_engines.model.network import SemModel, build
-from semagent_engines.runtime.artefact import FORMAT, GOLDEN, GRAPHS, MANIFEST, Manifest, file_hash
+from semagent_engines.runtime.artefact import (
+    FORMAT,
+    GOLDEN,
+    GRAPHS,
+    MANIFEST,
+    QUANTISED,
+    Manifest,
+    file_hash,
+)
 from semagent_engines.train.checkpoint import Checkpoint
 
+INT8_TOLERANCE = 0.5
 _MODEL = "model."
 _OUTPUTS = {
     "score": {
@@ -72,25 +84,43 @@ def write_artefact(
     *,
     calibration: Calibration,
     noise_share: float,
+    ranges: BatchSource,
+    judged: Sequence[Views],
 ) -> Manifest:
     """Export all graphs with golden tensors and manifest into ``folder``.
+
+    The eight-bit form of the restoration is left out where it loses more than `WORST_LOSS_DB`.
 
     Args:
         checkpoint: of the last stage, the training of the heads.
         folder: made if it does not exist; files of an artefact in it are replaced.
         calibration: factors for the predicted standard deviations.
         noise_share: see `Manifest`.
+        ranges: training images, from which the eight-bit form takes its ranges.
+        judged: validation images, on which its loss is measured.
     """
     model = model_of(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     score, restore = ScoreGraph(model, calibration), RestoreGraph(model)
     pair = PairGraph(model, calibration)
+    weights = model.state_dict()
     export_tiles(score, folder / "score.onnx")
     export_tiles(restore, folder / "restore.onnx")
     export_pair(pair, folder / "pair.onnx")
+    for graph in GRAPHS:
+        name_weights(folder / f"{graph}.onnx", weights)
     tensors = golden_tensors(score, restore, pair)
     np.savez_compressed(folder / GOLDEN, allow_pickle=False, **tensors)
     files = [*(f"{graph}.onnx" for graph in GRAPHS), GOLDEN]
+    tolerance = {"fp32": 1e-3, "fp16": 3e-2}
+    quantised = folder / QUANTISED
+    quantise(folder / "restore.onnx", quantised, ranges)
+    loss = loss_db(folder / "restore.onnx", quantised, judged)
+    if loss <= WORST_LOSS_DB:
+        files.append(QUANTISED)
+        tolerance["int8"] = INT8_TOLERANCE
+    else:
+        quantised.unlink()
     hashes = {name: file_hash(folder / name) for name in files}
     manifest = Manifest(
         format=FORMAT,
@@ -102,13 +132,14 @@ def write_artefact(
         smallest_tile_px=TILE_RANGE_PX[0],
         blur_range_px=Ranges().defocus,
         noise_share=noise_share,
-        tolerance={"fp32": 1e-3, "fp16": 3e-2},
+        tolerance=tolerance,
         model=model.config.as_dict(),
         training={
             **checkpoint.record,
             "steps": checkpoint.step,
             "minutes": round(checkpoint.elapsed_s / 60, 1),
             "calibration": vars(calibration),
+            "int8_loss_db": round(loss, 4),
         },
         revision=_revision(),
     )

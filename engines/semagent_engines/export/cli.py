@@ -11,13 +11,15 @@ from semagent_engines.export.artefact import model_of, write_artefact
 from semagent_engines.export.calibrate import calibrate, noise_share
 from semagent_engines.train.checkpoint import load_checkpoint
 
+_JUDGED_BATCHES = 10
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``export``."""
     parser.add_argument("checkpoint", type=Path, help="checkpoint of `train measure`")
     parser.add_argument("output", type=Path, help="folder of the artefact")
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder whose validation sources calibrate"
+        "--data", type=Path, required=True, help="the training data: ranges and calibration"
     )
 
 
@@ -29,13 +31,18 @@ def run(arguments: argparse.Namespace) -> None:
     """
     checkpoint = load_checkpoint(arguments.checkpoint)
     names = list(checkpoint.record["validation"])
-    _, held_out = split_sources(read_sources(arguments.data), names)
+    trained, held_out = split_sources(read_sources(arguments.data), names)
     validation = BatchSource(held_out, seed=2, procedural_share=0.0, flat_share=0.0)
     model = model_of(checkpoint)
     calibration = calibrate(model, validation)
     share = noise_share(model, validation, calibration)
     manifest = write_artefact(
-        checkpoint, arguments.output, calibration=calibration, noise_share=share
+        checkpoint,
+        arguments.output,
+        calibration=calibration,
+        noise_share=share,
+        ranges=BatchSource(trained, seed=3),
+        judged=[validation.views(step, 8, 128) for step in range(_JUDGED_BATCHES)],
     )
     print(f"{arguments.output}: {manifest.name}, {calibration}, noise {share:.2f}", file=sys.stderr)
 

@@ -82,7 +82,7 @@ PRESETS = {
             depth=4,
             heads=4,
             expert_ratio=2.0,
-            decoder_blocks=(1, 3, 2),
+            decoder_blocks=(2, 5, 3),
             mask_dim=96,
             mask_depth=2,
         ),

@@ -1,5 +1,6 @@
 """The whole model."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -122,6 +123,19 @@ def normalise(pixels: Tensor) -> Normalised:
     variance = centred.square().mean(dim=(-3, -2, -1), keepdim=True)
     std = (variance + (1e-4 * mean).square() + 1e-7).sqrt()
     return Normalised(centred / std, mean, std)
+
+
+def load_part(model: SemModel, weights: Mapping[str, Tensor]) -> None:
+    """Load some of the weights and leave the others as they are.
+
+    Raises:
+        ValueError: a name or a shape is not one of this model's.
+    """
+    own = model.state_dict()
+    for name, value in weights.items():
+        if name not in own or own[name].shape != value.shape:
+            raise ValueError(f"the model has no weight {name} of shape {tuple(value.shape)}")
+    model.load_state_dict({**own, **weights})
 
 
 def build(config: ModelConfig) -> SemModel:

@@ -12,6 +12,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 GRAPHS = ("score", "restore", "pair")
+QUANTISED = "restore-int8.onnx"
 DEFAULT = Path(__file__).parent.parent / "artefacts" / "tiny"
 
 
@@ -57,8 +58,18 @@ class Artefact(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path
     manifest: Manifest
 
-    def graph(self, name: str) -> Path:
-        """Path of one of the graphs ``score``, ``restore`` and ``pair``."""
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What the graphs are there in, the fastest on a CPU first: ``int8`` and ``fp32``."""
+        return ("int8", "fp32") if QUANTISED in self.manifest.hashes else ("fp32",)
+
+    def graph(self, name: str, precision: str = "fp32") -> Path:
+        """Path of one of the graphs ``score``, ``restore`` and ``pair``.
+
+        Only the restoration has an eight-bit form; the readings are quick as they are.
+        """
+        if name == "restore" and precision == "int8":
+            return self.folder / QUANTISED
         return self.folder / f"{name}.onnx"
 
     @property
@@ -83,7 +94,8 @@ def open_artefact(folder: Path) -> Artefact:
         raise ConfigError(f"{folder / MANIFEST}: {error}") from error
     if manifest.format != FORMAT:
         raise ConfigError(f"{folder}: artefact format {manifest.format}, this is for {FORMAT}")
-    for name in (*(f"{graph}.onnx" for graph in GRAPHS), GOLDEN):
+    required = {*(f"{graph}.onnx" for graph in GRAPHS), GOLDEN}
+    for name in sorted(required | manifest.hashes.keys()):
         path = folder / name
         if not path.is_file():
             raise ConfigError(f"{folder}: {name} is missing")

@@ -2,8 +2,7 @@
 
 Works with TensorRT for RTX (``tensorrt_rtx``, consumer and workstation GPUs, compiles without
 a GPU) and with TensorRT (``tensorrt``, needs the GPU it compiles for); their interfaces agree
-in what is used here. Networks are strongly typed, so nothing is computed in less than the
-single precision of the graphs.
+in what is used here. Networks are strongly typed: they compute in the types that the graphs state.
 """
 
 import hashlib
@@ -15,6 +14,7 @@ from typing import Any
 
 from semagent.errors import EngineError
 from semagent_engines.runtime.artefact import Artefact
+from semagent_engines.runtime.half import in_half_precision
 
 LIBRARIES = ("tensorrt_rtx", "tensorrt")
 
@@ -39,12 +39,16 @@ def library(names: Sequence[str] = LIBRARIES) -> ModuleType:
     )
 
 
-def compile_plan(graph: Path, kind: str, *, capability: str | None = None) -> bytes:
+def compile_plan(
+    graph: Path, kind: str, *, precision: str = "fp32", capability: str | None = None
+) -> bytes:
     """Compile one graph.
 
     Args:
-        graph: ``.onnx`` file.
+        graph: ``.onnx`` file in single precision.
         kind: ``score``, ``restore`` or ``pair``; decides the shapes that are optimised for.
+        precision: ``fp32``, or ``fp16`` for a restoration in half precision (see `half`); the
+            readings are quick and stay in single precision.
         capability: name of a compute capability such as ``SM89``, for which no GPU has to be
             present; ``None`` compiles for the GPU at hand.
 
@@ -60,7 +64,8 @@ def compile_plan(graph: Path, kind: str, *, capability: str | None = None) -> by
     flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(flags)
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse(graph.read_bytes()):
+    halve = precision == "fp16" and kind == "restore"
+    if not parser.parse(in_half_precision(graph) if halve else graph.read_bytes()):
         errors = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
         raise EngineError(f"{trt.__name__} cannot read {graph}: {errors}")
     config = builder.create_builder_config()
@@ -77,20 +82,36 @@ def compile_plan(graph: Path, kind: str, *, capability: str | None = None) -> by
     return bytes(plan)
 
 
-def cached_plan(artefact: Artefact, kind: str, cache: Path, *, gpu: str) -> bytes:
+def cached_plan(
+    artefact: Artefact,
+    kind: str,
+    cache: Path,
+    *,
+    gpu: str,
+    precision: str,
+    capability: str | None = None,
+) -> bytes:
     """The plan from ``cache``, compiled and stored there if it is not yet.
 
-    The key is the GPU, the library with its version, and the hash of the graph: any other plan
-    would be refused, or worse, run slowly.
+    The key is the GPU, the library with its version, the precision and the hash of the graph: any
+    other plan would be refused, or worse, run slowly.
+
+    Args:
+        artefact: whose graph it is.
+        kind: see `compile_plan`.
+        cache: folder, made if it does not exist.
+        gpu: name or capability of the GPU the plan is for.
+        precision: see `compile_plan`.
+        capability: see `compile_plan`.
     """
     trt = library()
     graph = artefact.graph(kind)
-    parts = (gpu, trt.__name__, trt.__version__, artefact.manifest.hashes[graph.name])
+    parts = (gpu, trt.__name__, trt.__version__, precision, artefact.manifest.hashes[graph.name])
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
     path = cache / f"{kind}-{key}.plan"
     if path.is_file():
         return path.read_bytes()
-    plan = compile_plan(graph, kind)
+    plan = compile_plan(graph, kind, precision=precision, capability=capability)
     cache.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_bytes(plan)

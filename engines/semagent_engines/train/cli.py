@@ -20,7 +20,6 @@ from semagent_engines.train.measure import Measuring
 from semagent_engines.train.pretrain import Pretraining
 from semagent_engines.train.schedule import Budget
 
-_ENCODER = "encoder."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
         command.add_argument("--shard", action="store_true", help="FSDP instead of DDP")
         if name == "finetune":
-            command.add_argument("--encoder", type=Path, help="checkpoint of a pretraining")
+            command.add_argument(
+                "--start", type=Path, help="checkpoint of a pretraining or of a fine-tuning"
+            )
         if name == "measure":
             command.add_argument(
                 "--model", type=Path, required=True, help="checkpoint of a fine-tuning"
@@ -79,8 +80,8 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.stage == "pretrain":
             task = Pretraining(config, training, validation)
         elif arguments.stage == "finetune":
-            encoder = _averaged(arguments.encoder, "encoder.") if arguments.encoder else None
-            task = Finetuning(config, training, validation, encoder=encoder)
+            start = _start(arguments.start) if arguments.start else None
+            task = Finetuning(config, training, validation, start=start)
         else:
             tuned = load_checkpoint(arguments.model)
             before = {**tuned.record, "steps": tuned.step, "minutes": tuned.elapsed_s / 60}
@@ -105,6 +106,13 @@ def run(arguments: argparse.Namespace) -> None:
         )
         path = train(task, settings, place, config=config.as_dict(), record=record, report=report)
         report(f"written: {path}")
+
+
+def _start(path: Path) -> dict[str, Tensor]:
+    """Weights to fine-tune from: a whole model's, or those of a pretrained encoder."""
+    if load_checkpoint(path).record.get("stage") == "pretrain":
+        return {f"encoder.{name}": value for name, value in _averaged(path, "encoder.").items()}
+    return _averaged(path, "model.")
 
 
 def _averaged(path: Path, prefix: str) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from semagent_engines.data.batches import BatchSource, Views
 from semagent_engines.model.config import ModelConfig
-from semagent_engines.model.network import build, normalise
+from semagent_engines.model.network import build, load_part, normalise
 from semagent_engines.train.losses import restoration_loss
 from semagent_engines.train.validate import judge_views
 
@@ -39,7 +39,8 @@ class Finetuning:
     """The `Task` of fine-tuning.
 
     Args:
-        encoder: weights of a pretrained encoder, or ``None`` to start from scratch.
+        start: weights to start from, by their names in `SemModel`: those of a pretrained encoder,
+            or of a whole model; what is not named starts from scratch.
         views: (count, edge in pixels) of the batches, taken in turn: small ones for variety,
             large ones for the distances that whole tiles have.
     """
@@ -50,12 +51,11 @@ class Finetuning:
         training: BatchSource,
         validation: BatchSource,
         *,
-        encoder: dict[str, Tensor] | None = None,
+        start: Mapping[str, Tensor] | None = None,
         views: Sequence[tuple[int, int]] = ((8, 128), (8, 128), (8, 128), (2, 256)),
     ) -> None:
         self.objective = Objective(config)
-        if encoder is not None:
-            self.objective.model.encoder.load_state_dict(encoder)
+        load_part(self.objective.model, start or {})
         self._training, self._validation = training, validation
         self._views = tuple(views)
 

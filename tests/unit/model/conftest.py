@@ -51,11 +51,12 @@ def procedural() -> BatchSource:
 
 
 @pytest.fixture(scope="session")
-def artefact(tmp_path_factory: pytest.TempPathFactory) -> Artefact:
+def artefact(tmp_path_factory: pytest.TempPathFactory, procedural: BatchSource) -> Artefact:
     """An artefact of the small, untrained model."""
     torch.manual_seed(0)
     objective = Objective(SMALL)
-    torch.nn.init.normal_(objective.model.restorer.out.weight, std=0.05)
+    for parameter in objective.model.restorer.out.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
     weights = objective.state_dict()
     checkpoint = Checkpoint(
         config=SMALL.as_dict(),
@@ -67,5 +68,12 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Artefact:
         record={"validation": {}},
     )
     folder: Path = tmp_path_factory.mktemp("artefact")
-    write_artefact(checkpoint, folder, calibration=Calibration(blur=1.5, pair=2.0), noise_share=0.5)
+    write_artefact(
+        checkpoint,
+        folder,
+        calibration=Calibration(blur=1.5, pair=2.0),
+        noise_share=0.5,
+        ranges=procedural,
+        judged=[procedural.views(0, 2, 128)],
+    )
     return open_artefact(folder)

@@ -260,7 +260,8 @@ def test_tiny_is_light_enough_for_a_microscope_pc() -> None:
     found = summarise(preset("tiny"))
     assert found.parameters * 4 < 20e6
     assert found.score_macs < 1e3
-    assert found.restore_macs < 25e3
+    # In eight bits on two cores that is a frame of 1024 x 768 in a quarter of a second.
+    assert found.restore_macs < 35e3
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

@@ -11,19 +11,23 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semagent.errors import ConfigError, EngineError
+from semagent.errors import ConfigError, EngineError, UsageError
 from semagent.testing.engines import frame_of, specimen
 from semagent_engines.runtime.artefact import Artefact, open_artefact
 from semagent_engines.runtime.backends.onnxruntime import OnnxRuntime
 from semagent_engines.runtime.backends.onnxruntime import open_engine as open_onnxruntime
 from semagent_engines.runtime.backends.openvino import OpenVino
 from semagent_engines.runtime.backends.openvino import open_engine as open_openvino
+from semagent_engines.runtime.cli import bench_main, compare_main, compile_main
 from semagent_engines.runtime.consistency import consistency_map, reblur
 from semagent_engines.runtime.golden import deviations
+from semagent_engines.runtime.half import in_half_precision
 from semagent_engines.runtime.model_engine import ModelEngine
 from semagent_engines.runtime.plans import compile_plan, library
 from semagent_engines.runtime.readings import TileReadings, combine
@@ -308,11 +312,114 @@ def test_a_runtime_process_has_no_torch(artefact: Artefact) -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("kind", ["score", "restore", "pair"])
-def test_every_graph_compiles_for_a_gpu_that_is_not_here(kind: str, artefact: Artefact) -> None:
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [("score", "fp32"), ("restore", "fp32"), ("restore", "fp16"), ("pair", "fp32")],
+)
+def test_every_graph_compiles_for_a_gpu_that_is_not_here(
+    kind: str, precision: str, artefact: Artefact
+) -> None:
     pytest.importorskip("tensorrt_rtx")
-    plan = compile_plan(artefact.graph(kind), kind, capability="SM89")
+    graph = artefact.graph(kind)
+    plan = compile_plan(graph, kind, precision=precision, capability="SM89")
     assert len(plan) > 1000
+
+
+def test_half_precision_is_nearly_single_and_keeps_the_gates(artefact: Artefact) -> None:
+    halved = in_half_precision(artefact.graph("restore"))
+    types = {item.name: item.data_type for item in onnx.load_from_string(halved).graph.initializer}
+    gates = [name for name in types if ".gate." in name]
+    assert gates
+    assert all(types[name] == onnx.TensorProto.FLOAT for name in gates)
+    assert types["restorer.stem.weight/half"] == onnx.TensorProto.FLOAT16
+    session = onnxruntime.InferenceSession(halved, providers=["CPUExecutionProvider"])
+    with np.load(artefact.golden) as golden:
+        expected = golden["restore/out/restored"]
+        [found] = session.run(["restored"], {"pixels": golden["restore/in/pixels"]})
+    allowed = artefact.manifest.tolerance["fp16"]
+    assert np.abs(found - expected).max() < allowed * expected.std()
+
+
+# -- eight bits, and the commands -------------------------------------------------------------
+
+
+def test_eight_bits_are_the_default_and_stay_close(artefact: Artefact) -> None:
+    assert artefact.precisions == ("int8", "fp32")
+    frame = frame_of(specimen(160, 192, blur_px=1.0))
+    restored = {}
+    for precision in (None, "int8", "fp32"):
+        options = {"artefact": str(artefact.folder), "threads": 1, "precision": precision}
+        engine = open_onnxruntime(options)
+        analysis = engine.analyse(frame, restore=True)
+        assert analysis.restored is not None
+        restored[precision] = analysis.restored.astype(float)
+        engine.close()
+    assert np.array_equal(restored[None], restored["int8"])
+    error = restored["int8"] - restored["fp32"]
+    assert 0 < np.square(error).mean() ** 0.5 < 0.05 * restored["fp32"].std()
+
+
+def test_a_precision_that_is_not_there_is_refused(artefact: Artefact, tmp_path: Path) -> None:
+    folder = tmp_path / "plain"
+    shutil.copytree(artefact.folder, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["hashes"]["restore-int8.onnx"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert open_artefact(folder).precisions == ("fp32",)
+    with pytest.raises(ConfigError, match="'int8'; it has fp32"):
+        open_onnxruntime({"artefact": str(folder), "precision": "int8"})
+
+
+def test_compare_shows_all_runtimes_side_by_side(
+    artefact: Artefact, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compare_main([str(artefact.folder), "--json", "--repeats", "1"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    tried = {(row["runtime"], row["precision"]): row for row in rows}
+    for runtime in ("onnxruntime", "openvino"):
+        for precision in ("int8", "fp32"):
+            row = tried[runtime, precision]
+            assert 0 <= row["deviation"] <= row["tolerance"]
+            assert row["restore_ms"] > 0
+    # No GPU here, or one that was really used.
+    assert all(row["missing"] or row["deviation"] >= 0 for row in rows)
+
+
+def test_compare_fails_when_a_runtime_is_off(artefact: Artefact, tmp_path: Path) -> None:
+    folder = tmp_path / "off"
+    shutil.copytree(artefact.folder, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["tolerance"] = dict.fromkeys(manifest["tolerance"], 0.0)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(EngineError, match="onnxruntime int8"):
+        compare_main([str(folder), "--repeats", "1"])
+
+
+def test_bench_times_the_sizes_it_is_given(
+    artefact: Artefact, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(artefact.folder)
+    bench_main(
+        [folder, "--engine", "onnxruntime", "--sizes", "160x128", "--repeats", "2", "--json"]
+    )
+    [row] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (row["width"], row["height"]) == (160, 128)
+    assert 0 < row["score_p50_ms"] <= row["score_p99_ms"]
+    with pytest.raises(UsageError, match="'big'"):
+        bench_main([folder, "--sizes", "big"])
+
+
+def test_compile_fills_the_cache_once(
+    artefact: Artefact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    arguments = [str(artefact.folder), "--capability", "SM89", "--cache", str(tmp_path), "--json"]
+    compile_main(arguments)
+    compile_main(arguments)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["graph"] for row in rows] == ["score", "restore", "pair"] * 2
+    assert len(list(tmp_path.glob("*.plan"))) == 3
+    assert all(row["seconds"] < 1.0 for row in rows[3:])
 
 
 def test_an_unknown_gpu_is_refused(artefact: Artefact) -> None:

@@ -6,15 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from semagent.errors import InputFileError
 from semagent_engines.data.batches import BatchSource
 from semagent_engines.export.artefact import model_of
+from semagent_engines.export.weights import model_of_artefact
 from semagent_engines.model.config import ModelConfig
-from semagent_engines.model.network import build
+from semagent_engines.model.network import SemModel, build
 from semagent_engines.model.spectrum import FEATURES
+from semagent_engines.runtime.artefact import Artefact
 from semagent_engines.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from semagent_engines.train.distributed import Place
 from semagent_engines.train.finetune import Finetuning
@@ -55,6 +58,18 @@ def test_gaussian_loss_is_least_at_the_right_deviation() -> None:
         for std in stds.tolist()
     ]
     assert losses.index(min(losses)) == 3
+
+
+# -- artefacts --------------------------------------------------------------------------------
+
+
+def test_an_artefact_gives_its_model_back(artefact: Artefact, model: SemModel) -> None:
+    found = model_of_artefact(artefact)
+    with np.load(artefact.golden) as golden, torch.no_grad():
+        restored = found.restore(torch.from_numpy(golden["restore/in/pixels"]))
+        expected = torch.from_numpy(golden["restore/out/restored"])
+    assert torch.allclose(restored.tiles, expected, atol=1e-3)
+    assert found.state_dict().keys() == model.state_dict().keys()
 
 
 # -- schedule ---------------------------------------------------------------------------------
@@ -180,15 +195,14 @@ def test_pretraining_hands_its_encoder_to_fine_tuning(
     torch.manual_seed(0)
     task = Pretraining(small, procedural, procedural, count=2, edge_px=128)
     checkpoint, _ = run(task, tmp_path, 2)
-    prefix = "encoder."
-    encoder = {
-        name.removeprefix(prefix): value
-        for name, value in checkpoint.average.items()
-        if name.startswith(prefix)
+    start = {
+        name: value for name, value in checkpoint.average.items() if name.startswith("encoder.")
     }
-    tuned = Finetuning(small, procedural, procedural, encoder=encoder)
+    tuned = Finetuning(small, procedural, procedural, start=start)
     weight = tuned.objective.model.encoder.embed_patch.weight
-    assert torch.equal(weight, encoder["embed_patch.weight"])
+    assert torch.equal(weight, start["encoder.embed_patch.weight"])
+    with pytest.raises(ValueError, match="no_such_weight"):
+        Finetuning(small, procedural, procedural, start={"no_such_weight": weight})
 
 
 def test_the_heads_learn_from_spectra_and_leave_the_rest_alone(

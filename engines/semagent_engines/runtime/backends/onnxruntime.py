@@ -1,7 +1,6 @@
 """ONNX Runtime on the CPU."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state as states
 
 from semagent.errors import EngineError
 from semagent.options import parse_options
-from semagent_engines.runtime.artefact import DEFAULT, GRAPHS, Artefact, open_artefact
-from semagent_engines.runtime.model_engine import ModelEngine, ModelOptions
-from semagent_engines.runtime.warmup import warm_up
+from semagent_engines.runtime.artefact import GRAPHS, Artefact
+from semagent_engines.runtime.model_engine import ModelEngine
+from semagent_engines.runtime.opening import CpuOptions, open_model_engine, precision_of
 
 Floats = npt.NDArray[np.float32]
 
@@ -34,7 +33,9 @@ class OnnxRuntime:
 
     name = "onnxruntime"
 
-    def __init__(self, artefact: Artefact, threads: int | None) -> None:
+    def __init__(
+        self, artefact: Artefact, threads: int | None, precision: str = "fp32"
+    ) -> None:
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3
         if threads is not None:
@@ -42,7 +43,9 @@ class OnnxRuntime:
         try:
             self._sessions = {
                 graph: onnxruntime.InferenceSession(
-                    str(artefact.graph(graph)), settings, providers=["CPUExecutionProvider"]
+                    str(artefact.graph(graph, precision)),
+                    settings,
+                    providers=["CPUExecutionProvider"],
                 )
                 for graph in GRAPHS
             }
@@ -63,9 +66,15 @@ class OnnxRuntime:
         self._sessions = {}
 
 
+OPTIONS = CpuOptions
+
+
+def open_runtime(artefact: Artefact, options: CpuOptions) -> OnnxRuntime:
+    """Load the graphs; see `CpuOptions`."""
+    return OnnxRuntime(artefact, options.threads, precision_of(artefact, options))
+
+
 def open_engine(options: Mapping[str, Any]) -> ModelEngine:
-    """The entry point ``onnxruntime``; see `ModelOptions`."""
-    chosen = parse_options(options, ModelOptions, where="engine onnxruntime")
-    artefact = open_artefact(Path(chosen.artefact) if chosen.artefact else DEFAULT)
-    runtime = OnnxRuntime(artefact, chosen.threads)
-    return warm_up(ModelEngine(runtime, artefact, tiles=chosen.tiles))
+    """The entry point ``onnxruntime``; see `CpuOptions`."""
+    chosen = parse_options(options, CpuOptions, where="engine onnxruntime")
+    return open_model_engine(chosen, open_runtime)

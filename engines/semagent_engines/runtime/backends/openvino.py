@@ -1,7 +1,6 @@
 """OpenVINO on the CPU."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,9 @@ import openvino
 
 from semagent.errors import EngineError
 from semagent.options import parse_options
-from semagent_engines.runtime.artefact import DEFAULT, GRAPHS, Artefact, open_artefact
-from semagent_engines.runtime.model_engine import ModelEngine, ModelOptions
-from semagent_engines.runtime.warmup import warm_up
+from semagent_engines.runtime.artefact import GRAPHS, Artefact
+from semagent_engines.runtime.model_engine import ModelEngine
+from semagent_engines.runtime.opening import CpuOptions, open_model_engine, precision_of
 
 Floats = npt.NDArray[np.float32]
 
@@ -22,7 +21,9 @@ class OpenVino:
 
     name = "openvino"
 
-    def __init__(self, artefact: Artefact, threads: int | None) -> None:
+    def __init__(
+        self, artefact: Artefact, threads: int | None, precision: str = "fp32"
+    ) -> None:
         # Left to itself OpenVINO may choose bfloat16, which would break the golden tensors.
         settings: dict[str, object] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -35,7 +36,7 @@ class OpenVino:
         try:
             self._requests = {
                 graph: core.compile_model(
-                    str(artefact.graph(graph)), "CPU", settings
+                    str(artefact.graph(graph, precision)), "CPU", settings
                 ).create_infer_request()
                 for graph in GRAPHS
             }
@@ -57,9 +58,15 @@ class OpenVino:
         self._requests = {}
 
 
+OPTIONS = CpuOptions
+
+
+def open_runtime(artefact: Artefact, options: CpuOptions) -> OpenVino:
+    """Load the graphs; see `CpuOptions`."""
+    return OpenVino(artefact, options.threads, precision_of(artefact, options))
+
+
 def open_engine(options: Mapping[str, Any]) -> ModelEngine:
-    """The entry point ``openvino``; see `ModelOptions`."""
-    chosen = parse_options(options, ModelOptions, where="engine openvino")
-    artefact = open_artefact(Path(chosen.artefact) if chosen.artefact else DEFAULT)
-    runtime = OpenVino(artefact, chosen.threads)
-    return warm_up(ModelEngine(runtime, artefact, tiles=chosen.tiles))
+    """The entry point ``openvino``; see `CpuOptions`."""
+    chosen = parse_options(options, CpuOptions, where="engine openvino")
+    return open_model_engine(chosen, open_runtime)

@@ -4,10 +4,12 @@ Compilation is tested. Execution has never met a GPU: until it has, ``VERIFIED_O
 ``None`` and opening the engine warns.
 """
 
+import ctypes
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +17,10 @@ from cuda.bindings import runtime as cuda
 
 from semagent.errors import EngineError
 from semagent.options import parse_options
-from semagent_engines.runtime.artefact import DEFAULT, GRAPHS, Artefact, open_artefact
+from semagent_engines.runtime.artefact import GRAPHS, Artefact
 from semagent_engines.runtime.model_engine import ModelEngine, ModelOptions
+from semagent_engines.runtime.opening import open_model_engine
 from semagent_engines.runtime.plans import cached_plan, library
-from semagent_engines.runtime.warmup import warm_up
 
 Floats = npt.NDArray[np.float32]
 
@@ -31,10 +33,31 @@ class TensorRtOptions(ModelOptions, frozen=True, kw_only=True):
     Attributes:
         cache: folder for compiled plans.
         device: number of the GPU.
+        precision: of the restoration; with ``fp16`` gates and norms stay in single precision.
     """
 
     cache: str = "plans"
     device: int = 0
+    precision: Literal["fp16", "fp32"] = "fp16"
+
+
+class _Buffer:
+    """Memory on the GPU and its pinned twin here, from which copies do not wait."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.device = _check(cuda.cudaMalloc(size))
+        self._host = _check(cuda.cudaHostAlloc(size, cuda.cudaHostAllocDefault))
+        held = (ctypes.c_char * size).from_address(int(self._host))
+        self._values = np.frombuffer(held, np.float32)
+
+    def view(self, shape: tuple[int, ...]) -> Floats:
+        """The pinned memory as an array of ``shape``; written to again by the next run."""
+        return self._values[: math.prod(shape)].reshape(shape)
+
+    def free(self) -> None:
+        _check(cuda.cudaFree(self.device))
+        _check(cuda.cudaFreeHost(self._host))
 
 
 class _Graph:
@@ -44,53 +67,48 @@ class _Graph:
         self._engine, self._stream = engine, stream
         self._context = engine.create_execution_context()
         self._names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        self._device: dict[str, tuple[Any, int]] = {}
+        self._buffers: dict[str, _Buffer] = {}
 
     def run(self, inputs: dict[str, Floats]) -> dict[str, Floats]:
-        arrays = {name: np.ascontiguousarray(value, np.float32) for name, value in inputs.items()}
-        for name, value in arrays.items():
+        for name, value in inputs.items():
             self._context.set_input_shape(name, value.shape)
-        outputs = {
-            name: np.empty(tuple(self._context.get_tensor_shape(name)), np.float32)
-            for name in self._names
-            if name not in arrays
-        }
-        for name, value in (arrays | outputs).items():
-            self._context.set_tensor_address(name, int(self._buffer(name, value.nbytes)))
+        shapes = {name: tuple(self._context.get_tensor_shape(name)) for name in self._names}
+        for name, shape in shapes.items():
+            self._context.set_tensor_address(name, int(self._buffer(name, shape).device))
         to_device = cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
         to_host = cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        for name, value in arrays.items():
-            pointer = self._device[name][0]
-            _check(
-                cuda.cudaMemcpyAsync(
-                    pointer, value.ctypes.data, value.nbytes, to_device, self._stream
-                )
-            )
+        for name, value in inputs.items():
+            self._buffers[name].view(value.shape)[...] = value
+            self._copy(name, shapes[name], to_device)
         if not self._context.execute_async_v3(int(self._stream)):
             raise EngineError("TensorRT refused to execute a plan; its log says why")
-        for name, value in outputs.items():
-            pointer = self._device[name][0]
-            _check(
-                cuda.cudaMemcpyAsync(
-                    value.ctypes.data, pointer, value.nbytes, to_host, self._stream
-                )
-            )
+        outputs = [name for name in self._names if name not in inputs]
+        for name in outputs:
+            self._copy(name, shapes[name], to_host)
         _check(cuda.cudaStreamSynchronize(self._stream))
-        return outputs
+        return {name: self._buffers[name].view(shapes[name]).copy() for name in outputs}
 
     def free(self) -> None:
-        for pointer, _ in self._device.values():
-            _check(cuda.cudaFree(pointer))
-        self._device = {}
+        for buffer in self._buffers.values():
+            buffer.free()
+        self._buffers = {}
 
-    def _buffer(self, name: str, size: int) -> Any:
-        pointer, capacity = self._device.get(name, (None, 0))
-        if capacity < size:
-            if pointer is not None:
-                _check(cuda.cudaFree(pointer))
-            pointer = _check(cuda.cudaMalloc(size))
-            self._device[name] = (pointer, size)
-        return pointer
+    def _copy(self, name: str, shape: tuple[int, ...], kind: Any) -> None:
+        buffer = self._buffers[name]
+        here = buffer.view(shape)
+        ends = (buffer.device, here.ctypes.data)
+        if kind == cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost:
+            ends = ends[::-1]
+        _check(cuda.cudaMemcpyAsync(*ends, here.nbytes, kind, self._stream))
+
+    def _buffer(self, name: str, shape: tuple[int, ...]) -> _Buffer:
+        size = 4 * math.prod(shape)
+        known = self._buffers.get(name)
+        if known is None or known.size < size:
+            if known is not None:
+                known.free()
+            self._buffers[name] = known = _Buffer(size)
+        return known
 
 
 class TensorRt:
@@ -100,13 +118,15 @@ class TensorRt:
 
     def __init__(self, artefact: Artefact, options: TensorRtOptions) -> None:
         trt = library()
+        gpu = gpu_name(options.device)
         _check(cuda.cudaSetDevice(options.device))
-        gpu = _check(cuda.cudaGetDeviceProperties(options.device)).name.decode()
         self._stream = _check(cuda.cudaStreamCreate())
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._graphs = {}
         for graph in GRAPHS:
-            plan = cached_plan(artefact, graph, Path(options.cache), gpu=gpu)
+            plan = cached_plan(
+                artefact, graph, Path(options.cache), gpu=gpu, precision=options.precision
+            )
             engine = self._runtime.deserialize_cuda_engine(plan)
             if engine is None:
                 raise EngineError(f"{trt.__name__} cannot load the plan of {graph} on {gpu}")
@@ -124,6 +144,15 @@ class TensorRt:
         _check(cuda.cudaStreamDestroy(self._stream))
 
 
+def gpu_name(device: int) -> str:
+    """What a GPU calls itself.
+
+    Raises:
+        EngineError: there is none with this number.
+    """
+    return str(_check(cuda.cudaGetDeviceProperties(device)).name.decode())
+
+
 def _check(answer: tuple[Any, ...]) -> Any:
     """The value of a CUDA call.
 
@@ -136,10 +165,21 @@ def _check(answer: tuple[Any, ...]) -> Any:
     return values[0] if values else None
 
 
+OPTIONS = TensorRtOptions
+
+
+def open_runtime(artefact: Artefact, options: TensorRtOptions) -> TensorRt:
+    """Compile the graphs, or take them from the cache, and load them.
+
+    Raises:
+        EngineError: no library, no GPU, or the library refuses a graph.
+    """
+    if VERIFIED_ON is None:
+        warnings.warn("the engine tensorrt has not been verified on any GPU yet", stacklevel=2)
+    return TensorRt(artefact, options)
+
+
 def open_engine(options: Mapping[str, Any]) -> ModelEngine:
     """The entry point ``tensorrt``; see `TensorRtOptions`."""
     chosen = parse_options(options, TensorRtOptions, where="engine tensorrt")
-    if VERIFIED_ON is None:
-        warnings.warn("the engine tensorrt has not been verified on any GPU yet", stacklevel=2)
-    artefact = open_artefact(Path(chosen.artefact) if chosen.artefact else DEFAULT)
-    return warm_up(ModelEngine(TensorRt(artefact, chosen), artefact, tiles=chosen.tiles))
+    return open_model_engine(chosen, open_runtime)
