@@ -16,7 +16,6 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnxruntime.quantization import (
-    CalibrationDataReader,
     CalibrationMethod,
     QuantFormat,
     QuantType,
@@ -35,7 +34,9 @@ _BATCHES, _PER_BATCH, _EDGE_PX = 24, 4, 128
 _GREY = 255.0
 
 
-class _Tiles(CalibrationDataReader):
+class _Tiles:
+    """What ONNX Runtime takes for a ``CalibrationDataReader``."""
+
     def __init__(self, batches: Sequence[Views]) -> None:
         self._left: Iterator[Views] = iter(batches)
 

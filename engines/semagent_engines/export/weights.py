@@ -52,7 +52,9 @@ def name_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
             node.input[index] = renamed.get(name, name)
     held_here = {name.removesuffix(_TRANSPOSED) for name in renamed.values()}
     for name in weights.keys() - held_here:
-        twin = next((known for known in held_here if torch.equal(weights[known], weights[name])), "")
+        twin = next(
+            (known for known in held_here if torch.equal(weights[known], weights[name])), ""
+        )
         if twin:
             model.metadata_props.add(key=_SAME + name, value=twin)
     onnx.save(model, path)

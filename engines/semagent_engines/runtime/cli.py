@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -134,8 +135,8 @@ def compare(artefact: Artefact, repeats: int) -> Iterator[Compared]:
                 precision=precision,
                 deviation=max(deviations(runtime, artefact).values()),
                 tolerance=artefact.manifest.tolerance[precision],
-                score_ms=_median_ms(lambda: engine.analyse(frame), repeats),
-                restore_ms=_median_ms(lambda: engine.analyse(frame, restore=True), repeats),
+                score_ms=_median_ms(partial(engine.analyse, frame), repeats),
+                restore_ms=_median_ms(partial(engine.analyse, frame, restore=True), repeats),
             )
             engine.close()
 
@@ -167,7 +168,7 @@ def bench_main(argv: Sequence[str]) -> None:
         line: dict[str, object] = {"engine": engine.name, "width": shape[1], "height": shape[0]}
         for restore in (False, True):
             kind = "restore" if restore else "score"
-            times = _times_ms(lambda r=restore, f=frame: engine.analyse(f, restore=r), options.repeats)
+            times = _times_ms(partial(engine.analyse, frame, restore=restore), options.repeats)
             for percent in (50, 99):
                 line[f"{kind}_p{percent}_ms"] = round(float(np.percentile(times, percent)), 1)
         line["memory_mib"] = round(psutil.Process().memory_info().rss / 2**20)
@@ -183,7 +184,11 @@ def bench_main(argv: Sequence[str]) -> None:
 def _parser(verb: str, about: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"semagent engine {verb}", description=about)
     parser.add_argument(
-        "artefact", type=Path, nargs="?", default=DEFAULT, help="folder; the shipped one if left out"
+        "artefact",
+        type=Path,
+        nargs="?",
+        default=DEFAULT,
+        help="folder; the shipped one if left out",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
     return parser

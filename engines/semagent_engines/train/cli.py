@@ -21,7 +21,6 @@ from semagent_engines.train.pretrain import Pretraining
 from semagent_engines.train.schedule import Budget
 
 
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the sub-commands ``pretrain``, ``finetune`` and ``measure``."""
     commands = parser.add_subparsers(dest="stage", required=True)

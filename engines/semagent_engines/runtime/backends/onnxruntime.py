@@ -33,9 +33,7 @@ class OnnxRuntime:
 
     name = "onnxruntime"
 
-    def __init__(
-        self, artefact: Artefact, threads: int | None, precision: str = "fp32"
-    ) -> None:
+    def __init__(self, artefact: Artefact, threads: int | None, precision: str = "fp32") -> None:
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3
         if threads is not None:

@@ -21,9 +21,7 @@ class OpenVino:
 
     name = "openvino"
 
-    def __init__(
-        self, artefact: Artefact, threads: int | None, precision: str = "fp32"
-    ) -> None:
+    def __init__(self, artefact: Artefact, threads: int | None, precision: str = "fp32") -> None:
         # Left to itself OpenVINO may choose bfloat16, which would break the golden tensors.
         settings: dict[str, object] = {
             "PERFORMANCE_HINT": "LATENCY",

@@ -48,12 +48,13 @@ class _Buffer:
         self.size = size
         self.device = _check(cuda.cudaMalloc(size))
         self._host = _check(cuda.cudaHostAlloc(size, cuda.cudaHostAllocDefault))
-        held = (ctypes.c_char * size).from_address(int(self._host))
-        self._values = np.frombuffer(held, np.float32)
+        held = (ctypes.c_float * (size // 4)).from_address(int(self._host))
+        self._values: Floats = np.ctypeslib.as_array(held)
 
     def view(self, shape: tuple[int, ...]) -> Floats:
         """The pinned memory as an array of ``shape``; written to again by the next run."""
-        return self._values[: math.prod(shape)].reshape(shape)
+        values: Floats = self._values[: math.prod(shape)].reshape(shape)
+        return values
 
     def free(self) -> None:
         _check(cuda.cudaFree(self.device))
