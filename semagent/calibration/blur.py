@@ -29,6 +29,7 @@ Floats = npt.NDArray[np.float64]
 _NAMES = ("f", "ln c", "a1", "a2", "K11", "K12", "K21", "K22", "u1", "u2", "h", "v")
 _VISIBLE = 0.3  # least share of the specimen in the power of a bin that is used
 _FLAT_ERROR, _RING_ERROR, _MOST_RINGS = 0.03, 0.1, 8.0  # of the log transfer, per unit of q
+_SLOPE_ERROR = 0.01  # of the slope: scatter over simulated specimens beyond what the fit says
 _TAIL = 6.0  # degrees of freedom of the errors
 _STEPS = 40
 _DAMPING = 1e-3
@@ -216,7 +217,7 @@ def _in_metres(problem: _Problem, p: Floats, covariance: Floats) -> BlurFit:
     metres, spread = p * problem.unit_m, sigma * problem.unit_m
     return BlurFit(
         focus_m=(problem.origin_m + float(metres[0]), float(spread[0])),
-        slope_px_per_m=(slope, slope * float(sigma[1])),
+        slope_px_per_m=(slope, slope * math.hypot(float(sigma[1]), _SLOPE_ERROR)),
         astigmatism_m=(
             (float(metres[2]), float(spread[2])),
             (float(metres[3]), float(spread[3])),

@@ -16,6 +16,8 @@ from semagent.types import FrameHeader, ImageShift
 
 Floats = npt.NDArray[np.float64]
 
+_SCALE_ERROR = 0.002  # of an effect: what defocus does to registration, on simulated specimens
+
 CAUSES = ("focus", "stigmator_x", "stigmator_y", "beam_x", "beam_y", "stage_x", "stage_y")
 
 
@@ -98,7 +100,7 @@ def fit_shifts(shots: Sequence[Shot], pixel_size_m: float) -> ShiftFit | None:
     normal = (scaled / norm).T @ (scaled / norm)
     sigmas = np.sqrt(np.diag(np.linalg.pinv(normal)) * excess) / norm
     effects = {
-        name: Effect(float(x), float(y), float(sigma))
+        name: Effect(float(x), float(y), math.hypot(sigma, _SCALE_ERROR * math.hypot(x, y)))
         for name, (x, y), sigma in zip(names, solution, sigmas, strict=True)
     }
     return ShiftFit(

@@ -88,6 +88,18 @@ def test_the_scale_of_focus_and_its_play(measured: Any) -> None:
     assert calibration.focus_hysteresis_m.value == pytest.approx(0.5e-6, abs=0.1e-6)
 
 
+def test_the_uncertainties_are_honest(measured: Any) -> None:
+    """What is known to be true lies within three of the standard deviations that are stated."""
+    calibration = measured[0]
+    slope, play = calibration.blur_per_focus, calibration.focus_hysteresis_m
+    assert abs(slope.value - 0.0025) < 3 * slope.sigma
+    assert abs(play.value - 0.5e-6) < 3 * play.sigma
+    focus = calibration.image_shift_per_focus
+    assert max(abs(focus.x + 12e-3), abs(focus.y - 6e-3)) < 3 * focus.sigma
+    beam = calibration.image_shift_per_beam_shift
+    assert max(abs(beam.xx + 1), abs(beam.yy + 1), abs(beam.xy), abs(beam.yx)) < 3 * beam.sigma
+
+
 def test_signs_scales_and_coupling_of_the_stigmators(measured: Any) -> None:
     matrix = measured[0].astigmatism_per_stigmator
     found = [matrix.xx, matrix.xy, matrix.yx, matrix.yy]
