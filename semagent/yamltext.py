@@ -24,7 +24,7 @@ class _Loader(yaml.SafeLoader):
         for key, (key_node, _) in zip(keys, node.value, strict=True):
             if keys.count(key) > 1:
                 line = key_node.start_mark.line + 1
-                raise ConfigError(f"line {line}: key {key!r} is given twice")
+                raise ConfigError(f"{line}: {key}: this key is given twice")
         return super().construct_mapping(node, deep)
 
 
@@ -106,7 +106,7 @@ def read_source(path: Path) -> Source:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{path}:{error}") from None
 
 
 def read_yaml(path: Path, schema: type[T]) -> T:
