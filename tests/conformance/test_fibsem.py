@@ -63,7 +63,8 @@ class TestFake(MicroscopeConformance):
 
 class TestFaults(MicroscopeFaults):
     driver = "fibsem"
-    hang_options = {"call_timeout_s": 0.1, "settle_timeout_s": 0.1, "move_timeout_s": 0.1}
+    within_s = 5.0
+    hang_options = {"call_timeout_s": 0.3, "settle_timeout_s": 0.3, "move_timeout_s": 0.3}
 
     @pytest.fixture
     def rig(self, instrument: Any) -> Iterator[Rig]:
