@@ -11,6 +11,9 @@ from focusing.results import Settings
 from focusing.trials import EXPERIMENTS, HOLD_FRAMES
 
 PAGE = Path(__file__).with_name("page.md")
+MIN_TRIALS = 20
+"""Methods with fewer are left out of the comparison, which is on the states all have met."""
+
 WHICH = {"test": " that were never used to tune anything", "train": " **of the training set**"}
 
 
@@ -19,7 +22,9 @@ def write(outcomes: Sequence[Outcome], settings: Settings, document: Path) -> li
     experiments = {
         name: [each for each in outcomes if each.experiment == name] for name in EXPERIMENTS
     }
-    shared = summary.shared(experiments["focus"])
+    tried = summary.by_method(experiments["focus"])
+    few = {name for name, own in tried.items() if len(own) < MIN_TRIALS}
+    shared = summary.shared([each for each in experiments["focus"] if each.method not in few])
     plots = plot(shared, document.parent / "images")
     tables = {
         name: summary.table(name, own) if own else "Not run." for name, own in experiments.items()
