@@ -342,6 +342,20 @@ class Analysis:
     restored: Pixels | None = None
 
 
+class FocusMode(Value, frozen=True, kw_only=True):
+    """One place where focus may be: a normal distribution of working distances.
+
+    Attributes:
+        weight: probability that focus is there.
+        focus_m: its mean.
+        sigma_m: its standard deviation.
+    """
+
+    weight: float
+    focus_m: float
+    sigma_m: float
+
+
 class FocusBelief(Value, frozen=True, kw_only=True):
     """What the frames so far say about where focus is.
 
@@ -355,6 +369,8 @@ class FocusBelief(Value, frozen=True, kw_only=True):
         stigmator_correction: change of (stigmator_x, stigmator_y) that removes astigmatism.
         log_odds: natural logarithm of the odds that there is a focus in the range at all,
             against a field whose sharpness does not depend on the working distance.
+        modes: the posterior as a mixture, the likeliest first: two frames often leave two
+            places, mirror images of each other.
 
     ``focus_m``, ``sigma_m`` and ``interval90_m`` are ``None`` as long as nothing is known.
     """
@@ -367,6 +383,7 @@ class FocusBelief(Value, frozen=True, kw_only=True):
     interval90_m: tuple[float, float] | None = None
     stigmator_correction: tuple[float, float] | None = None
     log_odds: float = 0.0
+    modes: tuple[FocusMode, ...] = ()
 
 
 # -- commands ---------------------------------------------------------------------------------

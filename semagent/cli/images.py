@@ -12,7 +12,7 @@ from semagent.cli import exits
 from semagent.cli.output import Output, metres
 from semagent.clock import SystemClock
 from semagent.config import Part
-from semagent.control import SharpnessEstimator
+from semagent.control import SpectralEstimator
 from semagent.control.options import ControlOptions
 from semagent.errors import EngineError, UsageError
 from semagent.images import ImageFile, read_image
@@ -152,7 +152,7 @@ def _belief(
     microscope: Any, wanted: list[int], engine: str, options: ControlOptions, output: Output
 ) -> tuple[FocusBelief | None, str]:
     opened = registry.open_engine(engine, {})
-    estimator = SharpnessEstimator(options.estimator, options.scale)
+    estimator = SpectralEstimator(options.estimator, options.scale)
     belief = None
     try:
         for index in track(

@@ -6,7 +6,7 @@ Pure: imports values, ports and options, and knows no clock, no socket and no th
 from semagent.control.controller import Controller
 from semagent.control.decide import decide
 from semagent.control.drift import Stabiliser
-from semagent.control.estimator import SharpnessEstimator
+from semagent.control.estimator import SpectralEstimator
 from semagent.control.intent import intent_of
 from semagent.control.options import ControlOptions
 from semagent.control.reach import Axis, Reach
@@ -37,7 +37,7 @@ __all__ = [
     "Reach",
     "Replied",
     "Requested",
-    "SharpnessEstimator",
+    "SpectralEstimator",
     "Stabiliser",
     "Ticked",
     "decide",

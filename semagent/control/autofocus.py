@@ -5,10 +5,20 @@ import math
 import msgspec
 
 from semagent.control import search
-from semagent.control.ending import finish, go_home
+from semagent.control.ending import end_at, finish, go_home
 from semagent.control.situation import Analysed, Autofocus
 from semagent.control.turn import Turn
-from semagent.types import FocusBelief, FocusResult, FrameHeader, Level, StartAutofocus
+from semagent.types import (
+    FocusBelief,
+    FocusResult,
+    FrameHeader,
+    Level,
+    MicroscopeState,
+    StartAutofocus,
+)
+
+_WORTH_A_MOVE = 0.15  # half depths of field between the verifying frame and the estimate
+_CONTRADICTS = 5.0  # standard deviations by which a verifying frame may not be less sharp
 
 
 def begin(turn: Turn, max_frames: int | None, *, for_hold: bool = False) -> None:
@@ -85,16 +95,17 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
     )
     turn.set_task(task)
     field = _field(turn, task, start)
+    places_m = tuple(sample.working_distance_m for sample in task.samples)
     step = search.next_step(
-        task.samples, seen.belief, field, task.max_frames - task.frames, options
+        places_m, seen.belief, field, task.max_frames - task.frames, options
     )
     match step:
         case search.Look(working_distance_m):
             turn.go(working_distance_m)
         case search.GiveUp(reason):
             go_home(turn, "held", reason)
-        case search.Found():
-            _judge(turn, task, seen.belief, field)
+        case search.Found(working_distance_m):
+            _judge(turn, task, seen.belief, field, working_distance_m)
 
 
 def _field(turn: Turn, task: Autofocus, start: FrameHeader) -> search.Field:
@@ -120,31 +131,39 @@ def _no_structure(turn: Turn, task: Autofocus, structure: float) -> None:
         )
 
 
-def _judge(turn: Turn, task: Autofocus, belief: FocusBelief, field: search.Field) -> None:
-    """Keep the verified point if it is better than the start, otherwise go back.
-
-    If the start is clearly out of focus by the belief but the gain in sharpness is not yet
-    beyond the noise, both are looked at again, in turn, as long as there are frames.
-    """
+def _judge(
+    turn: Turn, task: Autofocus, belief: FocusBelief, field: search.Field, focus_m: float
+) -> None:
+    """Keep the verified estimate if it is better than the start, otherwise go back."""
     options = turn.options.autofocus
-    last = task.samples[-1]
-    then = search.mean_of(search.near(task.samples, field.start_m, field))
-    now = search.mean_of(search.near(task.samples, last.working_distance_m, field))
-    if search.significant(now, then, options.significance):
-        gain = math.exp(now.sharpness - then.sharpness)
-        sigma_um = math.nan if belief.sigma_m is None else belief.sigma_m * 1e6
-        finish(turn, "focused", f"sharpness grew {gain:.2f} times; sigma is {sigma_um:.2f} µm")
-        return
-    certain = search.certain(belief, field, options)
-    away_m = abs((belief.focus_m or math.inf) - field.start_m)
-    if certain and away_m <= field.unit_m:
+    first, last = task.samples[0], task.samples[-1]
+    sigma_um = math.nan if belief.sigma_m is None else belief.sigma_m * 1e6
+    if search.significant(first, last, _CONTRADICTS):
+        go_home(
+            turn,
+            "held",
+            f"the frame at {last.working_distance_m * 1e3:.4f} mm, where focus should be, is less "
+            "sharp than the first",
+        )
+    elif search.nearer(belief, focus_m, field.start_m) >= options.confidence:
+        reason = f"within half a depth of field; sigma is {sigma_um:.2f} µm"
+        if abs(focus_m - last.working_distance_m) <= _WORTH_A_MOVE * field.unit_m:
+            finish(turn, "focused", reason)
+        else:
+            end_at(turn, _at(turn, focus_m), "focused", reason)
+    elif search.certain(belief, field.start_m, field, options):
         go_home(turn, "focused", "the start is in focus already, within half a depth of field")
-    elif certain and now.sharpness > then.sharpness and task.max_frames - task.frames >= 2:
-        turn.go(field.start_m)
     else:
         go_home(
             turn,
             "held",
-            f"the best point found, {last.working_distance_m * 1e3:.4f} mm, is not significantly "
-            "sharper than the start",
+            f"the best point found, {focus_m * 1e3:.4f} mm, is not surely better than the start",
         )
+
+
+def _at(turn: Turn, focus_m: float) -> MicroscopeState:
+    """The settings as they are, at another working distance."""
+    here = turn.measured
+    assert here is not None  # noqa: S101 - there was a frame
+    optics = msgspec.structs.replace(here.optics, working_distance_m=focus_m)
+    return msgspec.structs.replace(here, optics=optics)

@@ -4,7 +4,7 @@ import msgspec
 
 from semagent.control.decide import decide
 from semagent.control.drift import Outcomes, Stabiliser
-from semagent.control.estimator import SharpnessEstimator
+from semagent.control.estimator import SpectralEstimator
 from semagent.control.options import ControlOptions
 from semagent.control.situation import (
     Analysed,
@@ -56,7 +56,7 @@ class Controller:
     ) -> None:
         self._options = options
         self._capabilities = capabilities
-        self._estimator = estimator or SharpnessEstimator(options.estimator, options.scale)
+        self._estimator = estimator or SpectralEstimator(options.estimator, options.scale)
         self._state = ControlState(mode=options.mode)
         self._belief: FocusBelief | None = None
         self._stabiliser = stabiliser

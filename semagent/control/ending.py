@@ -33,8 +33,15 @@ def go_home(turn: Turn, status: Status, reason: str) -> None:
     home = _home(task)
     if home is None:
         finish(turn, status, reason)
-        return
-    turn.set_task(Return(home=home, task=task, status=status, reason=reason))
+    else:
+        end_at(turn, home, status, reason)
+
+
+def end_at(turn: Turn, place: MicroscopeState, status: Status, reason: str) -> None:
+    """End the running task with focus and stigmators as they are in ``place``."""
+    task = turn.state.task
+    assert isinstance(task, Autofocus | Follow)  # noqa: S101 - there is something to end
+    turn.set_task(Return(home=place, task=task, status=status, reason=reason))
     if turn.state.pending is None:
         proceed(turn)
 

@@ -1,33 +1,33 @@
-"""The first focus estimator: fits the through-focus curve of the engine's sharpness.
+"""The focus estimator: signatures of successive frames in, a belief about focus out."""
 
-It uses `FrameAnalysis.sharpness` alone. Blur ellipses of single frames are left out on purpose:
-they carry a bias of the specimen that one field shares in all its frames, which takes an
-estimator that has this bias in its state.
-"""
-
-import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
+from semagent.control.fit import Fit, Series
 from semagent.control.options import EstimatorOptions, ScaleOptions
-from semagent.control.posterior import locate_peak
-from semagent.types import FocusBelief, FrameAnalysis, FrameHeader
+from semagent.control.posterior import Posterior, combine, mirrored
+from semagent.spectrum import Array
+from semagent.types import FocusBelief, FocusMode, FrameAnalysis, FrameHeader, Signature
 
-_SAME_PLACE = 0.05  # half depths of field
-_MAX_RUN = 5  # frames kept of a run at one place: more would push the rest of the curve out
+_STEPS = 10
+_MOST_MODES = 6
+_FRESH = np.concatenate([-np.geomspace(1.0, 45.0, 6), np.geomspace(1.0, 45.0, 6)])
+_TURN = 2.4  # golden angle: the starting astigmatism points everywhere
+_START_ASTIGMATISM = 1.5
+_PIXELS_A_HALF_DEPTH = 0.5  # the slope, when half a depth of field is p / alpha
+_SPOT_PX, _SPOT_STD = 0.7, 0.4
+_STILL_LOG_SLOPE = -14.0  # a beam that no working distance changes
 
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
-    position: float
-    sharpness: float
-    sigma: float
-    age: int = 0
+class _Seen:
+    place: float
+    signature: Signature
 
 
-class SharpnessEstimator:
+class SpectralEstimator:
     """A `FocusEstimator` for frames of one field taken with one ``settings_rev``.
 
     Lengths are counted in half depths of field from the first frame on. The same frame seen
@@ -37,69 +37,122 @@ class SharpnessEstimator:
     def __init__(self, options: EstimatorOptions, scale: ScaleOptions) -> None:
         self._options = options
         self._scale = scale
-        self._samples: list[_Sample] = []
-        self._first: FrameHeader | None = None
+        self.reset()
 
     def reset(self) -> None:
         """Forget all frames."""
-        self._samples = []
-        self._first = None
+        self._seen: list[_Seen] = []
+        self._first: FrameHeader | None = None
+        self._posterior: Posterior | None = None
 
     def update(self, analysis: FrameAnalysis) -> FocusBelief:
-        """Take one frame into account and say what is now believed.
-
-        Raises:
-            ValueError: the sharpness or its standard deviation is not finite.
-        """
-        header = analysis.header
-        if not (math.isfinite(analysis.sharpness) and math.isfinite(analysis.sharpness_sigma)):
-            raise ValueError(
-                f"frame {header.sequence}: sharpness {analysis.sharpness} ± "
-                f"{analysis.sharpness_sigma} is not finite"
-            )
+        """Take one frame into account and say what is now believed."""
+        header, signature = analysis.header, analysis.signature
         if self._first is not None and self._first.settings_rev != header.settings_rev:
+            self.reset()
+        if self._seen and signature and signature.tile_px != self._seen[0].signature.tile_px:
             self.reset()
         if self._first is None:
             self._first = header
+        if signature is None:
+            return FocusBelief(
+                sequence=header.sequence, settings_rev=header.settings_rev, frames=len(self._seen)
+            )
         unit_m = self._scale.half_depth_of(self._first)
         origin_m = self._first.optics.working_distance_m
-        position = (header.optics.working_distance_m - origin_m) / unit_m
-        self._take(_Sample(position, analysis.sharpness, analysis.sharpness_sigma))
-        return self._belief(header, origin_m, unit_m)
+        seen = _Seen((header.optics.working_distance_m - origin_m) / unit_m, signature)
+        if seen not in self._seen:
+            self._seen.append(seen)
+            if len(self._seen) > self._options.memory_frames:
+                del self._seen[self._least_telling()]
+        log_odds = self._fit()
+        assert self._posterior is not None  # noqa: S101 - just fitted
+        return _belief(header, len(self._seen), self._posterior, log_odds, origin_m, unit_m)
 
-    def _take(self, sample: _Sample) -> None:
-        key = (sample.position, sample.sharpness)
-        if any((known.position, known.sharpness) == key for known in self._samples):
-            return
-        self._samples = [replace(known, age=known.age + 1) for known in self._samples]
-        self._samples.append(sample)
-        run = itertools.takewhile(
-            lambda known: abs(known.position - sample.position) < _SAME_PLACE,
-            reversed(self._samples),
-        )
-        if sum(1 for _ in run) > _MAX_RUN:
-            del self._samples[-_MAX_RUN - 1]
-        del self._samples[: -self._options.memory_frames]
+    def _least_telling(self) -> int:
+        """The older of the two frames that were taken nearest to each other; never the last."""
+        places = [seen.place for seen in self._seen]
+        last = len(places) - 1
+        gaps = [
+            (min(abs(places[i] - places[j]) for j in range(i + 1, last + 1)), i)
+            for i in range(last)
+        ]
+        return min(gaps)[1]
 
-    def _belief(self, header: FrameHeader, origin_m: float, unit_m: float) -> FocusBelief:
-        positions = np.array([sample.position for sample in self._samples])
-        aging = self._options.aging_per_frame * np.array([s.age for s in self._samples])
-        reach = self._options.prior_half_range
-        peak = locate_peak(
-            positions,
-            np.array([sample.sharpness for sample in self._samples]),
-            np.hypot([sample.sigma for sample in self._samples], aging),
-            (
-                min(-reach, float(positions.min()) - reach / 3),
-                max(reach, float(positions.max()) + reach / 3),
-            ),
+    def _fit(self) -> float:
+        """Update the posterior; returns the log odds against a beam that nothing changes."""
+        places = np.array([seen.place for seen in self._seen])
+        ages = self._options.aging_per_frame * np.arange(len(places))[::-1]
+        series = Series([seen.signature for seen in self._seen], places, ages**2)
+        mean, std = self._prior()
+        starts = self._starts(places, mean)
+        still = np.concatenate([mean[:3], [_STILL_LOG_SLOPE], mean[4:]])
+        still_std = np.concatenate([std[:3], [1e-3], [2 * _SPOT_STD]])
+        count = len(starts)
+        fit = Fit(
+            series,
+            np.concatenate([np.tile(mean, (count, 1)), still[None]]),
+            np.concatenate([np.tile(std, (count, 1)), still_std[None]]),
+            np.concatenate([starts, still[None]]),
         )
-        return FocusBelief(
-            sequence=header.sequence,
-            settings_rev=header.settings_rev,
-            frames=len(self._samples),
-            focus_m=origin_m + peak.mean * unit_m,
-            sigma_m=peak.sigma * unit_m,
-            interval90_m=(origin_m + peak.low * unit_m, origin_m + peak.high * unit_m),
-            log_odds=peak.log_odds,
+        modes = fit.run(_STEPS)
+        moving = np.arange(count + 1) < count
+        self._posterior = combine(modes.among(moving), _MOST_MODES)
+        return self._posterior.log_evidence - float(modes.log_evidence[-1])
+
+    def _prior(self) -> tuple[Array, Array]:
+        options = self._options
+        assert self._first is not None  # noqa: S101 - there is a frame
+        scan, optics = self._first.scan, self._first.optics
+        slope, slope_std = _PIXELS_A_HALF_DEPTH, options.unknown_slope_sigma
+        if scan.pixel_size_m and optics.convergence_angle_rad:
+            unit_m = self._scale.half_depth_of(self._first)
+            slope = optics.convergence_angle_rad / (2 * scan.pixel_size_m) * unit_m
+            slope_std = options.slope_sigma
+        astigmatism = options.astigmatism
+        return (
+            np.array([0.0, 0.0, 0.0, math.log(slope), math.log(_SPOT_PX)]),
+            np.array([options.prior_half_range, astigmatism, astigmatism, slope_std, _SPOT_STD]),
         )
+
+    def _starts(self, places: Array, mean: Array) -> Array:
+        """Where to begin: the modes so far, their mirror images, and places all around."""
+        fresh = np.tile(mean, (len(_FRESH), 1))
+        fresh[:, 0] = places[-1] + _FRESH
+        turn = _TURN * np.arange(len(fresh))
+        fresh[:, 1] = _START_ASTIGMATISM * np.cos(turn)
+        fresh[:, 2] = _START_ASTIGMATISM * np.sin(turn)
+        if self._posterior is None:
+            return fresh
+        known = self._posterior.beam
+        return np.concatenate([known, mirrored(known[:2], places[-2:].tolist()), fresh])
+
+
+def _belief(
+    header: FrameHeader,
+    frames: int,
+    posterior: Posterior,
+    log_odds: float,
+    origin_m: float,
+    unit_m: float,
+) -> FocusBelief:
+    low, high = posterior.interval()
+    modes = zip(
+        posterior.weights.tolist(),
+        posterior.focus.tolist(),
+        posterior.focus_std.tolist(),
+        strict=True,
+    )
+    return FocusBelief(
+        sequence=header.sequence,
+        settings_rev=header.settings_rev,
+        frames=frames,
+        focus_m=origin_m + posterior.mean * unit_m,
+        sigma_m=posterior.std * unit_m,
+        interval90_m=(origin_m + low * unit_m, origin_m + high * unit_m),
+        log_odds=log_odds,
+        modes=tuple(
+            FocusMode(weight=weight, focus_m=origin_m + focus * unit_m, sigma_m=std * unit_m)
+            for weight, focus, std in modes
+        ),
+    )

@@ -44,19 +44,26 @@ class ScaleOptions(Options, frozen=True, kw_only=True):
 
 
 class EstimatorOptions(Options, frozen=True, kw_only=True):
-    """What the estimator assumes about through-focus curves of the logarithm of sharpness.
+    """What the estimator assumes before it has seen anything.
 
     Attributes:
-        prior_half_range: focus is expected within this many half depths of field of the first
-            frame, and within a third of that beyond any later one.
-        aging_per_frame: standard deviation of log sharpness that a frame's evidence gains with
+        prior_half_range: standard deviation, in half depths of field, of where focus is expected
+            around the first frame.
+        astigmatism: the same of the two components of astigmatism.
+        slope_sigma: relative error of the blur per defocus that pixel size and convergence angle
+            of the frame give.
+        unknown_slope_sigma: the same where the frame does not carry them.
+        aging_per_frame: standard deviation of the log power that a frame's evidence gains with
             every later frame, because specimens drift and contaminate.
         memory_frames: frames kept.
     """
 
-    prior_half_range: Positive = 60.0
+    prior_half_range: Positive = 40.0
+    astigmatism: Positive = 2.0
+    slope_sigma: Positive = 0.1
+    unknown_slope_sigma: Positive = 0.7
     aging_per_frame: NotNegative = 0.004
-    memory_frames: Annotated[int, msgspec.Meta(ge=3, le=200)] = 30
+    memory_frames: Annotated[int, msgspec.Meta(ge=3, le=32)] = 8
 
 
 class AutofocusOptions(Options, frozen=True, kw_only=True):
@@ -90,12 +97,14 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
             beyond the noise the engine states: drift, charging, brightness.
         min_log_odds: logarithm of the odds for a peak, against sharpness that does not depend
             on focus, that an estimate needs to be believed.
+        confidence: probability of being nearer to focus than the start was, at which a result is
+            kept.
         max_flagged: frames in a row that may be unusable before the search gives up.
     """
 
     max_frames: Annotated[int, msgspec.Meta(ge=4)] = 16
     range_m: Positive | None = None
-    range_half_depths: Positive = 48.0
+    range_half_depths: Positive = 120.0
     max_range_factor: Annotated[float, msgspec.Meta(ge=1)] = 3.0
     first_step: Positive = 8.0
     fine_step: Positive = 4.0
@@ -108,6 +117,7 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
     significance: Positive = 2.0
     scatter: NotNegative = 0.01
     min_log_odds: float = 3.0
+    confidence: Annotated[float, msgspec.Meta(gt=0.5, lt=1)] = 0.95
     max_flagged: Count = 5
 
 

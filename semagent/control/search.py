@@ -1,20 +1,17 @@
-"""Where to look next: coarse steps until focus is bracketed, then where the belief says.
+"""Where to look next: at the likeliest focus, and beside it where that does not tell.
 
-Pure functions of the samples so far and the belief; nothing here knows about commands.
+Pure functions of the places seen so far and the belief; nothing here knows about commands.
 """
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from semagent.control.options import AutofocusOptions
 from semagent.control.situation import Sample
-from semagent.types import FocusBelief
+from semagent.types import FocusBelief, FocusMode
 
-_SAME_PLACE = 0.25  # half depths of field within which two frames count as one place
-_AGREE = 0.5  # half depths of field between a verifying frame and the estimate
-_VISIBLE = 3.0  # standard deviations between the best and the worst place for a trend to be real
+_AGREE = 0.5  # half depths of field within which two frames count as one place
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +21,18 @@ class Field:
     Attributes:
         start_m: working distance at the start.
         unit_m: half a depth of field.
-        wanted_m: range to search, (low, high).
         allowed_m: range never to leave, (low, high).
         resolution_m: how finely the instrument follows.
     """
 
     start_m: float
     unit_m: float
-    wanted_m: tuple[float, float]
     allowed_m: tuple[float, float]
     resolution_m: float = 0.0
+
+    def allows(self, place_m: float) -> bool:
+        """Whether a working distance may be visited."""
+        return self.allowed_m[0] <= place_m <= self.allowed_m[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,9 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The last frame is at the estimate and agrees with it."""
+    """The last frame agrees that focus is here, near where it was taken."""
+
+    working_distance_m: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +69,12 @@ def field_around(
     """The field of a search that starts at ``start_m``, inside the instrument's limits."""
     reach_m = options.range_m or options.range_half_depths * unit_m
     low, high = limits_m or (-math.inf, math.inf)
-
-    def within(half_m: float) -> tuple[float, float]:
-        return max(low, start_m - half_m), min(high, start_m + half_m)
-
     return Field(
         start_m=start_m,
         unit_m=unit_m,
-        wanted_m=within(reach_m),
-        allowed_m=within(reach_m * options.max_range_factor),
+        allowed_m=(max(low, start_m - reach_m), min(high, start_m + reach_m)),
         # One command that was not obeyed must not make any place count as the place asked for.
-        resolution_m=min(resolution_m, options.first_step * unit_m),
+        resolution_m=min(resolution_m, options.fine_step * unit_m),
     )
 
 
@@ -97,174 +93,112 @@ def mean_of(samples: Sequence[Sample]) -> Sample:
     )
 
 
-def near(samples: Sequence[Sample], place_m: float, field: Field) -> list[Sample]:
-    """The samples that were taken at a working distance, or as close to it as can be told."""
-    reach_m = _AGREE * field.unit_m + field.resolution_m
-    return [s for s in samples if abs(s.working_distance_m - place_m) <= reach_m]
-
-
 def next_step(
-    samples: tuple[Sample, ...],
+    places_m: Sequence[float],
     belief: FocusBelief,
     field: Field,
     frames_left: int,
     options: AutofocusOptions,
 ) -> Step:
-    """What to do after the last of ``samples``.
+    """What to do after the last of the frames.
 
     Args:
-        samples: one or more, in the order they were taken.
+        places_m: working distances of the frames, one or more, in the order they were taken.
         belief: what they say together.
         field: where the search may go.
         frames_left: frames that may still be taken.
         options: the section ``autofocus``.
     """
-    rough = _believed(belief, field, options.fine_step * field.unit_m, options)
-    if rough is not None:
-        sure = certain(belief, field, options)
-        there = bool(near(samples[-1:], rough, field))
-        if there and (sure or frames_left == 0) and _sharpest(samples, options):
-            return Found()
-        if frames_left and not there and (sure or frames_left == 1):
-            return Look(rough)
-    if frames_left == 0:
-        return GiveUp(_why_not(samples, belief, field, options))
-    if rough is not None:
-        return Look(_flank(samples, belief, rough, field, options))
-    return _explore(samples, belief, field, options)
+    here_m = places_m[-1]
+    focus_m = belief.focus_m
+    known = focus_m is not None and certain(belief, focus_m, field, options)
+    if len(places_m) > 1 and focus_m is not None and known:
+        if abs(focus_m - here_m) <= max(_AGREE * field.unit_m, field.resolution_m):
+            return Found(focus_m)
+    mode = next((mode for mode in belief.modes if field.allows(mode.focus_m)), None)
+    if frames_left == 0 or (mode is None and not belief.modes):
+        return GiveUp(_why_not(places_m, belief, field, options))
+    if mode is None:
+        return _edge(places_m, belief, field, options)
+    if focus_m is not None and known and field.allows(focus_m):
+        return Look(focus_m)
+    near_m = _AGREE * field.unit_m + field.resolution_m
+    if not any(abs(place_m - mode.focus_m) <= near_m for place_m in places_m):
+        return Look(mode.focus_m)
+    return Look(_beside(places_m, mode, belief, field, options))
 
 
-def certain(belief: FocusBelief, field: Field, options: AutofocusOptions) -> bool:
-    """Whether focus is known as well as the depth of field, or the instrument, is worth."""
-    wanted_m = max(options.stop_sigma * field.unit_m, field.resolution_m, options.finest_step_m)
-    return _believed(belief, field, wanted_m, options) is not None
+def certain(
+    belief: FocusBelief, place_m: float, field: Field, options: AutofocusOptions
+) -> bool:
+    """Whether focus is known to lie within half a depth of field of a place.
+
+    Where the instrument follows less finely than that, within what it follows.
+    """
+    if belief.interval90_m is None or belief.log_odds < options.min_log_odds:
+        return False
+    reach_m = max(field.unit_m, field.resolution_m, options.finest_step_m)
+    low_m, high_m = belief.interval90_m
+    return place_m - reach_m <= low_m and high_m <= place_m + reach_m
 
 
-def _believed(
-    belief: FocusBelief, field: Field, sigma_m: float, options: AutofocusOptions
-) -> float | None:
-    """The estimate, if it is at least this certain and may be visited."""
-    if belief.focus_m is None or belief.sigma_m is None:
-        return None
-    if belief.log_odds < options.min_log_odds or belief.sigma_m > sigma_m:
-        return None
-    low, high = field.allowed_m
-    return belief.focus_m if low <= belief.focus_m <= high else None
+def nearer(belief: FocusBelief, here_m: float, there_m: float) -> float:
+    """Probability that focus is nearer to one place than to another."""
+    middle_m = (here_m + there_m) / 2
+    sign = 1.0 if here_m > there_m else -1.0
+    return sum(
+        mode.weight
+        * 0.5
+        * math.erfc(-sign * (mode.focus_m - middle_m) / (mode.sigma_m * math.sqrt(2)))
+        for mode in belief.modes
+    )
 
 
-def _sharpest(samples: tuple[Sample, ...], options: AutofocusOptions) -> bool:
-    """Whether no earlier sample is significantly sharper than the last."""
-    best = max(samples, key=lambda sample: sample.sharpness)
-    return not significant(best, samples[-1], options.significance)
-
-
-def _flank(
-    samples: tuple[Sample, ...],
+def _beside(
+    places_m: Sequence[float],
+    mode: FocusMode,
     belief: FocusBelief,
-    focus: float,
     field: Field,
     options: AutofocusOptions,
 ) -> float:
-    """A point beside the estimate, where the curve is steep, on the side that was seen less."""
-    step = max(options.fine_step * field.unit_m, 2.0 * (belief.sigma_m or 0.0))
-    offsets = [sample.working_distance_m - focus for sample in samples]
-    below = sum(-2.0 * step <= offset <= -step / 4 for offset in offsets)
-    above = sum(step / 4 <= offset <= 2.0 * step for offset in offsets)
+    """A point beside a focus that was visited, where blur is steep, on the side seen less."""
+    step_m = max(options.fine_step * field.unit_m, 2.0 * mode.sigma_m)
+    offsets = [place_m - mode.focus_m for place_m in places_m]
+    below = sum(-2 * step_m <= offset <= -step_m / 4 for offset in offsets)
+    above = sum(step_m / 4 <= offset <= 2 * step_m for offset in offsets)
     if min(below, above):
-        step /= 2.0
-    low, high = field.allowed_m
-    target = focus - step if below <= above else focus + step
-    if not low <= target <= high:
-        target = 2 * focus - target
-    return min(max(target, low), high)
+        # Both sides were seen: nearer where they told something, further away where they did not.
+        telling = belief.log_odds >= options.min_log_odds
+        step_m = step_m / 2 if telling else 2 * max(abs(offset) for offset in offsets)
+    target_m = mode.focus_m - step_m if below < above else mode.focus_m + step_m
+    if not field.allows(target_m):
+        target_m = 2 * mode.focus_m - target_m
+    low_m, high_m = field.allowed_m
+    return min(max(target_m, low_m), high_m)
 
 
-def _explore(
-    samples: tuple[Sample, ...], belief: FocusBelief, field: Field, options: AutofocusOptions
+def _edge(
+    places_m: Sequence[float], belief: FocusBelief, field: Field, options: AutofocusOptions
 ) -> Step:
-    """Climb while sharpness changes visibly, else visit what was not seen, nearest first."""
-    places = _places(samples, field)
-    first_step = options.first_step * field.unit_m
-    best = max(range(len(places)), key=lambda index: places[index].sharpness)
-    worst = min(places, key=lambda place: place.sharpness)
-    if significant(places[best], worst, _VISIBLE):
-        ways = []
-        if best in (0, len(places) - 1):
-            ways = [_outward(places, best > 0, field.allowed_m, first_step)]
-        seen, finest_m = places[max(best - 1, 0) : best + 2], field.unit_m
-    else:
-        ways = [_outward(places, up, field.wanted_m, first_step) for up in (True, False)]
-        seen, finest_m = places, 2 * first_step
-    targets = [way for way in ways if way is not None]
-    if targets:
-        return Look(min(targets, key=lambda target: abs(target - field.start_m)))
-    inside = _inside(seen, belief, field, finest_m)
-    if inside is not None:
-        return Look(inside)
-    return GiveUp(_why_not(samples, belief, field, options))
-
-
-def _places(samples: tuple[Sample, ...], field: Field) -> list[Sample]:
-    """The samples by working distance, the latest standing for those at one place."""
-    places: list[Sample] = []
-    for sample in sorted(samples, key=lambda sample: sample.working_distance_m):
-        if places and (
-            sample.working_distance_m - places[-1].working_distance_m < _SAME_PLACE * field.unit_m
-        ):
-            places[-1] = sample
-        else:
-            places.append(sample)
-    return places
-
-
-def _outward(
-    places: list[Sample], upwards: bool, limits: tuple[float, float], first_step: float
-) -> float | None:
-    """The next point beyond the outermost place, twice the last step away, inside the limits."""
-    distances = [place.working_distance_m for place in places]
-    edge = distances[-1] if upwards else distances[0]
-    inner = distances[-2:-1] if upwards else distances[1:2]
-    step = max([first_step, *(2 * abs(edge - value) for value in inner)])
-    room = limits[1] - edge if upwards else edge - limits[0]
-    if room < first_step / 4:
-        return None
-    step = min(step, room)
-    return edge + step if upwards else edge - step
-
-
-def _inside(
-    places: list[Sample], belief: FocusBelief, field: Field, finest_m: float
-) -> float | None:
-    """A point between neighbouring places: the estimate, or the middle of the widest gap.
-
-    ``None`` when no gap is wider than ``finest_m``.
-    """
-    distances = [place.working_distance_m for place in places]
-    gaps = [(right - left, left) for left, right in itertools.pairwise(distances)]
-    width, left = max(gaps, default=(0.0, 0.0))
-    if width <= finest_m:
-        return None
-    focus = belief.focus_m
-    if focus is not None and distances[0] < focus < distances[-1]:
-        nearest = min(abs(focus - value) for value in distances)
-        if nearest > field.unit_m:
-            return focus
-    return left + width / 2
+    """Focus seems to be out of range: look at the edge on its side, once."""
+    low_m, high_m = field.allowed_m
+    edge_m = high_m if belief.modes[0].focus_m > high_m else low_m
+    if any(abs(place_m - edge_m) <= _AGREE * field.unit_m for place_m in places_m):
+        return GiveUp(_why_not(places_m, belief, field, options))
+    return Look(edge_m)
 
 
 def _why_not(
-    samples: tuple[Sample, ...], belief: FocusBelief, field: Field, options: AutofocusOptions
+    places_m: Sequence[float], belief: FocusBelief, field: Field, options: AutofocusOptions
 ) -> str:
-    distances = [sample.working_distance_m for sample in samples]
-    seen = f"{min(distances) * 1e3:.4f} to {max(distances) * 1e3:.4f} mm"
+    seen = f"{min(places_m) * 1e3:.4f} to {max(places_m) * 1e3:.4f} mm"
+    if belief.focus_m is None or belief.sigma_m is None:
+        return "the frames are too small to judge focus"
     if belief.log_odds < options.min_log_odds:
-        return f"sharpness does not depend on the working distance from {seen}"
-    best = max(samples, key=lambda sample: sample.sharpness).working_distance_m
-    edge = min(abs(best - limit) for limit in field.allowed_m)
-    if edge < options.first_step * field.unit_m / 4:
-        return f"sharpness still rises at the end of the allowed range, {best * 1e3:.4f} mm"
-    sigma = math.inf if belief.sigma_m is None else belief.sigma_m
+        return f"blur does not depend on the working distance from {seen}"
+    if not field.allows(belief.focus_m):
+        return f"focus is beyond the end of the allowed range, near {belief.focus_m * 1e3:.4f} mm"
     return (
-        f"{len(samples)} frames from {seen} leave focus uncertain by {sigma * 1e6:.2f} µm, "
-        f"half a depth of field is {field.unit_m * 1e6:.2f} µm"
+        f"{len(places_m)} frames from {seen} leave focus uncertain by {belief.sigma_m * 1e6:.2f} "
+        f"µm, half a depth of field is {field.unit_m * 1e6:.2f} µm"
     )

@@ -8,6 +8,8 @@ import numpy as np
 
 from semagent.control import Controller, ControlOptions, Decision, Notice
 from semagent.control.options import DeadlineOptions, HoldOptions
+from semagent.signature import geometry_of
+from semagent.transfer import log_disc_transfer
 from semagent.types import (
     Arm,
     Capabilities,
@@ -28,6 +30,7 @@ from semagent.types import (
     Scan,
     SetStigmator,
     SetWorkingDistance,
+    Signature,
     StagePosition,
 )
 
@@ -60,6 +63,53 @@ class Curve:
         return float(np.log((1 + u * u) ** -self.gain + self.floor))
 
 
+_GEOMETRY = geometry_of(256)
+_FILLED = _GEOMETRY.share > 0
+_MODES = np.where(_FILLED, _GEOMETRY.share, 1.0) * 150e3 / 2
+
+
+@dataclass
+class Spectrum:
+    """What the beam leaves of a specimen whose spectrum is a power law.
+
+    Attributes:
+        slope: of the logarithm of the power against that of the frequency.
+        log_noise: logarithm of the power of the noise; that of the specimen is 0 at k = 1.
+        spot_px: standard deviation of the focused beam.
+        pixels_a_half_depth: blur for each half depth of field of defocus, in pixels.
+        flat: nothing depends on the working distance.
+        scatter: standard deviation of the log power that no model knows of.
+    """
+
+    slope: float = -2.0
+    log_noise: float = 0.0
+    spot_px: float = 0.7
+    pixels_a_half_depth: float = 0.5
+    flat: bool = False
+    scatter: float = 0.01
+
+    def __call__(
+        self, defocus: float, astigmatism: tuple[float, float], random: np.random.Generator
+    ) -> Signature:
+        """The signature of a frame, at a defocus and astigmatism in half depths of field."""
+        along, cosine, sine = _GEOMETRY.quadratic
+        z = 0.0 if self.flat else defocus
+        a1, a2 = astigmatism
+        reach = (z * z + a1 * a1 + a2 * a2) * along + 2 * z * (a1 * cosine + a2 * sine)
+        transfer, _ = log_disc_transfer(self.pixels_a_half_depth**2 * reach)
+        signal = np.exp(self.slope * _GEOMETRY.log_k + transfer - self.spot_px**2 * along)
+        power = signal + np.exp(self.log_noise)
+        noise = np.exp(self.log_noise) / power
+        relative = np.sqrt(noise * (2 - noise) / _MODES + self.scatter**2)
+        log_power = np.log(power) + relative * random.normal(size=len(power))
+        return Signature(
+            tile_px=256,
+            pixels=150e3,
+            log_power=tuple(np.where(_FILLED, log_power, 0.0).tolist()),
+            log_noise=tuple(np.where(_FILLED, self.log_noise, 0.0).tolist()),
+        )
+
+
 @dataclass
 class Bench:
     """Acquires, analyses, asks the controller and carries out its commands, one after the other.
@@ -76,6 +126,8 @@ class Bench:
     options: ControlOptions = field(default_factory=lambda: ControlOptions(mode=Mode.HOLD))
     capabilities: Capabilities = CAPABILITIES
     curve: Curve = field(default_factory=Curve)
+    spectrum: Spectrum = field(default_factory=Spectrum)
+    astigmatism: tuple[float, float] = (0.0, 0.0)
     focus: float = 0.0
     drift: float = 0.0
     noise: float = 0.02
@@ -196,6 +248,7 @@ class Bench:
             structure=self.structure,
             noise=0.05,
             latency_s=0.01,
+            signature=self.spectrum(self.offset - self.focus, self.astigmatism, self.random),
         )
 
     def follow(self, decision: Decision) -> None:

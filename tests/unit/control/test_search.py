@@ -1,6 +1,5 @@
-"""Where the search looks next, as a pure function of samples and belief."""
+"""The next step of a search, from the places seen and a belief."""
 
-import itertools
 import math
 
 import pytest
@@ -15,169 +14,126 @@ from semagent.control.search import (
     certain,
     field_around,
     mean_of,
-    near,
+    nearer,
     next_step,
     significant,
 )
 from semagent.control.situation import Sample
-from semagent.types import FocusBelief
+from semagent.types import FocusBelief, FocusMode
 
 OPTIONS = AutofocusOptions()
-FIELD = field_around(0.0, 1.0, (-1000.0, 1000.0), OPTIONS)
+FIELD = field_around(0.0, 1.0, None, OPTIONS)
 
 
-def sample(z: float, y: float, sigma: float = 0.01) -> Sample:
-    return Sample(working_distance_m=z, sharpness=y, sigma=sigma)
-
-
-def belief(focus: float | None = None, sigma: float = 1e3, log_odds: float = 10.0) -> FocusBelief:
+def belief(*modes: tuple[float, float, float], log_odds: float = 20.0) -> FocusBelief:
+    """From (weight, focus, sigma) of each mode; lengths in metres, half a depth of field is 1."""
+    mean = sum(weight * focus for weight, focus, _ in modes)
+    variance = sum(w * (s * s + (f - mean) ** 2) for w, f, s in modes)
     return FocusBelief(
-        sequence=1, settings_rev=1, frames=1, focus_m=focus, sigma_m=sigma, log_odds=log_odds
+        sequence=1,
+        settings_rev=1,
+        frames=1,
+        focus_m=mean,
+        sigma_m=math.sqrt(variance),
+        interval90_m=(
+            min(focus - 1.645 * sigma for _, focus, sigma in modes),
+            max(focus + 1.645 * sigma for _, focus, sigma in modes),
+        ),
+        log_odds=log_odds,
+        modes=tuple(FocusMode(weight=w, focus_m=f, sigma_m=s) for w, f, s in modes),
     )
 
 
-def step(
-    *samples: Sample,
-    known: FocusBelief | None = None,
-    left: int = 10,
-    field: Field = FIELD,
-    options: AutofocusOptions = OPTIONS,
-) -> Step:
-    return next_step(samples, known or belief(), field, left, options)
+def step(places: list[float], known: FocusBelief, left: int = 5, field: Field = FIELD) -> Step:
+    return next_step(places, known, field, left, OPTIONS)
 
 
-def place(result: Step) -> float:
-    assert isinstance(result, Look)
-    return result.working_distance_m
+def test_the_likeliest_place_is_visited_first() -> None:
+    assert step([0.0], belief((0.6, 20.0, 3.0), (0.4, -20.0, 3.0))) == Look(20.0)
 
 
-def test_first_step_is_coarse() -> None:
-    assert place(step(sample(0, 0))) == OPTIONS.first_step
+def test_a_sure_estimate_is_visited_and_verified_there() -> None:
+    known = belief((1.0, 9.0, 0.3))
+    assert step([0.0, 4.0], known) == Look(9.0)
+    assert step([0.0, 9.2], known) == Found(9.0)
 
 
-def test_first_step_turns_round_at_the_limit() -> None:
-    field = field_around(0.0, 1.0, (-1000.0, 1.0), OPTIONS)
-    assert place(step(sample(0, 0), field=field)) == -OPTIONS.first_step
+def test_one_frame_alone_is_never_enough() -> None:
+    assert step([0.0], belief((1.0, 0.0, 0.1))) != Found(0.0)
 
 
-def test_steps_grow_while_sharpness_rises() -> None:
-    assert place(step(sample(0, 0), sample(8, 1))) == 24
-    assert place(step(sample(0, 0), sample(8, -1))) == -16
-    assert place(step(sample(0, 0), sample(8, 1), sample(24, 2))) == 56
+def test_what_is_visited_and_still_unsure_is_flanked_on_the_side_seen_less() -> None:
+    known = belief((1.0, 5.0, 0.8))
+    assert step([0.0, 5.1], known) == Look(5.0 + OPTIONS.fine_step)
+    assert step([9.0, 5.1], known) == Look(5.0 - OPTIONS.fine_step)
+    assert step([1.0, 9.0, 5.1], known) == Look(5.0 + OPTIONS.fine_step / 2)
 
 
-def test_rising_edge_leads_beyond_the_range_but_not_beyond_what_is_allowed() -> None:
-    rising = (sample(0, 0), sample(8, 1), sample(24, 2), sample(48, 3))
-    assert place(step(*rising)) == 96
-    field = field_around(0.0, 1.0, (-1000.0, 60.0), OPTIONS)
-    assert place(step(*rising, field=field)) == 60
-    at_edge = step(*rising, sample(60, 4), sample(59.5, 3.9), field=field)
-    assert isinstance(at_edge, GiveUp)
-    assert "still rises at the end of the allowed range" in at_edge.reason
+def test_where_nothing_changes_the_steps_grow() -> None:
+    known = belief((1.0, 0.0, 2.0), log_odds=0.0)
+    assert step([0.0, 4.0, -4.0], known) == Look(8.0)
 
 
-def test_gap_before_the_edge_is_looked_into() -> None:
-    field = field_around(0.0, 1.0, (-1000.0, 48.0), OPTIONS)
-    assert place(step(sample(0, 0), sample(24, 2), sample(48, 3), field=field)) == 36
+def test_a_place_out_of_range_leads_to_the_edge_once() -> None:
+    field = field_around(0.0, 1.0, (-30.0, 10.0), OPTIONS)
+    known = belief((1.0, 40.0, 3.0))
+    assert step([0.0], known, field=field) == Look(10.0)
+    given_up = step([0.0, 10.0], known, field=field)
+    assert isinstance(given_up, GiveUp)
+    assert "end of the allowed range" in given_up.reason
 
 
-def test_bracket_is_narrowed_by_the_belief_or_halved() -> None:
-    bracket = (sample(0, 0), sample(8, 2), sample(24, 0))
-    assert place(step(*bracket, known=belief(12.0, 6.0))) == 12
-    assert place(step(*bracket, known=belief(8.5, 6.0))) == 16
-    assert place(step(*bracket, known=belief(40.0, 6.0))) == 16
+def test_flanks_stay_inside_the_limits() -> None:
+    field = field_around(0.0, 1.0, (-30.0, 6.0), OPTIONS)
+    target = step([0.0, 5.0], belief((1.0, 5.0, 0.8)), field=field)
+    assert target == Look(5.0 - OPTIONS.fine_step)
 
 
-def test_nothing_visible_looks_on_both_sides_then_into_gaps_then_gives_up() -> None:
-    flat = [sample(0, 0)]
-    visited = []
-    while isinstance(result := step(*flat, known=belief(log_odds=-2), left=30), Look):
-        visited.append(result.working_distance_m)
-        flat.append(sample(result.working_distance_m, 0))
-    assert visited[:5] == [8, -16, 24, 48, -48]
-    assert min(visited) == -48
-    assert max(visited) == 48
-    places = sorted(item.working_distance_m for item in flat)
-    assert max(b - a for a, b in itertools.pairwise(places)) <= 2 * OPTIONS.first_step
+def test_with_no_frames_left_it_gives_up_unless_it_is_sure() -> None:
+    assert step([0.0, 9.2], belief((1.0, 9.0, 0.3)), left=0) == Found(9.0)
+    unsure = step([0.0, 9.2], belief((1.0, 9.0, 2.0)), left=0)
+    assert isinstance(unsure, GiveUp)
+    assert "uncertain" in unsure.reason
+    flat = step([0.0, 9.2], belief((1.0, 9.0, 0.3), log_odds=-5.0), left=0)
+    assert isinstance(flat, GiveUp)
+    assert "does not depend" in flat.reason
+
+
+def test_nothing_known_gives_up() -> None:
+    nothing = FocusBelief(sequence=1, settings_rev=1, frames=0)
+    result = step([0.0], nothing)
     assert isinstance(result, GiveUp)
-    assert "does not depend on the working distance" in result.reason
+    assert "too small" in result.reason
 
 
-def test_flanks_are_taken_on_the_side_seen_less() -> None:
-    seen = (sample(0, 0), sample(8, -1), sample(-8, -1))
-    assert place(step(*seen, known=belief(1.0, 2.0))) == 1 - OPTIONS.fine_step / 2
-    seen_below = (sample(0, 0), sample(3, 2))
-    assert place(step(*seen_below, known=belief(5.0, 1.0))) == 5 + OPTIONS.fine_step
-    wide = belief(5.0, 3.0)
-    assert place(step(*seen_below, known=wide)) == 5 + 2 * 3.0
-
-
-def test_flank_stays_inside_the_limits() -> None:
-    field = field_around(0.0, 1.0, (-1.0, 1000.0), OPTIONS)
-    assert place(step(sample(0, 0), sample(8, -1), known=belief(0.5, 2.0), field=field)) == 4.5
-    narrow = field_around(0.0, 1.0, (-1.0, 2.0), OPTIONS)
-    target = place(step(sample(0, 0), sample(1.5, -1), known=belief(0.5, 2.0), field=narrow))
-    assert -1 <= target <= 2
-
-
-def test_certain_estimate_is_visited_then_verified() -> None:
-    known = belief(3.0, 0.3)
-    assert place(step(sample(0, 0), sample(8, 0), known=known)) == 3
-    assert step(sample(0, 0), sample(3.2, 1), known=known) == Found()
-
-
-def test_verifying_frame_has_to_be_the_sharpest() -> None:
-    known = belief(3.0, 0.3)
-    assert isinstance(step(sample(7, 2), sample(3, 1), known=known), Look)
-    assert isinstance(step(sample(7, 2), sample(3, 1), known=known, left=0), GiveUp)
-
-
-def test_last_frame_goes_to_a_rough_estimate() -> None:
-    known = belief(3.0, 2.0)
-    assert place(step(sample(0, 0), sample(8, 0), known=known, left=1)) == 3
-    assert step(sample(0, 0), sample(3, 1), known=known, left=0) == Found()
-    wide = step(sample(0, 0), sample(3, 1), known=belief(3.0, 9.0), left=0)
-    assert isinstance(wide, GiveUp)
-    assert "half a depth of field is" in wide.reason
-
-
-def test_estimate_outside_the_limits_is_not_visited() -> None:
-    field = field_around(0.0, 1.0, (-10.0, 10.0), OPTIONS)
-    target = place(step(sample(0, 0), sample(8, 1), known=belief(20.0, 0.1), field=field))
-    assert target <= 10
-
-
-def test_certainty_needs_odds_and_precision() -> None:
-    assert certain(belief(0.0, 0.5), FIELD, OPTIONS)
-    assert not certain(belief(0.0, 0.51), FIELD, OPTIONS)
-    assert not certain(belief(0.0, 0.5, log_odds=OPTIONS.min_log_odds - 0.1), FIELD, OPTIONS)
-    assert not certain(belief(None), FIELD, OPTIONS)
+def test_sure_means_within_half_a_depth_of_field_with_odds() -> None:
+    assert certain(belief((1.0, 0.0, 0.6)), 0.0, FIELD, OPTIONS)
+    assert not certain(belief((1.0, 0.0, 0.62)), 0.0, FIELD, OPTIONS)
+    assert not certain(belief((1.0, 0.0, 0.3)), 0.6, FIELD, OPTIONS)
+    assert not certain(belief((1.0, 0.0, 0.3), log_odds=1.0), 0.0, FIELD, OPTIONS)
     coarse = AutofocusOptions(finest_step_m=3.0)
-    assert certain(belief(0.0, 2.9), FIELD, coarse)
+    assert certain(belief((1.0, 0.0, 1.5)), 0.0, FIELD, coarse)
+
+
+def test_nearer_is_the_probability_of_the_side_of_the_middle() -> None:
+    known = belief((0.75, 10.0, 0.1), (0.25, -10.0, 0.1))
+    assert nearer(known, 8.0, 0.0) == pytest.approx(0.75, abs=1e-6)
+    assert nearer(known, 0.0, 8.0) == pytest.approx(0.25, abs=1e-6)
+    assert nearer(known, -8.0, 0.0) == pytest.approx(0.25, abs=1e-6)
 
 
 def test_field_respects_range_limits_and_resolution() -> None:
     field = field_around(5.0, 1.0, (0.0, 40.0), AutofocusOptions(range_m=20.0), resolution_m=99.0)
-    assert field.wanted_m == (0.0, 25.0)
-    assert field.allowed_m == (0.0, 40.0)
-    assert field.resolution_m == OPTIONS.first_step
-    assert field_around(5.0, 1.0, None, OPTIONS).wanted_m == (-43.0, 53.0)
+    assert field.allowed_m == (0.0, 25.0)
+    assert field.resolution_m == OPTIONS.fine_step
 
 
 def test_mean_is_more_certain_than_its_parts() -> None:
+    def sample(place: float, sharpness: float, sigma: float) -> Sample:
+        return Sample(working_distance_m=place, sharpness=sharpness, sigma=sigma)
+
     mean = mean_of([sample(1, 1, 0.03), sample(2, 3, 0.04)])
     assert (mean.working_distance_m, mean.sharpness) == (1.5, 2)
     assert mean.sigma == pytest.approx(math.hypot(0.03, 0.04) / 2)
-
-
-def test_significance_is_strict_and_one_sided() -> None:
     assert significant(sample(0, 0.06, 0.03), sample(1, 0, 0.0), 1.99)
     assert not significant(sample(0, 0.06, 0.03), sample(1, 0, 0.0), 2.01)
-    assert not significant(sample(0, -1, 0.03), sample(1, 0, 0.03), 2)
-
-
-def test_near_counts_the_resolution() -> None:
-    samples = [sample(0, 0), sample(0.5, 0), sample(0.6, 0), sample(2, 0)]
-    assert len(near(samples, 0.0, FIELD)) == 2
-    field = field_around(0.0, 1.0, None, OPTIONS, resolution_m=1.5)
-    assert len(near(samples, 0.0, field)) == 4

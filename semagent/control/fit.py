@@ -1,0 +1,285 @@
+"""Where is focus? The joint fit of a beam to the signatures of several frames of one field.
+
+In the bin j of frame i, taken at the working distance z_i, the power is modelled as::
+
+    P = exp(s_j + g_i) T(q) + N exp(h_i),    q = c² k' (z_i - f + A)² k
+
+with T the transfer of a disc of covariance ``c² ((z_i - f) I + A)²`` and the focused spot on top
+(see `semagent.transfer`; C. Binding, S. Mikula, W. Denk, "Low-dosage maximum-a-posteriori
+focusing and stigmation", Microscopy and Microanalysis 19, 2013, for two frames). Focus f,
+astigmatism A, slope c and spot are the *beam*: they are what is asked for. The spectrum of the
+specimen s_j is common to all frames, so that it cancels in their differences, and has a smooth
+prior, so that a single frame says something too. Gains g_i, errors of the noise level h_i and
+relative errors of the blur, which keep frames far from focus from being taken at their word, are
+nuisances of each frame.
+
+The logarithm of P is fitted by Gauss-Newton steps from several starting points at once: mirror
+images about a frame are often nearly as likely. All but the beam is eliminated in each step,
+and what is left is a normal approximation for each *mode* with its evidence. The errors of the
+model count in units of its own scatter, with heavy tails for outliers.
+
+Lengths are in half depths of field; A is ``[[a1, a2], [a2, -a1]]``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from semagent.control.specimen import specimen_prior
+from semagent.signature import geometry_of
+from semagent.spectrum import Array
+from semagent.transfer import log_disc_transfer
+from semagent.types import Signature
+
+BEAM = 5
+"""Parameters of the beam: f, a1, a2, ln c (pixels a half depth of field), ln of the spot (px)."""
+
+MODEL_SCATTER = 0.03
+"""Error of the log of the transfer, where it is 1 ..."""
+RING_SCATTER = 0.1
+"""... and what every unit of q adds, as no beam is a perfect disc ..."""
+MOST_SCATTER_AT = 8.0
+"""... up to this q."""
+NOISE_SCATTER = 0.05
+"""Error of the noise in a bin: it is never exactly white."""
+NOISE_LEVEL_STD = 0.1
+"""Error of the noise level of a frame."""
+BIN_STD = 0.1
+"""Deviation of a bin of the specimen from its smooth spectrum, were there endless modes."""
+GAIN_STD = 0.4
+"""Changes of the contrast between frames, as logarithm of the power."""
+BLUR_STD = 0.04
+"""Relative error of the blur of a whole frame: relief, other content, a lens that is not linear."""
+TAIL = 10.0
+"""Degrees of freedom of Student's distribution of the errors."""
+
+_LARGEST_STEP = np.array([6.0, 1.5, 1.5, 0.3, 0.5])
+_LARGEST_OTHER = 3.0
+_FARTHEST = 200.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Modes:
+    """Local maxima of the posterior, in the order of the starts they were reached from.
+
+    Attributes:
+        beam: shape (M, BEAM).
+        covariance: shape (M, BEAM, BEAM).
+        log_evidence: shape (M,).
+        misfit: mean squared error of the last frame in units of its scatter, shape (M,).
+    """
+
+    beam: Array
+    covariance: Array
+    log_evidence: Array
+    misfit: Array
+
+    def among(self, chosen: npt.NDArray[np.bool_ | np.intp]) -> "Modes":
+        """Those of a mask, or at these indices."""
+        return Modes(
+            self.beam[chosen],
+            self.covariance[chosen],
+            self.log_evidence[chosen],
+            self.misfit[chosen],
+        )
+
+
+class Series:
+    """Signatures of one field, and where they were taken, ready to be fitted.
+
+    Args:
+        signatures: one or more, with the same ``tile_px``.
+        places: working distances, shape (N,).
+        ages: variance of the log power that a frame gained with time, shape (N,).
+    """
+
+    def __init__(self, signatures: Sequence[Signature], places: Array, ages: Array) -> None:
+        tile_px = signatures[0].tile_px
+        geometry, specimen = geometry_of(tile_px), specimen_prior(tile_px)
+        filled = geometry.share > 0
+        self.places = places
+        self.log_power = np.array([each.log_power for each in signatures])[:, filled]
+        self.noise = np.exp(np.array([each.log_noise for each in signatures])[:, filled])
+        pixels = np.array([each.pixels for each in signatures])[:, None]
+        modes = geometry.share[filled] * pixels / 2
+        power = np.exp(self.log_power)
+        # Only noise differs between frames; the specimen's own scatter is in s_j.
+        scatter = np.maximum(2 * power * self.noise - self.noise**2, self.noise**2)
+        self.variance = (
+            scatter / (power**2 * modes) + (NOISE_SCATTER * self.noise / power) ** 2 + ages[:, None]
+        )
+        self.visible = np.clip(1 - self.noise / power, 1e-12, 1.0)
+        self.quadratic = geometry.quadratic[:, filled]
+        self.mean, self.shapes = specimen.mean[filled], specimen.shapes[filled]
+        self.shapes_std = specimen.std
+        self.products = (self.shapes[:, :, None] * self.shapes[:, None, :]).reshape(
+            len(self.mean), -1
+        )
+        self.bin_variance = BIN_STD**2 + 0.5 / modes.mean(axis=0)
+
+
+class Fit:
+    """Gauss-Newton steps from all starts at once; first axis of all arrays: the start."""
+
+    def __init__(self, series: Series, mean: Array, std: Array, starts: Array) -> None:
+        count, frames, bins = len(starts), *series.log_power.shape
+        self._series = series
+        self._mean, self._precision = mean, std**-2
+        self._beam = starts.copy()
+        self._others = np.zeros((count, 3 * frames + series.shapes.shape[1]))
+        self._deviations = np.zeros((count, bins))
+        self._others_precision = np.concatenate(
+            [
+                np.full(frames, GAIN_STD**-2),
+                np.full(frames, NOISE_LEVEL_STD**-2),
+                np.full(frames, BLUR_STD**-2),
+                series.shapes_std**-2,
+            ]
+        )
+        self._best_cost = np.full(count, np.inf)
+        self._best = [np.zeros((0,))] * 4
+
+    def run(self, steps: int) -> Modes:
+        """Take some steps and return the best point that each start came by."""
+        for step in range(steps):
+            self._step(first=step == 0, last=step == steps - 1)
+        beam, schur, log_volume, misfit = self._best
+        log_evidence = 0.5 * np.log(self._precision).sum(1) - self._best_cost - log_volume
+        return Modes(beam, np.linalg.inv(schur), log_evidence, misfit)
+
+    def _step(self, *, first: bool, last: bool) -> None:
+        data, beam = self._series, self._beam
+        frames, bins = data.log_power.shape
+        count = len(beam)
+        along, cosine, sine = data.quadratic
+        away = np.clip(data.places - beam[:, :1], -_FARTHEST, _FARTHEST)[:, :, None]
+        a1, a2 = beam[:, 1, None, None], beam[:, 2, None, None]
+        slope2, spot2 = np.exp(2 * beam[:, 3])[:, None, None], np.exp(2 * beam[:, 4])[:, None, None]
+        turned = a1 * cosine + a2 * sine
+        reach = np.maximum((away**2 + a1**2 + a2**2) * along + 2 * away * turned, 1e-9)
+        stretch = self._others[:, 2 * frames : 3 * frames, None]
+        q = slope2 * reach * np.exp(2 * stretch)
+        transfer, fall = log_disc_transfer(q)
+        shape = data.mean + self._others[:, 3 * frames :] @ data.shapes.T + self._deviations
+        log_signal = shape[:, None] + transfer - spot2 * along
+        if first:
+            level = np.log(data.visible) + data.log_power - log_signal
+            level = (level * data.visible).sum((1, 2)) / data.visible.sum()
+            self._others[:, 3 * frames] += level
+            log_signal += level[:, None, None]
+        log_signal += self._others[:, :frames, None]
+        signal = np.exp(np.minimum(log_signal, 60.0))
+        noise = data.noise * np.exp(self._others[:, frames : 2 * frames, None])
+        model = signal + noise
+        residual = data.log_power - np.log(model)
+        share = signal / model
+        scatter = MODEL_SCATTER**2 + (RING_SCATTER * np.minimum(q, MOST_SCATTER_AT)) ** 2
+        variance = data.variance + share**2 * scatter
+        chi2 = residual**2 / variance
+        cost = 0.5 * ((TAIL + 1) * np.log1p(chi2 / TAIL) + np.log(variance)).sum((1, 2))
+        off = beam - self._mean
+        cost += 0.5 * (off**2 * self._precision).sum(1)
+        cost += 0.5 * (self._others**2 * self._others_precision).sum(1)
+        cost += 0.5 * (self._deviations**2 / data.bin_variance).sum(1)
+
+        # Where the model hides a signal that is there, its true visibility gives a step at all.
+        weight = np.maximum(share, data.visible)
+        precision = (TAIL + 1) / (TAIL + chi2) / variance
+        unit = fall / reach * weight
+        slopes = np.empty((count, BEAM, frames, bins))
+        slopes[:, 0] = -2 * unit * (away * along + turned)
+        slopes[:, 1] = 2 * unit * (a1 * along + away * cosine)
+        slopes[:, 2] = 2 * unit * (a2 * along + away * sine)
+        slopes[:, 3] = 2 * fall * weight
+        slopes[:, 4] = -2 * spot2 * along * weight
+        weighted = slopes * precision[:, None]
+        by_noise = 1 - share
+        gain = precision * weight * weight
+        mixed = precision * weight * by_noise
+        total = gain.sum(1)
+        whole = total + 1 / data.bin_variance
+        by_blur = weighted[:, 3] * weight
+        # Rows of the beam and the frames' nuisances against the bins of the specimen.
+        rows = np.concatenate([(weighted * weight[:, None]).sum(2), gain, mixed, by_blur], axis=1)
+        pull = precision * weight * residual
+        pull_bins = pull.sum(1) - self._deviations / data.bin_variance
+
+        size = BEAM + 3 * frames
+        hessian = np.zeros((count, size + data.shapes.shape[1], size + data.shapes.shape[1]))
+        flat = weighted.reshape(count, BEAM, -1)
+        hessian[:, :BEAM, :BEAM] = flat @ slopes.reshape(count, BEAM, -1).transpose(0, 2, 1)
+        for frame in range(frames):
+            # In the order of the nuisances: gain, noise level, blur.
+            own = np.stack(
+                [weight[:, frame], by_noise[:, frame], slopes[:, 3, frame]], axis=1
+            )
+            at = BEAM + frame + frames * np.arange(3)
+            hessian[:, :BEAM, at] = weighted[:, :, frame] @ own.transpose(0, 2, 1)
+            hessian[:, at[:, None], at] = (own * precision[:, None, frame]) @ own.transpose(0, 2, 1)
+        hessian[:, BEAM:size, :BEAM] = hessian[:, :BEAM, BEAM:size].transpose(0, 2, 1)
+        scaled = rows / whole[:, None]
+        hessian[:, :size, :size] -= scaled @ rows.transpose(0, 2, 1)
+        kept = 1 / (data.bin_variance * whole)
+        hessian[:, :size, size:] = (rows * kept[:, None]) @ data.shapes
+        hessian[:, size:, :size] = hessian[:, :size, size:].transpose(0, 2, 1)
+        shapes = data.shapes.shape[1]
+        hessian[:, size:, size:] = ((total * kept) @ data.products).reshape(count, shapes, shapes)
+        diagonal = np.arange(hessian.shape[1])
+        hessian[:, diagonal, diagonal] += np.concatenate(
+            [self._precision, np.tile(self._others_precision, (count, 1))], axis=1
+        )
+        gradient = np.concatenate(
+            [
+                (weighted * residual[:, None]).sum((2, 3)),
+                pull.sum(2),
+                (precision * by_noise * residual).sum(2),
+                (weighted[:, 3] * residual).sum(2),
+            ],
+            axis=1,
+        )
+        gradient -= (scaled @ pull_bins[:, :, None])[:, :, 0]
+        gradient = np.concatenate(
+            [gradient, (pull.sum(1) - total / whole * pull_bins) @ data.shapes], axis=1
+        )
+        gradient[:, :BEAM] -= off * self._precision
+        gradient[:, BEAM:] -= self._others * self._others_precision
+
+        inner = hessian[:, BEAM:, BEAM:]
+        solved = np.linalg.solve(
+            inner, np.concatenate([hessian[:, BEAM:, :BEAM], gradient[:, BEAM:, None]], axis=2)
+        )
+        schur = hessian[:, :BEAM, :BEAM] - hessian[:, :BEAM, BEAM:] @ solved[:, :, :BEAM]
+        self._keep(cost, schur, inner, whole, chi2)
+        if last:
+            return
+        rest = gradient[:, :BEAM] - (hessian[:, :BEAM, BEAM:] @ solved[:, :, BEAM:])[:, :, 0]
+        move = np.linalg.solve(schur, rest[:, :, None])[:, :, 0]
+        limit = np.tile(_LARGEST_STEP, (count, 1))
+        limit[:, 0] = np.maximum(1.0, 0.3 * np.abs(away).max(axis=(1, 2)))
+        move = np.clip(move, -limit, limit)
+        other = solved[:, :, BEAM] - (solved[:, :, :BEAM] @ move[:, :, None])[:, :, 0]
+        other = np.clip(other, -_LARGEST_OTHER, _LARGEST_OTHER)
+        step = np.concatenate([move, other], axis=1)
+        moved = (step[:, None, :size] @ rows)[:, 0] + total * (step[:, size:] @ data.shapes.T)
+        self._deviations += (pull_bins - moved) / whole
+        self._beam = beam + move
+        self._others += other
+
+    def _keep(self, cost: Array, schur: Array, inner: Array, whole: Array, chi2: Array) -> None:
+        """Remember the points that are better than any before."""
+        better = cost < self._best_cost
+        if not better.any():
+            return
+        log_volume = 0.5 * (
+            np.linalg.slogdet(schur)[1]
+            + np.linalg.slogdet(inner)[1]
+            + np.log(whole * self._series.bin_variance).sum(1)
+        )
+        found = [self._beam, schur, log_volume, chi2[:, -1].mean(1)]
+        if not np.isfinite(self._best_cost).any():
+            self._best = [each.copy() for each in found]
+        for best, each in zip(self._best, found, strict=True):
+            best[better] = each[better]
+        self._best_cost[better] = cost[better]
