@@ -17,6 +17,7 @@ from semagent.control.options import ControlOptions
 from semagent.errors import EngineError, UsageError
 from semagent.images import ImageFile, read_image
 from semagent.ports import Engine
+from semagent.signature import with_signature
 from semagent.stack import as_recorded, config_for_stack
 from semagent.types import (
     FocusBelief,
@@ -158,7 +159,8 @@ def _belief(
         for index in track(
             wanted, "frames", console=output.people, transient=True, disable=output.json
         ):
-            belief = estimator.update(opened.analyse(microscope.frame(index)).figures)
+            frame = microscope.frame(index)
+            belief = estimator.update(with_signature(opened.analyse(frame), frame).figures)
     finally:
         opened.close()
     return belief, opened.name

@@ -96,9 +96,7 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
     turn.set_task(task)
     field = _field(turn, task, start)
     places_m = tuple(sample.working_distance_m for sample in task.samples)
-    step = search.next_step(
-        places_m, seen.belief, field, task.max_frames - task.frames, options
-    )
+    step = search.next_step(places_m, seen.belief, field, task.max_frames - task.frames, options)
     match step:
         case search.Look(working_distance_m):
             turn.go(working_distance_m)

@@ -147,7 +147,7 @@ class Fit:
             self._step(first=step == 0, last=step == steps - 1)
         beam, schur, log_volume, misfit = self._best
         log_evidence = 0.5 * np.log(self._precision).sum(1) - self._best_cost - log_volume
-        return Modes(beam, np.linalg.inv(schur), log_evidence, misfit)
+        return Modes(beam, np.asarray(np.linalg.inv(schur)), log_evidence, misfit)
 
     def _step(self, *, first: bool, last: bool) -> None:
         data, beam = self._series, self._beam
@@ -212,9 +212,7 @@ class Fit:
         hessian[:, :BEAM, :BEAM] = flat @ slopes.reshape(count, BEAM, -1).transpose(0, 2, 1)
         for frame in range(frames):
             # In the order of the nuisances: gain, noise level, blur.
-            own = np.stack(
-                [weight[:, frame], by_noise[:, frame], slopes[:, 3, frame]], axis=1
-            )
+            own = np.stack([weight[:, frame], by_noise[:, frame], slopes[:, 3, frame]], axis=1)
             at = BEAM + frame + frames * np.arange(3)
             hessian[:, :BEAM, at] = weighted[:, :, frame] @ own.transpose(0, 2, 1)
             hessian[:, at[:, None], at] = (own * precision[:, None, frame]) @ own.transpose(0, 2, 1)

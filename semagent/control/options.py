@@ -71,17 +71,11 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
 
     Attributes:
         max_frames: frames one autofocus may use, the verifying one included.
-        range_m: half-width in metres of the range searched around the start; ``None`` takes
-            ``range_half_depths``.
+        range_m: half-width in metres of the range searched around the start, and never left;
+            ``None`` takes ``range_half_depths``.
         range_half_depths: the same in half depths of field.
-        max_range_factor: how many times the range the search may grow to while sharpness keeps
-            rising towards the edge. The range of the instrument is never left.
-        first_step: first step in half depths of field.
         fine_step: distance, in half depths of field, of the frames left and right of the
             estimate that pin it down.
-        stop_sigma: standard deviation of the estimate, in half depths of field, at which the
-            search ends and the estimate is verified. When the frames run out, twice this is
-            still accepted.
         finest_step_m: steps finer than this are not asked for, and focus is not claimed to be
             known better; 0 leaves it to the depth of field.
         approach: distance in half depths of field by which moves that would arrive from above
@@ -91,12 +85,12 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
             Set it below the step limit of the safety envelope. ``None`` is no limit.
         min_structure: `FrameAnalysis.structure` below which there is nothing to focus on.
         start_frames: frames at the start that have to agree that there is nothing.
-        significance: standard deviations by which sharpness has to have gained, compared with
-            the start, for the result to be accepted.
+        significance: standard deviations by which focus has to be off for advice or a correction
+            of mode hold.
         scatter: standard deviation of log sharpness between frames of one field at one focus
             beyond the noise the engine states: drift, charging, brightness.
-        min_log_odds: logarithm of the odds for a peak, against sharpness that does not depend
-            on focus, that an estimate needs to be believed.
+        min_log_odds: logarithm of the odds that blur depends on the working distance, against
+            a beam that it does not change, that an estimate needs to be believed.
         confidence: probability of being nearer to focus than the start was, at which a result is
             kept.
         max_flagged: frames in a row that may be unusable before the search gives up.
@@ -105,10 +99,7 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
     max_frames: Annotated[int, msgspec.Meta(ge=4)] = 16
     range_m: Positive | None = None
     range_half_depths: Positive = 120.0
-    max_range_factor: Annotated[float, msgspec.Meta(ge=1)] = 3.0
-    first_step: Positive = 8.0
     fine_step: Positive = 4.0
-    stop_sigma: Positive = 0.5
     finest_step_m: NotNegative = 0.0
     approach: NotNegative = 4.0
     max_step_m: Positive | None = None

@@ -112,9 +112,9 @@ def next_step(
     here_m = places_m[-1]
     focus_m = belief.focus_m
     known = focus_m is not None and certain(belief, focus_m, field, options)
-    if len(places_m) > 1 and focus_m is not None and known:
-        if abs(focus_m - here_m) <= max(_AGREE * field.unit_m, field.resolution_m):
-            return Found(focus_m)
+    agrees_m = max(_AGREE * field.unit_m, field.resolution_m)
+    if len(places_m) > 1 and focus_m is not None and known and abs(focus_m - here_m) <= agrees_m:
+        return Found(focus_m)
     mode = next((mode for mode in belief.modes if field.allows(mode.focus_m)), None)
     if frames_left == 0 or (mode is None and not belief.modes):
         return GiveUp(_why_not(places_m, belief, field, options))
@@ -128,9 +128,7 @@ def next_step(
     return Look(_beside(places_m, mode, belief, field, options))
 
 
-def certain(
-    belief: FocusBelief, place_m: float, field: Field, options: AutofocusOptions
-) -> bool:
+def certain(belief: FocusBelief, place_m: float, field: Field, options: AutofocusOptions) -> bool:
     """Whether focus is known to lie within half a depth of field of a place.
 
     Where the instrument follows less finely than that, within what it follows.

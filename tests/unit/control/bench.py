@@ -1,7 +1,7 @@
 """A microscope reduced to a through-focus curve, in lockstep with a `Controller`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -248,7 +248,9 @@ class Bench:
             structure=self.structure,
             noise=0.05,
             latency_s=0.01,
-            signature=self.spectrum(self.offset - self.focus, self.astigmatism, self.random),
+            signature=replace(self.spectrum, flat=self.spectrum.flat or self.curve.flat)(
+                self.offset - self.focus, self.astigmatism, self.random
+            ),
         )
 
     def follow(self, decision: Decision) -> None:

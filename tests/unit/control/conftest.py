@@ -4,13 +4,13 @@ import pytest
 
 from semagent.types import StartAutofocus
 
-from .bench import OPTIONS, Bench
+from .bench import OPTIONS, Bench, Spectrum
 
 
 @pytest.fixture
 def bench() -> Bench:
-    """Three frames into a search that has moved away from its start."""
-    bench = Bench(focus=25.0, options=OPTIONS)
+    """Three frames into a long search: blur does not tell where focus is."""
+    bench = Bench(focus=25.0, spectrum=Spectrum(flat=True), options=OPTIONS)
     bench.arm()
     bench.request(StartAutofocus())
     bench.run(3)

@@ -17,7 +17,7 @@ from semagent.types import (
     StartAutofocus,
 )
 
-from .bench import CAPABILITIES, OPTIONS, UNIT_M, Bench
+from .bench import CAPABILITIES, OPTIONS, UNIT_M, Bench, Spectrum
 
 
 def break_once(bench: Bench, outcome: Outcome, code: str = "limit") -> None:
@@ -121,7 +121,9 @@ def test_sharpness_that_is_not_finite_is_a_flagged_frame(bench: Bench) -> None:
 
 def test_search_that_takes_too_long() -> None:
     deadlines = DeadlineOptions(frame_s=1000, task_s=4.5)
-    bench = Bench(focus=25.0, options=msgspec.structs.replace(OPTIONS, deadlines=deadlines))
+    bench = Bench(
+        spectrum=Spectrum(flat=True), options=msgspec.structs.replace(OPTIONS, deadlines=deadlines)
+    )
     bench.arm()
     bench.tick()
     bench.request(StartAutofocus())
