@@ -239,6 +239,7 @@ class Bench:
         header = self.header()
         noise = self.random.normal(0.0, np.hypot(self.noise, self.scatter))
         sharpness = self.curve(self.offset - self.focus) + noise
+        flat = self.spectrum.flat or getattr(self.curve, "flat", False)
         return FrameAnalysis(
             header=header,
             engine="bench",
@@ -248,7 +249,7 @@ class Bench:
             structure=self.structure,
             noise=0.05,
             latency_s=0.01,
-            signature=replace(self.spectrum, flat=self.spectrum.flat or self.curve.flat)(
+            signature=replace(self.spectrum, flat=flat)(
                 self.offset - self.focus, self.astigmatism, self.random
             ),
         )

@@ -7,7 +7,7 @@ import pytest
 from semagent.control import ControlOptions
 from semagent.control.options import EstimatorOptions, HoldOptions
 from semagent.control.situation import Follow
-from semagent.types import Cancel, Mode, Outcome, SetMode, StartAutofocus
+from semagent.types import Cancel, Mode, Outcome, SetMode, SetWorkingDistance, StartAutofocus
 
 from .bench import UNIT_M, Bench, Curve
 
@@ -110,13 +110,13 @@ def test_wider_pair_where_the_curve_is_broad_and_narrow_again() -> None:
 
 def test_operator_takes_over() -> None:
     bench = hold()
-    bench.optics = msgspec.structs.replace(bench.optics, working_distance_m=4.9e-3)
+    bench.carry_out(SetWorkingDistance(working_distance_m=4.9e-3))
     given = len(bench.commands)
     bench.run(60)
     assert len(bench.commands) == given
     assert "working distance was changed" in bench.controller.state.paused
     bench.request(SetMode(mode=Mode.HOLD))
-    bench.run(30)
+    bench.run(60)
     assert bench.controller.state.paused == ""
     assert len(bench.commands) > given
 
