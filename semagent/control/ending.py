@@ -16,6 +16,7 @@ from semagent.types import (
     Outcome,
     Reply,
     SetStigmator,
+    SetWorkingDistance,
 )
 
 Status = Literal["focused", "held", "failed"]
@@ -48,8 +49,15 @@ def end_at(turn: Turn, place: MicroscopeState, status: Status, reason: str) -> N
 
 def on_reply(turn: Turn, task: Return, reply: Reply) -> None:
     """Go on with the way home after one of its commands was answered."""
+    focusing = isinstance(reply.command.action, SetWorkingDistance)
     if reply.outcome is Outcome.APPLIED:
         proceed(turn)
+    elif reply.outcome is Outcome.REFUSED and focusing and not task.straight and turn.state.armed:
+        # The gate keeps enough travel for the straight way back, not for one around the backlash.
+        turn.set_task(msgspec.structs.replace(task, straight=True))
+        turn.go(task.home.optics.working_distance_m, straight=True)
+        if turn.state.pending is None:
+            proceed(turn)
     else:
         _finish_away(turn, task, reply.reason)
 

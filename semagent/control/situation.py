@@ -169,6 +169,7 @@ class Return(Value, frozen=True, kw_only=True):
         status: how it ended.
         reason: why, for people.
         done: which of the settings were dealt with.
+        straight: the way around the backlash was refused once.
     """
 
     home: MicroscopeState
@@ -176,6 +177,7 @@ class Return(Value, frozen=True, kw_only=True):
     status: Literal["focused", "held", "failed"]
     reason: str
     done: tuple[Literal["focus", "stigmators"], ...] = ()
+    straight: bool = False
 
 
 Task = Autofocus | Follow | Return

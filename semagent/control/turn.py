@@ -70,13 +70,14 @@ class Turn:
         self._actions = (action,)
         self.update(pending=Pending(action=action, then=then, since_ns=self.state.now_ns))
 
-    def go(self, target_m: float) -> None:
+    def go(self, target_m: float, *, straight: bool = False) -> None:
         """Go to a working distance, in several commands where backlash or limits ask for it.
 
-        Where it already is, no command is given, and the next frame is waited for.
+        Where it already is, no command is given, and the next frame is waited for. ``straight``
+        does not mind the backlash.
         """
         self.update(waiting_ns=self.state.now_ns)
-        legs = self._legs(self.working_distance_m, target_m)
+        legs = self._legs(self.working_distance_m, target_m, 0.0 if straight else 1.0)
         if legs:
             self.command(SetWorkingDistance(working_distance_m=legs[0]), then=legs[1:])
 
@@ -100,14 +101,14 @@ class Turn:
         """The working distance last read back or measured; NaN before the first."""
         return self.measured.optics.working_distance_m if self.measured else float("nan")
 
-    def _legs(self, here_m: float, target_m: float) -> tuple[float, ...]:
+    def _legs(self, here_m: float, target_m: float, approach: float) -> tuple[float, ...]:
         options, header = self.options.autofocus, self.state.header
         unit_m = self.options.scale.half_depth_of(header) if header else 0.0
         low_m, _ = self.capabilities.working_distance_range_m or (-math.inf, math.inf)
         return legs(
             here_m,
             target_m,
-            approach=options.approach * unit_m,
+            approach=approach * options.approach * unit_m,
             max_step=options.max_step_m,
             lowest=low_m,
         )
