@@ -129,10 +129,14 @@ def test_start_a_little_off_is_corrected() -> None:
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_focus_outside_the_range_is_followed(sign: int) -> None:
-    bench = Bench(focus=90.0 * sign, noise=0.005, scatter=0.002, options=options(max_frames=20))
-    assert focus(bench).status == "focused"
-    assert bench.offset == pytest.approx(bench.focus, abs=1)
+def test_focus_far_away_is_found(sign: int) -> None:
+    errors = []
+    for seed in range(3):
+        bench = Bench(focus=90.0 * sign, seed=seed, options=options(max_frames=20))
+        assert focus(bench).status == "focused"
+        errors.append(abs(bench.offset - bench.focus))
+    assert np.median(errors) <= 1
+    assert max(errors) <= 2
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
