@@ -43,7 +43,7 @@ def percent(flags: Sequence[bool]) -> str:
     share, z = sum(flags) / count, 1.96
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * np.sqrt(share * (1 - share) / count + z * z / (4 * count**2))
-    return f"{100 * share:.1f} ({100 * (middle - half):.1f}–{100 * (middle + half):.1f})"
+    return f"{100 * share:.1f} ({100 * max(middle - half, 0.0):.1f}–{100 * (middle + half):.1f})"
 
 
 def quantiles(values: Sequence[float], pattern: str = "{:.0f}") -> str:
