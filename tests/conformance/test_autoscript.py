@@ -54,7 +54,8 @@ class TestAutoScriptThatDegausses(TestAutoScript):
 
 class TestAutoScriptFaults(MicroscopeFaults):
     driver = "autoscript"
-    hang_options = {"call_timeout_s": 0.1, "move_timeout_s": 0.1}
+    within_s = 5.0
+    hang_options = {"call_timeout_s": 0.3, "move_timeout_s": 0.3}
 
     @pytest.fixture
     def rig(self, instrument: Instrument) -> Iterator[Rig]:

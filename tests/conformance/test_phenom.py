@@ -46,7 +46,8 @@ class TestPhenom(MicroscopeConformance):
 
 class TestPhenomFaults(MicroscopeFaults):
     driver = "phenom"
-    hang_options = {"call_timeout_s": 0.1, "move_timeout_s": 0.1}
+    within_s = 5.0
+    hang_options = {"call_timeout_s": 0.3, "move_timeout_s": 0.3}
 
     @pytest.fixture
     def rig(self, instrument: Instrument) -> Iterator[Rig]:
