@@ -261,7 +261,7 @@ def test_the_tables_are_for_people(semagent: Run, tmp_path: Path):
         (("restore", "x.png", "--output", "out"), "x.png"),
         (("train", "finetune"), "data"),
         (("train", "adapt"), "adapt"),
-        (("engine", "compare"), "not part of this release"),
+        (("engine", "polish"), "polish"),
         ((), "COMMAND"),
     ],
 )

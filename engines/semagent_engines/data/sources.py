@@ -13,7 +13,7 @@ from semagent_engines.data.screening import is_truth, specimen_rows
 
 Image = npt.NDArray[np.float32]
 
-_SUFFIXES = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"}
+IMAGE_SUFFIXES = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"}
 _BINNINGS = (2, 3, 4)
 _PATCH_PX = 160
 
@@ -47,7 +47,7 @@ def read_sources(folder: Path) -> tuple[Source, ...]:
         raise InputFileError(f"{folder}: no such folder; give one with a sub-folder per source")
     sources = []
     for sub in sorted(path for path in folder.iterdir() if path.is_dir()):
-        files = sorted(path for path in sub.rglob("*") if path.suffix.lower() in _SUFFIXES)
+        files = sorted(path for path in sub.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         if not files:
             continue
         candidates = [usable_image(read_grey(path)) for path in files]

@@ -10,8 +10,11 @@ from torch import Tensor
 
 from semagent.errors import InputFileError
 from semagent_engines.data.batches import BatchSource
+from semagent_engines.data.instrument import read_frames, read_pairs
 from semagent_engines.data.sources import read_sources, split_sources
 from semagent_engines.model.config import PRESETS, ModelConfig, preset
+from semagent_engines.runtime.artefact import DEFAULT, open_artefact
+from semagent_engines.train.adapt import adapt
 from semagent_engines.train.checkpoint import load_checkpoint
 from semagent_engines.train.distributed import join
 from semagent_engines.train.finetune import Finetuning
@@ -22,7 +25,7 @@ from semagent_engines.train.schedule import Budget
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the sub-commands ``pretrain``, ``finetune`` and ``measure``."""
+    """Add the sub-commands, one a stage."""
     commands = parser.add_subparsers(dest="stage", required=True)
     for name, text in (
         ("pretrain", "masked pretraining of the encoder"),
@@ -50,6 +53,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 "--model", type=Path, required=True, help="checkpoint of a fine-tuning"
             )
             command.add_argument("--pairs", type=int, default=8000, help="frame pairs to measure")
+    command = commands.add_parser("adapt", help="tune the restoration to one instrument")
+    command.add_argument("frames", type=Path, help="a recorded session, or a folder of frames")
+    command.add_argument("--output", type=Path, required=True, help="log and new artefact")
+    command.add_argument("--artefact", type=Path, default=DEFAULT, help="what to start from")
+    command.add_argument(
+        "--pairs", type=Path, help="CSV table of real pairs, columns defocused and focused"
+    )
+    command.add_argument("--steps", type=int, help="optimiser steps")
+    command.add_argument("--minutes", type=float, help="training time; 5 if neither is given")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--rate", type=float, default=2e-4, help="peak learning rate")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -59,13 +73,16 @@ def run(arguments: argparse.Namespace) -> None:
         UsageError: the data or a checkpoint cannot be used.
         ValueError: neither steps nor minutes were given.
     """
+    if arguments.stage == "adapt":
+        _adapt(arguments)
+        return
     config = preset(arguments.preset)
     budget = Budget(arguments.steps, arguments.minutes)
     with join() as place:
 
         def report(line: str) -> None:
             if place.leads:
-                print(line, file=sys.stderr, flush=True)
+                _say(line)
 
         sources = read_sources(arguments.data)
         chosen, held_out = split_sources(sources, arguments.validation)
@@ -105,6 +122,43 @@ def run(arguments: argparse.Namespace) -> None:
         )
         path = train(task, settings, place, config=config.as_dict(), record=record, report=report)
         report(f"written: {path}")
+
+
+def _adapt(arguments: argparse.Namespace) -> None:
+    minutes = 5.0 if arguments.steps is None and arguments.minutes is None else arguments.minutes
+    settings = Settings(
+        budget=Budget(arguments.steps, minutes),
+        folder=arguments.output,
+        peak_rate=arguments.rate,
+        average_decay=0.99,
+    )
+    sides = read_frames(arguments.frames)
+    pairs = read_pairs(arguments.pairs) if arguments.pairs else ()
+    for side, use in zip(sides, ("to adapt on", "held out"), strict=True):
+        _say(f"{len(side.raw)} frames {use}, {len(side.sharp)} of them sharp")
+    with join() as place:
+        verdict, folder = adapt(
+            open_artefact(arguments.artefact),
+            sides,
+            pairs,
+            settings,
+            place,
+            seed=arguments.seed,
+            report=_say,
+        )
+    then, now = verdict.consistency
+    _say(
+        f"held-out frames: {verdict.gain_db:+.3f} ± {verdict.error_db:.3f} dB, "
+        f"consistency {then:.2f} before, {now:.2f} after"
+    )
+    if folder is None:
+        _say("not better than before: the old weights stay, and no artefact was written")
+    else:
+        _say(f"written: {folder}; use it with the engine's option `artefact`")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _start(path: Path) -> dict[str, Tensor]:

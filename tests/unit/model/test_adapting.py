@@ -1,0 +1,157 @@
+"""Adapting to an instrument: what it reads, what it learns, and when it keeps the old weights."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from semagent.errors import InputFileError
+from semagent_engines.data.batches import BatchSource
+from semagent_engines.data.instrument import crops, read_frames, read_pairs
+from semagent_engines.data.specimen import procedural_specimen
+from semagent_engines.export.weights import model_of_artefact
+from semagent_engines.runtime.artefact import Artefact, open_artefact
+from semagent_engines.runtime.backends.onnxruntime import open_engine
+from semagent_engines.train.adapt import Live, inconsistency, judge, reblurred
+from semagent_engines.train.cli import main
+
+Image = npt.NDArray[np.float32]
+
+
+def fields(count: int, edge_px: int = 384) -> list[Image]:
+    rng = np.random.default_rng(5)
+    return [procedural_specimen(rng, edge_px) for _ in range(count)]
+
+
+def write(path: Path, image: Image, *, blur_px: float = 0.0, seed: int = 0) -> None:
+    if blur_px:
+        image = cv2.GaussianBlur(image, (0, 0), blur_px)
+    noise = np.random.default_rng(seed).normal(0, 0.03, image.shape)
+    grey = np.clip(np.rint(255 * (image + noise)), 0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), grey)
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Path:
+    """Eight frames of eight fields, half of them out of focus, and one that is derived."""
+    folder = tmp_path / "session"
+    for index, image in enumerate(fields(8)):
+        blur_px = 0.0 if index % 4 in (0, 1) else 2.5
+        write(folder / "frames" / f"{index}.png", image, blur_px=blur_px, seed=index)
+    write(folder / "derived" / "0-restored.png", fields(1)[0])
+    return folder
+
+
+def test_every_fourth_frame_is_held_out_and_derived_frames_are_left_out(session: Path) -> None:
+    learned, held_out = read_frames(session)
+    assert (len(learned.raw), len(held_out.raw)) == (6, 2)
+    assert learned.sharp
+    assert held_out.sharp
+
+
+def test_too_few_frames_and_frames_out_of_focus_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputFileError, match="no such folder"):
+        read_frames(tmp_path / "nowhere")
+    for index, image in enumerate(fields(3)):
+        write(tmp_path / f"{index}.png", image, blur_px=15.0)
+    with pytest.raises(InputFileError, match="3 frames; at least 4"):
+        read_frames(tmp_path)
+    write(tmp_path / "3.png", fields(1)[0], blur_px=15.0)
+    with pytest.raises(InputFileError, match="sharp and quiet"):
+        read_frames(tmp_path)
+
+
+def test_real_pairs_are_registered_and_brought_to_one_scale(tmp_path: Path) -> None:
+    [field] = fields(1)
+    moved = np.roll(field, (5, -3), axis=(0, 1))
+    write(tmp_path / "sharp.png", field)
+    write(tmp_path / "blurred.png", 0.6 * moved + 0.2, blur_px=2.0, seed=1)
+    table = tmp_path / "pairs.csv"
+    table.write_text("defocused,focused\nblurred.png,sharp.png\n", encoding="utf-8")
+    [pair] = read_pairs(table)
+    again = cv2.GaussianBlur(pair.focused, (0, 0), 2.0)
+    inner = (slice(20, -20), slice(20, -20))
+    error = again[inner] - pair.defocused[inner]
+    assert float(np.abs(error.mean())) < 0.01
+    assert float(error.std()) < 0.045
+    views = crops([pair], np.random.default_rng(0), 3, 128)
+    assert views.pixels.shape == views.truth.shape == (3, 1, 128, 128)
+
+
+def test_pairs_of_unequal_size_or_a_wrong_table_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", fields(1)[0])
+    write(tmp_path / "b.png", fields(1, 256)[0])
+    table = tmp_path / "pairs.csv"
+    table.write_text("defocused,focused\na.png,b.png\n", encoding="utf-8")
+    with pytest.raises(InputFileError, match=r"b\.png: 256 x 256"):
+        read_pairs(table)
+    table.write_text("one,two\na.png,b.png\n", encoding="utf-8")
+    with pytest.raises(InputFileError, match="columns defocused and focused"):
+        read_pairs(table)
+
+
+def test_reblurring_gives_the_covariance_it_is_told() -> None:
+    point = torch.zeros(1, 1, 64, 64)
+    point[0, 0, 32, 32] = 1.0
+    [[image]] = reblurred(point, torch.tensor([[6.0, 3.0, 1.5]]))
+    axis = torch.arange(64.0) - 32
+    assert float((image.sum(dim=0) * axis**2).sum()) == pytest.approx(6.0, rel=0.01)
+    assert float((image.sum(dim=1) * axis**2).sum()) == pytest.approx(3.0, rel=0.01)
+    assert float((image * axis[:, None] * axis[None]).sum()) == pytest.approx(1.5, rel=0.01)
+
+
+def test_a_restoration_that_leaves_structure_out_is_inconsistent(artefact: Artefact) -> None:
+    model = model_of_artefact(artefact).requires_grad_(False)
+    for parameter in model.restorer.out.parameters():
+        torch.nn.init.zeros_(parameter)
+    [field] = fields(1, 128)
+    pixels = torch.from_numpy(field)[None, None]
+    none = torch.full((1, 3), 1e-6)
+    # The model now changes nothing: without blur it explains the frame whatever the noise.
+    assert float(inconsistency(model, Live(pixels, none, torch.tensor([0.02])))) < 1e-3
+    wide = torch.tensor([[9.0, 9.0, 0.0]])
+    assert float(inconsistency(model, Live(pixels, wide, torch.tensor([0.02])))) > 2.0
+
+
+def test_adapting_to_an_instrument_that_the_model_does_not_know_helps(
+    artefact: Artefact, session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "adapted"
+    start = ["adapt", str(session), "--output", str(output), "--artefact", str(artefact.folder)]
+    main([*start, "--steps", "30", "--rate", "1e-2"])
+    assert "written: " in capsys.readouterr().err
+    found = open_artefact(output / "artefact")
+    assert found.manifest.training["adapted_from"] == artefact.manifest.name
+    assert found.manifest.training["adaptation"]["gain_db"] > 0
+    before, after = (model_of_artefact(each).state_dict() for each in (artefact, found))
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed
+    assert all(name.startswith("restorer.") for name in changed)
+    open_engine({"artefact": str(found.folder), "threads": 1}).close()
+
+
+def test_weights_that_are_no_better_are_not_used(
+    artefact: Artefact, session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "adapted"
+    start = ["adapt", str(session), "--output", str(output), "--artefact", str(artefact.folder)]
+    main([*start, "--steps", "2", "--rate", "1e-9"])
+    assert "the old weights stay" in capsys.readouterr().err
+    assert not (output / "artefact").exists()
+
+
+def test_weights_that_were_spoilt_are_refused(
+    artefact: Artefact, session: Path, procedural: BatchSource
+) -> None:
+    before, after = (model_of_artefact(artefact) for _ in range(2))
+    torch.manual_seed(0)
+    for parameter in after.restorer.out.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    _, held_out = read_frames(session)
+    verdict = judge(before, after, [procedural.views(0, 4, 128)], held_out, seed=0)
+    assert verdict.gain_db < 0
+    assert not verdict.better
