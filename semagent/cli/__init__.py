@@ -305,7 +305,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("rest", nargs=argparse.REMAINDER, metavar="…", help="train STAGE --help")
 
     sub = add("engine", _engine, "what is installed; export a model")
-    sub.add_argument("verb", choices=["list", "export", "compile", "compare", "bench"])
+    sub.add_argument("verb", choices=["list", "export", "compile", "compare", "bench", "quality"])
     sub.add_argument("rest", nargs=argparse.REMAINDER, metavar="…")
 
     add_json(add("drivers", _drivers, "what is installed"))

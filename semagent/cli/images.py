@@ -20,6 +20,7 @@ from semagent.ports import Engine
 from semagent.signature import with_signature
 from semagent.stack import as_recorded, config_for_stack
 from semagent.types import (
+    CONSISTENT,
     FocusBelief,
     Frame,
     FrameAnalysis,
@@ -206,12 +207,19 @@ def _restore_one(
     figures = analysis.figures
     if analysis.restored is None or figures.consistency is None:
         raise EngineError(f"{path}: the engine {engine.name!r} returned no restored frame")
+    if not figures.trustworthy:
+        low, high = CONSISTENT
+        output.warn(
+            f"{path}: do not trust this restoration, it does not explain the frame: consistency "
+            f"{figures.consistency:.2f}, good is {low} to {high}"
+        )
     description = {
         "derived": True,
         "by": f"semagent {__version__}",
         "engine": engine.name,
         "source": path.name,
         "consistency": figures.consistency,
+        "trustworthy": figures.trustworthy,
     }
     tifffile.imwrite(target, analysis.restored, description=json.dumps(description))
     after = engine.analyse(Frame(frame.header, analysis.restored.copy())).figures

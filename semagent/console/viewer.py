@@ -166,5 +166,12 @@ class Viewer:
 
 
 def _figures(analysis: FrameAnalysis) -> dict[str, Any]:
-    names = ("engine", "consistency", "consistency_map", "expert_weights", "expert_map")
+    names = (
+        "engine",
+        "consistency",
+        "trustworthy",
+        "consistency_map",
+        "expert_weights",
+        "expert_map",
+    )
     return {name: getattr(analysis, name) for name in names}

@@ -1,11 +1,11 @@
-"""``semagent engine compile | compare | bench``: their arguments, and what they do."""
+"""``semagent engine compile | compare | bench | quality``: their arguments, and what they do."""
 
 import argparse
 import importlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,13 @@ import numpy as np
 import psutil
 
 from semagent.errors import EngineError, UsageError
+from semagent.images import read_image
 from semagent.options import parse_options
 from semagent_engines.runtime.artefact import DEFAULT, GRAPHS, Artefact, open_artefact
 from semagent_engines.runtime.golden import deviations
 from semagent_engines.runtime.model_engine import ModelEngine, Runtime
-from semagent_engines.runtime.opening import CpuOptions, synthetic_frame
+from semagent_engines.runtime.opening import CpuOptions, bare_frame, synthetic_frame
+from semagent_engines.runtime.unsupervised import FEWEST, unsupervised
 
 RUNTIMES = ("onnxruntime", "openvino", "tensorrt")
 FRAME_SHAPE = (768, 1024)
@@ -158,10 +160,7 @@ def bench_main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     shapes = [_shape(size) for size in options.sizes]
     artefact = open_artefact(options.artefact)
-    try:
-        runtime = _open(options.engine, artefact, options.precision)
-    except ImportError as error:
-        raise EngineError(f"engine {options.engine}: not installed: {error}") from error
+    runtime = _opened(options.engine, artefact, options.precision)
     engine = ModelEngine(runtime, artefact, tiles=CpuOptions().tiles)
     for shape in shapes:
         frame = synthetic_frame(shape)
@@ -179,6 +178,43 @@ def bench_main(argv: Sequence[str]) -> None:
             "{restore_p50_ms} ms (p99 {restore_p99_ms}), process {memory_mib} MiB",
         )
     engine.close()
+
+
+def quality_main(argv: Sequence[str]) -> None:
+    """``semagent engine quality``: how good restorations of one instrument are, without a truth.
+
+    Raises:
+        UsageError: a file cannot be read, or the frames are too few or unlike.
+        EngineError: the engine is missing or failed.
+    """
+    parser = argparse.ArgumentParser(
+        prog="semagent engine quality",
+        description="quality of the restoration from repeated frames of one field (uMSE, uPSNR)",
+    )
+    parser.add_argument("frames", type=Path, nargs="+", help=f"at least {FEWEST} repeats")
+    parser.add_argument("--artefact", type=Path, default=DEFAULT, help="folder")
+    parser.add_argument("--engine", choices=RUNTIMES, default="onnxruntime")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    options = parser.parse_args(argv)
+    images = [read_image(path) for path in options.frames]
+    frames = [bare_frame(image.pixels, info_bar_px=image.info_bar_px) for image in images]
+    artefact = open_artefact(options.artefact)
+    engine = ModelEngine(
+        _opened(options.engine, artefact, None), artefact, tiles=CpuOptions().tiles
+    )
+    found = unsupervised(engine, frames)
+    engine.close()
+    values = {
+        "frames": len(frames),
+        "upsnr_db": found.upsnr_db,
+        "upsnr_raw_db": found.upsnr_raw_db,
+        "umse": found.umse,
+        "umse_error": found.umse_error,
+        "engine": engine.name,
+    }
+    restored = "too good to tell" if found.upsnr_db is None else f"{found.upsnr_db:.2f} dB"
+    shape = f"re-blurred restoration {restored}, raw frame {found.upsnr_raw_db:.2f} dB"
+    _print(options, values, shape + " against the noise-free frame ({frames} frames, {engine})")
 
 
 def _parser(verb: str, about: str) -> argparse.ArgumentParser:
@@ -205,6 +241,13 @@ def _open(name: str, artefact: Artefact, precision: str | None) -> Runtime:
     return runtime
 
 
+def _opened(name: str, artefact: Artefact, precision: str | None) -> Runtime:
+    try:
+        return _open(name, artefact, precision)
+    except ImportError as error:
+        raise EngineError(f"engine {name}: not installed: {error}") from error
+
+
 def _shape(size: str) -> tuple[int, int]:
     width, _, height = size.partition("x")
     if not (width.isdigit() and height.isdigit()):
@@ -226,5 +269,5 @@ def _median_ms(run: Callable[[], object], repeats: int) -> float:
     return float(np.median(_times_ms(run, repeats)))
 
 
-def _print(options: argparse.Namespace, values: dict[str, object], shape: str) -> None:
+def _print(options: argparse.Namespace, values: Mapping[str, object], shape: str) -> None:
     print(json.dumps(values) if options.json else shape.format(**values), flush=True)

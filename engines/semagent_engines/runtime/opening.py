@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from semagent.errors import ConfigError
-from semagent.types import Frame, FrameHeader, Optics, Scan, StagePosition
+from semagent.types import Frame, FrameHeader, Optics, Pixels, Scan, StagePosition
 from semagent_engines.runtime.artefact import DEFAULT, Artefact, open_artefact
 from semagent_engines.runtime.model_engine import ModelEngine, ModelOptions, Runtime
 
@@ -58,15 +58,24 @@ def precision_of(artefact: Artefact, options: CpuOptions) -> str:
 
 def synthetic_frame(shape: tuple[int, int]) -> Frame:
     """An 8-bit frame of noise of shape (height, width)."""
-    grey = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return bare_frame(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+
+
+def bare_frame(pixels: Pixels, *, info_bar_px: int = 0) -> Frame:
+    """A frame of which nothing is known but its pixels."""
     header = FrameHeader(
         sequence=1,
         monotonic_ns=0,
         wall_ns=0,
         detector="none",
-        scan=Scan(width_px=shape[1], height_px=shape[0], bit_depth=8),
+        scan=Scan(
+            width_px=pixels.shape[1],
+            height_px=pixels.shape[0],
+            bit_depth=8 if pixels.dtype == np.uint8 else 16,
+        ),
         optics=Optics(working_distance_m=0.0),
         stage=StagePosition(),
         settings_rev=0,
+        info_bar_px=info_bar_px,
     )
-    return Frame(header, grey)
+    return Frame(header, pixels)

@@ -224,7 +224,10 @@ export class View {
       const chi = this.restored.head.consistency;
       const words = [`restored from frame ${this.restored.sequence}`];
       if (chi !== null && chi !== undefined) words.push(`consistency ${chi.toFixed(2)}`);
-      tag(tagRight, "DERIVED", words);
+      const doubtful = this.restored.head.trustworthy === false;
+      tagRight.classList.toggle("doubtful", doubtful);
+      if (doubtful) words.push("does not explain the frame");
+      tag(tagRight, doubtful ? "DERIVED, DO NOT TRUST" : "DERIVED", words);
     }
     wipe.hidden = this.layout !== "wipe" || !this.restored;
     wipe.style.left = `${this.wipe * 100}%`;

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -24,7 +25,7 @@ from semagent_engines.runtime.backends.onnxruntime import OnnxRuntime
 from semagent_engines.runtime.backends.onnxruntime import open_engine as open_onnxruntime
 from semagent_engines.runtime.backends.openvino import OpenVino
 from semagent_engines.runtime.backends.openvino import open_engine as open_openvino
-from semagent_engines.runtime.cli import bench_main, compare_main, compile_main
+from semagent_engines.runtime.cli import bench_main, compare_main, compile_main, quality_main
 from semagent_engines.runtime.consistency import consistency_map, reblur
 from semagent_engines.runtime.golden import deviations
 from semagent_engines.runtime.half import in_half_precision
@@ -32,6 +33,7 @@ from semagent_engines.runtime.model_engine import ModelEngine
 from semagent_engines.runtime.plans import compile_plan, library
 from semagent_engines.runtime.readings import TileReadings, combine
 from semagent_engines.runtime.tiling import Stitcher, cut, informative_tiles, lay_out
+from semagent_engines.runtime.unsupervised import unsupervised
 
 # -- tiling -----------------------------------------------------------------------------------
 
@@ -407,6 +409,44 @@ def test_bench_times_the_sizes_it_is_given(
     assert 0 < row["score_p50_ms"] <= row["score_p99_ms"]
     with pytest.raises(UsageError, match="'big'"):
         bench_main([folder, "--sizes", "big"])
+
+
+def test_quality_without_a_truth_is_the_quality_with_one(artefact: Artefact) -> None:
+    """The estimate is unbiased: it agrees with the error against the noise-free frame."""
+    rng = np.random.default_rng(4)
+    clean = specimen(512, 512, blur_px=2.0, noise=0.0).astype(float)
+    frames = [
+        frame_of(np.clip(np.rint(clean + rng.normal(0, 9, clean.shape)), 0, 255).astype(np.uint8))
+        for _ in range(5)
+    ]
+    engine = open_onnxruntime({"artefact": str(artefact.folder), "threads": 1})
+    found = unsupervised(engine, frames)
+    restored = engine.analyse(frames[0], restore=True).restored
+    assert restored is not None
+    again = reblur(restored.astype(np.float32), engine.read(frames[0]).covariance)
+    engine.close()
+    inner = (slice(16, -16), slice(16, -16))
+    true = float(np.square((again - clean)[inner] / 255).mean())
+    assert found.umse == pytest.approx(true, abs=4 * found.umse_error)
+    assert found.umse_raw == pytest.approx((9 / 255) ** 2, rel=0.05)
+    with pytest.raises(UsageError, match="at least 4"):
+        unsupervised(engine, frames[:3])
+    with pytest.raises(UsageError, match="frame 4 is"):
+        unsupervised(engine, [*frames[:3], frame_of(np.zeros((512, 256), np.uint8))])
+
+
+def test_quality_is_a_command(
+    artefact: Artefact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / f"{index}.png" for index in range(4)]
+    for index, path in enumerate(paths):
+        noise = np.random.default_rng(index).normal(0, 8, (192, 192))
+        clean = specimen(192, 192, blur_px=2.0, noise=0.0)
+        cv2.imwrite(str(path), np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8))
+    quality_main([*map(str, paths), "--artefact", str(artefact.folder), "--json"])
+    [row] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert row["frames"] == 4
+    assert row["upsnr_raw_db"] == pytest.approx(-20 * math.log10(8 / 255), abs=0.6)
 
 
 def test_compile_fills_the_cache_once(

@@ -80,6 +80,42 @@ def test_pure_noise_has_no_structure_and_none_is_invented(engine: ModelEngine) -
     assert float(analysis.restored.std()) < 0.25 * float(noise.std())
 
 
+def test_a_board_that_no_beam_ever_saw_is_read_as_unsure_and_not_trusted(
+    engine: ModelEngine,
+) -> None:
+    rows, columns = np.indices((384, 512)) // 16
+    board = (20 + 200 * ((rows + columns) % 2)).astype(np.uint8)
+    figures = engine.analyse(frame_of(board), restore=True).figures
+    assert figures.trustworthy is False
+    assert figures.blur is not None
+    assert figures.blur.log_sigma > 0.5
+
+
+def test_text_is_read_as_less_sure_than_a_specimen_and_survives(engine: ModelEngine) -> None:
+    page = np.full((384, 512), 255, np.uint8)
+    for line in range(12):
+        place = (8, 28 + 30 * line)
+        cv2.putText(page, "HV 5.00 kV  WD 4.9 mm", place, cv2.FONT_HERSHEY_SIMPLEX, 0.8, 0, 2)
+    text = engine.analyse(frame_of(page), restore=True)
+    known = engine.analyse(frame_of(specimen(384, 512, blur_px=1.5)))
+    assert text.figures.blur is not None
+    assert known.figures.blur is not None
+    assert text.figures.blur.log_sigma > 1.3 * known.figures.blur.log_sigma
+    assert text.restored is not None
+    assert float(np.corrcoef(text.restored.ravel(), page.ravel())[0, 1]) > 0.95
+
+
+def test_photographs_are_not_changed_into_something_else(engine: ModelEngine) -> None:
+    data = pytest.importorskip("skimage.data")
+    for photograph in (data.camera(), data.coins()):
+        analysis = engine.analyse(frame_of(np.ascontiguousarray(photograph)), restore=True)
+        assert analysis.restored is not None
+        assert float(np.corrcoef(analysis.restored.ravel(), photograph.ravel())[0, 1]) > 0.97
+        # What it leaves out or adds shows in the figure that says whether to trust it.
+        change = float((analysis.restored.astype(float) - photograph).std())
+        assert change < 0.2 * float(photograph.std())
+
+
 @pytest.mark.parametrize("level", [0, 128, 255], ids=["black", "grey", "saturated"])
 def test_a_blank_frame_stays_blank(engine: ModelEngine, level: int) -> None:
     blank = np.full((256, 384), level, np.uint8)
