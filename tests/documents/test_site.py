@@ -1,0 +1,57 @@
+"""The site is built from the pages without a warning, and needs nothing from a network."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .pages import ROOT
+
+pytest.importorskip("sphinx", reason="the extra 'docs' is not installed")
+pytest.importorskip("furo", reason="the extra 'docs' is not installed")
+pytest.importorskip("myst_parser", reason="the extra 'docs' is not installed")
+
+# What a browser fetches by itself; links for people to follow are not among it.
+_FETCHED = re.compile(
+    r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"(?:https?:)?//[^\"]*"
+    r"|<link\b[^>]*\bhref=\"(?:https?:)?//[^\"]*"
+    r"|@import[^;]*//[^;]*"
+    r"|url\(['\"]?(?:https?:)?//[^)]*"
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    run = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "docs", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
+def test_every_page_is_there_and_lies_in_the_menu(site: Path):
+    menu = (site / "index.html").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").rglob("*.md"):
+        place = page.relative_to(ROOT / "docs").with_suffix(".html").as_posix()
+        assert (site / place).is_file()
+        assert f'href="{place}"' in menu
+
+
+def test_nothing_comes_from_a_network(site: Path):
+    for file in (*site.rglob("*.html"), *site.rglob("*.css")):
+        assert _FETCHED.findall(file.read_text(encoding="utf-8")) == [], file
+
+
+def test_the_reference_says_what_the_docstrings_say(site: Path):
+    text = (site / "api/values.html").read_text(encoding="utf-8")
+    assert 'id="semagent.types.FrameHeader"' in text
+    assert 'id="semagent.ports.Microscope.acquire"' in text
+    assert "distance from the pole piece to the plane the beam is focused on" in text
