@@ -207,7 +207,7 @@ def _engine(arguments: argparse.Namespace, _output: Output) -> int:
 def _train(arguments: argparse.Namespace, _output: Output) -> int:
     from semagent.cli import setup
 
-    return setup.run_tool("train", arguments.rest)
+    return setup.run_tool("train", [arguments.stage, *arguments.rest])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -232,11 +232,11 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--engine", default=default, help="default: %(default)s")
 
     def add_end(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--frames", type=_count, help="end after this many frames")
+        sub.add_argument("--frames", type=_count, metavar="N", help="end after N frames")
         sub.add_argument("--duration", type=_positive, metavar="S", help="end after S seconds")
         sub.add_argument("--no-console", action="store_true", help="terminal view only")
 
-    sub = add("demo", _demo, "simulated microscope and agent in one go")
+    sub = add("demo", _demo, "simulated microscope, agent and console in one go")
     add_end(sub)
     add_json(sub)
 
@@ -301,12 +301,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("session", type=Path)
     sub.add_argument("--output", type=Path, metavar="FILE.html", help="default: SESSION.html")
 
-    sub = add("train", _train, "train the model: pretrain, finetune, measure")
-    sub.add_argument("rest", nargs=argparse.REMAINDER, metavar="…", help="train STAGE --help")
+    sub = add("train", _train, "train the model, or adapt it to an instrument")
+    sub.add_argument("stage", choices=["pretrain", "finetune", "measure", "adapt"])
+    sub.add_argument("rest", nargs=argparse.REMAINDER, metavar="…", help="see train STAGE --help")
 
-    sub = add("engine", _engine, "what is installed; export a model")
+    sub = add(
+        "engine", _engine, "which engines are installed; export, compile, compare and time a model"
+    )
     sub.add_argument("verb", choices=["list", "export", "compile", "compare", "bench", "quality"])
-    sub.add_argument("rest", nargs=argparse.REMAINDER, metavar="…")
+    sub.add_argument("rest", nargs=argparse.REMAINDER, metavar="…", help="see engine VERB --help")
 
     add_json(add("drivers", _drivers, "what is installed"))
 

@@ -49,7 +49,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point for ``python -m semagent_engines.export.cli``."""
-    parser = argparse.ArgumentParser(prog="semagent engine export", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="semagent engine export", description="export a checkpoint as an artefact"
+    )
     add_arguments(parser)
     run(parser.parse_args(argv))
 
