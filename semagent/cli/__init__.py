@@ -140,7 +140,11 @@ def _restore(arguments: argparse.Namespace, output: Output) -> int:
     from semagent.cli import images
 
     return images.restore(
-        arguments.images, folder=arguments.output, engine=arguments.engine, output=output
+        arguments.images,
+        folder=arguments.output,
+        engine=arguments.engine,
+        artefact=arguments.artefact,
+        output=output,
     )
 
 
@@ -290,6 +294,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     sub.add_argument("--output", type=Path, required=True, metavar="DIR")
     add_engine(sub, _RESTORING_ENGINE)
+    sub.add_argument("--artefact", type=Path, metavar="DIR", help="default: the model that ships")
     add_json(sub)
 
     sub = add("replay", _replay, "a recorded session through the unmodified loop")

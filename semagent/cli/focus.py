@@ -247,6 +247,8 @@ class _Table:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+        if not (self._output.json or self._output.people.is_terminal):
+            self._output.say("")  # what is not a terminal gets the table without an end of line
 
     def add(self, row: Row) -> None:
         """Show one frame."""

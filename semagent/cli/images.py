@@ -167,13 +167,15 @@ def _belief(
     return belief, opened.name
 
 
-def restore(paths: list[Path], *, folder: Path, engine: str, output: Output) -> int:
+def restore(
+    paths: list[Path], *, folder: Path, engine: str, artefact: Path | None, output: Output
+) -> int:
     """Write restored copies, marked as derived, and return the exit code.
 
     Raises:
         UsageError: the engine cannot restore, or a copy is there already.
     """
-    opened = registry.open_engine(engine, {})
+    opened = registry.open_engine(engine, {} if artefact is None else {"artefact": str(artefact)})
     try:
         if not opened.restores:
             raise UsageError(

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import tifffile
 import yaml
 
 from semagent.testing.engines import specimen
+from semagent_engines.runtime.artefact import DEFAULT
 
 Run = Callable[..., Any]
 Config = Callable[..., Path]
@@ -213,7 +215,8 @@ def test_restore_writes_a_marked_copy_beside_the_raw_file(semagent: Run, tmp_pat
     path = tmp_path / "raw.png"
     cv2.imwrite(str(path), specimen(320, 400, blur_px=2.0))
     before = path.read_bytes()
-    run = semagent("restore", path, "--output", tmp_path / "out", "--json")
+    ours = shutil.copytree(DEFAULT, tmp_path / "ours")
+    run = semagent("restore", path, "--output", tmp_path / "out", "--artefact", ours, "--json")
     assert run.code == 0, run.err
     (record,) = run.records
     assert set(record) == {
@@ -259,6 +262,7 @@ def test_the_tables_are_for_people(semagent: Run, tmp_path: Path):
         (("run", "simulated", "--mode", "autopilot"), "autopilot"),
         (("restore", "x.png", "--output", "out", "--engine", "sharpness"), "needs a model"),
         (("restore", "x.png", "--output", "out"), "x.png"),
+        (("restore", "x.png", "--output", "out", "--artefact", "none"), "not an artefact"),
         (("train", "finetune"), "data"),
         (("train", "adapt"), "adapt"),
         (("engine", "polish"), "polish"),

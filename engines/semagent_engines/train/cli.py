@@ -154,7 +154,7 @@ def _adapt(arguments: argparse.Namespace) -> None:
     if folder is None:
         _say("not better than before: the old weights stay, and no artefact was written")
     else:
-        _say(f"written: {folder}; use it with the engine's option `artefact`")
+        _say(f"written: {folder}; use it as `restore --artefact` or the engine's option `artefact`")
 
 
 def _say(line: str) -> None:
