@@ -151,6 +151,9 @@ def _judge(
             end_at(turn, _at(turn, focus_m), "focused", reason)
     elif search.certain(belief, field.start_m, field, options):
         go_home(turn, "focused", "the start is in focus already, within half a depth of field")
+    elif task.frames < task.max_frames:
+        places_m = tuple(sample.working_distance_m for sample in task.samples)
+        turn.go(search.beside(places_m, belief, field, options).working_distance_m)
     else:
         go_home(
             turn,

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from semagent.control.decide import decide
+from semagent.control.decide import decide, noticed
 from semagent.control.drift import Outcomes, Stabiliser
 from semagent.control.estimator import SpectralEstimator
 from semagent.control.options import ControlOptions
@@ -75,6 +75,8 @@ class Controller:
     def analysed(self, analysis: FrameAnalysis) -> Decision:
         """Take an analysed frame into account."""
         header = analysis.header
+        # A frame of a new field is the first of it that counts, not the last that does not.
+        self._remember(noticed(self._state, header, self._options))
         if self._state.can_use(header) and is_finite(analysis):
             self._belief = self._estimator.update(analysis)
         belief = self._belief or FocusBelief(
@@ -156,8 +158,11 @@ class Controller:
 
     def _decide(self, observation: Observation) -> Decision:
         decision = decide(self._state, observation, self._options, self._capabilities)
-        if decision.state.epoch != self._state.epoch:
+        self._remember(decision.state)
+        return decision
+
+    def _remember(self, state: ControlState) -> None:
+        if state.epoch != self._state.epoch:
             self._estimator.reset()
             self._belief = None
-        self._state = decision.state
-        return decision
+        self._state = state

@@ -87,12 +87,17 @@ def decide(
 # -- frames -----------------------------------------------------------------------------------
 
 
+def noticed(state: ControlState, header: FrameHeader, options: ControlOptions) -> ControlState:
+    """The state once a frame was seen: with a new field, evidence begins anew."""
+    changed = state.header and field_change(state.header.settings, header, options)
+    if not changed:
+        return msgspec.structs.replace(state, header=header)
+    return msgspec.structs.replace(state, header=header, epoch=state.epoch + 1, in_focus=None)
+
+
 def _see(turn: Turn, header: FrameHeader) -> bool:
     """Take note of a frame; whether it may be used."""
-    state = turn.state
-    if state.header and field_change(state.header.settings, header, turn.options):
-        turn.update(epoch=state.epoch + 1, in_focus=None)
-    turn.update(header=header)
+    turn.state = state = noticed(turn.state, header, turn.options)
     if not state.can_use(header):
         return False
     if state.expected is not None:

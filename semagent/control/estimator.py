@@ -16,10 +16,13 @@ _STEPS_WHEN_SURE = 6
 _MOST_MODES = 6
 _FRESH = np.concatenate([-np.geomspace(1.0, 45.0, 6), np.geomspace(1.0, 45.0, 6)])
 _SURE, _FEWER = 1.0, 4  # once focus is known to a half depth of field, fewer starts and steps do
+_SAME_PLACE, _ABOUT_KNOWN = 0.5, 6.0
 _TURN = 2.4  # golden angle: the starting astigmatism points everywhere
 _START_ASTIGMATISM = 1.5
 _PIXELS_A_HALF_DEPTH = 0.5  # the slope, when half a depth of field is p / alpha
 _SPOT_PX, _SPOT_STD = 0.7, 0.4
+_SOFT, _SOFT_STD, _SOFTER = 0.03, 1.5, -1.0
+_VAGUE, _SLOPES = 0.3, (-1.0, 0.0, 1.0)  # slopes to start from, where it is not known
 _STILL_LOG_SLOPE = -14.0  # a beam that no working distance changes
 
 
@@ -73,14 +76,21 @@ class SpectralEstimator:
         return _belief(header, len(self._seen), self._posterior, self._log_odds, origin_m, unit_m)
 
     def _least_telling(self) -> int:
-        """The older of the two frames that were taken nearest to each other; never the last."""
+        """The older of the two frames taken nearest to each other; never the last.
+
+        Where focus is about known and none are at the same place, the one furthest from it: there
+        is little but noise.
+        """
         places = [seen.place for seen in self._seen]
         last = len(places) - 1
-        gaps = [
+        gap, older = min(
             (min(abs(places[i] - places[j]) for j in range(i + 1, last + 1)), i)
             for i in range(last)
-        ]
-        return min(gaps)[1]
+        )
+        posterior = self._posterior
+        if gap < _SAME_PLACE or posterior is None or posterior.std > _ABOUT_KNOWN:
+            return older
+        return max(range(last), key=lambda index: abs(places[index] - posterior.mean))
 
     def _fit(self) -> float:
         """Update the posterior; returns the log odds against a beam that nothing changes."""
@@ -88,9 +98,9 @@ class SpectralEstimator:
         ages = self._options.aging_per_frame * np.arange(len(places), dtype=np.float64)[::-1]
         series = Series([seen.signature for seen in self._seen], places, ages**2)
         mean, std = self._prior()
-        starts = self._starts(places, mean)
+        starts = self._starts(places, mean, std)
         still = np.concatenate([mean[:3], [_STILL_LOG_SLOPE], mean[4:]])
-        still_std = np.concatenate([std[:3], [1e-3], [2 * _SPOT_STD]])
+        still_std = np.concatenate([std[:3], [1e-3], [2 * _SPOT_STD], std[5:]])
         count = len(starts)
         fit = Fit(
             series,
@@ -118,17 +128,29 @@ class SpectralEstimator:
             slope_std = options.slope_sigma
         astigmatism = options.astigmatism
         return (
-            np.array([0.0, 0.0, 0.0, math.log(slope), math.log(_SPOT_PX)]),
-            np.array([options.prior_half_range, astigmatism, astigmatism, slope_std, _SPOT_STD]),
+            np.array([0.0, 0.0, 0.0, math.log(slope), math.log(_SPOT_PX), math.log(_SOFT)]),
+            np.array(
+                [
+                    options.prior_half_range,
+                    astigmatism,
+                    astigmatism,
+                    slope_std,
+                    _SPOT_STD,
+                    _SOFT_STD,
+                ]
+            ),
         )
 
-    def _starts(self, places: Array, mean: Array) -> Array:
+    def _starts(self, places: Array, mean: Array, std: Array) -> Array:
         """Where to begin: the modes so far, their mirror images, and places all around."""
-        fresh = np.tile(mean, (len(_FRESH), 1))
-        fresh[:, 0] = places[-1] + _FRESH
+        slopes = mean[3] + std[3] * np.array(_SLOPES if std[3] > _VAGUE else (0.0,))
+        fresh = np.tile(mean, (len(_FRESH) * len(slopes), 1))
+        fresh[:, 0] = places[-1] + np.tile(_FRESH, len(slopes))
+        fresh[:, 3] = np.repeat(slopes, len(_FRESH))
         turn = _TURN * np.arange(len(fresh))
         fresh[:, 1] = _START_ASTIGMATISM * np.cos(turn)
         fresh[:, 2] = _START_ASTIGMATISM * np.sin(turn)
+        fresh[1::2, 5] = _SOFTER
         if self._posterior is None:
             return fresh
         if self._sure:

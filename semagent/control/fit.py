@@ -33,8 +33,9 @@ from semagent.spectrum import Array
 from semagent.transfer import log_disc_transfer
 from semagent.types import Signature
 
-BEAM = 5
-"""Parameters of the beam: f, a1, a2, ln c (pixels a half depth of field), ln of the spot (px)."""
+BEAM = 6
+"""Parameters of the beam: f, a1, a2, ln c (pixels a half depth of field), ln of the spot (px), and
+ln of how far the transfer is that of a normal distribution instead of a disc."""
 
 MODEL_SCATTER = 0.03
 """Error of the log of the transfer, where it is 1 ..."""
@@ -55,8 +56,9 @@ BLUR_STD = 0.04
 TAIL = 10.0
 """Degrees of freedom of Student's distribution of the errors."""
 
-_LARGEST_STEP = np.array([6.0, 1.5, 1.5, 0.3, 0.5])
+_LARGEST_STEP = np.array([6.0, 1.5, 1.5, 0.3, 0.5, 1.0])
 _LARGEST_OTHER = 3.0
+_SOFT_UP_TO = 30.0
 _FARTHEST = 200.0
 
 
@@ -162,6 +164,10 @@ class Fit:
         stretch = self._others[:, 2 * frames : 3 * frames, None]
         q = slope2 * reach * np.exp(2 * stretch)
         transfer, fall = log_disc_transfer(q)
+        softness = np.exp(beam[:, 5])[:, None, None]
+        softer = softness * np.minimum(-np.minimum(q, _SOFT_UP_TO) - transfer, 0.0)
+        transfer = transfer + softer
+        fall = fall + softness * np.where(q < _SOFT_UP_TO, np.minimum(-q - fall, 0.0), 0.0)
         shape = data.mean + self._others[:, 3 * frames :] @ data.shapes.T + self._deviations
         log_signal = shape[:, None] + transfer - spot2 * along
         if first:
@@ -194,6 +200,7 @@ class Fit:
         slopes[:, 2] = 2 * unit * (a2 * along + away * sine)
         slopes[:, 3] = 2 * fall * weight
         slopes[:, 4] = -2 * spot2 * along * weight
+        slopes[:, 5] = softer * weight
         weighted = slopes * precision[:, None]
         by_noise = 1 - share
         gain = precision * weight * weight

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from semagent.control.options import AutofocusOptions
 from semagent.control.situation import Sample
-from semagent.types import FocusBelief, FocusMode
+from semagent.types import FocusBelief
 
 _AGREE = 0.5  # half depths of field within which two frames count as one place
+_WIDEST = 2.0  # fine steps that a first look beside a focus may go: far away there is only noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +123,12 @@ def next_step(
         return _edge(places_m, belief, field, options)
     if focus_m is not None and known and field.allows(focus_m):
         return Look(focus_m)
+    if len(places_m) > 1 and belief.log_odds < options.min_log_odds:
+        return _further(places_m, belief, field, options)
     near_m = _AGREE * field.unit_m + field.resolution_m
     if not any(abs(place_m - mode.focus_m) <= near_m for place_m in places_m):
         return Look(mode.focus_m)
-    return Look(_beside(places_m, mode, belief, field, options))
+    return beside(places_m, belief, field, options)
 
 
 def certain(belief: FocusBelief, place_m: float, field: Field, options: AutofocusOptions) -> bool:
@@ -152,27 +155,37 @@ def nearer(belief: FocusBelief, here_m: float, there_m: float) -> float:
     )
 
 
-def _beside(
-    places_m: Sequence[float],
-    mode: FocusMode,
-    belief: FocusBelief,
-    field: Field,
-    options: AutofocusOptions,
-) -> float:
-    """A point beside a focus that was visited, where blur is steep, on the side seen less."""
-    step_m = max(options.fine_step * field.unit_m, 2.0 * mode.sigma_m)
+def beside(
+    places_m: Sequence[float], belief: FocusBelief, field: Field, options: AutofocusOptions
+) -> Look:
+    """Look beside the likeliest focus, where blur is steep, on the side seen less."""
+    mode = next(mode for mode in belief.modes if field.allows(mode.focus_m))
+    fine_m = options.fine_step * field.unit_m
+    step_m = min(max(fine_m, 2.0 * mode.sigma_m), _WIDEST * fine_m)
     offsets = [place_m - mode.focus_m for place_m in places_m]
     below = sum(-2 * step_m <= offset <= -step_m / 4 for offset in offsets)
     above = sum(step_m / 4 <= offset <= 2 * step_m for offset in offsets)
     if min(below, above):
-        # Both sides were seen: nearer where they told something, further away where they did not.
-        telling = belief.log_odds >= options.min_log_odds
-        step_m = step_m / 2 if telling else 2 * max(abs(offset) for offset in offsets)
+        step_m /= 2
     target_m = mode.focus_m - step_m if below < above else mode.focus_m + step_m
     if not field.allows(target_m):
         target_m = 2 * mode.focus_m - target_m
     low_m, high_m = field.allowed_m
-    return min(max(target_m, low_m), high_m)
+    return Look(min(max(target_m, low_m), high_m))
+
+
+def _further(
+    places_m: Sequence[float], belief: FocusBelief, field: Field, options: AutofocusOptions
+) -> Step:
+    """Where nothing was told so far: on alternate sides of the start, twice as far each time."""
+    below_m, above_m = field.start_m - min(places_m), max(places_m) - field.start_m
+    step_m = max(2 * max(below_m, above_m), _WIDEST * options.fine_step * field.unit_m)
+    low_m, high_m = field.allowed_m
+    up, down = min(field.start_m + step_m, high_m), max(field.start_m - step_m, low_m)
+    for target_m in (down, up) if below_m < above_m else (up, down):
+        if not any(abs(place_m - target_m) <= _AGREE * field.unit_m for place_m in places_m):
+            return Look(target_m)
+    return GiveUp(_why_not(places_m, belief, field, options))
 
 
 def _edge(

@@ -111,7 +111,7 @@ def test_without_a_terminal_lines_are_printed(
 
 
 def test_simulate_shows_the_same_facts_below_its_table(drawn_stack: Path):
-    code, wrote = on_a_terminal("simulate", drawn_stack, "--start-um", 4980, "--no-console")
+    code, wrote = on_a_terminal("simulate", drawn_stack, "--start-um", 4980)
     assert code == 0
     shown = text_of(wrote)
     assert "believed focus" in shown

@@ -205,7 +205,7 @@ def test_autofocus_on_request_starts_from_the_working_point() -> None:
 
 
 def test_request_adopts_the_search_that_hold_began() -> None:
-    bench = hold(3, focus=20.0)
+    bench = hold(3, focus=90.0)  # far, so that it would take more
     bench.request(StartAutofocus(max_frames=5))
     assert bench.run_until_result().frames_used == 5
 

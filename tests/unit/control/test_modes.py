@@ -135,10 +135,9 @@ def test_stage_move_voids_the_belief() -> None:
     bench.run(3)
     bench.stage = msgspec.structs.replace(bench.stage, x_m=1e-4)
     bench.frame()
-    assert bench.controller.belief is None
-    bench.frame()
-    assert bench.controller.belief is not None
-    assert bench.controller.belief.frames == 1
+    belief = bench.controller.belief
+    assert belief is not None
+    assert belief.frames == 1  # the frame that showed it
 
 
 def test_note_and_idle_cancel_change_nothing() -> None:

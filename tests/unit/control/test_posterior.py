@@ -52,9 +52,9 @@ def test_no_more_modes_than_asked_for() -> None:
 
 
 def test_a_mirror_image_is_as_far_away_with_astigmatism_the_other_way() -> None:
-    beam = np.array([[7.0, 1.0, -2.0, -0.7, -0.4]])
+    beam = np.array([[7.0, 1.0, -2.0, -0.7, -0.4, -3.0]])
     images = mirrored(beam, [0.0, 5.0])
     assert images[:, 0].tolist() == [-7.0, 3.0]
     assert images[:, 1].tolist() == [-1.0, -1.0]
     assert images[:, 2].tolist() == [2.0, 2.0]
-    assert images[:, 3:].tolist() == [[-0.7, -0.4]] * 2
+    assert images[:, 3:].tolist() == [[-0.7, -0.4, -3.0]] * 2

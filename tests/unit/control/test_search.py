@@ -71,7 +71,10 @@ def test_what_is_visited_and_still_unsure_is_flanked_on_the_side_seen_less() -> 
 
 def test_where_nothing_changes_the_steps_grow() -> None:
     known = belief((1.0, 0.0, 2.0), log_odds=0.0)
-    assert step([0.0, 4.0, -4.0], known) == Look(8.0)
+    assert step([0.0, 4.0], known) == Look(-8.0)
+    assert step([0.0, 4.0, -8.0], known) == Look(16.0)
+    edges = field_around(0.0, 1.0, (-8.0, 16.0), OPTIONS)
+    assert isinstance(step([0.0, 4.0, -8.0, 16.0], known, field=edges), GiveUp)
 
 
 def test_a_place_out_of_range_leads_to_the_edge_once() -> None:
