@@ -2,16 +2,20 @@
 
 import importlib
 import re
+import typing
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+
+from semagent.config import RunConfig
 
 from .pages import PAGES, ROOT, anchors, fences, links, name_of, spans
 
 _FOLDERS = "drivers|engines|tests|docs|config|benchmarks"
 _FILE = re.compile(rf"(?<![\w./-])(?:semagent/[\w/]+\.py|(?:{_FOLDERS})/[\w./*-]+[\w*])")
 _MODULE = re.compile(r"\b(semagent|semagent_drivers|semagent_engines)((?:\.[A-Za-z]\w*)+)")
+_KEY = re.compile(r"(?:acquire|console|control|infer|record|safety|sanity|scan)(?:\.\w+)+")
 _PLACEHOLDER = re.compile(r"[A-Z]{4,}(?![a-z])")  # NAME, in a path that stands for many
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -52,6 +56,21 @@ def test_modules_named_in_the_text(page: Path):
         if not _PLACEHOLDER.search(rest) and not _exists(package, rest[1:].split("."))
     ]
     assert not missing
+
+
+@each_page
+def test_keys_of_the_configuration_named_in_the_text(page: Path):
+    named = {text for text in spans(page) if _KEY.fullmatch(text)}
+    assert [key for key in named if not _is_key(key.split("."))] == []
+
+
+def _is_key(names: list[str]) -> bool:
+    types: set[object] = {RunConfig}
+    for name in names:
+        hints = [typing.get_type_hints(each) for each in types if isinstance(each, type)]
+        found = [hint[name] for hint in hints if name in hint]
+        types = {part for each in found for part in (each, *typing.get_args(each))}
+    return bool(types)
 
 
 def _exists(package: str, names: list[str]) -> bool:
