@@ -39,7 +39,9 @@ class Output:
         """A table for people; nothing with ``--json``."""
         if self.json:
             return
-        table = Table(*columns, title=title, title_justify="left")
+        table = Table(title=title, title_justify="left")
+        for column in columns:
+            table.add_column(column, overflow="fold")  # two long file names have to differ
         for row in rows:
             table.add_row(*row)
         self.people.print(table)

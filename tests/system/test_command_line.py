@@ -18,6 +18,7 @@ import pytest
 import tifffile
 import yaml
 
+from semagent.cli.output import Output
 from semagent.testing.engines import specimen
 from semagent_engines.runtime.artefact import DEFAULT
 
@@ -247,6 +248,15 @@ def test_the_tables_are_for_people(semagent: Run, tmp_path: Path):
     assert run.code == 0
     assert "sharp.png" in run.out
     assert not run.out.startswith("{")
+
+
+def test_long_names_are_whole_in_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "40")
+    rows = [[f"a-long-folder/frame_{number:04}.png", "0.5", "1.2 px"] for number in (1, 2)]
+    Output(json=False).table("scores", ["image", "score", "blur"], rows)
+    assert "…" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
