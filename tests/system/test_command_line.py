@@ -274,6 +274,7 @@ def test_long_names_are_whole_in_a_narrow_terminal(
         (("restore", "x.png", "--output", "out"), "x.png"),
         (("restore", "x.png", "--output", "out", "--artefact", "none"), "not an artefact"),
         (("train", "finetune"), "data"),
+        (("train", "pretrain", "x", "--output", "o", "--validation", "y"), "--minutes"),
         (("train", "adapt"), "adapt"),
         (("engine", "polish"), "polish"),
         ((), "COMMAND"),

@@ -74,7 +74,7 @@ def compile_main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     plans = importlib.import_module("semagent_engines.runtime.plans")
     artefact = open_artefact(options.artefact)
-    gpu = options.capability or importlib.import_module(f"{_BACKENDS}.tensorrt").gpu_name(0)
+    gpu = options.capability or _gpu_here()
     for graph in GRAPHS:
         began = time.perf_counter()
         plan = plans.cached_plan(
@@ -239,6 +239,17 @@ def _open(name: str, artefact: Artefact, precision: str | None) -> Runtime:
         warnings.simplefilter("ignore")
         runtime: Runtime = backend.open_runtime(artefact, chosen)
     return runtime
+
+
+def _gpu_here() -> str:
+    try:
+        backend = importlib.import_module(f"{_BACKENDS}.tensorrt")
+    except ImportError as error:
+        raise EngineError(
+            f"no GPU can be looked for ({error}): give --capability, such as SM89"
+        ) from error
+    name: str = backend.gpu_name(0)
+    return name
 
 
 def _opened(name: str, artefact: Artefact, precision: str | None) -> Runtime:

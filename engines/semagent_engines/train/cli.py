@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from semagent.errors import InputFileError
+from semagent.errors import InputFileError, UsageError
 from semagent_engines.data.batches import BatchSource
 from semagent_engines.data.instrument import read_frames, read_pairs
 from semagent_engines.data.sources import read_sources, split_sources
@@ -70,12 +70,13 @@ def run(arguments: argparse.Namespace) -> None:
     """Carry out a parsed command.
 
     Raises:
-        UsageError: the data or a checkpoint cannot be used.
-        ValueError: neither steps nor minutes were given.
+        UsageError: the data or a checkpoint cannot be used, or neither steps nor minutes were given.
     """
     if arguments.stage == "adapt":
         _adapt(arguments)
         return
+    if arguments.steps is None and arguments.minutes is None:
+        raise UsageError(f"{arguments.stage}: give --steps, or --minutes, or both")
     config = preset(arguments.preset)
     budget = Budget(arguments.steps, arguments.minutes)
     with join() as place:

@@ -462,6 +462,14 @@ def test_compile_fills_the_cache_once(
     assert all(row["seconds"] < 1.0 for row in rows[3:])
 
 
+def test_compiling_for_the_gpu_of_a_machine_without_one_asks_which(
+    artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "semagent_engines.runtime.backends.tensorrt", None)
+    with pytest.raises(EngineError, match="give --capability"):
+        compile_main([str(artefact.folder), "--cache", str(tmp_path)])
+
+
 def test_an_unknown_gpu_is_refused(artefact: Artefact) -> None:
     pytest.importorskip("tensorrt_rtx")
     with pytest.raises(EngineError, match="'SM1'"):
