@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Carry out a parsed command.
 
     Raises:
-        UsageError: the data or a checkpoint cannot be used, or neither steps nor minutes were given.
+        UsageError: data or checkpoint cannot be used, or neither steps nor minutes are given.
     """
     if arguments.stage == "adapt":
         _adapt(arguments)
