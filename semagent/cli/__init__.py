@@ -160,6 +160,19 @@ def _report(arguments: argparse.Namespace, output: Output) -> int:
     return sessions.report(arguments.session, target=arguments.output, output=output)
 
 
+def _export(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import sessions
+    from semagent.export import Target
+
+    return sessions.export(
+        arguments.session,
+        target=arguments.output,
+        to=Target(arguments.to),
+        derived=arguments.derived,
+        output=output,
+    )
+
+
 def _drivers(_arguments: argparse.Namespace, output: Output) -> int:
     from semagent.cli import setup
 
@@ -305,6 +318,13 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("report", _report, "a recorded session as a page: seen, believed, done, refused")
     sub.add_argument("session", type=Path)
     sub.add_argument("--output", type=Path, metavar="FILE.html", help="default: SESSION.html")
+
+    sub = add("export", _export, "a recorded session for Fiji, napari, HyperSpy and others")
+    sub.add_argument("session", type=Path)
+    sub.add_argument("--to", required=True, choices=["ome-tiff", "ome-zarr"])
+    sub.add_argument("output", type=Path, metavar="OUT", help="NAME.ome.tif or NAME.ome.zarr")
+    sub.add_argument("--derived", action="store_true", help="restored frames too, as extra images")
+    add_json(sub)
 
     sub = add("train", _train, "train the model, or adapt it to an instrument")
     sub.add_argument("stage", choices=["pretrain", "finetune", "measure", "adapt"])

@@ -1,15 +1,17 @@
-"""``replay`` and ``report``: a recorded session through the loop again, or as a page."""
+"""What is done with a recorded session: replay, report, export."""
 
 from pathlib import Path
 
 import msgspec
-from rich.progress import track
+from rich.progress import Progress, track
 
 from semagent.cli import exits
 from semagent.cli.output import Output
 from semagent.errors import UsageError
+from semagent.export import Target, export_session
 from semagent.replay import Replay
 from semagent.report import write_report
+from semagent.session import SessionReader
 
 
 def replay(folder: Path, *, compare: bool, output: Output) -> int:
@@ -58,6 +60,28 @@ def report(folder: Path, *, target: Path | None, output: Output) -> int:
         raise UsageError(f"--output: {page} does not end in .html")
     write_report(folder, page)
     output.say(f"{page}, and the same as a picture: {page.with_suffix('.png')}")
+    return exits.DONE
+
+
+def export(folder: Path, *, target: Path, to: Target, derived: bool, output: Output) -> int:
+    """Export a session for other programs and return the exit code."""
+    session = SessionReader(folder)
+    with Progress(console=output.people, transient=True, disable=output.json) as bar:
+        task = bar.add_task("exporting")
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        exported = export_session(session, target, to, derived=derived, progress=show)
+    for problem in session.problems:
+        output.warn(f"{problem.file}: {problem.message}")
+    for sentence in exported.left_out:
+        output.warn(f"left out: {sentence}")
+    output.record({"event": "export", **msgspec.to_builtins(exported)})
+    for image in exported.images:
+        size = f"{image.width_px} x {image.height_px}, {image.dtype}"
+        output.say(f"{image.name}: {image.frames} frames, {size}")
+    output.say(f"{exported.output}")
     return exits.DONE
 
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from semagent.errors import InputFileError
 from semagent.session.folder import (
+    damaged_line,
     decode_value,
     read_lines,
     read_manifest,
@@ -88,8 +89,7 @@ class _Checker:
                     derived.append(decode_value(line, DerivedRecord))
             except ValueError:
                 damaged.append(number)
-        for number in damaged:
-            self._add(ProblemKind.DAMAGED_LINE, EVENTS, f"line {number} cannot be read")
+        self.problems += [damaged_line(number) for number in damaged]
         return frames, derived
 
     def _check_manifest(self, manifest: Manifest, frames: int) -> None:

@@ -117,6 +117,12 @@ def torn(number: int) -> Problem:
     return Problem(kind=ProblemKind.TORN_LINE, file=EVENTS, message=message)
 
 
+def damaged_line(number: int) -> Problem:
+    """Say that a line cannot be read."""
+    message = f"line {number} cannot be read"
+    return Problem(kind=ProblemKind.DAMAGED_LINE, file=EVENTS, message=message)
+
+
 def strays(folder: Path, part: str, known: Set[str]) -> Iterator[Problem]:
     """Name the files in a part of the session that no line of the events names.
 

@@ -8,6 +8,7 @@ from typing import Any
 from semagent.errors import InputFileError
 from semagent.session.folder import (
     Line,
+    damaged_line,
     decode_value,
     read_lines,
     read_manifest,
@@ -25,7 +26,7 @@ from semagent.session.layout import (
     pixels_sha256,
 )
 from semagent.session.ometiff import read_pixels
-from semagent.types import Frame, FrameHeader, Value
+from semagent.types import Frame, FrameHeader, Pixels, Value
 
 _RECORDS: dict[str, Any] = {FRAME_CHANNEL: FrameRecord, DERIVED_CHANNEL: DerivedRecord}
 """What stands in the events in place of values with pixels."""
@@ -53,28 +54,44 @@ class SessionReader:
     without a line in the events was never seen by anybody in the run; it is named in
     ``problems``, and `read_frame_file` reads it.
 
-    Attributes:
+    Args:
         folder: where it is.
+        salvage: read what can be read of damaged events, and name the rest in ``problems``.
+
+    Attributes:
         manifest: what was run, with what.
         frame_records: header, file and hash of every frame, in order.
-        problems: what the end of an interrupted run left behind. A damaged record is not among
-            them, it is an error; `verify` lists everything.
+        derived_records: the same of the restored frames.
+        problems: what the end of an interrupted run left behind. Without ``salvage`` a damaged
+            record is not among them, it is an error; `verify` lists everything.
 
     Raises:
-        InputFileError: the folder is no session, was written by a newer semagent, or its events
-            are damaged anywhere but at the very end.
+        InputFileError: the folder is no session, was written by a newer semagent, or, without
+            ``salvage``, its events are damaged anywhere but at the very end.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, salvage: bool = False) -> None:
         self.folder = folder
+        self._salvage = salvage
         self.manifest = read_manifest(folder)
         self.problems = list(unfinished(self.manifest))
         self.frame_records: list[FrameRecord] = []
-        for number, line in read_lines(folder):
+        self.derived_records: list[DerivedRecord] = []
+        unreadable: list[int] = []
+        for number, line in read_lines(folder, damaged=unreadable if salvage else None):
             if line is None:
                 self.problems.append(torn(number))
-            elif line.channel == FRAME_CHANNEL:
-                self.frame_records.append(self._value(number, line, FrameRecord))
+                continue
+            try:
+                if line.channel == FRAME_CHANNEL:
+                    self.frame_records.append(self._value(number, line, FrameRecord))
+                elif line.channel == DERIVED_CHANNEL:
+                    self.derived_records.append(self._value(number, line, DerivedRecord))
+            except InputFileError:
+                if not salvage:
+                    raise
+                unreadable.append(number)
+        self.problems += [damaged_line(number) for number in unreadable]
         self._by_sequence = {record.header.sequence: record for record in self.frame_records}
         self.problems += strays(folder, FRAMES, {record.file for record in self.frame_records})
 
@@ -112,8 +129,16 @@ class SessionReader:
         for record in self.frame_records:
             yield self.frame(record.header.sequence, verify=verify)
 
+    def restored(self, record: DerivedRecord) -> Pixels:
+        """Read the pixels of one restored frame.
+
+        Raises:
+            InputFileError: its file is missing or cannot be read.
+        """
+        return read_pixels(self.folder / record.file)[0]
+
     def events(self, types: Mapping[str, Any]) -> Iterator[Entry]:
-        """Read the lines of the events in order.
+        """Read the lines of the events in order; with ``salvage``, those that can be read.
 
         Args:
             types: type of the value by name of the channel, as in
@@ -123,15 +148,22 @@ class SessionReader:
             InputFileError: a channel is unknown or a value is not of its type.
         """
         types = {**types, **_RECORDS}
-        for number, line in read_lines(self.folder):
+        for number, line in read_lines(self.folder, damaged=[] if self._salvage else None):
             if line is None:
+                continue
+            if self._salvage and line.channel not in types:
                 continue
             if line.channel not in types:
                 raise InputFileError(
                     f"{self.folder / EVENTS}, line {number}: channel {line.channel!r} is unknown; "
                     f"known are {', '.join(sorted(types))}"
                 )
-            value = self._value(number, line, types[line.channel])
+            try:
+                value = self._value(number, line, types[line.channel])
+            except InputFileError:
+                if self._salvage:
+                    continue
+                raise
             yield Entry(channel=line.channel, monotonic_ns=line.monotonic_ns, value=value)
 
     def _value(self, number: int, line: Line, kind: Any) -> Any:
