@@ -1,8 +1,8 @@
 """A recorded session as one OME-TIFF file or one OME-Zarr folder, for other programs.
 
 Frames go through one at a time, so a session may be larger than the memory. What other programs
-hold as one image are frames of one size, depth, pixel size and detector; a session with several such
-kinds becomes several images. Restored frames come as images of their own, and only when asked for.
+hold as one image are frames of one size, depth, pixel size and detector; a session with several
+such kinds becomes several images. Restored frames are images of their own, and only on request.
 """
 
 import contextlib
