@@ -34,6 +34,7 @@ def sharksem():
         ("autoscript", "sdk", 5.02e-3),
         ("fibsem", "model", 4.02e-3),
         ("phenom", "sdk", 6.02e-3),
+        ("smartsem", "sdk", 5.02e-3),
         ("tescan-automation", "sdk", 6.02e-3),
     ],
 )

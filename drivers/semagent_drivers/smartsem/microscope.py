@@ -1,0 +1,315 @@
+"""The microscope port over SmartSEM: metres, but percent for stigmators and degrees for angles."""
+
+import math
+import re
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from semagent.clock import Clock
+from semagent.errors import InputFileError, MicroscopeError
+from semagent.images import read_image
+from semagent.types import Capabilities, Optics, Scan, StagePosition
+from semagent_drivers.adapter import (
+    Limits,
+    Picture,
+    Readings,
+    SdkAdapter,
+    SdkThread,
+    Wait,
+    load_sdk,
+    opening,
+    put_back,
+)
+from semagent_drivers.adapter.limits import Range
+from semagent_drivers.adapter.units import (
+    DEGREES,
+    METRES,
+    MICROMETRES,
+    MILLIMETRES,
+    MILLISECONDS,
+    PERCENT,
+)
+from semagent_drivers.smartsem.com import Control, Refused, is_lost, lost
+from semagent_drivers.smartsem.facts import DRIVER, PROG_ID
+from semagent_drivers.smartsem.options import SmartSemOptions
+
+T = TypeVar("T")
+
+STAGE = {"x_m": METRES, "y_m": METRES, "z_m": METRES, "tilt_rad": DEGREES, "rotation_rad": DEGREES}
+"""Axes in the order of the stage functions; a sixth, M, follows."""
+
+_LETTERS = dict(zip(STAGE, "XYZTR", strict=True))
+_STIGMATOR_TOLERANCE = 1e-3
+_STAGE_TOLERANCE = {
+    axis: 1e-6 if unit is METRES else DEGREES.to_si(0.1) for axis, unit in STAGE.items()
+}
+_BLANK_STD = 0.5
+_LIVE = "Live"
+_BLANKER = "DP_BEAM_BLANKING"
+_SWITCH = {"on": True, "yes": True, "1": True, "off": False, "no": False, "0": False}
+"""How versions of SmartSEM write a switch."""
+
+
+class SmartSem(SdkAdapter):
+    """A ZEISS microscope; see `semagent.ports.Microscope`.
+
+    A frame is the live image, frozen at its end, as a file. So size, scan speed, averaging and
+    contrast are the operator's.
+    """
+
+    def __init__(self, options: SmartSemOptions, clock: Clock) -> None:
+        client = load_sdk(options.sdk, "smartsem", DRIVER)
+        pythoncom = client.pythoncom
+        self.failures = (Refused, pythoncom.com_error)
+        self._wishes = options
+        self._control: Any = None
+        thread = SdkThread("SmartSEM", enter=pythoncom.CoInitialize, leave=pythoncom.CoUninitialize)
+        # SmartSEM writes frames, we read them: in a folder of our own.
+        self._folder = tempfile.TemporaryDirectory(prefix="semagent-", ignore_cleanup_errors=True)
+        try:
+            with opening("SmartSEM", thread, failures=self.failures, leave=self._leave):
+                stage = thread.call(
+                    self._telling(lambda: self._connect(client)),
+                    timeout_s=options.call_timeout_s,
+                    what="connect",
+                )
+        except BaseException:
+            self._folder.cleanup()
+            raise
+        low_mm, high_mm = options.working_distance_range_mm
+        distances = (MILLIMETRES.to_si(low_mm), MILLIMETRES.to_si(high_mm))
+        super().__init__(
+            thread,
+            Capabilities(
+                driver="smartsem",
+                microscope="ZEISS SmartSEM",
+                verified_on=DRIVER.verified_on,
+                stigmator=True,
+                stage_axes=tuple(stage),
+                blanker=True,
+                working_distance_range_m=distances,
+            ),
+            Limits(working_distance_m=distances, stage=stage),
+            options,
+            clock,
+        )
+
+    def _connect(self, client: Any) -> dict[str, Range]:
+        self._control = Control(client, PROG_ID)
+        return self._stage_limits() if self._wishes.stage else {}
+
+    def _stage_limits(self) -> dict[str, Range]:
+        limits = {}
+        for axis, unit in STAGE.items():
+            low, high = (
+                unit.to_si(self._control.number(f"AP_STAGE_{end}_{_LETTERS[axis]}"))
+                for end in ("LOW", "HIGH")
+            )
+            if low < high:
+                limits[axis] = (low, high)
+        return limits
+
+    def _leave(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+
+    def _disconnect(self) -> None:
+        super()._disconnect()
+        self._folder.cleanup()
+
+    def ask(
+        self,
+        call: Callable[[], T],
+        what: str = "answer",
+        *,
+        timeout_s: float | None = None,
+        stopped: threading.Event | None = None,
+    ) -> T:
+        """See `SdkAdapter.ask`; a control whose server has gone is a lost link."""
+        return super().ask(self._telling(call), what, timeout_s=timeout_s, stopped=stopped)
+
+    def _telling(self, call: Callable[[], T]) -> Callable[[], T]:
+        """A call that tells a control without its server from one that failed."""
+
+        def called() -> T:
+            try:
+                return call()
+            except self.failures as error:
+                if is_lost(error):
+                    raise lost(error) from error
+                raise
+
+        return called
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def _read(self) -> Readings:
+        return self.ask(self._look, "tell its settings")
+
+    def _look(self) -> Readings:
+        control = self._control
+        width, height = _size(control.state("DP_IMAGE_STORE"))
+        return Readings(
+            Scan(
+                width_px=width,
+                height_px=height,
+                bit_depth=8,
+                pixel_size_m=control.number("AP_WIDTH") / width,
+            ),
+            Optics(
+                working_distance_m=control.number("AP_WD"),
+                stigmator_x=PERCENT.to_si(control.number("AP_STIG_X")),
+                stigmator_y=PERCENT.to_si(control.number("AP_STIG_Y")),
+                accelerating_voltage_v=control.number("AP_MANUALKV"),
+                beam_current_a=control.number("AP_IPROBE"),
+                magnification=control.number("AP_MAG"),
+                blanked=self._is_dark(),
+            ),
+            self._position(),
+        )
+
+    # -- exposing -----------------------------------------------------------------------------
+
+    def _expose(self, readings: Readings, wait: Wait) -> Picture:
+        if readings.optics.blanked:
+            raise MicroscopeError("the beam is blanked: unblank it before a frame is taken")
+        before, freezes_on, detector = self.ask(
+            lambda: [
+                self._control.state(key)
+                for key in ("DP_FROZEN", "DP_FREEZE_ON", "DP_DETECTOR_TYPE")
+            ]
+        )
+        with put_back("live image", lambda: self._thaw(before, wait)):
+            if freezes_on != "End Frame":
+                raise MicroscopeError(
+                    f"SmartSEM freezes on {freezes_on!r}, so frames would be cut off; set Freeze "
+                    "on to End Frame at the microscope"
+                )
+            picture = self._frozen(readings.scan, detector, wait)
+            for _ in range(self._wishes.blank_retries):
+                if float(picture.pixels.std()) > _BLANK_STD:
+                    break
+                picture = self._frozen(readings.scan, detector, wait)
+        return picture
+
+    def _frozen(self, scan: Scan, detector: str, wait: Wait) -> Picture:
+        """Let a whole frame be scanned, freeze it at its end, and read it."""
+        wait.sleep(self.ask(self._begin), "end of the frame")
+        wait.until(lambda: self.ask(self._frame_state) != _LIVE, "frozen frame")
+        path = Path(self._folder.name) / "frame.tif"
+        # What lies there is of an earlier frame, and must not pass for this one.
+        path.unlink(missing_ok=True)
+        self.ask(lambda: self._control.grab(str(path)), "save a frame")
+        try:
+            image = read_image(path)
+        except InputFileError as error:
+            raise MicroscopeError(f"SmartSEM saved no image that can be read: {error}") from error
+        pixels = np.array(image.pixels)
+        if pixels.shape != (scan.height_px, scan.width_px) or pixels.dtype != np.uint8:
+            height, width = pixels.shape
+            raise MicroscopeError(
+                f"SmartSEM saved {width} x {height} pixels of {pixels.dtype}, but its image store "
+                f"is {scan.width_px} x {scan.height_px} of 8 bits"
+            )
+        return Picture(pixels, detector, image.info_bar_px)
+
+    def _begin(self) -> float:
+        """Start a frame that ends frozen, and say how long it takes."""
+        self._control.execute("CMD_UNFREEZE_ALL")
+        self._control.execute("CMD_FREEZE_ALL")
+        return MILLISECONDS.to_si(self._control.number("AP_FRAME_TIME"))
+
+    def _frame_state(self) -> str:
+        return str(self._control.state("DP_FROZEN"))
+
+    def _thaw(self, before: str, wait: Wait) -> None:
+        if before == _LIVE:
+            self.restore(
+                lambda: self._control.execute("CMD_UNFREEZE_ALL"), "unfreeze the image", wait
+            )
+
+    # -- setting ------------------------------------------------------------------------------
+
+    def _set_working_distance(self, distance_m: float, wait: Wait) -> None:
+        (reads_m,) = self._set_numbers("working distance", {"AP_WD": distance_m}, wait)
+        tolerance_m = MICROMETRES.to_si(self._wishes.readback_tolerance_um)
+        self.arrived("working distance", distance_m, reads_m, tolerance_m, "m")
+
+    def _set_stigmator(self, x: float, y: float, wait: Wait) -> None:
+        asked = {"AP_STIG_X": PERCENT.from_si(x), "AP_STIG_Y": PERCENT.from_si(y)}
+        reads = self._set_numbers("stigmators", asked, wait)
+        for name, ours, theirs in zip("xy", (x, y), reads, strict=True):
+            value = PERCENT.to_si(theirs)
+            self.arrived(f"stigmator {name}", ours, value, _STIGMATOR_TOLERANCE, "of full range")
+
+    def _set_numbers(self, name: str, asked: Mapping[str, float], wait: Wait) -> list[float]:
+        """Set parameters, let the beam settle and read them back."""
+
+        def change() -> None:
+            for key, value in asked.items():
+                self._control.set(key, value)
+
+        def read() -> list[float]:
+            return [self._control.number(key) for key in asked]
+
+        self.change(name, change, read)
+        wait.sleep(self._wishes.focus_settle_s, "settled beam")
+        return self.ask(read)
+
+    def _set_blanked(self, blanked: bool, wait: Wait) -> None:
+        self.change("blanker", lambda: self._control.set(_BLANKER, float(blanked)), self._is_dark)
+        if self.ask(self._is_dark) != blanked:
+            raise MicroscopeError(
+                f"SmartSEM accepted to {'blank' if blanked else 'unblank'} the beam, but it is "
+                "not; look at the microscope"
+            )
+
+    def _is_dark(self) -> bool:
+        state = self._control.state(_BLANKER)
+        known = _SWITCH.get(state.strip().lower())
+        if known is None:
+            raise MicroscopeError(f"SmartSEM gives {state!r} for {_BLANKER}, neither on nor off")
+        return known
+
+    def _move_stage(self, moves: dict[str, float], here: StagePosition, wait: Wait) -> None:
+        # All six axes are told: one that is not to move, tilt above all, is sent where it is.
+        target = list(self.ask(self._control.stage_position))
+        for index, (axis, unit) in enumerate(STAGE.items()):
+            if axis in moves:
+                target[index] = unit.from_si(moves[axis])
+        try:
+            self.ask(lambda: self._control.move_stage(tuple(target)), "start a stage move")
+            wait.until(
+                lambda: self.ask(lambda: self._control.state("DP_STAGE_IS")) != "Busy",
+                "end of the move",
+                every_s=0.1,
+            )
+        except MicroscopeError:
+            self._thread.post(lambda: self._control.execute("CMD_STAGE_ABORT"))
+            raise
+        there = self.ask(self._position)
+        for axis, asked in moves.items():
+            off = getattr(there, axis) - asked
+            if axis == "rotation_rad":
+                off = math.remainder(off, 2 * math.pi)
+            unit_name = axis.rsplit("_", 1)[1]
+            self.arrived(f"stage {axis}", asked, asked + off, _STAGE_TOLERANCE[axis], unit_name)
+
+    def _position(self) -> StagePosition:
+        values = self._control.stage_position()
+        named = zip(STAGE.items(), values, strict=False)  # M is nobody's
+        return StagePosition(**{axis: unit.to_si(value) for (axis, unit), value in named})
+
+
+def _size(store: str) -> tuple[int, int]:
+    """Columns and rows of an image store such as ``1024 * 768``."""
+    found = re.fullmatch(r"\s*(\d+)\s*\*\s*(\d+)\s*", store)
+    if found is None:
+        raise MicroscopeError(f"SmartSEM gives {store!r} for DP_IMAGE_STORE, not columns * rows")
+    return int(found[1]), int(found[2])

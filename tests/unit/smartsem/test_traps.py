@@ -1,0 +1,210 @@
+"""SmartSEM's traps, and those that other programs have fallen into."""
+
+import math
+
+import numpy as np
+import pytest
+
+from semagent import registry
+from semagent.clock import ManualClock, SystemClock
+from semagent.errors import (
+    CommandRefusedError,
+    ConfigError,
+    DisconnectedError,
+    MicroscopeError,
+    MicroscopeTimeoutError,
+)
+from semagent.types import MoveStage, SetBlanked, SetStigmator, SetWorkingDistance
+from semagent_drivers.fakes import Fault
+from semagent_drivers.smartsem import fake
+from semagent_drivers.smartsem.com import Control, Refused
+from semagent_drivers.smartsem.facts import PROG_ID
+
+OPTIONS = {"sdk": "semagent_drivers.smartsem.fake", "stage": True}
+
+
+@pytest.fixture
+def instrument():
+    instrument = fake.Instrument(store=(192, 128))
+    fake.INSTRUMENTS[PROG_ID] = instrument
+    yield instrument
+    instrument.trip.disarm()
+    del fake.INSTRUMENTS[PROG_ID]
+
+
+def opened(clock=None, **options):
+    return registry.open_microscope(
+        "smartsem", {**OPTIONS, **options}, clock=clock or ManualClock()
+    )
+
+
+@pytest.fixture
+def microscope(instrument):
+    microscope = opened()
+    yield microscope
+    microscope.close()
+
+
+def test_without_windows_and_the_control_people_are_told_how_to_get_them():
+    with pytest.raises(ConfigError, match=r"smartsem needs .*Windows .*CZ\.EMApiCtrl.*licence"):
+        opened(sdk="win32com.client")
+
+
+def test_a_dead_link_is_no_success(microscope, instrument):
+    instrument.trip.arm(Fault.DROP, 1)
+    with pytest.raises(DisconnectedError, match="SmartSEM has gone"):
+        microscope.apply(SetWorkingDistance(working_distance_m=5.01e-3))
+    assert instrument.numbers["AP_WD"] == 5.0e-3
+
+
+def test_a_control_that_does_not_initialise_is_left_behind_by_nobody(instrument):
+    instrument.trip.arm(Fault.FAIL, 1)
+    with pytest.raises(MicroscopeError, match="InitialiseRemoting: code 1012, the command failed"):
+        opened()
+    assert instrument.controls == 0
+
+
+@pytest.mark.parametrize("code", [1003, None, True, "0", (), math.nan])
+def test_whatever_is_not_zero_is_no_success(instrument, monkeypatch, code):
+    monkeypatch.setattr(fake._Control, "InitialiseRemoting", lambda self: code)
+    fake.pythoncom.CoInitialize()
+    with pytest.raises(Refused):
+        Control(fake, PROG_ID)
+    fake.pythoncom.CoUninitialize()
+
+
+@pytest.mark.parametrize("value", ["", None, True, math.nan, "0.005"])
+def test_a_number_that_is_none_is_not_taken_for_one(microscope, instrument, value):
+    instrument.fixed["AP_MANUALKV"] = value
+    with pytest.raises(MicroscopeError, match="AP_MANUALKV"):
+        microscope.read_state()
+
+
+def test_the_control_is_let_go_at_the_end(instrument):
+    microscope = opened()
+    assert instrument.controls == 1
+    microscope.close()
+    assert instrument.controls == 0
+
+
+def test_metres_go_as_32_bit_floats(microscope, instrument):
+    microscope.apply(SetWorkingDistance(working_distance_m=5.0123e-3))
+    assert instrument.numbers["AP_WD"] == float(np.float32(5.0123e-3))
+
+
+def test_a_working_distance_out_of_reach_is_refused_and_says_why(instrument):
+    microscope = opened(working_distance_range_mm=(1.0, 200.0))
+    with pytest.raises(CommandRefusedError, match="code 1008, the value is too high"):
+        microscope.apply(SetWorkingDistance(working_distance_m=0.15))
+    assert instrument.numbers["AP_WD"] == 5.0e-3
+    microscope.close()
+
+
+def test_stigmators_are_percent(microscope, instrument):
+    assert microscope.read_state().optics.stigmator_x == 0.02
+    microscope.apply(SetStigmator(x=0.05, y=-0.1))
+    assert instrument.numbers["AP_STIG_X"] == 5.0
+    assert instrument.numbers["AP_STIG_Y"] == -10.0
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        SetWorkingDistance(working_distance_m=5.01e-3),
+        SetStigmator(x=0.1, y=0.1),
+        SetBlanked(blanked=True),
+    ],
+)
+def test_what_is_accepted_and_not_done_does_not_pass_as_done(microscope, instrument, action):
+    instrument.deaf = True
+    with pytest.raises(MicroscopeError, match="accepted"):
+        microscope.apply(action)
+
+
+def test_a_move_of_one_axis_leaves_the_tilt(microscope, instrument):
+    before = list(instrument.position)
+    microscope.apply(MoveStage(x_m=0.066))
+    assert instrument.position[0] == pytest.approx(0.066)
+    assert instrument.position[1:] == before[1:]
+    assert before[3] == 30.0
+
+
+def test_a_move_that_is_ignored_does_not_pass_as_done(microscope, instrument, monkeypatch):
+    monkeypatch.setattr(instrument, "move", lambda target: None)
+    with pytest.raises(MicroscopeError, match="accepted stage x_m"):
+        microscope.apply(MoveStage(x_m=0.066))
+
+
+def test_a_stage_that_stays_busy_is_given_up_and_stopped(instrument):
+    instrument.move_s = 3600.0
+    microscope = opened(SystemClock(), move_timeout_s=0.2)
+    with pytest.raises(MicroscopeTimeoutError, match=r"no end of the move within 0\.2 s"):
+        microscope.apply(MoveStage(x_m=0.066))
+    microscope.read_state()
+    assert "CMD_STAGE_ABORT" in instrument.calls
+    microscope.close()
+
+
+def test_the_stage_does_not_move_unless_told(instrument):
+    microscope = opened(stage=False)
+    assert microscope.capabilities.stage_axes == ()
+    assert microscope.read_state().stage.tilt_rad == pytest.approx(math.radians(30))
+    microscope.close()
+
+
+def test_a_frame_that_never_ends_is_given_up(microscope, instrument):
+    instrument.stuck = True
+    with pytest.raises(MicroscopeTimeoutError, match="no frozen frame"):
+        microscope.acquire(1.0)
+
+
+def test_the_image_is_live_or_frozen_as_before(microscope, instrument):
+    microscope.acquire(10.0)
+    assert not instrument.frozen
+    instrument.execute("CMD_FREEZE_ALL")
+    assert instrument.told("DP_FROZEN") == "Frozen"
+    microscope.acquire(10.0)
+    assert instrument.told("DP_FROZEN") == "Frozen"
+
+
+def test_a_frame_that_would_be_cut_off_is_not_taken(microscope, instrument):
+    instrument.freeze_on = "End Line"
+    with pytest.raises(MicroscopeError, match=r"freezes on 'End Line'.*End Frame"):
+        microscope.acquire(10.0)
+    assert "CMD_FREEZE_ALL" not in instrument.calls
+
+
+def test_a_frame_without_anything_is_taken_again(microscope, instrument):
+    instrument.blank_frames = 2
+    assert microscope.acquire(10.0).pixels.std() > 1
+    instrument.blank_frames = 10
+    assert microscope.acquire(10.0).pixels.std() == 0
+
+
+def test_an_image_of_another_size_is_refused(microscope, instrument, monkeypatch):
+    monkeypatch.setattr(instrument, "expose", lambda: np.zeros((64, 96), np.uint8))
+    with pytest.raises(MicroscopeError, match=r"96 x 64 pixels of uint8, but .* 192 x 128"):
+        microscope.acquire(10.0)
+
+
+def test_a_blanked_beam_stays_so_and_no_frame_is_taken(microscope, instrument):
+    microscope.apply(SetBlanked(blanked=True))
+    with pytest.raises(MicroscopeError, match="beam is blanked"):
+        microscope.acquire(10.0)
+    assert instrument.blanked
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("blanked", "perhaps"), ("store", "large"), ("store", "")]
+)
+def test_words_that_are_not_known_are_named(microscope, instrument, monkeypatch, key, value):
+    told = instrument.told
+    name = {"blanked": "DP_BEAM_BLANKING", "store": "DP_IMAGE_STORE"}[key]
+    monkeypatch.setattr(instrument, "told", lambda asked: value if asked == name else told(asked))
+    with pytest.raises(MicroscopeError, match=name):
+        microscope.read_state()
+
+
+def test_the_range_of_the_focus_has_two_ends():
+    with pytest.raises(ConfigError, match=r"50\.0 mm is not below 1\.0 mm"):
+        opened(working_distance_range_mm=(50.0, 1.0))
