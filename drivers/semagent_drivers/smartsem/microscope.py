@@ -210,7 +210,7 @@ class SmartSem(SdkAdapter):
             image = read_image(path)
         except InputFileError as error:
             raise MicroscopeError(f"SmartSEM saved no image that can be read: {error}") from error
-        pixels = np.array(image.pixels)
+        pixels = image.pixels.copy()
         if pixels.shape != (scan.height_px, scan.width_px) or pixels.dtype != np.uint8:
             height, width = pixels.shape
             raise MicroscopeError(
