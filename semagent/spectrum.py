@@ -12,7 +12,6 @@ import itertools
 from dataclasses import dataclass
 from functools import cache
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -158,6 +157,9 @@ def measure_spectrum(pixels: Pixels) -> Spectrum:
     Raises:
         EngineError: the frame is too small.
     """
+    # Here, not above: a microscope PC that only serves imports this module and measures nothing.
+    import cv2  # noqa: PLC0415
+
     height, width = pixels.shape
     size = tile_size(height, width)
     origins = tile_origins(height, width, size)
@@ -178,6 +180,8 @@ def measure_spectrum(pixels: Pixels) -> Spectrum:
 
 def _without_plane(tile: Pixels) -> npt.NDArray[np.float32]:
     """``tile`` without its mean and its brightness gradients along x and y."""
+    import cv2  # noqa: PLC0415 - see `measure_spectrum`
+
     along_x = cv2.reduce(tile, 0, cv2.REDUCE_AVG, dtype=cv2.CV_32F)[0]
     along_y = cv2.reduce(tile, 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F)[:, 0]
     ramp = np.arange(len(along_x), dtype=np.float32) - np.float32((len(along_x) - 1) / 2)
@@ -218,6 +222,8 @@ def _noise_by_column(power: Array, grid: Grid) -> Array:
     Scan lines are independent of each other, so noise is white along y, even where a slow
     detector smears it along x; it is read where the specimen has least power.
     """
+    import cv2  # noqa: PLC0415 - see `measure_spectrum`
+
     columns = power[noise_rows(grid)].mean(axis=0, keepdims=True)
     smooth = cv2.GaussianBlur(
         columns[:, STREAK_COLUMNS:], (0, 0), grid.size / 64, borderType=cv2.BORDER_REFLECT

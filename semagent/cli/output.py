@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from semagent.health import unverified
 from semagent.types import Capabilities
@@ -43,7 +44,7 @@ class Output:
         for column in columns:
             table.add_column(column, overflow="fold")  # two long file names have to differ
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))  # not markup: "semagent[report]" is a word
         self.people.print(table)
 
     def say(self, text: str) -> None:

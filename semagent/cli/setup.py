@@ -18,7 +18,9 @@ from semagent.remote.serve import serve as serve_microscope
 from semagent.schema import as_json, config_schema
 from semagent.signals import handled
 
-_MODULES = ("numpy", "cv2", "zmq", "msgspec", "tifffile", "imagecodecs")
+_MODULES = ("numpy", "zmq", "msgspec")
+_MODULES_OF_THE_AGENT = ("cv2", "tifffile", "imagecodecs")
+"""What a PC that only serves its microscope does without."""
 _FRAME_TIMEOUT_S = 60.0
 
 
@@ -110,7 +112,9 @@ def doctor(name: str | None, output: Output) -> int:
         ("semagent", True, __version__),
         ("python", True, f"{platform.python_version()} on {platform.system()}"),
     ]
-    checks += [_module(module) for module in _MODULES]
+    checks += [_module(module, "install semagent again") for module in _MODULES]
+    advice = "pip install semagent brings it; a PC that only serves its microscope needs it not"
+    checks += [_module(module, advice) for module in _MODULES_OF_THE_AGENT]
     if name is not None:
         checks += _microscope(name)
     for what, fine, detail in checks:
@@ -120,11 +124,11 @@ def doctor(name: str | None, output: Output) -> int:
     return exits.DONE if all(fine for _, fine, _ in checks) else exits.FAILED
 
 
-def _module(name: str) -> tuple[str, bool, str]:
+def _module(name: str, advice: str) -> tuple[str, bool, str]:
     try:
         module = importlib.import_module(name)
     except ImportError as error:
-        return name, False, f"cannot be imported: {error}; install semagent again"
+        return name, False, f"cannot be imported: {error}; {advice}"
     return name, True, str(getattr(module, "__version__", "present"))
 
 

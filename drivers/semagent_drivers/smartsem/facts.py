@@ -12,6 +12,8 @@ DRIVER = DriverFacts(
             get="run it on the PC with SmartSEM, for an agent elsewhere with `semagent serve`",
         ),
         PythonPackage("win32com", get='pip install "semagent[smartsem]"'),
+        PythonPackage("tifffile", get='pip install "semagent[smartsem]"'),
+        PythonPackage("cv2", get='pip install "semagent[smartsem]"'),
         ComServer(
             PROG_ID,
             get="comes with a licence of the SmartSEM remote API from ZEISS: install it, and "

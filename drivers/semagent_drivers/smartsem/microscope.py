@@ -12,8 +12,7 @@ import numpy as np
 
 from semagent.clock import Clock
 from semagent.errors import InputFileError, MicroscopeError
-from semagent.images import read_image
-from semagent.types import Capabilities, Optics, Scan, StagePosition
+from semagent.types import Capabilities, Optics, Pixels, Scan, StagePosition
 from semagent_drivers.adapter import (
     Limits,
     Picture,
@@ -64,6 +63,8 @@ class SmartSem(SdkAdapter):
 
     def __init__(self, options: SmartSemOptions, clock: Clock) -> None:
         client = load_sdk(options.sdk, "smartsem", DRIVER)
+        # Not imported above: it brings what a microscope PC may lack, and then is to be told.
+        self._read_image = load_sdk("semagent.images", "smartsem", DRIVER).read_image
         pythoncom = client.pythoncom
         self.failures = (Refused, pythoncom.com_error)
         self._wishes = options
@@ -207,10 +208,10 @@ class SmartSem(SdkAdapter):
         path.unlink(missing_ok=True)
         self.ask(lambda: self._control.grab(str(path)), "save a frame")
         try:
-            image = read_image(path)
+            image = self._read_image(path)
         except InputFileError as error:
             raise MicroscopeError(f"SmartSEM saved no image that can be read: {error}") from error
-        pixels = image.pixels.copy()
+        pixels: Pixels = image.pixels.copy()
         if pixels.shape != (scan.height_px, scan.width_px) or pixels.dtype != np.uint8:
             height, width = pixels.shape
             raise MicroscopeError(

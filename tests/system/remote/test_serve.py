@@ -1,6 +1,7 @@
 """`semagent serve`: from a configuration to a microscope that others can use."""
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ import time
 import msgspec
 import pytest
 
+from semagent.cli import exits
 from semagent.config import RunConfig, find_config, load_config
 from semagent.errors import CommandRefusedError, ConfigError, MicroscopeError
 from semagent.keys import make_keys
@@ -156,3 +158,22 @@ def test_the_microscope_pc_needs_little(connect, tmp_path):
         finally:
             server.terminate()
             server.communicate(timeout=30)
+
+
+def test_a_doctor_for_a_microscope_pc_names_what_is_missing():
+    done = subprocess.run(
+        [sys.executable, "-c", _BARE, "doctor", "smartsem"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "COLUMNS": "400"},
+    )
+    assert done.returncode == exits.FAILED
+    assert not done.stderr
+    said = {line.split("│")[1].strip(): line for line in done.stdout.splitlines() if "│" in line}
+    for module in ("cv2", "tifffile", "imagecodecs"):
+        assert "only serves its microscope needs it not" in said[module]
+    assert 'pip install "semagent[smartsem]"' in said["Python package tifffile"]
+    assert "regsvr32" in said["COM server CZ.EMApiCtrl.1"]
+    assert "driver smartsem needs what is not here" in said["driver"]
