@@ -31,9 +31,11 @@ from scipy.stats import spearmanr
 from through_focus import Beam, Exposure, expose, specimens, through_focus
 
 from semagent.ports import Engine
+from semagent.spectrum import measure_spectrum
 from semagent.testing.engines import frame_of
 from semagent_engines.runtime.model_engine import ModelEngine
 from semagent_engines.sharpness import open_engine as open_sharpness
+from semagent_engines.sharpness.change import fit_blur_change
 
 SIGMAS_PX = (1.0, 2.0, 3.5)
 DOSES = (400.0, 100.0, 40.0)
@@ -184,10 +186,11 @@ def blur_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generato
                 frame = frame_of(
                     expose(Beam(specimen).image(defocus, astigmatic, SPOT_PX), Exposure(dose), rng)
                 )
-                reading = engine.read(frame)
-                error = reading.blur - truth
-                errors["the model"].append(error)
-                inside["the model"].extend(np.abs(error) < NINETY_PERCENT * reading.blur_std)
+                for name, fit in (("the model", True), ("its head alone", False)):
+                    reading = engine.read(frame, fit=fit)
+                    error = reading.blur - truth
+                    errors[name].append(error)
+                    inside[name].extend(np.abs(error) < NINETY_PERCENT * reading.blur_std)
                 ellipse = classical.analyse(frame).figures.blur
                 if ellipse is not None:
                     error = parameters_of(ellipse) - truth
@@ -220,7 +223,7 @@ def pair_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generato
     """Errors of the difference of two frames of one field."""
     relative: dict[str, list[float]] = defaultdict(list)
     right: dict[str, list[bool]] = defaultdict(list)
-    inside = []
+    inside: dict[str, list[bool]] = defaultdict(list)
     for field in fields:
         for dose in DOSES:
             for _ in range(4):
@@ -237,14 +240,20 @@ def pair_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generato
                     frames.append(frame_of(expose(image, exposure, rng)))
                 one, other = (covariance(plane, astigmatic) for plane in planes)
                 truth = 0.5 * float(np.trace(other - one))
-                change = engine.compare(*frames)
-                singles = [0.5 * float(np.trace(engine.read(frame).covariance)) for frame in frames]
-                found = {
-                    "the model, pair": float(change.difference_px2[0]),
-                    "the model, two single readings": singles[1] - singles[0],
+                changes = {
+                    "the model": engine.compare(*frames),
+                    "its head alone": engine.compare(*frames, fit=False),
                 }
-                low, high = change.interval90_px2[0]
-                inside.append(low < truth < high)
+                fit = fit_blur_change(*(measure_spectrum(frame.pixels) for frame in frames))
+                singles = [0.5 * float(np.trace(engine.read(frame).covariance)) for frame in frames]
+                found = {name: float(each.difference_px2[0]) for name, each in changes.items()}
+                found["spectral fit to both"] = float(fit.difference_px2[0])
+                found["the model, two single readings"] = singles[1] - singles[0]
+                for name, each in changes.items():
+                    low, high = each.interval90_px2[0]
+                    inside[name].append(low < truth < high)
+                off = abs(found["spectral fit to both"] - truth)
+                inside["spectral fit to both"].append(off < NINETY_PERCENT * fit.std_px2[0])
                 for name, value in found.items():
                     relative[name].append(abs(value - truth) / abs(truth))
                     # Half a depth of field: a blur disc of 2 px, a covariance of 1/4 px².
@@ -255,12 +264,13 @@ def pair_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generato
             name,
             f"{100 * np.median(values):.1f} %",
             f"{100 * np.mean(right[name]):.1f} %",
-            f"{100 * np.mean(inside):.0f} %" if name.endswith("pair") else "",
+            f"{100 * np.mean(inside[name]):.0f} %" if name in inside else "",
         )
         for name, values in relative.items()
     ]
     columns = ("median error", "sign right", "90 % interval holds")
-    return markdown(f"difference of blur covariance, {len(inside)} pairs", columns, rows)
+    count = len(relative["the model"])
+    return markdown(f"difference of blur covariance, {count} pairs", columns, rows)
 
 
 def rank_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generator) -> str:

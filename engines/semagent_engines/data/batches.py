@@ -147,16 +147,6 @@ class BatchSource:
             _acquire(sharp, second, drifted, generator, margin_px, shift),
         )
 
-    def repeats(self, step: int, count: int, edge_px: int, margin_px: int = 64) -> Tensor:
-        """Frames of one field with one blur that differ in their noise, (count, 1, H, W)."""
-        rng = self._rng(4, step)
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        sharp = self.specimens(step, 1, edge_px + 2 * margin_px)
-        beam = _beams(rng, 1, Ranges())
-        how = _detections(rng, 1, Ranges())
-        frames = [_acquire(sharp, beam, how, generator, margin_px).pixels for _ in range(count)]
-        return torch.cat(frames)
-
     def _rng(self, stream: int, step: int) -> np.random.Generator:
         return np.random.default_rng([*self._seed, stream, step])
 

@@ -83,7 +83,6 @@ def write_artefact(
     folder: Path,
     *,
     calibration: Calibration,
-    noise_share: float,
     ranges: BatchSource,
     judged: Sequence[Views],
 ) -> Manifest:
@@ -95,7 +94,6 @@ def write_artefact(
         checkpoint: of the last stage, the training of the heads.
         folder: made if it does not exist; files of an artefact in it are replaced.
         calibration: factors for the predicted standard deviations.
-        noise_share: see `Manifest`.
         ranges: training images, from which the eight-bit form takes its ranges.
         judged: validation images, on which its loss is measured.
     """
@@ -131,7 +129,6 @@ def write_artefact(
         tile_step_px=TILE_STEP_PX,
         smallest_tile_px=TILE_RANGE_PX[0],
         blur_range_px=Ranges().defocus,
-        noise_share=noise_share,
         tolerance=tolerance,
         model=model.config.as_dict(),
         training={

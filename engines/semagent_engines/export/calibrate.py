@@ -36,26 +36,3 @@ def calibrate(model: SemModel, validation: BatchSource, *, batches: int = 40) ->
 
 def _factor(scores: Tensor) -> float:
     return float(scores.abs().flatten().quantile(0.9)) / _Z90
-
-
-@torch.no_grad()
-def noise_share(
-    model: SemModel,
-    validation: BatchSource,
-    calibration: Calibration,
-    *,
-    fields: int = 20,
-    repeats: int = 6,
-) -> float:
-    """Scatter of ``ln σ`` between repeated frames of one field over its standard deviation.
-
-    The predicted deviation covers the bias of the specimen too, which frames of one field
-    share; an estimator that compares such frames needs the scatter alone. Median over fields.
-    """
-    ratios = []
-    for step in range(fields):
-        pixels = validation.repeats(2000 + step, repeats, _TILE_PX)
-        reading = model(pixels, restore=False).reading
-        predicted = calibration.blur * reading.blur_std[:, 0].mean()
-        ratios.append(reading.blur[:, 0].std() / predicted)
-    return float(torch.stack(ratios).median())

@@ -8,7 +8,7 @@ from pathlib import Path
 from semagent_engines.data.batches import BatchSource
 from semagent_engines.data.sources import read_sources, split_sources
 from semagent_engines.export.artefact import model_of, write_artefact
-from semagent_engines.export.calibrate import calibrate, noise_share
+from semagent_engines.export.calibrate import calibrate
 from semagent_engines.train.checkpoint import load_checkpoint
 
 _JUDGED_BATCHES = 10
@@ -35,16 +35,14 @@ def run(arguments: argparse.Namespace) -> None:
     validation = BatchSource(held_out, seed=2, procedural_share=0.0, flat_share=0.0)
     model = model_of(checkpoint)
     calibration = calibrate(model, validation)
-    share = noise_share(model, validation, calibration)
     manifest = write_artefact(
         checkpoint,
         arguments.output,
         calibration=calibration,
-        noise_share=share,
         ranges=BatchSource(trained, seed=3),
         judged=[validation.views(step, 8, 128) for step in range(_JUDGED_BATCHES)],
     )
-    print(f"{arguments.output}: {manifest.name}, {calibration}, noise {share:.2f}", file=sys.stderr)
+    print(f"{arguments.output}: {manifest.name}, {calibration}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -28,8 +28,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         tile_step_px: height and width of a tile are multiples of this.
         smallest_tile_px: and at least this.
         blur_range_px: standard deviations of the blur that training covered.
-        noise_share: scatter of the blur reading on one field over its predicted standard
-            deviation, which also covers what differs between specimens.
         tolerance: largest difference from the golden tensors, relative to their standard
             deviation, by precision.
         model: sizes of the model.
@@ -45,7 +43,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tile_step_px: int
     smallest_tile_px: int
     blur_range_px: tuple[float, float]
-    noise_share: float
     tolerance: dict[str, float]
     model: dict[str, Any]
     training: dict[str, Any]

@@ -1,27 +1,43 @@
-"""The engine that runs the model, whatever library executes its graphs."""
+"""The engine that runs the model, whatever library executes its graphs.
 
-import math
+It restores with the network alone. Blur is read twice, by the network's heads and by fits to the
+frame's spectrum, and both are taken together: the fits are better where the beam is the disc that
+optics predicts, the heads where it is not. The focus score and all that the focus estimator needs
+are those of the engine ``sharpness``, which rank frames of one field better than any head did.
+"""
+
 import time
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from semagent.errors import EngineError
 from semagent.options import Options
-from semagent.types import Analysis, Frame, FrameAnalysis, Grid, Pixels
+from semagent.spectrum import Array, measure_spectrum
+from semagent.types import Analysis, BlurEllipse, Frame, Grid, Pixels
 from semagent_engines.runtime.artefact import Artefact
 from semagent_engines.runtime.consistency import consistency_map
-from semagent_engines.runtime.readings import FrameReading, TileReadings, combine, weighted_mean
+from semagent_engines.runtime.readings import (
+    PAIR_INFLATION,
+    FrameReading,
+    TileReadings,
+    combine,
+    together,
+    weighted_mean,
+    with_ellipse,
+)
 from semagent_engines.runtime.tiling import Layout, Stitcher, cut, informative_tiles, lay_out
+from semagent_engines.sharpness.change import fit_blur_change
+from semagent_engines.sharpness.engine import SharpnessEngine, SharpnessOptions
 
 Floats = npt.NDArray[np.float32]
 
 _SCORE_TILE_PX = 384
 _RESTORE_TILE_PX = 288
 _OVERLAP_PX = 16
-_SHARP_PX = 2.0
 _PAIR_UNIT_PX2 = 0.5
 _Z90 = 1.6449
 
@@ -70,8 +86,8 @@ class BlurChange:
         interval90_px2: (3, 2), lower and upper ends of the 90 % intervals.
     """
 
-    difference_px2: Floats
-    interval90_px2: Floats
+    difference_px2: Array
+    interval90_px2: Array
 
 
 class ModelEngine:
@@ -88,6 +104,7 @@ class ModelEngine:
         self._manifest = artefact.manifest
         self._tiles = tiles
         self._closed = False
+        self._spectral = SharpnessEngine(SharpnessOptions())
 
     @property
     def name(self) -> str:
@@ -102,14 +119,12 @@ class ModelEngine:
     def analyse(self, frame: Frame, *, restore: bool = False) -> Analysis:
         """Read the frame and, on request, restore it. See `semagent.ports.Engine`.
 
-        The information bar is neither read nor restored. ``sharpness`` is ``-2 ln σ`` with σ the
-        root mean square of the blur's axes in pixels.
+        The information bar is neither read nor restored. Frames without structure have no blur.
         """
         began = time.perf_counter()
         pixels = self._specimen(frame)
-        layout = self._layout(pixels, _SCORE_TILE_PX, overlap_px=0)
-        reading = combine(self._read(pixels, layout, self._choose(pixels, layout)))
-        full_scale = float(np.iinfo(pixels.dtype).max)
+        figures = self._spectral.analyse(frame).figures
+        reading = self._reading(pixels, figures.blur)
         restored, consistency, experts = None, None, None
         consistency_grid, expert_grid = None, None
         if restore:
@@ -121,16 +136,11 @@ class ModelEngine:
             )
             consistency = float(chi_square.mean())
             consistency_grid = _grid(chi_square)
-        log_sigma = float(reading.blur[0])
-        figures = FrameAnalysis(
-            header=frame.header,
+        figures = msgspec.structs.replace(
+            figures,
             engine=self.name,
-            focus_score=1.0 / (1.0 + (math.exp(log_sigma) / _SHARP_PX) ** 2),
-            sharpness=-2.0 * log_sigma,
-            sharpness_sigma=2.0 * self._manifest.noise_share * float(reading.blur_std[0]),
-            structure=reading.structure,
-            noise=reading.noise / full_scale,
-            blur=reading.ellipse,
+            noise=reading.noise / float(np.iinfo(pixels.dtype).max),
+            blur=figures.blur and reading.ellipse,
             expert_weights=experts,
             consistency=consistency,
             consistency_map=consistency_grid,
@@ -139,8 +149,13 @@ class ModelEngine:
         )
         return Analysis(figures, restored)
 
-    def compare(self, first: Frame, second: Frame) -> BlurChange:
+    def compare(self, first: Frame, second: Frame, *, fit: bool = True) -> BlurChange:
         """How the blur changed between two frames of one field; the specimen cancels.
+
+        Args:
+            first: one frame.
+            second: another of the same size.
+            fit: fit the spectra too; without, the network's head alone.
 
         Raises:
             EngineError: the frames differ in shape, are too small, or the engine failed.
@@ -157,17 +172,27 @@ class ModelEngine:
             for field in ("spectra", "blur", "blur_std")
         }
         found = self._runtime.run("pair", inputs)
+        mean: Array | Floats
+        std: Array | Floats
         mean, std = weighted_mean(found["difference"], found["difference_std"])
         # The graph's scale is asinh(ΔM / 0.5 px²), on which errors are about as large everywhere.
+        if fit:
+            change = fit_blur_change(measure_spectrum(one), measure_spectrum(other))
+            fitted = change.difference_px2 / _PAIR_UNIT_PX2
+            fitted_std = change.std_px2 / _PAIR_UNIT_PX2 / np.hypot(1.0, fitted)
+            mean, std = together(np.arcsinh(fitted), fitted_std, mean, PAIR_INFLATION * std)
         ends = np.stack([mean - _Z90 * std, mean + _Z90 * std], axis=1)
-        unit = np.float32(_PAIR_UNIT_PX2)
-        return BlurChange(unit * np.sinh(mean), unit * np.sinh(ends))
+        return BlurChange(_PAIR_UNIT_PX2 * np.sinh(mean), _PAIR_UNIT_PX2 * np.sinh(ends))
 
-    def read(self, frame: Frame) -> FrameReading:
-        """What `analyse` derives its figures from."""
+    def read(self, frame: Frame, *, fit: bool = True) -> FrameReading:
+        """The blur ellipse with its uncertainty in all components, and the noise.
+
+        Args:
+            frame: any frame.
+            fit: fit the spectrum too; without, the network's head alone.
+        """
         pixels = self._specimen(frame)
-        layout = self._layout(pixels, _SCORE_TILE_PX, overlap_px=0)
-        return combine(self._read(pixels, layout, self._choose(pixels, layout)))
+        return self._reading(pixels, self._spectral.analyse(frame).figures.blur if fit else None)
 
     def close(self) -> None:
         """Free the runtime. May be called twice."""
@@ -196,6 +221,11 @@ class ModelEngine:
         count = len(layout.rows) * len(layout.columns)
         return informative_tiles(pixels, layout, self._tiles or count)
 
+    def _reading(self, pixels: Pixels, ellipse: BlurEllipse | None) -> FrameReading:
+        layout = self._layout(pixels, _SCORE_TILE_PX, overlap_px=0)
+        reading = combine(self._read(pixels, layout, self._choose(pixels, layout)))
+        return with_ellipse(reading, ellipse) if ellipse else reading
+
     def _read(self, pixels: Pixels, layout: Layout, corners: list[tuple[int, int]]) -> TileReadings:
         tiles = cut(pixels, layout, corners)
         out = self._runtime.run("score", {"pixels": tiles})
@@ -204,7 +234,6 @@ class ModelEngine:
             blur_std=out["blur_std"],
             noise=out["noise"],
             spectra=out["spectra"],
-            deviation=tiles.std(axis=(1, 2, 3)),
         )
 
     def _restore(self, pixels: Pixels) -> tuple[Pixels, Grid]:

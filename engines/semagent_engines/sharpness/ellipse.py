@@ -26,10 +26,13 @@ from semagent.transfer import log_disc_transfer
 from semagent.types import BlurEllipse
 from semagent_engines.sharpness.reading import FAINTEST
 
-RADII = 16
-SECTORS = 8
+RADII = 32
+SECTORS = 16
 HIGHEST_RAD = 0.8 * np.pi
 """Beyond, interpolation and detectors shape the spectrum more than focus does."""
+
+RING_SMOOTHING = 0.13
+"""Of `log_disc_transfer`, for bins of these widths."""
 
 MODEL_SCATTER = 0.8
 """Standard deviation of the logarithm of a polar bin of real spectra about the model."""
@@ -37,7 +40,7 @@ MODEL_SCATTER = 0.8
 NOISE_SCATTER = 0.03
 """The same for the noise: it is never exactly white."""
 
-SPECIMEN_BIAS = 0.3
+SPECIMEN_BIAS = 0.1
 """Standard deviation of the log of the axes that is common to all frames of a field.
 
 Chosen, with the next, so that the 90 % interval holds on the worst source of micrographs, not on
@@ -48,7 +51,7 @@ SPECIMEN_BLUR_PX2 = 0.8
 """Blur variance by which specimens differ when sharp: swamps the reading near focus."""
 
 PRIOR_MEAN = np.array([0.0, 3.0, np.log(3.0), 0.0, 0.0])
-PRIOR_STD = np.array([20.0, 0.5, 1.2, 0.25, 0.25])
+PRIOR_STD = np.array([20.0, 0.8, 1.2, 0.4, 0.4])
 """Of a, β, ln(σ / px), e1 and e2."""
 
 STARTS_PX = (0.7, 1.4, 2.8, 5.0, 8.0, 12.0, 18.0)
@@ -60,7 +63,7 @@ LARGEST_E = 0.9
 
 def fit_blur_ellipse(spectrum: Spectrum) -> BlurEllipse:
     """The ellipse that fits best. The frame must have structure above its noise."""
-    bins = _Bins.of(spectrum)
+    bins = Bins.of(spectrum)
     parameters, covariance = _descend(bins)
     log_spread, e1, e2 = parameters[2:]
     ellipticity = float(np.hypot(e1, e2))
@@ -116,7 +119,7 @@ def _layout(size: int) -> _Layout:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Bins:
+class Bins:
     """What was measured in each polar bin."""
 
     layout: _Layout
@@ -126,6 +129,7 @@ class _Bins:
 
     @classmethod
     def of(cls, spectrum: Spectrum) -> Self:
+        """Those of one frame."""
         layout = _layout(spectrum.grid.size)
         modes = np.bincount(layout.index, layout.share) * spectrum.pixels / 2
         return cls(
@@ -135,8 +139,16 @@ class _Bins:
             scatter=1 / modes + NOISE_SCATTER**2,
         )
 
+    def level(self, sigma_px: Array) -> Array:
+        """Levels ``a`` at which spectra with these round blurs pass through the strongest bins."""
+        shape = np.square(sigma_px)[:, None] * self.layout.quadratic[0]
+        transfer, _ = log_disc_transfer(shape, RING_SMOOTHING)
+        strong = self.power >= np.quantile(self.power, 0.7)
+        above = np.log(self.power) + PRIOR_MEAN[1] * self.layout.log_k - transfer
+        return np.asarray(np.median(above[:, strong], axis=1))
 
-def _descend(bins: _Bins) -> tuple[Array, Array]:
+
+def _descend(bins: Bins) -> tuple[Array, Array]:
     """Parameters of the best fit and their covariance.
 
     Gauss-Newton from all starting blurs at once, as the rings make for several minima; first
@@ -146,12 +158,12 @@ def _descend(bins: _Bins) -> tuple[Array, Array]:
     log_power = np.log(bins.power)
     parameters = np.tile(PRIOR_MEAN, (len(STARTS_PX), 1))
     parameters[:, 2] = np.log(STARTS_PX)
-    parameters[:, 0] = _level(bins, parameters)
+    parameters[:, 0] = bins.level(np.array(STARTS_PX))
     precision = np.diag(1 / PRIOR_STD**2)
     for _ in range(STEPS):
         shape = np.exp(2 * parameters[:, 2])[:, None, None] * layout.quadratic
         q = shape[:, 0] + (parameters[:, 3:, None] * shape[:, 1:]).sum(axis=1)
-        transfer, slope = log_disc_transfer(q)
+        transfer, slope = log_disc_transfer(q, RING_SMOOTHING)
         fall = slope / np.maximum(q, FAINTEST)
         blurred = np.exp(parameters[:, :1] - parameters[:, 1:2] * layout.log_k + transfer)
         model = blurred + bins.noise
@@ -176,12 +188,3 @@ def _descend(bins: _Bins) -> tuple[Array, Array]:
         excess = np.hypot(parameters[:, 3], parameters[:, 4]) / LARGEST_E
         parameters[:, 3:] /= np.maximum(excess, 1.0)[:, None]
     return result
-
-
-def _level(bins: _Bins, parameters: Array) -> Array:
-    """The level ``a`` at which each start's round blur passes through the strongest bins."""
-    layout = bins.layout
-    transfer, _ = log_disc_transfer(np.exp(2 * parameters[:, 2:3]) * layout.quadratic[0])
-    strong = bins.power >= np.quantile(bins.power, 0.7)
-    above = np.log(bins.power) + parameters[:, 1:2] * layout.log_k - transfer
-    return np.asarray(np.median(above[:, strong], axis=1))

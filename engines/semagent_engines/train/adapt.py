@@ -205,7 +205,6 @@ def adapt(
         replace(checkpoint, record=record),
         folder,
         calibration=Calibration(**artefact.manifest.training["calibration"]),
-        noise_share=artefact.manifest.noise_share,
         ranges=task.source,
         judged=judged,
     )

@@ -72,7 +72,6 @@ def artefact(tmp_path_factory: pytest.TempPathFactory, procedural: BatchSource) 
         checkpoint,
         folder,
         calibration=Calibration(blur=1.5, pair=2.0),
-        noise_share=0.5,
         ranges=procedural,
         judged=[procedural.views(0, 2, 128)],
     )

@@ -31,7 +31,7 @@ from semagent_engines.runtime.golden import deviations
 from semagent_engines.runtime.half import in_half_precision
 from semagent_engines.runtime.model_engine import ModelEngine
 from semagent_engines.runtime.plans import compile_plan, library
-from semagent_engines.runtime.readings import TileReadings, combine
+from semagent_engines.runtime.readings import TileReadings, combine, together, with_ellipse
 from semagent_engines.runtime.tiling import Stitcher, cut, informative_tiles, lay_out
 from semagent_engines.runtime.unsupervised import unsupervised
 
@@ -101,7 +101,6 @@ def readings(blur: list[list[float]], std: list[list[float]]) -> TileReadings:
         blur_std=np.array(std, np.float32),
         noise=np.full(count, 3.0, np.float32),
         spectra=np.zeros((count, 4, 8), np.float32),
-        deviation=np.full(count, 10.0, np.float32),
     )
 
 
@@ -115,6 +114,22 @@ def test_more_tiles_are_surer_but_never_sure() -> None:
     many = combine(readings([[0.0] * 3] * 100, [[0.2] * 3] * 100))
     assert float(one.blur_std[0]) == pytest.approx(0.2)
     assert 0.1 < float(many.blur_std[0]) < 0.2
+
+
+def test_readings_that_agree_are_surer_together_and_contradictions_less() -> None:
+    zero, std = np.zeros(1), np.full(1, 0.2)
+    _, agreed = together(zero, std, zero, std)
+    mean, contradicted = together(zero, std, zero + 2, std)
+    assert float(agreed[0]) == pytest.approx(0.2 / math.sqrt(2))
+    assert float(mean[0]) == pytest.approx(1.0)
+    assert float(contradicted[0]) == pytest.approx(1.0)
+
+
+def test_a_fit_that_says_the_same_changes_no_blur() -> None:
+    reading = combine(readings([[0.7, 0.3, -0.4]], [[0.2] * 3]))
+    both = with_ellipse(reading, reading.ellipse)
+    np.testing.assert_allclose(both.blur, reading.blur, atol=1e-5)
+    assert np.all(both.blur_std < reading.blur_std)
 
 
 @given(log_sigma=st.floats(-1.0, 3.0), ratio=st.floats(0.0, 2.0), angle=st.floats(-1.57, 1.57))

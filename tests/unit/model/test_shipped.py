@@ -88,7 +88,7 @@ def test_a_board_that_no_beam_ever_saw_is_read_as_unsure_and_not_trusted(
     figures = engine.analyse(frame_of(board), restore=True).figures
     assert figures.trustworthy is False
     assert figures.blur is not None
-    assert figures.blur.log_sigma > 0.5
+    assert figures.blur.log_sigma > 0.4
 
 
 def test_text_is_read_as_less_sure_than_a_specimen_and_survives(engine: ModelEngine) -> None:

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 import pytest
+from scipy.special import j1
 
-from semagent.transfer import log_disc_transfer
 from semagent.types import Pixels
 
 
@@ -49,7 +49,8 @@ def make_micrograph(
     specimen = np.fft.rfft2(rng.standard_normal(shape)) * k ** (-slope / 2)
     along = major_px * (kx * math.cos(angle_rad) + ky * math.sin(angle_rad))
     across = minor_px * (ky * math.cos(angle_rad) - kx * math.sin(angle_rad))
-    transfer = np.exp(log_disc_transfer(along**2 + across**2)[0] / 2)
+    reach = np.maximum(2 * np.hypot(along, across), 1e-9)
+    transfer = 2 * j1(reach) / reach
     contrast = 40 / np.fft.irfft2(specimen, shape).std()
     image = 128 + contrast * np.fft.irfft2(specimen * transfer, shape)
     noisy = image + rng.normal(0, noise, shape)
