@@ -118,7 +118,7 @@ class RunConfig(Options, frozen=True, kw_only=True):
     instrument: str
     driver: Part
     safety: Envelope
-    engine: Part = Part(name="sharpness")
+    engine: Part = Part(name="onnxruntime")
     restoration: Part | None = None
     control: ControlOptions = ControlOptions()
     sanity: SanityOptions = SanityOptions()

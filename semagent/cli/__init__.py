@@ -14,8 +14,7 @@ from semagent.errors import SemagentError, UsageError
 from semagent.signals import handled, ignore
 from semagent.types import Mode
 
-_DEFAULT_ENGINE = "sharpness"
-_RESTORING_ENGINE = "onnxruntime"
+_DEFAULT_ENGINE = "onnxruntime"
 _DEMO = "simulated"
 
 Command = Callable[[argparse.Namespace, Output], int]
@@ -245,8 +244,8 @@ def _parser() -> argparse.ArgumentParser:
     def add_json(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
 
-    def add_engine(sub: argparse.ArgumentParser, default: str = _DEFAULT_ENGINE) -> None:
-        sub.add_argument("--engine", default=default, help="default: %(default)s")
+    def add_engine(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--engine", default=_DEFAULT_ENGINE, help="default: %(default)s")
 
     def add_end(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--frames", type=_count, metavar="N", help="end after N frames")
@@ -306,7 +305,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("restore", _restore, "restored copies, marked as derived")
     sub.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     sub.add_argument("--output", type=Path, required=True, metavar="DIR")
-    add_engine(sub, _RESTORING_ENGINE)
+    add_engine(sub)
     sub.add_argument("--artefact", type=Path, metavar="DIR", help="default: the model that ships")
     add_json(sub)
 
