@@ -77,7 +77,7 @@ def test_nothing_moves_without_arming(semagent: Run, simulated_config: Config):
     run = semagent("run", "--no-console", config, "--mode", "hold", "--frames", 20, "--json")
     assert run.code == 0, run.err
     *frames, summary = run.records
-    assert len(frames) >= 10
+    assert len(frames) >= 3  # of 20: what is not looked at in time is dropped
     assert summary["commands"] == 0
     (stayed_m,) = {frame["working_distance_m"] for frame in frames}
     assert stayed_m == pytest.approx(5.03e-3, abs=1e-12)
@@ -146,6 +146,15 @@ class Started:
                 return frames
         raise AssertionError(f"the run ended: {self.finish()[1]}")
 
+    def wait_until_moved(self) -> None:
+        """Into the first search: focus has left the start and is not found yet."""
+        (first,) = self.wait_for_frames(1)
+        for _ in range(200):
+            (frame,) = self.wait_for_frames(1)
+            if frame["working_distance_m"] != first["working_distance_m"]:
+                return
+        raise AssertionError("it never moved")
+
     def children(self) -> dict[str, psutil.Process]:
         """The role processes, by what they have open: the order in which they were started."""
         found = [
@@ -182,9 +191,7 @@ def live(simulated_config: Config) -> Any:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_puts_focus_back_and_ends_cleanly(live: Any, number: signal.Signals):
     run = live("--arm", "--mode", "hold")
-    # In the middle of the first search: it has left the start and not found focus yet.
-    frames = run.wait_for_frames(6)
-    assert len({frame["working_distance_m"] for frame in frames}) > 1
+    run.wait_until_moved()
     roles = list(run.children().values())
     for process in (*roles, psutil.Process(run.process.pid)):
         process.send_signal(number)  # terminals and service managers tell all of them
@@ -309,9 +316,7 @@ def test_focus_is_put_back_when_the_run_ends_because_a_role_died(
 ):
     record = ("--record", tmp_path / "session") if lost == "record" else ()
     run = live("--arm", "--mode", "hold", *record, _infer={"max_restarts": 0})
-    # In the middle of the first search: it has left the start and not found focus yet.
-    frames = run.wait_for_frames(6)
-    assert len({frame["working_distance_m"] for frame in frames}) > 1
+    run.wait_until_moved()
     roles = run.children()
     roles[lost].kill()
     code, err = run.finish()
