@@ -102,7 +102,11 @@ def test_the_line_is_named(tmp_path: Path):
         ("name: simulated", "nmae: simulated", r"driver\.nmae: unknown key; did you mean name\?"),
         ("seed: 1", "seed: one", r"driver\.options\.seed: 'one': Expected `int`"),
         ("seed: 1", "sede: 1", r"driver\.options\.sede: unknown key; did you mean seed\?"),
-        ("  name: onnxruntime  ", "  name: bluntness  ", r"engine\.name: no engine is called 'bluntness'"),
+        (
+            "  name: onnxruntime  ",
+            "  name: bluntness  ",
+            r"engine\.name: no engine is called 'bluntness'",
+        ),
         ("semagent: 1", "semagent: 2", "semagent: 2 is a format this release does not know"),
     ],
 )
