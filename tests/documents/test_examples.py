@@ -1,0 +1,67 @@
+"""Pieces of configuration and of Python in the pages are right."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from semagent import registry
+from semagent.config import check_parts, find_config, load_config
+
+from .pages import PAGES, ROOT, Fence, fences, name_of
+
+SESSIONS = ROOT / "docs/sessions.md"
+PIECES = [(page, each) for page in PAGES for each in fences(page) if each.language == "yaml"]
+
+
+@pytest.mark.parametrize(
+    ("page", "piece"), PIECES, ids=[f"{name_of(page)}:{each.line}" for page, each in PIECES]
+)
+def test_a_piece_of_configuration_fits_into_a_whole_one(page: Path, piece: Fence, tmp_path: Path):
+    shown = yaml.safe_load(piece.text)
+    if shown is None:  # comments for an editor
+        return
+    whole = yaml.safe_load(find_config("simulated").read_text(encoding="utf-8"))
+    path = tmp_path / "whole.yaml"
+    path.write_text(yaml.safe_dump(_merged(whole, shown)), encoding="utf-8")
+    config = load_config(path)
+    if config.driver.name in registry.names(registry.DRIVERS):  # not that of a reader to come
+        check_parts(path, config)
+
+
+def _merged(whole: Any, shown: Any) -> Any:
+    """What is shown in the place of what is there; a named part brings its own options."""
+    if not (isinstance(whole, dict) and isinstance(shown, dict)) or "name" in shown:
+        return shown
+    return {**whole, **{key: _merged(whole.get(key), value) for key, value in shown.items()}}
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work") / "DIR"
+    command = "semagent run simulated --mode observe --frames 3 --no-console --record"
+    subprocess.run(
+        [sys.executable, "-m", *command.split(), str(folder)],
+        check=True,
+        timeout=100,
+        capture_output=True,
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    "piece", [each for each in fences(SESSIONS) if each.language == "python"], ids=lambda p: p.line
+)
+def test_a_session_is_read_as_the_page_says(session: Path, piece: Fence):
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", piece.text],
+        cwd=session.parent,
+        check=False,
+        timeout=100,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
