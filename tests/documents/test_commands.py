@@ -1,5 +1,6 @@
 """The page on the command line and ``--help`` say the same, and so does every other page."""
 
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ pytest.importorskip("torch", reason="the extra 'train' is not installed")
 
 _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 _COMMAND = re.compile(r"semagent(?:\.exe)? ([a-z]+)(?: ([a-z]+))?(?![\w/.])")
+_PROGRAM = re.compile(r"python (benchmarks/\w+\.py|-m semagent_[\w.]+)( [a-z]+)?([^#\n]*)")
 _GROUPS = ("train", "engine")
 _CLI = ROOT / "docs/cli.md"
 
@@ -49,12 +51,32 @@ def test_the_page_lists_every_command_with_every_option(options: dict[str, set[s
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_in_the_text_exist(page: Path, options: dict[str, set[str]]):
-    shown = [*spans(page), *(line for fence in fences(page) for line in fence.text.splitlines())]
-    for line in shown:
+    for line in _shown(page):
         for command, given in _commands(line.partition("#")[0]):
             if command not in (*_GROUPS, "engine list"):
                 assert command in options, line
                 assert given <= options[command], line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_benchmarks_and_tools_in_the_text_take_what_they_are_given(page: Path):
+    for program, what, rest in _PROGRAM.findall("\n".join(_shown(page))):
+        if "NAME" in program:
+            continue
+        source = ROOT / program
+        if program.startswith("-m "):
+            found = importlib.util.find_spec(program.removeprefix("-m "))
+            assert found is not None
+            source = Path(str(found.origin))
+        words = set(re.findall(r"\"([\w-]+)\"", source.read_text(encoding="utf-8")))
+        assert set(_OPTION.findall(rest)) <= words, (program, rest)
+        if source.parent.name == "benchmarks" and what:
+            assert what.strip() in words, (program, what)
+
+
+def _shown(page: Path) -> list[str]:
+    """Everything on a page that may be a command."""
+    return [*spans(page), *(line for fence in fences(page) for line in fence.text.splitlines())]
 
 
 def _commands(line: str) -> Iterator[tuple[str, set[str]]]:
