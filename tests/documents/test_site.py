@@ -22,11 +22,10 @@ _FETCHED = re.compile(
 )
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
+def test_the_site(tmp_path: Path):
+    """One test, so that the site is built once however many workers share the tests."""
     run = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "docs", str(folder)],
+        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "docs", str(tmp_path)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -34,10 +33,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    return folder
+    every_page_is_there_and_lies_in_the_menu(tmp_path)
+    nothing_comes_from_a_network(tmp_path)
+    the_reference_says_what_the_docstrings_say(tmp_path)
 
 
-def test_every_page_is_there_and_lies_in_the_menu(site: Path):
+def every_page_is_there_and_lies_in_the_menu(site: Path):
     menu = (site / "index.html").read_text(encoding="utf-8")
     for page in (ROOT / "docs").rglob("*.md"):
         place = page.relative_to(ROOT / "docs").with_suffix(".html").as_posix()
@@ -45,12 +46,12 @@ def test_every_page_is_there_and_lies_in_the_menu(site: Path):
         assert f'href="{place}"' in menu
 
 
-def test_nothing_comes_from_a_network(site: Path):
+def nothing_comes_from_a_network(site: Path):
     for file in (*site.rglob("*.html"), *site.rglob("*.css")):
         assert _FETCHED.findall(file.read_text(encoding="utf-8")) == [], file
 
 
-def test_the_reference_says_what_the_docstrings_say(site: Path):
+def the_reference_says_what_the_docstrings_say(site: Path):
     text = (site / "api/values.html").read_text(encoding="utf-8")
     assert 'id="semagent.types.FrameHeader"' in text
     assert 'id="semagent.ports.Microscope.acquire"' in text

@@ -19,7 +19,7 @@ from .pages import ROOT, name_of, tokens
 
 TUTORIALS = sorted((ROOT / "docs/tutorials").glob("*.md"))
 README = ROOT / "README.md"
-BASH = shutil.which("bash") or ""
+BASH = "" if sys.platform == "win32" else shutil.which("bash") or ""
 
 _EXPECTED = re.compile(r"<!-- exit (\d+): (.*?) -->", re.DOTALL)
 
