@@ -31,6 +31,19 @@ def legs(
     return tuple(way)
 
 
+def pair_legs(
+    here: tuple[float, float], target: tuple[float, float], max_step: float | None
+) -> tuple[tuple[float, float], ...]:
+    """Equal steps of two axes at once, none longer than allowed along either; the target last."""
+    ways = (target[0] - here[0], target[1] - here[1])
+    count = 1 if max_step is None else max(1, math.ceil(max(map(abs, ways)) / max_step))
+    between = [
+        (here[0] + ways[0] * step / count, here[1] + ways[1] * step / count)
+        for step in range(1, count)
+    ]
+    return (*between, target)
+
+
 def _split(here: float, target: float, max_step: float | None) -> list[float]:
     """Equal steps from here to the target, none longer than allowed."""
     way = target - here

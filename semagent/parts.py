@@ -36,6 +36,7 @@ def make_control(
         _within_envelope(config.control, config.safety),
         _reachable(capabilities, config.safety.working_distance_m),
         stabiliser=_stabiliser(config, capabilities) if config.control.drift.correct else None,
+        memory=config.remembered,
     )
     lifetime_s = config.safety.max_evidence_age_s
     return ControlRole(bus, controller, clock, command_lifetime_s=lifetime_s)
@@ -58,16 +59,32 @@ def _axis(envelope: Envelope, key: str) -> Axis | None:
 
 def _within_envelope(options: ControlOptions, envelope: Envelope) -> ControlOptions:
     """The options, with no step above the envelope's and no wait beyond the life of evidence."""
-    steps_m = [options.autofocus.max_step_m]
-    steps_m += [envelope.working_distance_m.max_step] if envelope.working_distance_m else []
-    max_step_m = min((step_m for step_m in steps_m if step_m is not None), default=None)
+    autofocus = options.autofocus
+    stigmator, stigmator_range = envelope.stigmator, autofocus.stigmator_range
+    if stigmator is None or stigmator_range is None:
+        stigmator_range = None
+    else:
+        low, high = stigmator_range
+        stigmator_range = (max(low, stigmator.min), min(high, stigmator.max))
+    autofocus = msgspec.structs.replace(
+        autofocus,
+        max_step_m=_least(autofocus.max_step_m, envelope.working_distance_m),
+        stigmator_range=stigmator_range,
+        max_stigmator_step=_least(autofocus.max_stigmator_step, stigmator),
+    )
     # After a time-out focus is put back, on the evidence of the last frame there was.
     frame_s = min(options.deadlines.frame_s, _WAIT_FRACTION * envelope.max_evidence_age_s)
     return msgspec.structs.replace(
         options,
-        autofocus=msgspec.structs.replace(options.autofocus, max_step_m=max_step_m),
+        autofocus=autofocus,
         deadlines=msgspec.structs.replace(options.deadlines, frame_s=frame_s),
     )
+
+
+def _least(step: float | None, limits: AxisLimits | None) -> float | None:
+    """The shorter of two longest steps; ``None`` is no limit."""
+    steps = (step, limits.max_step if limits else None)
+    return min((each for each in steps if each is not None), default=None)
 
 
 def _reachable(capabilities: Capabilities, limits: AxisLimits | None) -> Capabilities:

@@ -382,7 +382,12 @@ class FocusBelief(Value, frozen=True, kw_only=True):
         focus_m: posterior mean of the working distance that focuses this field.
         sigma_m: posterior standard deviation of ``focus_m``.
         interval90_m: central 90 % credible interval.
-        stigmator_correction: change of (stigmator_x, stigmator_y) that removes astigmatism.
+        astigmatism_m: (a1, a2) that is left: half the difference of the working distances that
+            focus two directions at right angles.
+        astigmatism_sigma_m: standard deviation of each.
+        stigmator_correction: change of (stigmator_x, stigmator_y) from those of the last frame
+            that removes astigmatism; ``None`` where it is not known what the stigmators do.
+        stigmator_sigma: standard deviation of each.
         log_odds: natural logarithm of the odds that there is a focus in the range at all,
             against a field whose sharpness does not depend on the working distance.
         modes: the posterior as a mixture, the likeliest first: two frames often leave two
@@ -397,7 +402,10 @@ class FocusBelief(Value, frozen=True, kw_only=True):
     focus_m: float | None = None
     sigma_m: float | None = None
     interval90_m: tuple[float, float] | None = None
+    astigmatism_m: tuple[float, float] | None = None
+    astigmatism_sigma_m: tuple[float, float] | None = None
     stigmator_correction: tuple[float, float] | None = None
+    stigmator_sigma: tuple[float, float] | None = None
     log_odds: float = 0.0
     modes: tuple[FocusMode, ...] = ()
 

@@ -4,7 +4,7 @@ import math
 
 import msgspec
 
-from semagent.control import search
+from semagent.control import search, trim
 from semagent.control.ending import end_at, finish, go_home
 from semagent.control.situation import Analysed, Autofocus
 from semagent.control.turn import Turn
@@ -14,19 +14,21 @@ from semagent.types import (
     FrameHeader,
     Level,
     MicroscopeState,
-    StartAutofocus,
 )
 
 _WORTH_A_MOVE = 0.15  # half depths of field between the verifying frame and the estimate
 _CONTRADICTS = 5.0  # standard deviations by which a verifying frame may not be less sharp
 
 
-def begin(turn: Turn, max_frames: int | None, *, for_hold: bool = False) -> None:
+def begin(
+    turn: Turn, max_frames: int | None, *, for_hold: bool = False, stigmation: bool = False
+) -> None:
     """Start a search with the next usable frame; evidence so far stops counting."""
     pending = turn.state.pending
     task = Autofocus(
         max_frames=max_frames or turn.options.autofocus.max_frames,
         for_hold=for_hold,
+        stigmation=stigmation,
         since_ns=turn.state.now_ns,
     )
     turn.update(
@@ -39,13 +41,6 @@ def begin(turn: Turn, max_frames: int | None, *, for_hold: bool = False) -> None
         in_focus=None,
     )
     turn.tell("autofocus_started", f"focusing in at most {task.max_frames} frames")
-
-
-def begin_requested(turn: Turn, request: StartAutofocus) -> None:
-    """Start a search that the operator asked for."""
-    begin(turn, request.max_frames)
-    if request.stigmation:
-        turn.tell("stigmators_kept", "stigmators stay as they are: this search sets focus alone")
 
 
 def refuse(turn: Turn, reason: str) -> None:
@@ -99,11 +94,37 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
     step = search.next_step(places_m, seen.belief, field, task.max_frames - task.frames, options)
     match step:
         case search.Look(working_distance_m):
-            turn.go(working_distance_m)
+            _look(turn, task, working_distance_m, _trim(turn, task, seen))
         case search.GiveUp(reason):
             go_home(turn, "held", reason)
         case search.Found(working_distance_m):
-            _judge(turn, task, seen.belief, field, working_distance_m)
+            stigmators = _trim(turn, task, seen, for_itself=True)
+            if stigmators is not None and task.frames < task.max_frames:
+                _look(turn, task, working_distance_m, stigmators)
+            else:
+                _judge(turn, task, seen, field, working_distance_m)
+
+
+def _trim(
+    turn: Turn, task: Autofocus, seen: Analysed, *, for_itself: bool = False
+) -> trim.Stigmators | None:
+    return trim.next_trim(
+        task,
+        seen.belief,
+        seen.analysis.header.optics,
+        turn.options.scale.half_depth_of(seen.analysis.header),
+        turn.options.autofocus,
+        turn.capabilities,
+        for_itself=for_itself,
+    )
+
+
+def _look(
+    turn: Turn, task: Autofocus, working_distance_m: float, stigmators: trim.Stigmators | None
+) -> None:
+    if stigmators is not None:
+        turn.set_task(msgspec.structs.replace(task, trims=task.trims + 1))
+    turn.go(working_distance_m, stigmators)
 
 
 def _field(turn: Turn, task: Autofocus, start: FrameHeader) -> search.Field:
@@ -130,27 +151,34 @@ def _no_structure(turn: Turn, task: Autofocus, structure: float) -> None:
 
 
 def _judge(
-    turn: Turn, task: Autofocus, belief: FocusBelief, field: search.Field, focus_m: float
+    turn: Turn, task: Autofocus, seen: Analysed, field: search.Field, focus_m: float
 ) -> None:
     """Keep the verified estimate if it is better than the start, otherwise go back."""
-    options = turn.options.autofocus
-    first, last = task.samples[0], task.samples[-1]
+    options, belief, optics = turn.options.autofocus, seen.belief, seen.analysis.header.optics
+    last = task.samples[-1]
+    # With new stigmators no frame may be sharper than this one; without, other frames are nearer.
+    earlier = task.samples[:-1] if task.trims else task.samples[:1]
     sigma_um = math.nan if belief.sigma_m is None else belief.sigma_m * 1e6
-    if search.significant(first, last, _CONTRADICTS):
+    trimmed = task.trims > 0 and trim.improved(task, belief, optics)
+    stigmators = trim.outlook(task, belief, optics, field.unit_m, options, turn.capabilities)
+    if any(search.significant(each, last, _CONTRADICTS) for each in earlier):
         go_home(
             turn,
             "held",
             f"the frame at {last.working_distance_m * 1e3:.4f} mm, where focus should be, is less "
-            "sharp than the first",
+            f"sharp than {'an earlier one' if task.trims else 'the first'}",
         )
-    elif search.nearer(belief, focus_m, field.start_m) >= options.confidence:
-        reason = f"within half a depth of field; sigma is {sigma_um:.2f} µm"
+    elif task.trims and not trimmed:
+        go_home(turn, "held", "astigmatism is not surely less than it was at the start")
+    elif trimmed or search.nearer(belief, focus_m, field.start_m) >= options.confidence:
+        reason = f"within half a depth of field; sigma is {sigma_um:.2f} µm{stigmators}"
         if abs(focus_m - last.working_distance_m) <= _WORTH_A_MOVE * field.unit_m:
             finish(turn, "focused", reason)
         else:
             end_at(turn, _at(turn, focus_m), "focused", reason)
     elif search.certain(belief, field.start_m, field, options):
-        go_home(turn, "focused", "the start is in focus already, within half a depth of field")
+        reason = "the start is in focus already, within half a depth of field"
+        go_home(turn, "focused", f"{reason}{stigmators}")
     elif task.frames < task.max_frames:
         places_m = tuple(sample.working_distance_m for sample in task.samples)
         turn.go(search.beside(places_m, belief, field, options).working_distance_m)

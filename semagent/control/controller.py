@@ -19,6 +19,7 @@ from semagent.control.situation import (
     Ticked,
     is_finite,
 )
+from semagent.memory import Memory
 from semagent.ports import FocusEstimator
 from semagent.types import (
     Capabilities,
@@ -45,6 +46,7 @@ class Controller:
         capabilities: of the microscope.
         estimator: of focus.
         stabiliser: takes drift out while `decide` has nothing to do, if that is wanted.
+        memory: what is remembered of the instrument, for the estimator.
     """
 
     def __init__(
@@ -53,10 +55,11 @@ class Controller:
         capabilities: Capabilities,
         estimator: FocusEstimator | None = None,
         stabiliser: Stabiliser | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._options = options
         self._capabilities = capabilities
-        self._estimator = estimator or SpectralEstimator(options.estimator, options.scale)
+        self._estimator = estimator or SpectralEstimator(options.estimator, options.scale, memory)
         self._state = ControlState(mode=options.mode)
         self._belief: FocusBelief | None = None
         self._stabiliser = stabiliser

@@ -210,7 +210,7 @@ def _on_reply(turn: Turn, reply: Reply) -> None:
     elif task is None:
         turn.update(expected=None)
     elif applied and pending.then:
-        turn.command(SetWorkingDistance(working_distance_m=pending.then[0]), pending.then[1:])
+        turn.command(pending.then[0], pending.then[1:])
     elif isinstance(task, Return):
         ending.on_reply(turn, task, reply)
     elif not applied:
@@ -284,12 +284,16 @@ def _start_autofocus(turn: Turn, request: StartAutofocus) -> None:
             turn.tell("request_refused", "focus is being put back; ask again", Level.WARNING)
         case Autofocus() as task:
             frames = request.max_frames or task.max_frames
-            turn.set_task(msgspec.structs.replace(task, for_hold=False, max_frames=frames))
+            task = msgspec.structs.replace(
+                task, for_hold=False, max_frames=frames, stigmation=request.stigmation
+            )
+            turn.set_task(task)
         case Follow() as task:
-            hold.request_search(turn, task, request.max_frames or turn.options.autofocus.max_frames)
+            frames = request.max_frames or turn.options.autofocus.max_frames
+            hold.request_search(turn, task, frames, stigmation=request.stigmation)
         case None:
             turn.update(paused="")
-            autofocus.begin_requested(turn, request)
+            autofocus.begin(turn, request.max_frames, stigmation=request.stigmation)
 
 
 def _cancel(turn: Turn, reason: str) -> None:

@@ -15,7 +15,6 @@ from semagent.types import (
     Optics,
     Outcome,
     Reply,
-    SetStigmator,
     SetWorkingDistance,
 )
 
@@ -128,20 +127,20 @@ def proceed(turn: Turn) -> None:
                 if not turn.state.armed:
                     _finish_away(turn, task, "the safety gate is disarmed")
                     return
-                turn.command(stigmators)
+                turn.stigmate(stigmators)
         else:
             finish(turn, task.status, task.reason)
 
 
-def _stigmators_to_restore(turn: Turn, here: Optics, home: Optics) -> SetStigmator | None:
-    """The command that puts the stigmators back, if our moves have dragged them along."""
+def _stigmators_to_restore(turn: Turn, here: Optics, home: Optics) -> tuple[float, float] | None:
+    """What to put the stigmators back to, if we have moved them."""
     if not turn.capabilities.stigmator or home.stigmator_x is None or home.stigmator_y is None:
         return None
     x = math.inf if here.stigmator_x is None else here.stigmator_x
     y = math.inf if here.stigmator_y is None else here.stigmator_y
     if max(abs(x - home.stigmator_x), abs(y - home.stigmator_y)) <= turn.options.operator.stigmator:
         return None
-    return SetStigmator(x=home.stigmator_x, y=home.stigmator_y)
+    return home.stigmator_x, home.stigmator_y
 
 
 def _finish_away(turn: Turn, task: Return, why: str) -> None:

@@ -5,11 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semagent.control.fit import Fit, Series
+from semagent.control.fit import BEAM, Fit, Series
 from semagent.control.options import EstimatorOptions, ScaleOptions
 from semagent.control.posterior import Posterior, combine, mirrored
+from semagent.control.stigmation import (
+    astigmatism,
+    correction,
+    response_of,
+    with_response,
+)
+from semagent.memory import Entry, Memory
 from semagent.spectrum import Array
-from semagent.types import FocusBelief, FocusMode, FrameAnalysis, FrameHeader, Signature
+from semagent.types import FocusBelief, FocusMode, FrameAnalysis, FrameHeader, Optics, Signature
 
 _STEPS = 10
 _STEPS_WHEN_SURE = 6
@@ -24,11 +31,13 @@ _SPOT_PX, _SPOT_STD = 0.7, 0.4
 _SOFT, _SOFT_STD, _SOFTER = 0.03, 1.5, -1.0
 _VAGUE, _SLOPES = 0.3, (-1.0, 0.0, 1.0)  # slopes to start from, where it is not known
 _STILL_LOG_SLOPE = -14.0  # a beam that no working distance changes
+_LEAST_REMEMBERED_SIGMA = 0.02  # of the slope that is remembered
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
     place: float
+    stigmators: tuple[float, float]
     signature: Signature
 
 
@@ -37,17 +46,27 @@ class SpectralEstimator:
 
     Lengths are counted in half depths of field from the first frame on. The same frame seen
     twice, as from a recorded stack, counts once.
+
+    Args:
+        options: what is assumed before anything was seen.
+        scale: what half a depth of field is.
+        memory: what is remembered of the instrument: slope, and what its stigmators do.
     """
 
-    def __init__(self, options: EstimatorOptions, scale: ScaleOptions) -> None:
+    def __init__(
+        self, options: EstimatorOptions, scale: ScaleOptions, memory: Memory | None = None
+    ) -> None:
         self._options = options
         self._scale = scale
+        self._memory = memory or Memory()
         self.reset()
 
     def reset(self) -> None:
         """Forget all frames."""
         self._seen: list[_Seen] = []
         self._first: FrameHeader | None = None
+        self._entry: Entry | None = None
+        self._response = response_of(None, 1.0)
         self._posterior: Posterior | None = None
         self._log_odds = 0.0
 
@@ -59,21 +78,24 @@ class SpectralEstimator:
         if self._seen and signature and signature.tile_px != self._seen[0].signature.tile_px:
             self.reset()
         if self._first is None:
-            self._first = header
+            self._first, self._entry = header, self._memory.at(header)
+            self._response = response_of(self._entry, self._scale.half_depth_of(header))
         if signature is None:
             return FocusBelief(
                 sequence=header.sequence, settings_rev=header.settings_rev, frames=len(self._seen)
             )
         unit_m = self._scale.half_depth_of(self._first)
         origin_m = self._first.optics.working_distance_m
-        seen = _Seen((header.optics.working_distance_m - origin_m) / unit_m, signature)
+        place = (header.optics.working_distance_m - origin_m) / unit_m
+        stigmators = _changed(self._first.optics, header.optics)
+        seen = _Seen(place, stigmators, signature)
         if seen not in self._seen:
             self._seen.append(seen)
             if len(self._seen) > self._options.memory_frames:
                 del self._seen[self._least_telling()]
             self._log_odds = self._fit()
         assert self._posterior is not None  # noqa: S101 - there was a frame
-        return _belief(header, len(self._seen), self._posterior, self._log_odds, origin_m, unit_m)
+        return self._belief(header, self._posterior, np.array(stigmators), origin_m, unit_m)
 
     def _least_telling(self) -> int:
         """The older of the two frames taken nearest to each other; never the last.
@@ -94,10 +116,15 @@ class SpectralEstimator:
 
     def _fit(self) -> float:
         """Update the posterior; returns the log odds against a beam that nothing changes."""
-        places = np.array([seen.place for seen in self._seen])
+        stigmators = np.array([seen.stigmators for seen in self._seen])
+        # Places as they would be with the stigmators of the first frame.
+        places = np.array([seen.place for seen in self._seen]) - stigmators @ self._response.focus
         ages = self._options.aging_per_frame * np.arange(len(places), dtype=np.float64)[::-1]
-        series = Series([seen.signature for seen in self._seen], places, ages**2)
-        mean, std = self._prior()
+        signatures = [seen.signature for seen in self._seen]
+        series = Series(signatures, places, ages**2, stigmators)
+        # As long as the stigmators stay as they are, no frame tells what they do.
+        width = len(self._prior()[0]) if np.ptp(stigmators, axis=0).any() else BEAM
+        mean, std = (each[:width] for each in self._prior())
         starts = self._starts(places, mean, std)
         still = np.concatenate([mean[:3], [_STILL_LOG_SLOPE], mean[4:]])
         still_std = np.concatenate([std[:3], [1e-3], [2 * _SPOT_STD], std[5:]])
@@ -110,8 +137,45 @@ class SpectralEstimator:
         )
         modes = fit.run(_STEPS_WHEN_SURE if self._sure else _STEPS)
         moving = np.arange(count + 1) < count
-        self._posterior = combine(modes.among(moving), _MOST_MODES)
+        self._posterior = with_response(combine(modes.among(moving), _MOST_MODES), self._response)
         return self._posterior.log_evidence - float(modes.log_evidence[-1])
+
+    def _belief(
+        self,
+        header: FrameHeader,
+        posterior: Posterior,
+        stigmators: Array,
+        origin_m: float,
+        unit_m: float,
+    ) -> FocusBelief:
+        low, high = posterior.interval()
+        modes = zip(
+            posterior.weights.tolist(),
+            posterior.focus.tolist(),
+            posterior.focus_std.tolist(),
+            strict=True,
+        )
+        # From where focus was with the stigmators of the first frame to where it is now.
+        origin_m += float(self._response.focus @ stigmators) * unit_m
+        left, left_std = astigmatism(posterior, stigmators)
+        change = correction(posterior, stigmators)
+        return FocusBelief(
+            sequence=header.sequence,
+            settings_rev=header.settings_rev,
+            frames=len(self._seen),
+            focus_m=origin_m + posterior.mean * unit_m,
+            sigma_m=posterior.std * unit_m,
+            interval90_m=(origin_m + low * unit_m, origin_m + high * unit_m),
+            astigmatism_m=_pair(left * unit_m),
+            astigmatism_sigma_m=_pair(left_std * unit_m),
+            stigmator_correction=_pair(change[0]) if change else None,
+            stigmator_sigma=_pair(change[1]) if change else None,
+            log_odds=self._log_odds,
+            modes=tuple(
+                FocusMode(weight=weight, focus_m=origin_m + focus * unit_m, sigma_m=std * unit_m)
+                for weight, focus, std in modes
+            ),
+        )
 
     @property
     def _sure(self) -> bool:
@@ -126,20 +190,15 @@ class SpectralEstimator:
             unit_m = self._scale.half_depth_of(self._first)
             slope = optics.convergence_angle_rad / (2 * scan.pixel_size_m) * unit_m
             slope_std = options.slope_sigma
-        astigmatism = options.astigmatism
-        return (
-            np.array([0.0, 0.0, 0.0, math.log(slope), math.log(_SPOT_PX), math.log(_SOFT)]),
-            np.array(
-                [
-                    options.prior_half_range,
-                    astigmatism,
-                    astigmatism,
-                    slope_std,
-                    _SPOT_STD,
-                    _SOFT_STD,
-                ]
-            ),
-        )
+        known = self._entry.slope_px_per_m(self._first) if self._entry else None
+        if known is not None:
+            slope = known.value * self._scale.half_depth_of(self._first)
+            slope_std = max(known.sigma / known.value, _LEAST_REMEMBERED_SIGMA)
+        response, response_std = self._response.mean_and_std
+        beam = [0.0, 0.0, 0.0, math.log(slope), math.log(_SPOT_PX), math.log(_SOFT)]
+        astigmatic = (options.astigmatism,) * 2
+        beam_std = [options.prior_half_range, *astigmatic, slope_std, _SPOT_STD, _SOFT_STD]
+        return np.concatenate([beam, response]), np.concatenate([beam_std, response_std])
 
     def _starts(self, places: Array, mean: Array, std: Array) -> Array:
         """Where to begin: the modes so far, their mirror images, and places all around."""
@@ -155,35 +214,19 @@ class SpectralEstimator:
             return fresh
         if self._sure:
             fresh = fresh[len(places) % _FEWER :: _FEWER]
-        known = self._posterior.beam
+        known = self._posterior.beam[:, : len(mean)]
         return np.concatenate([known, mirrored(known[:2], places[-2:].tolist()), fresh])
 
 
-def _belief(
-    header: FrameHeader,
-    frames: int,
-    posterior: Posterior,
-    log_odds: float,
-    origin_m: float,
-    unit_m: float,
-) -> FocusBelief:
-    low, high = posterior.interval()
-    modes = zip(
-        posterior.weights.tolist(),
-        posterior.focus.tolist(),
-        posterior.focus_std.tolist(),
-        strict=True,
-    )
-    return FocusBelief(
-        sequence=header.sequence,
-        settings_rev=header.settings_rev,
-        frames=frames,
-        focus_m=origin_m + posterior.mean * unit_m,
-        sigma_m=posterior.std * unit_m,
-        interval90_m=(origin_m + low * unit_m, origin_m + high * unit_m),
-        log_odds=log_odds,
-        modes=tuple(
-            FocusMode(weight=weight, focus_m=origin_m + focus * unit_m, sigma_m=std * unit_m)
-            for weight, focus, std in modes
-        ),
-    )
+def _changed(first: Optics, now: Optics) -> tuple[float, float]:
+    """By how much the stigmators were changed; by nothing, where they do not read back."""
+    return _change(first.stigmator_x, now.stigmator_x), _change(first.stigmator_y, now.stigmator_y)
+
+
+def _change(first: float | None, now: float | None) -> float:
+    return 0.0 if first is None or now is None else now - first
+
+
+def _pair(values: Array) -> tuple[float, float]:
+    x, y = values.tolist()
+    return x, y

@@ -2,14 +2,15 @@
 
 In the bin j of frame i, taken at the working distance z_i, the power is modelled as::
 
-    P = exp(s_j + g_i) T(q) + N exp(h_i),    q = c² k' (z_i - f + A)² k
+    P = exp(s_j + g_i) T(q) + N exp(h_i),    q = c² k' (z_i - f + A + K S_i)² k
 
 with T the transfer of a disc of covariance ``c² ((z_i - f) I + A)²`` and the focused spot on top
 (see `semagent.transfer`; C. Binding, S. Mikula, W. Denk, "Low-dosage maximum-a-posteriori
 focusing and stigmation", Microscopy and Microanalysis 19, 2013, for two frames). Focus f,
-astigmatism A, slope c and spot are the *beam*: they are what is asked for. The spectrum of the
-specimen s_j is common to all frames, so that it cancels in their differences, and has a smooth
-prior, so that a single frame says something too. Gains g_i, errors of the noise level h_i and
+astigmatism A, slope c, spot and, where the stigmators S were changed, their response K are the
+*beam*: they are what is asked for. The spectrum of the specimen s_j is common to all frames, so
+that it cancels in their differences, and has a smooth prior, so that a single frame says something
+too. Gains g_i, errors of the noise level h_i and
 relative errors of the blur, which keep frames far from focus from being taken at their word, are
 nuisances of each frame.
 
@@ -36,6 +37,9 @@ from semagent.types import Signature
 BEAM = 6
 """Parameters of the beam: f, a1, a2, ln c (pixels a half depth of field), ln of the spot (px), and
 ln of how far the transfer is that of a normal distribution instead of a disc."""
+
+RESPONSE = 4
+"""More of them, if stigmators changed: (a1 by x, a1 by y, a2 by x, a2 by y) per unit."""
 
 MODEL_SCATTER = 0.03
 """Error of the log of the transfer, where it is 1 ..."""
@@ -67,8 +71,8 @@ class Modes:
     """Local maxima of the posterior, in the order of the starts they were reached from.
 
     Attributes:
-        beam: shape (M, BEAM).
-        covariance: shape (M, BEAM, BEAM).
+        beam: shape (M, W) with W = BEAM or BEAM + RESPONSE.
+        covariance: shape (M, W, W).
         log_evidence: shape (M,).
         misfit: mean squared error of the last frame in units of its scatter, shape (M,).
     """
@@ -95,13 +99,17 @@ class Series:
         signatures: one or more, with the same ``tile_px``.
         places: working distances, shape (N,).
         ages: variance of the log power that a frame gained with time, shape (N,).
+        stigmators: changes of (x, y) since the astigmatism of the beam was as it is fitted,
+            shape (N, 2).
     """
 
-    def __init__(self, signatures: Sequence[Signature], places: Array, ages: Array) -> None:
+    def __init__(
+        self, signatures: Sequence[Signature], places: Array, ages: Array, stigmators: Array
+    ) -> None:
         tile_px = signatures[0].tile_px
         geometry, specimen = geometry_of(tile_px), specimen_prior(tile_px)
         filled = geometry.share > 0
-        self.places = places
+        self.places, self.stigmators = places, stigmators
         self.log_power = np.array([each.log_power for each in signatures])[:, filled]
         self.noise = np.exp(np.array([each.log_noise for each in signatures])[:, filled])
         pixels = np.array([each.pixels for each in signatures])[:, None]
@@ -154,10 +162,12 @@ class Fit:
     def _step(self, *, first: bool, last: bool) -> None:
         data, beam = self._series, self._beam
         frames, bins = data.log_power.shape
-        count = len(beam)
+        count, width = beam.shape
         along, cosine, sine = data.quadratic
         away = np.clip(data.places - beam[:, :1], -_FARTHEST, _FARTHEST)[:, :, None]
-        a1, a2 = beam[:, 1, None, None], beam[:, 2, None, None]
+        response = beam[:, BEAM:].reshape(count, 2, -1)
+        stigmators = data.stigmators[:, : response.shape[2]]
+        a1, a2 = np.moveaxis(beam[:, 1:3, None] + response @ stigmators.T, 1, 0)[..., None]
         slope2, spot2 = np.exp(2 * beam[:, 3])[:, None, None], np.exp(2 * beam[:, 4])[:, None, None]
         turned = a1 * cosine + a2 * sine
         reach = np.maximum((away**2 + a1**2 + a2**2) * along + 2 * away * turned, 1e-9)
@@ -194,13 +204,15 @@ class Fit:
         weight = np.maximum(share, data.visible)
         precision = (TAIL + 1) / (TAIL + chi2) / variance
         unit = fall / reach * weight
-        slopes = np.empty((count, BEAM, frames, bins))
+        slopes = np.empty((count, width, frames, bins))
         slopes[:, 0] = -2 * unit * (away * along + turned)
         slopes[:, 1] = 2 * unit * (a1 * along + away * cosine)
         slopes[:, 2] = 2 * unit * (a2 * along + away * sine)
         slopes[:, 3] = 2 * fall * weight
         slopes[:, 4] = -2 * spot2 * along * weight
         slopes[:, 5] = softer * weight
+        by_cause = slopes[:, 1:3, None] * stigmators.T[:, :, None]
+        slopes[:, BEAM:] = by_cause.reshape(count, -1, frames, bins)
         weighted = slopes * precision[:, None]
         by_noise = 1 - share
         gain = precision * weight * weight
@@ -213,17 +225,17 @@ class Fit:
         pull = precision * weight * residual
         pull_bins = pull.sum(1) - self._deviations / data.bin_variance
 
-        size = BEAM + 3 * frames
+        size = width + 3 * frames
         hessian = np.zeros((count, size + data.shapes.shape[1], size + data.shapes.shape[1]))
-        flat = weighted.reshape(count, BEAM, -1)
-        hessian[:, :BEAM, :BEAM] = flat @ slopes.reshape(count, BEAM, -1).transpose(0, 2, 1)
+        flat = weighted.reshape(count, width, -1)
+        hessian[:, :width, :width] = flat @ slopes.reshape(count, width, -1).transpose(0, 2, 1)
         for frame in range(frames):
             # In the order of the nuisances: gain, noise level, blur.
             own = np.stack([weight[:, frame], by_noise[:, frame], slopes[:, 3, frame]], axis=1)
-            at = BEAM + frame + frames * np.arange(3)
-            hessian[:, :BEAM, at] = weighted[:, :, frame] @ own.transpose(0, 2, 1)
+            at = width + frame + frames * np.arange(3)
+            hessian[:, :width, at] = weighted[:, :, frame] @ own.transpose(0, 2, 1)
             hessian[:, at[:, None], at] = (own * precision[:, None, frame]) @ own.transpose(0, 2, 1)
-        hessian[:, BEAM:size, :BEAM] = hessian[:, :BEAM, BEAM:size].transpose(0, 2, 1)
+        hessian[:, width:size, :width] = hessian[:, :width, width:size].transpose(0, 2, 1)
         scaled = rows / whole[:, None]
         hessian[:, :size, :size] -= scaled @ rows.transpose(0, 2, 1)
         kept = 1 / (data.bin_variance * whole)
@@ -248,23 +260,25 @@ class Fit:
         gradient = np.concatenate(
             [gradient, (pull.sum(1) - total / whole * pull_bins) @ data.shapes], axis=1
         )
-        gradient[:, :BEAM] -= off * self._precision
-        gradient[:, BEAM:] -= self._others * self._others_precision
+        gradient[:, :width] -= off * self._precision
+        gradient[:, width:] -= self._others * self._others_precision
 
-        inner = hessian[:, BEAM:, BEAM:]
+        inner = hessian[:, width:, width:]
         solved = np.linalg.solve(
-            inner, np.concatenate([hessian[:, BEAM:, :BEAM], gradient[:, BEAM:, None]], axis=2)
+            inner, np.concatenate([hessian[:, width:, :width], gradient[:, width:, None]], axis=2)
         )
-        schur = hessian[:, :BEAM, :BEAM] - hessian[:, :BEAM, BEAM:] @ solved[:, :, :BEAM]
+        schur = hessian[:, :width, :width] - hessian[:, :width, width:] @ solved[:, :, :width]
         self._keep(cost, schur, inner, whole, chi2)
         if last:
             return
-        rest = gradient[:, :BEAM] - (hessian[:, :BEAM, BEAM:] @ solved[:, :, BEAM:])[:, :, 0]
+        rest = gradient[:, :width] - (hessian[:, :width, width:] @ solved[:, :, width:])[:, :, 0]
         move = np.linalg.solve(schur, rest[:, :, None])[:, :, 0]
-        limit = np.tile(_LARGEST_STEP, (count, 1))
+        by_response = _LARGEST_STEP[1] / max(float(np.abs(data.stigmators).max()), 1e-6)
+        limit = np.concatenate([_LARGEST_STEP, np.full(width - len(_LARGEST_STEP), by_response)])
+        limit = np.tile(limit, (count, 1))
         limit[:, 0] = np.maximum(1.0, 0.3 * np.abs(away).max(axis=(1, 2)))
         move = np.clip(move, -limit, limit)
-        other = solved[:, :, BEAM] - (solved[:, :, :BEAM] @ move[:, :, None])[:, :, 0]
+        other = solved[:, :, width] - (solved[:, :, :width] @ move[:, :, None])[:, :, 0]
         other = np.clip(other, -_LARGEST_OTHER, _LARGEST_OTHER)
         step = np.concatenate([move, other], axis=1)
         moved = (step[:, None, :size] @ rows)[:, 0] + total * (step[:, size:] @ data.shapes.T)

@@ -53,14 +53,14 @@ def on_frame(turn: Turn, task: Follow, analysis: FrameAnalysis) -> None:
         _weigh(turn, task, task.pair[0], sample)
 
 
-def request_search(turn: Turn, task: Follow, frames: int) -> None:
+def request_search(turn: Turn, task: Follow, frames: int, *, stigmation: bool = False) -> None:
     """Search for focus from the working point, once back there."""
-    turn.set_task(msgspec.structs.replace(task, search_frames=frames))
+    turn.set_task(msgspec.structs.replace(task, search_frames=frames, search_stigmation=stigmation))
 
 
 def _search(turn: Turn, task: Follow) -> None:
     if task.pair is None:
-        autofocus.begin(turn, task.search_frames, for_hold=True)
+        autofocus.begin(turn, task.search_frames, for_hold=True, stigmation=task.search_stigmation)
     else:
         turn.set_task(msgspec.structs.replace(task, pair=None))
         turn.go(_centre_m(task))

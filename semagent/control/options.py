@@ -83,6 +83,9 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
             are reached from below: lenses have hysteresis. 0 moves directly.
         max_step_m: longest single move in metres; longer ones are made in several commands.
             Set it below the step limit of the safety envelope. ``None`` is no limit.
+        stigmator_range: lowest and highest value either stigmator is set to, as a fraction of
+            its full range; ``None`` leaves them alone.
+        max_stigmator_step: longest single move of a stigmator; ``None`` is no limit.
         min_structure: `FrameAnalysis.structure` below which there is nothing to focus on.
         start_frames: frames at the start that have to agree that there is nothing.
         significance: standard deviations by which focus has to be off for advice or a correction
@@ -103,6 +106,8 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
     finest_step_m: NotNegative = 0.0
     approach: NotNegative = 4.0
     max_step_m: Positive | None = None
+    stigmator_range: tuple[float, float] | None = (-1.0, 1.0)
+    max_stigmator_step: Positive | None = None
     min_structure: NotNegative = 0.75
     start_frames: Count = 3
     significance: Positive = 2.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semagent.control.fit import BEAM, Modes
+from semagent.control.fit import Modes
 from semagent.spectrum import Array
 
 INFLATION = 2.0
@@ -26,8 +26,8 @@ class Posterior:
 
     Attributes:
         weights: shape (M,), summing to 1, falling.
-        beam: shape (M, BEAM); see `semagent.control.fit`.
-        covariance: shape (M, BEAM, BEAM), inflated to what errors really are.
+        beam: shape (M, W); see `semagent.control.fit`.
+        covariance: shape (M, W, W), inflated to what errors really are.
         log_evidence: of all modes together.
     """
 
@@ -116,4 +116,4 @@ def mirrored(beam: Array, places: Sequence[float]) -> Array:
     images = np.repeat(beam[None], len(places), axis=0)
     images[:, :, 0] = 2 * np.asarray(places)[:, None] - beam[:, 0]
     images[:, :, 1:3] *= -1
-    return np.asarray(images.reshape(-1, BEAM))
+    return np.asarray(images.reshape(-1, beam.shape[1]))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from semagent.legs import legs
+from semagent.legs import legs, pair_legs
 from semagent.memory import Calibration, Matrix
 from semagent.types import MoveStage, SetBeamShift, StagePosition
 
@@ -45,13 +45,7 @@ def beam_legs(
     here: tuple[float, float], target: tuple[float, float], max_step: float
 ) -> list[SetBeamShift]:
     """Equal steps there, none longer than allowed along either axis."""
-    ways = (target[0] - here[0], target[1] - here[1])
-    count = max(1, math.ceil(max(map(abs, ways)) / max_step))
-    steps = [
-        SetBeamShift(x_m=here[0] + ways[0] * step / count, y_m=here[1] + ways[1] * step / count)
-        for step in range(1, count)
-    ]
-    return [*steps, SetBeamShift(x_m=target[0], y_m=target[1])]
+    return [SetBeamShift(x_m=x_m, y_m=y_m) for x_m, y_m in pair_legs(here, target, max_step)]
 
 
 def stage_legs(

@@ -88,12 +88,12 @@ class Pending(Value, frozen=True, kw_only=True):
     """A command that was given and not yet answered.
 
     Attributes:
-        then: working distances to go on to once it was carried out.
+        then: commands to go on with once it was carried out.
         since_ns: last tick before it was given, ``None`` before the first tick.
     """
 
     action: MicroscopeAction
-    then: tuple[float, ...] = ()
+    then: tuple[MicroscopeAction, ...] = ()
     since_ns: int | None = None
 
 
@@ -103,12 +103,14 @@ class Autofocus(Value, frozen=True, kw_only=True):
     Attributes:
         max_frames: frames it may use.
         for_hold: started by mode hold itself, not asked for.
+        stigmation: set the stigmators too, where that can be done.
         start: the first usable frame; ``None`` until it came.
         poor_frames: frames at the start without structure.
         samples: what was measured, in order; the first is the start.
         flagged: unusable frames since the last usable one.
         frames: frames used, unusable ones included.
         moves: commands carried out.
+        trims: how often the stigmators were changed.
         resolution_m: largest difference between a working distance asked for and read back: a
             recorded stack has only its own.
         engine: name of the engine.
@@ -118,12 +120,14 @@ class Autofocus(Value, frozen=True, kw_only=True):
 
     max_frames: int
     for_hold: bool = False
+    stigmation: bool = False
     start: FrameHeader | None = None
     poor_frames: int = 0
     samples: tuple[Sample, ...] = ()
     flagged: int = 0
     frames: int = 0
     moves: int = 0
+    trims: int = 0
     resolution_m: float = 0.0
     engine: str = ""
     sigma_m: float | None = None
@@ -145,6 +149,7 @@ class Follow(Value, frozen=True, kw_only=True):
         bend: fall of log sharpness over a pair, pooled; ``None`` when not yet known.
         rate: drift of focus, in half depths of field a frame.
         search_frames: a search of so many frames begins at the next frame at ``home``.
+        search_stigmation: that search sets the stigmators too.
     """
 
     home: MicroscopeState
@@ -158,6 +163,7 @@ class Follow(Value, frozen=True, kw_only=True):
     bend: float | None = None
     rate: float = 0.0
     search_frames: int | None = None
+    search_stigmation: bool = False
 
 
 class Return(Value, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ import msgspec
 
 from semagent.control.options import ControlOptions
 from semagent.control.situation import ControlState, Decision, Notice, Pending, Sample, Task
-from semagent.legs import legs
+from semagent.legs import legs, pair_legs
 from semagent.types import (
     Basis,
     Capabilities,
@@ -16,6 +16,7 @@ from semagent.types import (
     Level,
     MicroscopeAction,
     MicroscopeState,
+    SetStigmator,
     SetWorkingDistance,
 )
 
@@ -65,21 +66,36 @@ class Turn:
         self.update(paused=reason, task=None, expected=None, in_focus=None)
         self.tell("paused", f"{reason}; no commands until the next request", Level.WARNING)
 
-    def command(self, action: MicroscopeAction, then: tuple[float, ...] = ()) -> None:
-        """Give a command; one at most is outstanding."""
+    def command(self, action: MicroscopeAction, then: tuple[MicroscopeAction, ...] = ()) -> None:
+        """Give a command, and when it was carried out the next; one at most is outstanding."""
         self._actions = (action,)
         self.update(pending=Pending(action=action, then=then, since_ns=self.state.now_ns))
 
-    def go(self, target_m: float, *, straight: bool = False) -> None:
+    def go(
+        self,
+        target_m: float,
+        stigmators: tuple[float, float] | None = None,
+        *,
+        straight: bool = False,
+    ) -> None:
         """Go to a working distance, in several commands where backlash or limits ask for it.
 
-        Where it already is, no command is given, and the next frame is waited for. ``straight``
-        does not mind the backlash.
+        Where it already is, no command is given, and the next frame is waited for. Stigmators
+        are set first, if they are to be changed. ``straight`` does not mind the backlash.
         """
         self.update(waiting_ns=self.state.now_ns)
-        legs = self._legs(self.working_distance_m, target_m, 0.0 if straight else 1.0)
-        if legs:
-            self.command(SetWorkingDistance(working_distance_m=legs[0]), then=legs[1:])
+        way = self._legs(self.working_distance_m, target_m, 0.0 if straight else 1.0)
+        moves: list[MicroscopeAction] = [
+            SetWorkingDistance(working_distance_m=leg_m) for leg_m in way
+        ]
+        moves = [*(self._stigmator_legs(stigmators) if stigmators else ()), *moves]
+        if moves:
+            self.command(moves[0], then=tuple(moves[1:]))
+
+    def stigmate(self, target: tuple[float, float]) -> None:
+        """Set the stigmators, in several commands where limits ask for it."""
+        first, *rest = self._stigmator_legs(target)
+        self.command(first, then=tuple(rest))
 
     def sample(self, analysis: FrameAnalysis) -> Sample:
         """The sharpness of a frame, with noise and the scatter between frames as its error."""
@@ -100,6 +116,13 @@ class Turn:
     def working_distance_m(self) -> float:
         """The working distance last read back or measured; NaN before the first."""
         return self.measured.optics.working_distance_m if self.measured else float("nan")
+
+    def _stigmator_legs(self, target: tuple[float, float]) -> list[SetStigmator]:
+        optics = self.measured.optics if self.measured else None
+        x, y = (optics.stigmator_x, optics.stigmator_y) if optics else (None, None)
+        here = target if x is None or y is None else (x, y)
+        way = pair_legs(here, target, self.options.autofocus.max_stigmator_step)
+        return [SetStigmator(x=x, y=y) for x, y in way]
 
     def _legs(self, here_m: float, target_m: float, approach: float) -> tuple[float, ...]:
         options, header = self.options.autofocus, self.state.header

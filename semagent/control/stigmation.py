@@ -1,0 +1,102 @@
+"""What stigmators do to the beam, and by how much to change them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from semagent.control.fit import BEAM, RESPONSE
+from semagent.control.posterior import Posterior
+from semagent.memory import Entry
+from semagent.spectrum import Array
+
+_UNKNOWN_STD = 50.0
+_LEAST_RELATIVE_STD = 0.03  # of a calibration: apertures and days differ by as much
+_TELLING = 3.0  # standard deviations that the weaker effect of the stigmators has to be
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Response:
+    """What a unit of stigmator (x, y) does, in half depths of field.
+
+    Attributes:
+        matrix: change of astigmatism, rows (a1, a2), shape (2, 2).
+        std: standard deviation of each.
+        focus: change of the focal working distance, shape (2,).
+    """
+
+    matrix: Array
+    std: float
+    focus: Array
+
+    @property
+    def mean_and_std(self) -> tuple[Array, Array]:
+        """As parameters of the beam, each of shape (RESPONSE,)."""
+        return self.matrix.ravel(), np.full(RESPONSE, self.std)
+
+
+def response_of(entry: Entry | None, unit_m: float) -> Response:
+    """What is remembered of the stigmators; without a calibration next to nothing."""
+    calibration = entry.calibration if entry else None
+    known = calibration.astigmatism_per_stigmator if calibration else None
+    if calibration is None or known is None:
+        return Response(np.zeros((2, 2)), _UNKNOWN_STD, np.zeros(2))
+    matrix = np.array([[known.xx, known.xy], [known.yx, known.yy]]) / unit_m
+    std = max(known.sigma / unit_m, _LEAST_RELATIVE_STD * float(np.abs(matrix).max()))
+    moved = calibration.focus_per_stigmator
+    focus = np.array([moved.x, moved.y]) / unit_m if moved else np.zeros(2)
+    return Response(matrix, std, focus)
+
+
+def with_response(posterior: Posterior, response: Response) -> Posterior:
+    """The posterior with what is known of the stigmators, where no frame has told of them."""
+    modes, width = posterior.beam.shape
+    if width > BEAM:
+        return posterior
+    mean, std = response.mean_and_std
+    covariance = np.zeros((modes, BEAM + RESPONSE, BEAM + RESPONSE))
+    covariance[:, :BEAM, :BEAM] = posterior.covariance
+    covariance[:, BEAM:, BEAM:] = np.diag(std**2)
+    beam = np.concatenate([posterior.beam, np.tile(mean, (modes, 1))], axis=1)
+    return Posterior(posterior.weights, beam, covariance, posterior.log_evidence)
+
+
+def astigmatism(posterior: Posterior, stigmators: Array) -> tuple[Array, Array]:
+    """Mean and standard deviations of (a1, a2).
+
+    Args:
+        posterior: with the response of the stigmators.
+        stigmators: by how much they were changed since the first frame, shape (2,).
+    """
+    return _mixture(posterior, *_astigmatism(posterior, stigmators, stigmators))
+
+
+def correction(posterior: Posterior, stigmators: Array) -> tuple[Array, Array] | None:
+    """Mean and standard deviations of the change that removes astigmatism.
+
+    ``None`` as long as it is not known what the stigmators do.
+    """
+    likeliest = posterior.beam[0, BEAM:].reshape(2, 2)
+    std = float(np.sqrt(np.diagonal(posterior.covariance[0])[BEAM:].max()))
+    if np.linalg.svd(likeliest, compute_uv=False)[-1] < _TELLING * std:
+        return None
+    inverse = np.linalg.inv(likeliest)
+    now, _ = _mixture(posterior, *_astigmatism(posterior, stigmators, stigmators))
+    # What the response may be off by counts over the whole way from the first frame.
+    modes, covariance = _astigmatism(posterior, stigmators, stigmators - inverse @ now)
+    return _mixture(posterior, -modes @ inverse.T, inverse @ covariance @ inverse.T)
+
+
+def _astigmatism(posterior: Posterior, stigmators: Array, way: Array) -> tuple[Array, Array]:
+    """Of each mode, shape (M, 2), and its covariance, (M, 2, 2), with errors over ``way``."""
+    response = posterior.beam[:, BEAM:].reshape(-1, 2, 2)
+    by_beam = np.zeros((2, BEAM + RESPONSE))
+    by_beam[:, 1:3] = np.eye(2)
+    by_beam[:, BEAM:] = np.kron(np.eye(2), way)
+    mean = posterior.beam[:, 1:3] + response @ stigmators
+    return mean, by_beam @ posterior.covariance @ by_beam.T
+
+
+def _mixture(posterior: Posterior, means: Array, covariance: Array) -> tuple[Array, Array]:
+    mean = posterior.weights @ means
+    variance = np.diagonal(covariance, axis1=1, axis2=2) + (means - mean) ** 2
+    return mean, np.sqrt(posterior.weights @ variance)
