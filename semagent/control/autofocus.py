@@ -9,7 +9,6 @@ from semagent.control.ending import end_at, finish, go_home
 from semagent.control.situation import Analysed, Autofocus
 from semagent.control.turn import Turn
 from semagent.types import (
-    FocusBelief,
     FocusResult,
     FrameHeader,
     Level,

@@ -1,6 +1,5 @@
 """How far beam shift and stage may go, and the way there in commands the gate lets through."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
