@@ -88,9 +88,12 @@ def decide(
 
 
 def noticed(state: ControlState, header: FrameHeader, options: ControlOptions) -> ControlState:
-    """The state once a frame was seen: with a new field, evidence begins anew."""
-    changed = state.header and field_change(state.header.settings, header, options)
-    if not changed:
+    """The state once a frame was seen: with a new field, evidence begins anew.
+
+    Stigmators that a search has set leave the field as it was.
+    """
+    known = [each for each in (state.header and state.header.settings, state.expected) if each]
+    if not known or not all(field_change(before, header, options) for before in known):
         return msgspec.structs.replace(state, header=header)
     return msgspec.structs.replace(state, header=header, epoch=state.epoch + 1, in_focus=None)
 
