@@ -107,6 +107,8 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
 def _trim(
     turn: Turn, task: Autofocus, seen: Analysed, *, for_itself: bool = False
 ) -> trim.Stigmators | None:
+    if task.trims and _dulled(task):
+        return None  # what was done to them was not good
     return trim.next_trim(
         task,
         seen.belief,
@@ -155,20 +157,21 @@ def _judge(
     """Keep the verified estimate if it is better than the start, otherwise go back."""
     options, belief, optics = turn.options.autofocus, seen.belief, seen.analysis.header.optics
     last = task.samples[-1]
-    # With new stigmators no frame may be sharper than this one; without, other frames are nearer.
-    earlier = task.samples[:-1] if task.trims else task.samples[:1]
     sigma_um = math.nan if belief.sigma_m is None else belief.sigma_m * 1e6
-    trimmed = task.trims > 0 and trim.improved(task, belief, optics)
+    dulled = _dulled(task)
+    trimmed = task.trims > 0 and not dulled and trim.improved(task, belief, optics)
     stigmators = trim.outlook(task, belief, optics, field.unit_m, options, turn.capabilities)
-    if any(search.significant(each, last, _CONTRADICTS) for each in earlier):
+    if task.trims and not trimmed and task.frames < task.max_frames:
+        _untrim(turn, task, focus_m)
+    elif dulled or (task.trims and not trimmed):
         go_home(
             turn,
             "held",
             f"the frame at {last.working_distance_m * 1e3:.4f} mm, where focus should be, is less "
-            f"sharp than {'an earlier one' if task.trims else 'the first'}",
+            f"sharp than {'an earlier one' if task.trims else 'the first'}"
+            if dulled
+            else "astigmatism is not surely less than it was at the start",
         )
-    elif task.trims and not trimmed:
-        go_home(turn, "held", "astigmatism is not surely less than it was at the start")
     elif trimmed or search.nearer(belief, focus_m, field.start_m) >= options.confidence:
         reason = f"within half a depth of field; sigma is {sigma_um:.2f} µm{stigmators}"
         if abs(focus_m - last.working_distance_m) <= _WORTH_A_MOVE * field.unit_m:
@@ -187,6 +190,23 @@ def _judge(
             "held",
             f"the best point found, {focus_m * 1e3:.4f} mm, is not surely better than the start",
         )
+
+
+def _dulled(task: Autofocus) -> bool:
+    """Whether the last frame is less sharp than those it has to be compared with.
+
+    With new stigmators no frame may be sharper; without, others may be nearer to focus.
+    """
+    earlier = task.samples[:-1] if task.trims else task.samples[:1]
+    return any(search.significant(each, task.samples[-1], _CONTRADICTS) for each in earlier)
+
+
+def _untrim(turn: Turn, task: Autofocus, focus_m: float) -> None:
+    """Put the stigmators back, and verify focus as it is with them."""
+    assert task.start is not None  # noqa: S101 - there was a frame
+    turn.tell("stigmators_back", "the stigmators are put back: nothing says they do better now")
+    turn.set_task(msgspec.structs.replace(task, stigmation=False, trims=0))
+    turn.go(focus_m, trim.setting(task.start.optics))
 
 
 def _at(turn: Turn, focus_m: float) -> MicroscopeState:

@@ -10,8 +10,11 @@ from semagent.control.options import AutofocusOptions
 from semagent.control.situation import Autofocus
 from semagent.types import Capabilities, FocusBelief, Optics
 
-_WORTH_IT = 0.3  # half depths of field of astigmatism to change, where a frame is taken anyway ...
-_WORTH_A_FRAME = 0.5  # ... and where one has to be taken for it
+_WORTH_IT, _SIGMAS = 0.3, 1.2
+"""Half depths of field of astigmatism to change, and how sure of it, where a frame is taken anyway
+..."""
+_WORTH_A_FRAME, _SURE = 0.5, 2.5
+"""... and where one has to be taken for it."""
 _MOST_TRIMS = 3
 
 Stigmators = tuple[float, float]
@@ -38,23 +41,23 @@ def next_trim(
         capabilities: of the microscope.
         for_itself: the frame would be taken for the stigmators alone.
     """
-    worth_m = (_WORTH_A_FRAME if for_itself else _WORTH_IT) * unit_m
-    if task.trims >= _MOST_TRIMS or not _astigmatic(belief, worth_m, options):
+    worth, sigmas = (_WORTH_A_FRAME, _SURE) if for_itself else (_WORTH_IT, _SIGMAS)
+    if task.trims >= _MOST_TRIMS or not _astigmatic(belief, worth * unit_m, sigmas, options):
         return None
     target = _target(task, belief, optics, options, capabilities)
     return None if isinstance(target, str) else target
 
 
 def improved(task: Autofocus, belief: FocusBelief, optics: Optics) -> bool:
-    """Whether less astigmatism is left than the stigmators of the start left, surely."""
+    """Whether less astigmatism is to be expected than with the stigmators of the start."""
     change, sigma = belief.stigmator_correction, belief.stigmator_sigma
     if change is None or sigma is None or task.start is None:
         return False
-    then, now = _set(task.start.optics), _set(optics)
+    then, now = setting(task.start.optics), setting(optics)
     if then is None or now is None:
         return False
     was = (change[0] + now[0] - then[0], change[1] + now[1] - then[1])
-    return math.hypot(*change) + math.hypot(*sigma) < math.hypot(*was)
+    return math.hypot(*change, *sigma) < math.hypot(*was)
 
 
 def outlook(
@@ -67,20 +70,24 @@ def outlook(
 ) -> str:
     """What people should know of the stigmators at the end of a search; empty if nothing."""
     left_m = math.hypot(*(belief.astigmatism_m or (0.0, 0.0)))
-    if not task.stigmation or not _astigmatic(belief, _WORTH_A_FRAME * unit_m, options):
+    if not task.stigmation or not _astigmatic(
+        belief, _WORTH_A_FRAME * unit_m, options.significance, options
+    ):
         return "; astigmatism was taken out" if task.trims else ""
     why = _target(task, belief, optics, options, capabilities)
     stays = f"; this is the circle of least confusion, astigmatism of {left_m * 1e6:.2f} µm stays"
     return f"{stays}: {why}" if isinstance(why, str) else stays
 
 
-def _astigmatic(belief: FocusBelief, worth_m: float, options: AutofocusOptions) -> bool:
+def _astigmatic(
+    belief: FocusBelief, worth_m: float, sure: float, options: AutofocusOptions
+) -> bool:
     """Whether there is surely astigmatism, and enough of it."""
     left_m, sigma_m = belief.astigmatism_m, belief.astigmatism_sigma_m
     if left_m is None or sigma_m is None or belief.log_odds < options.min_log_odds:
         return False
     sigmas = math.hypot(left_m[0] / sigma_m[0], left_m[1] / sigma_m[1])
-    return math.hypot(*left_m) > worth_m and sigmas > options.significance
+    return math.hypot(*left_m) > worth_m and sigmas > sure
 
 
 def _target(
@@ -91,7 +98,7 @@ def _target(
     capabilities: Capabilities,
 ) -> Stigmators | str:
     """Where the stigmators would leave no astigmatism, or why they cannot be set so."""
-    here, change = _set(optics), belief.stigmator_correction
+    here, change = setting(optics), belief.stigmator_correction
     if not task.stigmation:
         return "stigmators were to be left alone"
     if not capabilities.stigmator:
@@ -112,7 +119,8 @@ def _target(
     return target
 
 
-def _set(optics: Optics) -> Stigmators | None:
+def setting(optics: Optics) -> Stigmators | None:
+    """Where the stigmators are; ``None`` where they do not read back."""
     if optics.stigmator_x is None or optics.stigmator_y is None:
         return None
     return optics.stigmator_x, optics.stigmator_y

@@ -1,5 +1,6 @@
 """A microscope reduced to a through-focus curve, in lockstep with a `Controller`."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from semagent.control import Controller, ControlOptions, Decision, Notice
 from semagent.control.options import DeadlineOptions, HoldOptions
+from semagent.memory import Memory
 from semagent.signature import geometry_of
 from semagent.transfer import log_disc_transfer
 from semagent.types import (
@@ -34,6 +36,7 @@ from semagent.types import (
     StagePosition,
 )
 
+STIGMATORS = (0.1, -0.1)
 UNIT_M = 2e-6  # 10 nm pixels at 5 mrad
 SCAN = Scan(width_px=1024, height_px=768, bit_depth=8, pixel_size_m=10e-9)
 CAPABILITIES = Capabilities(
@@ -115,6 +118,9 @@ class Bench:
     """Acquires, analyses, asks the controller and carries out its commands, one after the other.
 
     Attributes:
+        astigmatism: (a1, a2) at the start, in half depths of field.
+        coils: change of astigmatism, rows (a1, a2), by a unit of the stigmators (x, y).
+        memory: what is remembered of the instrument.
         focus: where focus is, in half depths of field from ``origin_m``.
         drift: half depths of field that focus moves every frame.
         noise: standard deviation of log sharpness the engine knows of.
@@ -128,6 +134,8 @@ class Bench:
     curve: Curve = field(default_factory=Curve)
     spectrum: Spectrum = field(default_factory=Spectrum)
     astigmatism: tuple[float, float] = (0.0, 0.0)
+    coils: tuple[tuple[float, float], ...] = ((0.0, 0.0), (0.0, 0.0))
+    memory: Memory | None = None
     focus: float = 0.0
     drift: float = 0.0
     noise: float = 0.02
@@ -143,11 +151,11 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.random = np.random.default_rng(self.seed)
-        self.controller = Controller(self.options, self.capabilities)
+        self.controller = Controller(self.options, self.capabilities, memory=self.memory)
         self.optics = Optics(
             working_distance_m=self.origin_m,
-            stigmator_x=0.1,
-            stigmator_y=-0.1,
+            stigmator_x=STIGMATORS[0],
+            stigmator_y=STIGMATORS[1],
             convergence_angle_rad=self.convergence_angle_rad,
         )
         self.stage = StagePosition(x_m=0.0, y_m=0.0, z_m=0.0)
@@ -208,6 +216,21 @@ class Bench:
         return (self.lens_m - self.origin_m) / UNIT_M
 
     @property
+    def left(self) -> tuple[float, float]:
+        """The astigmatism there is now, in half depths of field."""
+        x, y = self.stigmators
+        by_x, by_y = np.array(self.coils) @ (x - STIGMATORS[0], y - STIGMATORS[1])
+        return self.astigmatism[0] + by_x, self.astigmatism[1] + by_y
+
+    @property
+    def stigmators(self) -> tuple[float, float]:
+        """Where the stigmators are."""
+        x, y = self.optics.stigmator_x, self.optics.stigmator_y
+        assert x is not None
+        assert y is not None
+        return x, y
+
+    @property
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]
 
@@ -238,7 +261,9 @@ class Bench:
     def analysis(self) -> FrameAnalysis:
         header = self.header()
         noise = self.random.normal(0.0, np.hypot(self.noise, self.scatter))
-        sharpness = self.curve(self.offset - self.focus) + noise
+        defocus = self.offset - self.focus
+        blur = math.copysign(math.hypot(defocus, *self.left), defocus)
+        sharpness = self.curve(blur) + noise
         flat = self.spectrum.flat or getattr(self.curve, "flat", False)
         return FrameAnalysis(
             header=header,
@@ -249,9 +274,7 @@ class Bench:
             structure=self.structure,
             noise=0.05,
             latency_s=0.01,
-            signature=replace(self.spectrum, flat=flat)(
-                self.offset - self.focus, self.astigmatism, self.random
-            ),
+            signature=replace(self.spectrum, flat=flat)(defocus, self.left, self.random),
         )
 
     def follow(self, decision: Decision) -> None:

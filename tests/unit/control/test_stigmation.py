@@ -1,0 +1,161 @@
+"""Stigmation: what the frames say of it, and what a search does with the stigmators."""
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+
+from semagent.control.options import AutofocusOptions
+from semagent.memory import Calibration, Matrix, Memory, Settings, Vector
+from semagent.types import Cancel, FocusResult, SetStigmator, StartAutofocus
+
+from .bench import CAPABILITIES, OPTIONS, STIGMATORS, UNIT_M, Bench
+
+COILS = ((14.0, -5.0), (-4.0, -13.0))  # turned, of unlike scale, one sign the other way
+ASTIGMATISM = (2.0, -1.5)
+
+
+def calibrated(
+    coils: tuple[tuple[float, float], ...] = COILS, focus: tuple[float, float] = (0.0, 0.0)
+) -> Memory:
+    """What a calibration with an error of three parts in a hundred has left."""
+    (xx, xy), (yx, yy) = coils
+    matrix = Matrix(
+        xx=1.03 * xx * UNIT_M,
+        xy=xy * UNIT_M,
+        yx=yx * UNIT_M,
+        yy=0.97 * yy * UNIT_M,
+        sigma=0.03 * abs(xx) * UNIT_M,
+    )
+    moved = Vector(x=focus[0] * UNIT_M, y=focus[1] * UNIT_M, sigma=0.1 * UNIT_M)
+    calibration = Calibration(
+        date="", frames=20, astigmatism_per_stigmator=matrix, focus_per_stigmator=moved
+    )
+    return Memory().with_calibration(Settings(), calibration)
+
+
+def make(**changes: object) -> Bench:
+    known = {"focus": 12.0, "astigmatism": ASTIGMATISM, "coils": COILS, "memory": calibrated()}
+    bench = Bench(options=OPTIONS, **{**known, **changes})
+    bench.arm()
+    return bench
+
+
+def search(bench: Bench, *, stigmation: bool = True) -> FocusResult:
+    bench.request(StartAutofocus(stigmation=stigmation))
+    return bench.run_until_result()
+
+
+def trims(bench: Bench) -> list[SetStigmator]:
+    actions = [command.action for command in bench.commands]
+    return [action for action in actions if isinstance(action, SetStigmator)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_search_leaves_neither_defocus_nor_astigmatism(seed: int) -> None:
+    turn = 1.7 * seed
+    bench = make(seed=seed, astigmatism=(3 * math.cos(turn), 3 * math.sin(turn)))
+    result = search(bench)
+    assert (result.status, result.reason.rpartition("; ")[2]) == (
+        "focused",
+        "astigmatism was taken out",
+    )
+    assert math.hypot(*bench.left) < 0.6
+    assert abs(bench.offset - bench.focus) < 1
+    assert result.frames_used <= 6
+
+
+def test_the_belief_says_how_much_astigmatism_is_left_and_what_removes_it() -> None:
+    bench = make()
+    search(bench, stigmation=False)
+    belief = bench.controller.belief
+    assert belief is not None
+    assert belief.astigmatism_m is not None
+    assert belief.astigmatism_sigma_m is not None
+    assert belief.stigmator_correction is not None
+    left = np.array(belief.astigmatism_m) / UNIT_M
+    sigma = np.array(belief.astigmatism_sigma_m) / UNIT_M
+    assert np.abs(left - ASTIGMATISM).max() < 3 * sigma.max() < 1.5
+    change = np.array(COILS) @ belief.stigmator_correction
+    assert change == pytest.approx(-np.array(ASTIGMATISM), abs=0.6)
+
+
+def test_stigmators_stay_where_nobody_asked_for_them() -> None:
+    bench = make()
+    result = search(bench, stigmation=False)
+    assert result.status == "focused"
+    assert not trims(bench)
+
+
+def test_without_astigmatism_stigmators_stay() -> None:
+    bench = make(astigmatism=(0.0, 0.0))
+    result = search(bench)
+    assert result.status == "focused"
+    assert not trims(bench)
+
+
+def test_nothing_to_see_leaves_the_stigmators_alone() -> None:
+    bench = make(structure=0.1)
+    assert search(bench).status == "held"
+    assert not bench.commands
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        (
+            {"capabilities": msgspec.structs.replace(CAPABILITIES, stigmator=False)},
+            "stigmators cannot be set on this microscope",
+        ),
+        (
+            {"coils": tuple(tuple(each / 20 for each in row) for row in COILS)},
+            "-1 to 1 is allowed",
+        ),
+    ],
+)
+def test_stigmators_that_cannot_be_set_leave_the_circle_of_least_confusion(
+    changes: dict[str, object], why: str
+) -> None:
+    if "coils" in changes:
+        changes = {**changes, "memory": calibrated(changes["coils"])}  # type: ignore[arg-type]
+    bench = make(**changes)
+    result = search(bench)
+    assert result.status == "focused"
+    assert "circle of least confusion" in result.reason
+    assert why in result.reason
+    assert not trims(bench)
+    assert abs(bench.offset - bench.focus) < 1
+
+
+def test_steps_of_the_stigmators_are_no_longer_than_allowed() -> None:
+    options = msgspec.structs.replace(OPTIONS, autofocus=AutofocusOptions(max_stigmator_step=0.05))
+    bench = Bench(
+        options=options, focus=12.0, astigmatism=ASTIGMATISM, coils=COILS, memory=calibrated()
+    )
+    bench.arm()
+    assert search(bench).status == "focused"
+    way = [STIGMATORS, *((action.x, action.y) for action in trims(bench))]
+    assert len(way) > 3
+    assert np.abs(np.diff(way, axis=0)).max() < 0.05 + 1e-9
+    assert math.hypot(*bench.left) < 0.6
+
+
+def test_a_calibration_with_the_wrong_sign_ends_with_the_stigmators_put_back() -> None:
+    bench = make(memory=calibrated(tuple(tuple(-each for each in row) for row in COILS)))
+    result = search(bench)
+    assert math.hypot(*bench.left) <= math.hypot(*ASTIGMATISM) + 1e-9
+    if result.status == "focused":
+        assert abs(bench.offset - bench.focus) < 1
+    else:
+        assert bench.offset == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_cancelled_search_puts_the_stigmators_back() -> None:
+    bench = make()
+    bench.request(StartAutofocus())
+    while not trims(bench):
+        bench.frame()
+    bench.request(Cancel())
+    assert bench.stigmators == pytest.approx(STIGMATORS)
+    assert bench.offset == pytest.approx(0.0, abs=1e-6)
