@@ -62,32 +62,35 @@ def test_a_rehearsal_with_a_fake_that_listens(
     rehearse(semagent, path, focus_m)
 
 
-def test_a_rehearsal_with_a_sem_pc_that_calls(semagent, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("driver", "folder", "port", "says"),
+    [
+        ("hitachi", "hitachi-images", "3000", "fake SEM PC calls"),
+        ("zeiss-remcon", "remcon-images", "4001", "fake RemCon on"),
+    ],
+)
+def test_a_rehearsal_with_a_sem_pc_that_saves_to_a_folder(
+    semagent, tmp_path: Path, driver: str, folder: str, port: str, says: str
+):
     with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
-    folder = tmp_path / "images"
-    shipped = find_config("hitachi").read_text(encoding="utf-8")
+        free = str(found.getsockname()[1])
+    images = tmp_path / "images"
+    shipped = find_config(driver).read_text(encoding="utf-8")
+    assert shipped.count(port) == 1
     path = tmp_path / "rehearsal.yaml"
     path.write_text(
-        shipped.replace("folder: hitachi-images", f"folder: {folder.as_posix()}").replace(
-            "port: 3000", f"port: {port}"
-        ),
+        shipped.replace(f"folder: {folder}", f"folder: {images.as_posix()}").replace(port, free),
         encoding="utf-8",
     )
+    module = f"semagent_drivers.{driver.replace('-', '_')}.fake"
     fake = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "semagent_drivers.hitachi.fake",
-            f"--port={port}",
-            f"--folder={folder}",
-        ],
+        [sys.executable, "-m", module, f"--port={free}", f"--folder={images}"],
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
         assert fake.stdout is not None
-        assert "fake SEM PC calls" in fake.stdout.readline()
+        assert says in fake.stdout.readline()
         rehearse(semagent, path, 5.02e-3)
     finally:
         fake.terminate()

@@ -1,6 +1,7 @@
 """What every vendor adapter is built from: see ``docs/drivers/README.md``."""
 
 from semagent_drivers.adapter.base import Adapter, AdapterOptions, Picture, Readings
+from semagent_drivers.adapter.folder import ImageFolder, Stamp
 from semagent_drivers.adapter.limits import Limits, require_within
 from semagent_drivers.adapter.raster import Raster, RasterOptions, Window
 from semagent_drivers.adapter.restore import put_back
@@ -12,6 +13,7 @@ from semagent_drivers.adapter.waiting import Wait
 __all__ = [
     "Adapter",
     "AdapterOptions",
+    "ImageFolder",
     "Limits",
     "Picture",
     "Raster",
@@ -19,6 +21,7 @@ __all__ = [
     "Readings",
     "SdkAdapter",
     "SdkThread",
+    "Stamp",
     "TcpStream",
     "Wait",
     "Window",

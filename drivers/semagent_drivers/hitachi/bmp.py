@@ -1,9 +1,7 @@
-"""Images as the SEM PC saves them, read only once they are whole."""
+"""Bitmaps as the SEM PC saves them."""
 
 import struct
-from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,54 +12,18 @@ _HEADER = struct.Struct("<2sIHHIIiiHHI")
 """File header and as much of the image header as matters (Microsoft, BITMAPINFOHEADER)."""
 
 
-class Stamp(NamedTuple):
-    """By what a file that was written again is told from the one before."""
-
-    modified_ns: int
-    size: int
-
-
-class ImageFolder:
-    """A folder in which each image overwrites the last one of its name."""
-
-    def __init__(self, folder: Path, pattern: str) -> None:
-        self._folder, self._pattern = folder, pattern
-
-    def stamps(self) -> dict[Path, Stamp]:
-        """The images there are.
-
-        Raises:
-            OSError: the folder cannot be read.
-        """
-        stamps = {}
-        for path in sorted(self._folder.glob(self._pattern)):
-            with suppress(FileNotFoundError):  # it is being replaced
-                facts = path.stat()
-                stamps[path] = Stamp(facts.st_mtime_ns, facts.st_size)
-        return stamps
-
-    def newer(self, before: dict[Path, Stamp]) -> bytes | None:
-        """The image that has been written since, if one has and it is whole.
-
-        Raises:
-            OSError: the folder cannot be read.
-        """
-        for path, stamp in self.stamps().items():
-            if before.get(path) != stamp:
-                try:
-                    data = path.read_bytes()
-                except (FileNotFoundError, PermissionError):  # Windows, while it is written
-                    return None
-                return data if is_whole(data) else None
-        return None
-
-
 def is_whole(data: bytes) -> bool:
     """Whether a file is as long as its header says."""
     if len(data) < _HEADER.size:
         return False
     kind, size, *_ = _HEADER.unpack_from(data)
     return bool(kind != b"BM" or len(data) >= size)
+
+
+def whole_file(path: Path) -> bytes | None:
+    """What is in a file, once it is whole."""
+    data = path.read_bytes()
+    return data if is_whole(data) else None
 
 
 def grey(data: bytes) -> npt.NDArray[np.uint8]:

@@ -12,7 +12,16 @@ from semagent.errors import (
     MicroscopeError,
 )
 from semagent.types import Capabilities, Optics, Scan, StagePosition
-from semagent_drivers.adapter import Adapter, Limits, Picture, Readings, Wait, put_back
+from semagent_drivers.adapter import (
+    Adapter,
+    ImageFolder,
+    Limits,
+    Picture,
+    Readings,
+    Stamp,
+    Wait,
+    put_back,
+)
 from semagent_drivers.adapter.units import (
     DAC_16,
     MILLIMETRES,
@@ -20,7 +29,7 @@ from semagent_drivers.adapter.units import (
     WHOLE_MILLIDEGREES,
     WHOLE_NANOMETRES,
 )
-from semagent_drivers.hitachi.bmp import ImageFolder, Stamp, grey
+from semagent_drivers.hitachi.bmp import grey, whole_file
 from semagent_drivers.hitachi.facts import DRIVER
 from semagent_drivers.hitachi.options import HitachiOptions
 from semagent_drivers.hitachi.wire import HitachiError, HitachiRefusalError, Line, await_call
@@ -168,7 +177,7 @@ class Hitachi(Adapter):
 
     def _saved(self, before: dict[Path, Stamp], wait: Wait) -> bytes:
         """The image once it lies in the folder: the share may be behind the SEM PC."""
-        while (data := self._folder.newer(before)) is None:
+        while (data := self._folder.newer(before, whole_file)) is None:
             wait.sleep(0.02, "image in the shared folder")
         return data
 

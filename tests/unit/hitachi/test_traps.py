@@ -17,7 +17,8 @@ from semagent.errors import (
     MicroscopeError,
 )
 from semagent.types import MoveStage, SetBlanked, SetScan, SetStigmator, SetWorkingDistance
-from semagent_drivers.hitachi.bmp import ImageFolder, grey, is_whole
+from semagent_drivers.adapter import ImageFolder
+from semagent_drivers.hitachi.bmp import grey, is_whole, whole_file
 from semagent_drivers.hitachi.fake import FakeSem, bitmap
 
 
@@ -236,12 +237,12 @@ def test_half_an_image_is_no_image(tmp_path):
     assert np.array_equal(grey(whole), pixels)
     folder, path = ImageFolder(tmp_path, "*.bmp"), tmp_path / "C_Image_1.bmp"
     before = folder.stamps()
-    assert folder.newer(before) is None
+    assert folder.newer(before, whole_file) is None
     path.write_bytes(whole[:-1])
-    assert folder.newer(before) is None
+    assert folder.newer(before, whole_file) is None
     path.write_bytes(whole)
-    assert folder.newer(before) == whole
-    assert folder.newer(folder.stamps()) is None
+    assert folder.newer(before, whole_file) == whole
+    assert folder.newer(folder.stamps(), whole_file) is None
 
 
 def test_bitmaps_of_24_bits_are_read_if_they_are_grey():
