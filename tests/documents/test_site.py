@@ -22,6 +22,7 @@ _FETCHED = re.compile(
 )
 
 
+@pytest.mark.timeout(300)
 def test_the_site(tmp_path: Path):
     """One test, so that the site is built once however many workers share the tests."""
     run = subprocess.run(
@@ -29,7 +30,7 @@ def test_the_site(tmp_path: Path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
     assert run.returncode == 0, run.stderr
