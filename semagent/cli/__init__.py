@@ -172,6 +172,12 @@ def _export(arguments: argparse.Namespace, output: Output) -> int:
     )
 
 
+def _browse(arguments: argparse.Namespace, output: Output) -> int:
+    from semagent.cli import sessions
+
+    return sessions.browse(arguments.folder, port=arguments.port, output=output)
+
+
 def _drivers(_arguments: argparse.Namespace, output: Output) -> int:
     from semagent.cli import setup
 
@@ -317,6 +323,10 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("report", _report, "a recorded session as a page: seen, believed, done, refused")
     sub.add_argument("session", type=Path)
     sub.add_argument("--output", type=Path, metavar="FILE.html", help="default: SESSION.html")
+
+    sub = add("browse", _browse, "look through recorded sessions in a web browser")
+    sub.add_argument("folder", type=Path, help="with sessions in it, or one session")
+    sub.add_argument("--port", type=int, help="default: 8642, or any free one")
 
     sub = add("export", _export, "a recorded session for Fiji, napari, HyperSpy and others")
     sub.add_argument("session", type=Path)

@@ -1,5 +1,7 @@
-"""What is done with a recorded session: replay, report, export."""
+"""What is done with a recorded session: replay, report, export, browse."""
 
+import contextlib
+import threading
 from pathlib import Path
 
 import msgspec
@@ -7,11 +9,16 @@ from rich.progress import Progress, track
 
 from semagent.cli import exits
 from semagent.cli.output import Output
+from semagent.config import ConsoleOptions
 from semagent.errors import UsageError
 from semagent.export import Target, export_session
+from semagent.process import new_token
 from semagent.replay import Replay
 from semagent.report import write_report
 from semagent.session import SessionReader
+from semagent.signals import handled
+
+_POLL_S = 0.2
 
 
 def replay(folder: Path, *, compare: bool, output: Output) -> int:
@@ -82,6 +89,30 @@ def export(folder: Path, *, target: Path, to: Target, derived: bool, output: Out
         size = f"{image.width_px} x {image.height_px}, {image.dtype}"
         output.say(f"{image.name}: {image.frames} frames, {size}")
     output.say(f"{exported.output}")
+    return exits.DONE
+
+
+def browse(folder: Path, *, port: int | None, output: Output) -> int:
+    """Serve the session browser until Ctrl-C and return the exit code.
+
+    Raises:
+        UsageError: the console's libraries are not installed.
+    """
+    try:
+        from semagent.console import Browser, Tokens, listen  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"the browser needs {error.name}: install the extra, pip install 'semagent[console]'"
+        ) from error
+    tokens = Tokens(operator=new_token(), viewer=new_token())
+    listener = listen(ConsoleOptions(port=port))
+    with contextlib.closing(Browser(folder, listener, tokens)) as browser:
+        output.say(f"sessions:  {listener.url}/?token={tokens.operator}")
+        output.say(f"view only: {listener.url}/?token={tokens.viewer}")
+        stop = threading.Event()
+        with handled(lambda *_: stop.set()):
+            while not stop.wait(_POLL_S):
+                browser.check()
     return exits.DONE
 
 

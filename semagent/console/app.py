@@ -1,7 +1,7 @@
 """Puts the web application together."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,7 +19,7 @@ from semagent.console.desk import Desk
 from semagent.console.facts import Board
 from semagent.console.listener import Listener
 from semagent.console.packets import Packer
-from semagent.console.shell import page
+from semagent.console.shell import body, page
 from semagent.console.viewer import Viewer
 from semagent.console.wishes import WishRefusedError, parse_wish, to_command, to_request
 from semagent.errors import RoleError
@@ -29,9 +29,6 @@ _log = logging.getLogger(__name__)
 _HERE = Path(__file__).parent
 _MOST_VIEWERS = 16
 _LONGEST_WISH = 16384
-
-Page = Callable[[Board], Sequence[BaseRoute]]
-"""Further pages: given what is known of the run, the routes they add."""
 
 
 class Live:
@@ -45,7 +42,7 @@ class Live:
         self._viewers: set[Viewer] = set()
         self._page = page(
             "Live",
-            (_HERE / "live.html").read_text(encoding="utf-8"),
+            body("live.html"),
             here="/",
             scripts=("live.js",),
         )
@@ -110,17 +107,11 @@ class Live:
         return _json({"outcome": "applied", "code": "", "reason": ""})
 
 
-def make_app(
-    live: Live, board: Board, pages: Sequence[Page], tokens: Tokens, listener: Listener
-) -> ASGIApp:
+def make_app(routes: Sequence[BaseRoute], tokens: Tokens, listener: Listener) -> ASGIApp:
     """The whole application, behind the gatekeeper."""
-    routes = [
-        *live.routes(),
-        Mount("/static", StaticFiles(directory=_HERE / "static")),
-        *(route for add in pages for route in add(board)),
-    ]
+    assets = Mount("/static", StaticFiles(directory=_HERE / "static"))
     return Gatekeeper(
-        Starlette(routes=routes, exception_handlers={Exception: _failed}),
+        Starlette(routes=[assets, *routes], exception_handlers={Exception: _failed}),
         tokens=tokens,
         hosts=listener.hosts,
         port=listener.port,

@@ -1,3 +1,10 @@
 """The pages that have an entry in the navigation: name and path, in order."""
 
-LINKS: tuple[tuple[str, str], ...] = (("Live", "/"),)
+Links = tuple[tuple[str, str], ...]
+
+SESSIONS = ("Sessions", "/sessions")
+LINKS: Links = (("Live", "/"), SESSIONS)
+"""While a run goes on."""
+
+BROWSING: Links = (SESSIONS,)
+"""Without a run."""

@@ -12,7 +12,7 @@ import cv2
 import msgspec
 import numpy as np
 
-from semagent.types import FrameHeader, Pixels
+from semagent.types import FrameAnalysis, FrameHeader, Pixels
 from semagent.wire import Message, encode_pixels
 
 Kind = Literal["raw", "restored"]
@@ -53,26 +53,53 @@ class Packer:
         pixels: Pixels = message.pixels
         header: FrameHeader = message.value if kind == "raw" else message.value.header
         image = _lossless(pixels) if coding == "lossless" else self._compact(message, kind)
-        head = msgspec.json.encode(
-            {
-                "kind": kind,
-                "form": image.form,
-                "limits": image.limits,
-                "height": pixels.shape[0],
-                "width": pixels.shape[1],
-                "header": header,
-                "exposed_ms": header.monotonic_ns / 1e6,
-                **more,
-            }
-        )
-        head += b" " * (-(_LENGTH_BYTES + len(head)) % _ALIGN)
-        return b"".join((len(head).to_bytes(_LENGTH_BYTES, "little"), head, image.body))
+        return _packet(header, pixels, image, kind, more)
 
     def _compact(self, message: Message, kind: Kind) -> _Image:
         last = self._made.get(kind)
         if last is None or last[0] is not message:
             last = self._made[kind] = (message, _jpeg(message.pixels))
         return last[1]
+
+
+def pack_recorded(
+    header: FrameHeader, pixels: Pixels, kind: Kind, coding: Coding, **more: Any
+) -> bytes:
+    """A packet of a frame that lies on the disk; see `Packer.pack`."""
+    image = _lossless(pixels) if coding == "lossless" else _jpeg(pixels)
+    return _packet(header, pixels, image, kind, more)
+
+
+def figures_of(analysis: FrameAnalysis) -> dict[str, Any]:
+    """What goes along with a restored frame."""
+    names = (
+        "engine",
+        "consistency",
+        "trustworthy",
+        "consistency_map",
+        "expert_weights",
+        "expert_map",
+    )
+    return {name: getattr(analysis, name) for name in names}
+
+
+def _packet(
+    header: FrameHeader, pixels: Pixels, image: _Image, kind: Kind, more: dict[str, Any]
+) -> bytes:
+    head = msgspec.json.encode(
+        {
+            "kind": kind,
+            "form": image.form,
+            "limits": image.limits,
+            "height": pixels.shape[0],
+            "width": pixels.shape[1],
+            "header": header,
+            "exposed_ms": header.monotonic_ns / 1e6,
+            **more,
+        }
+    )
+    head += b" " * (-(_LENGTH_BYTES + len(head)) % _ALIGN)
+    return b"".join((len(head).to_bytes(_LENGTH_BYTES, "little"), head, image.body))
 
 
 def _lossless(pixels: Pixels) -> _Image:

@@ -1,22 +1,34 @@
 """The frame around every page: head, navigation, sign-in."""
 
 import html
+from pathlib import Path
 
-from semagent.console.navigation import LINKS
+from semagent.console.navigation import LINKS, Links
+
+_HERE = Path(__file__).parent
 
 
-def page(title: str, body: str, *, here: str, scripts: tuple[str, ...] = ()) -> str:
+def body(name: str) -> str:
+    """The body of a page from its file, with the picture and its tools where it has one."""
+    text = (_HERE / name).read_text(encoding="utf-8")
+    return text.replace("<!-- stage -->", (_HERE / "stage.html").read_text(encoding="utf-8"))
+
+
+def page(
+    title: str, inside: str, *, here: str, scripts: tuple[str, ...] = (), links: Links = LINKS
+) -> str:
     """A whole page.
 
     Args:
         title: of the page.
-        body: its HTML; whoever makes it escapes what comes from elsewhere.
+        inside: the HTML of its body; whoever makes it escapes what comes from elsewhere.
         here: path of the page, to mark it in the navigation.
         scripts: names of ES modules under ``static``.
+        links: the navigation.
     """
-    links = "".join(
+    ways = "".join(
         f'<a href="{path}"{" aria-current=page" if path == here else ""}>{html.escape(name)}</a>'
-        for name, path in LINKS
+        for name, path in links
     )
     modules = "".join(f'<script type="module" src="/static/{name}"></script>' for name in scripts)
     return (
@@ -26,8 +38,9 @@ def page(title: str, body: str, *, here: str, scripts: tuple[str, ...] = ()) -> 
         '<link rel="icon" href="/static/icon.svg"><link rel="stylesheet" href="/static/style.css">'
         f"{modules}</head><body>"
         '<header class="bar"><a class="brand" href="/">semagent</a>'
-        f'<nav aria-label="Pages">{links}</nav><div id="bar" class="bar-rest"></div></header>'
-        f"{body}</body></html>"
+        f'<nav aria-label="Pages">{ways}</nav><div id="bar" class="bar-rest"></div></header>'
+        f"{inside}"
+        '<div class="toasts" id="toasts" role="status" aria-live="assertive"></div></body></html>'
     )
 
 

@@ -15,8 +15,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from semagent.clock import Clock
 from semagent.console.access import Level
 from semagent.console.facts import Board
-from semagent.console.packets import Coding, Kind, Packer
-from semagent.types import FrameAnalysis, FrameHeader
+from semagent.console.packets import Coding, Kind, Packer, figures_of
+from semagent.types import FrameHeader
 from semagent.wire import Message
 
 _FACTS_S = 0.1
@@ -122,7 +122,7 @@ class Viewer:
             self._dropped[kind] += max(0, header.sequence - last - 1)
         self._sent[kind] = header.sequence
         self._on_their_way.add(kind)
-        more = {} if kind == "raw" else _figures(message.value)
+        more = {} if kind == "raw" else figures_of(message.value)
         packet = self._packer.pack(message, kind, self._coding, dropped=self._dropped[kind], **more)
         await self._socket.send_bytes(packet)
 
@@ -163,15 +163,3 @@ class Viewer:
 
     async def _send(self, value: Any) -> None:
         await self._socket.send_text(msgspec.json.encode(value).decode())
-
-
-def _figures(analysis: FrameAnalysis) -> dict[str, Any]:
-    names = (
-        "engine",
-        "consistency",
-        "trustworthy",
-        "consistency_map",
-        "expert_weights",
-        "expert_map",
-    )
-    return {name: getattr(analysis, name) for name in names}

@@ -17,6 +17,7 @@ from semagent.errors import UsageError
 from semagent.export.gathering import Gathering, Sink
 from semagent.session import SessionReader
 from semagent.session.omexml import OmeImage
+from semagent.session.storage import RESERVE_BYTES
 
 __all__ = ["Exported", "ExportedImage", "Target", "export_session"]
 
@@ -98,6 +99,7 @@ def export_session(
         raise UsageError(f"{output}: is there already; nothing is overwritten")
     partial = output.with_name(output.name + _PARTIAL)
     try:
+        _require_room(session, output, 2 if derived else 1)
         with contextlib.closing(_open(target, partial, session)) as sink:
             gathering = Gathering(sink)
             gathering.take(session, derived=derived, progress=progress or _silent)
@@ -115,6 +117,23 @@ def export_session(
         images=tuple(_described(image) for image in images),
         left_out=tuple(gathering.left_out),
     )
+
+
+def _require_room(session: SessionReader, output: Path, copies: int) -> None:
+    """A full disk would end the recording of a run that goes on."""
+    needed = copies * sum(
+        record.header.scan.width_px
+        * record.header.scan.height_px
+        * record.header.scan.bit_depth
+        // 8
+        for record in session.frame_records
+    )
+    free = shutil.disk_usage(output.absolute().parent).free
+    if free < needed + RESERVE_BYTES:
+        raise UsageError(
+            f"{output}: {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free, and "
+            f"{RESERVE_BYTES / 1e9:.2f} GB are kept in reserve; export to another disk"
+        )
 
 
 def _open(target: Target, partial: Path, session: SessionReader) -> Sink:

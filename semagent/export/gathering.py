@@ -99,11 +99,12 @@ class Gathering:
             try:
                 if raw is None:
                     raise InputFileError(f"{made.file}: its raw frame is not in the session")
-                pixels = session.restored(made)
+                pixels, figures = session.restored(made)
             except InputFileError as error:
                 self.left_out.append(str(error))
             else:
-                notes = {HEADER_NAMESPACE: to_json(raw), DERIVED_NAMESPACE: to_json(made)}
+                about = {"record": made, "figures": figures}
+                notes = {HEADER_NAMESPACE: to_json(raw), DERIVED_NAMESPACE: to_json(about)}
                 self._add(raw, pixels, notes, derived=True)
             progress(done, total)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from semagent.channels import CHANNELS
-from semagent.session import SessionReader
+from semagent.session import Entry, SessionReader
 from semagent.types import (
     Command,
     Event,
@@ -20,6 +20,7 @@ from semagent.types import (
 )
 
 _STARTED = "autofocus_started"
+_SAID = {"reply", "request", "result", "event", "intent"}
 
 
 @dataclass(slots=True)
@@ -63,6 +64,7 @@ class Story:
         focusings: in order; their steps are among ``steps``.
         refused: commands that were refused or failed, with the reason.
         news: warnings and errors.
+        said: replies, requests, results, news and intents, in order.
     """
 
     session: SessionReader
@@ -70,17 +72,20 @@ class Story:
     focusings: list[Focusing] = field(default_factory=list)
     refused: list[Reply] = field(default_factory=list)
     news: list[Event] = field(default_factory=list)
+    said: list[Entry] = field(default_factory=list)
 
 
-def read_story(folder: Path) -> Story:
-    """Read a recorded session, complete or not.
+def read_story(folder: Path, *, salvage: bool = False) -> Story:
+    """Read a recorded session, complete or not; with ``salvage``, what can be read of it.
 
     Raises:
-        InputFileError: the folder is no session, or is damaged.
+        InputFileError: the folder is no session, or, without ``salvage``, is damaged.
     """
-    teller = _Teller(Story(SessionReader(folder)))
+    teller = _Teller(Story(SessionReader(folder, salvage=salvage)))
     for entry in teller.story.session.events({name: c.type for name, c in CHANNELS.items()}):
         teller.take(entry.channel, entry.value)
+        if entry.channel in _SAID:
+            teller.story.said.append(entry)
     teller.end()
     return teller.story
 

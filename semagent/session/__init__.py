@@ -11,7 +11,7 @@ The format is described in ``docs/sessions.md``.
 """
 
 from semagent.session.check import verify
-from semagent.session.folder import is_session
+from semagent.session.folder import is_session, read_manifest
 from semagent.session.layout import (
     DerivedRecord,
     EngineRecord,
@@ -43,6 +43,7 @@ __all__ = [
     "estimate_bytes",
     "is_session",
     "read_frame_file",
+    "read_manifest",
     "session_stack",
     "verify",
 ]

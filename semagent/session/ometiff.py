@@ -96,6 +96,20 @@ def read_frame_file(path: Path) -> Frame:
         raise InputFileError(f"{path}: its header cannot be read: {error}") from error
 
 
+def read_derived_file(path: Path) -> tuple[Pixels, FrameAnalysis]:
+    """Read one restored frame, and what its engine said of it, from its file alone.
+
+    Raises:
+        InputFileError: it is missing, torn, or no restored frame of a session.
+    """
+    pixels, annotations = read_pixels(path)
+    try:
+        figures = from_json(annotations[DERIVED_NAMESPACE])["figures"]
+        return pixels, msgspec.convert(figures, FrameAnalysis)
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputFileError(f"{path}: no restored frame of a session: {error}") from error
+
+
 def read_pixels(path: Path) -> tuple[Pixels, dict[str, str]]:
     """Read the pixels, shape (height, width), and the annotations by namespace.
 

@@ -25,8 +25,8 @@ from semagent.session.layout import (
     FrameRecord,
     pixels_sha256,
 )
-from semagent.session.ometiff import read_pixels
-from semagent.types import Frame, FrameHeader, Pixels, Value
+from semagent.session.ometiff import read_derived_file, read_pixels
+from semagent.types import Frame, FrameAnalysis, FrameHeader, Pixels, Value
 
 _RECORDS: dict[str, Any] = {FRAME_CHANNEL: FrameRecord, DERIVED_CHANNEL: DerivedRecord}
 """What stands in the events in place of values with pixels."""
@@ -129,13 +129,13 @@ class SessionReader:
         for record in self.frame_records:
             yield self.frame(record.header.sequence, verify=verify)
 
-    def restored(self, record: DerivedRecord) -> Pixels:
-        """Read the pixels of one restored frame.
+    def restored(self, record: DerivedRecord) -> tuple[Pixels, FrameAnalysis]:
+        """Read the pixels of one restored frame, and what its engine said of it.
 
         Raises:
             InputFileError: its file is missing or cannot be read.
         """
-        return read_pixels(self.folder / record.file)[0]
+        return read_derived_file(self.folder / record.file)
 
     def events(self, types: Mapping[str, Any]) -> Iterator[Entry]:
         """Read the lines of the events in order; with ``salvage``, those that can be read.

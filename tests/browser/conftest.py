@@ -35,6 +35,9 @@ _FLAGS = (
 _START_S = 90.0
 _WAIT_MS = 60_000
 _GREY_STEP = 16  # of pictures in the documents: finer ones would only keep the specimen's noise
+NAMELESS = """() => [...document.querySelectorAll("button, input, select, [role=slider]")]
+    .filter((one) => !one.textContent.trim() && !one.ariaLabel && !one.labels?.length)
+    .map((one) => one.outerHTML)"""
 WIDE, LAPTOP, TABLET = (1920, 1080), (1600, 900), (1024, 768)
 
 
@@ -55,8 +58,7 @@ class Program:
 
     def end(self) -> int:
         """Have it end as on Ctrl-C; its exit code."""
-        self.process.terminate()
-        return self.process.wait(30)
+        return _end(self.process)
 
 
 @pytest.fixture
@@ -70,6 +72,7 @@ def program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
         options["column"]["beam_current_pa"] = 400
         for name, change in changes.items():
             options[name] |= change
+        raw["safety"]["heartbeat_timeout_s"] = 15  # browser and program share a busy machine
         raw["console"] = {"port": 0}
         raw["record"] = {"sync": False}
         config, session = tmp_path / "microscope.yaml", tmp_path / "session"
@@ -88,11 +91,32 @@ def program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
             run.end()
 
 
+@pytest.fixture
+def browse(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
+    """Starts ``semagent browse`` and gives the operator's link."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(folder: Path) -> str:
+        log = tmp_path / "browse.log"
+        command = [sys.executable, "-m", "semagent", "browse", str(folder), "--port", "0"]
+        with log.open("wb") as out:
+            started.append(subprocess.Popen(command, stdout=out, stderr=out))
+        return _links(started[-1], log)[0]
+
+    yield start
+    assert [_end(process) for process in started] == [0] * len(started)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> int:
+    process.terminate()
+    return process.wait(30)
+
+
 def _links(process: "subprocess.Popen[bytes]", log: Path) -> tuple[str, str]:
     until_s = time.perf_counter() + _START_S
     while process.poll() is None and time.perf_counter() < until_s:
         text = log.read_text(encoding="utf-8")
-        found = re.search(r"console: +(\S+)\s+view only: +(\S+)\s", text)
+        found = re.search(r"(?:console|sessions): +(\S+)\s+view only: +(\S+)\s", text)
         if found:
             return found[1], found[2]
         time.sleep(0.05)

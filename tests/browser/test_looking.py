@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from .conftest import LAPTOP, TABLET, WIDE, until
+from .conftest import LAPTOP, NAMELESS, TABLET, WIDE, until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
@@ -37,10 +37,6 @@ FOREIGN = """async ([origin, socket]) => {
     });
     return [read, watched];
 }"""
-
-NAMELESS = """() => [...document.querySelectorAll("button, input, select, [role=slider]")]
-    .filter((one) => !one.textContent.trim() && !one.ariaLabel && !one.labels?.length)
-    .map((one) => one.outerHTML)"""
 
 # What the server says to somebody who gets round the missing buttons.
 WISH = """() => fetch("/api/wish", {

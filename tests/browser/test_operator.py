@@ -1,4 +1,4 @@
-"""A whole run from the operator's chair: look, arm, focus, hold, take over, advise, stop."""
+"""A whole run from the operator's chair: look, arm, focus, hold, take over, stop, look back."""
 
 import json
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import LAPTOP, until
+from .conftest import LAPTOP, NAMELESS, TABLET, WIDE, until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
@@ -15,7 +15,9 @@ pytestmark = pytest.mark.timeout(300)
 Start = Callable[..., Any]
 
 
-def test_from_the_first_frame_to_the_stop(program: Start, visit: Start, photograph: Start):
+def test_from_the_first_frame_to_the_report(
+    program: Start, browse: Start, visit: Start, photograph: Start
+):
     expect = playwright.expect
     run = program(drift={"z_nm_per_s": 0})
     with visit(run.operator, LAPTOP) as page:
@@ -80,9 +82,80 @@ def test_from_the_first_frame_to_the_stop(program: Start, visit: Start, photogra
         press("Working distance up")
         expect(page.locator("#refusals")).to_contain_text("disarmed")
 
+        # What was recorded so far can be looked at while the run goes on, and stopped from there.
+        page.get_by_role("link", name="Sessions").click()
+        row = page.get_by_role("row").filter(has_text=run.session.name)
+        expect(row).to_contain_text("not closed")
+        page.get_by_role("link", name=run.session.name).click()
+        expect(page.locator("#problems")).to_contain_text("not complete")
+        expect(page.locator("#tag-left")).to_contain_text("RAW")
+        page.keyboard.press("Escape")
+        expect(toasts).to_contain_text("Stopped")
+        page.get_by_role("link", name="Live").click()
+        expect(page.locator("#veil")).to_have_text("")
+
         assert run.end() == 130
         expect(page.locator("#freshness")).to_have_text("no connection")
         expect(page.locator("#veil")).to_contain_text("What you see is old")
     events = [json.loads(line) for line in (run.session / "events.jsonl").read_text().splitlines()]
     noted = [event["value"].get("text", "") for event in events if event["channel"] == "request"]
     assert any(text.endswith(": a crack at the edge") for text in noted)
+
+    look_back(run, browse, visit, photograph)
+
+
+def look_back(run: Any, browse: Start, visit: Start, photograph: Start) -> None:
+    """The session afterwards: frames, decisions, notes, a report and an export."""
+    expect = playwright.expect
+    with visit(browse(run.session.parent), WIDE) as page:
+        expect(page.get_by_role("row").filter(has_text=run.session.name)).to_contain_text(
+            "complete"
+        )
+        page.get_by_role("link", name=run.session.name).click()
+        happenings = page.get_by_role("list", name="What happened, in order")
+        expect(page.locator("#problems")).to_be_empty()
+
+        # From a note to its frame, and from frame to frame.
+        page.get_by_role("radio", name="Notes").click()
+        marked = happenings.get_by_role("button").filter(has_text="a crack at the edge")
+        marked.click()
+        number = int(marked.get_attribute("data-sequence"))
+        expect(page.locator("#tag-left")).to_contain_text(f"frame {number}")
+        assert page.url.endswith(f"#frame={number}")
+        page.keyboard.press(".")
+        until(page, f"semagent.sequence() === {number + 1}")
+        page.reload()
+        until(page, f"semagent.sequence() === {number + 1}")
+        page.get_by_label("Frame", exact=True).focus()
+        page.keyboard.press("Home")
+        until(page, "semagent.sequence() === 1")
+        page.keyboard.press("p")
+        until(page, "semagent.sequence() > 3")
+        page.keyboard.press("p")
+
+        page.get_by_role("radio", name="Refused").click()
+        expect(happenings).to_contain_text("disarmed")
+        page.get_by_role("radio", name="Decisions").click()
+        focused = happenings.get_by_role("button").filter(has_text="focused").first
+        focused.click()
+        expect(focused).to_have_attribute("aria-current", "true")
+        page.keyboard.press("4")
+
+        page.get_by_role("button", name="OME-TIFF").click()
+        expect(page.locator("#made")).to_contain_text(f"{run.session.name}.ome.tif")
+        page.get_by_role("button", name="Make report").click()
+        report = page.get_by_role("link", name="Report (HTML)")
+        expect(report).to_be_visible()
+        photograph(page, "session")
+        assert page.evaluate("document.documentElement.scrollHeight") <= WIDE[1]
+        with page.expect_popup() as opened:
+            report.click()
+        expect(opened.value.get_by_role("heading", name="Simulated SEM")).to_be_visible()
+
+        page.set_viewport_size({"width": TABLET[0], "height": TABLET[1]})
+        page.keyboard.press("1")
+        expect(page.get_by_role("button", name="Make report")).to_be_in_viewport(ratio=1)
+        assert page.evaluate("document.documentElement.scrollWidth") <= TABLET[0]
+        assert page.evaluate(NAMELESS) == []
+        photograph(page, "session-tablet")
+    assert run.session.with_name(f"{run.session.name}.ome.tif").is_file()

@@ -21,7 +21,7 @@ Sample = tuple[str, float | None]
 
 
 def routes(board: Board) -> Sequence[BaseRoute]:
-    """See `semagent.console.app.Page`."""
+    """What it serves."""
 
     async def show(_request: Request) -> Response:
         return Response(exposition(board), media_type=_TYPE)

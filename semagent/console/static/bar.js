@@ -35,17 +35,19 @@ export function showInstrument(hello, stop) {
   if (capabilities.verified_on === null) chips.push(chip("driver never run on its hardware", "warn"));
   chips.push(hello.recording ? chip(`recording ${hello.recording}`, "good") : chip("not recorded"));
   el("chips").replaceChildren(...chips);
-  if (hello.level === "operator" && !el("stop")) {
-    const button = document.createElement("button");
-    button.id = "stop";
-    button.className = "stop";
-    button.title = "End what is going on at once and disarm (Escape)";
-    const key = document.createElement("kbd");
-    key.textContent = "Esc";
-    button.append("STOP", key);
-    button.addEventListener("click", stop);
-    el("bar").append(button);
-  }
+  if (hello.level === "operator" && !el("stop")) addStop(stop);
+}
+
+export function addStop(stop) {
+  const button = document.createElement("button");
+  button.id = "stop";
+  button.className = "stop";
+  button.title = "End what is going on at once and disarm (Escape)";
+  const key = document.createElement("kbd");
+  key.textContent = "Esc";
+  button.append("STOP", key);
+  button.addEventListener("click", stop);
+  el("bar").append(button);
 }
 
 export function showAge(age, connected) {

@@ -1,17 +1,18 @@
 // What an operator can do: buttons and keys become wishes, and every wish is answered in words.
 
 import * as format from "./format.js";
+import { pressed, stepThrough } from "./keys.js";
+import { ask, STOPPED, toast } from "./wishes.js";
 
-const TOAST_MS = 6000;
 const DEPTHS = [0.25, 1, 4];
 const STIGMATOR_STEPS = [0.001, 0.005, 0.02];
 const el = (id) => document.getElementById(id);
 
 export class Controls {
   // state: { facts, hello, sequence() }
-  constructor(state, view) {
+  constructor(state, stage) {
     this.state = state;
-    this.view = view;
+    this.stage = stage;
     this.listen();
   }
 
@@ -22,27 +23,13 @@ export class Controls {
   async wish(wish, button) {
     if (!this.mayCommand) return;
     button?.classList.add("busy");
-    try {
-      const answer = await fetch("/api/wish", {
-        method: "POST",
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify(wish),
-        keepalive: true,
-      });
-      const { outcome, reason } = await answer.json();
-      if (outcome === "applied") this.done(wish);
-      else toast(`${outcome === "refused" ? "Refused" : "Failed"}: ${reason}`, outcome === "refused" ? "warning" : "error");
-    } catch {
-      const stop = wish.type === "stop" ? " Stop at the microscope itself." : "";
-      toast(`semagent cannot be reached.${stop}`, "error");
-    } finally {
-      button?.classList.remove("busy");
-    }
+    if (await ask(wish)) this.done(wish);
+    button?.classList.remove("busy");
   }
 
   done(wish) {
     const words = {
-      stop: "Stopped. The gate is disarmed.",
+      stop: STOPPED,
       note: "Noted in the record.",
       mark: `Frame ${wish.sequence} is marked.`,
       decline: "Declined.",
@@ -128,9 +115,7 @@ export class Controls {
       const text = takeNote();
       if (text) this.wish({ type: "note", text }, event.submitter);
     });
-    for (const group of document.querySelectorAll("[role=radiogroup]")) {
-      group.addEventListener("keydown", (event) => step(event));
-    }
+    stepThrough(el("modes"));
     document.addEventListener("keydown", (event) => this.key(event), true);
   }
 
@@ -141,12 +126,7 @@ export class Controls {
       this.stop();
       return;
     }
-    const typing = event.target.matches("input:not([type=range]), textarea, select");
-    if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-    const press = this.keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!press) return;
-    event.preventDefault();
-    press();
+    if (!event.repeat) pressed(event, this.keys);
   }
 
   get keys() {
@@ -155,31 +135,10 @@ export class Controls {
       d: this.disarm, f: this.focus, s: click("stigmate"), c: this.cancel,
       y: this.accept, n: this.decline, m: this.mark,
       "[": () => this.nudge("working_distance", -1), "]": () => this.nudge("working_distance", 1),
-      1: () => this.view.show("raw"), 2: () => this.view.show("restored"),
-      3: () => this.view.show("side"), 4: () => this.view.show("wipe"),
-      "+": () => this.view.zoomBy(1.4), "=": () => this.view.zoomBy(1.4), "-": () => this.view.zoomBy(1 / 1.4),
-      0: () => this.view.zoomTo(null), 9: () => this.view.zoomTo(1),
-      k: click("contrast-auto"), i: click("map-consistency"), x: click("map-experts"),
+      ...this.stage.keys,
       "?": () => el("help-button").click(),
     };
   }
-}
-
-// Arrows move along a group; only Enter or Space choose, for some choices move a microscope.
-function step(event) {
-  const way = { ArrowLeft: "previous", ArrowRight: "next" }[event.key];
-  if (!way) return;
-  event.preventDefault();
-  event.target[`${way}ElementSibling`]?.focus();
-}
-
-export function toast(text, level = "info") {
-  const line = document.createElement("p");
-  line.className = level;
-  line.textContent = text;
-  el("toasts").prepend(line);
-  while (el("toasts").children.length > 3) el("toasts").lastChild.remove();
-  setTimeout(() => line.remove(), TOAST_MS);
 }
 
 function takeNote() {

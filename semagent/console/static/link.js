@@ -87,12 +87,12 @@ export class Link {
 }
 
 // Pixels as they are on this machine, JPEG over a network.
-function codingFor(host) {
+export function codingFor(host) {
   const near = ["localhost", "[::1]"].includes(host) || host.startsWith("127.");
   return near ? "lossless" : "compact";
 }
 
-function unpack(buffer) {
+export function unpack(buffer) {
   const length = new DataView(buffer).getUint32(0, true);
   const head = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
   return { head, body: new Uint8Array(buffer, 4 + length) };

@@ -3,9 +3,9 @@
 import { Controls } from "./controls.js";
 import { Link } from "./link.js";
 import { decode } from "./picture.js";
-import { legend } from "./maps.js";
-import { frameFacts, Panels } from "./panels.js";
-import { View } from "./view.js";
+import { number } from "./format.js";
+import { frameFacts, Stage } from "./stage.js";
+import { Panels } from "./panels.js";
 import { buildBar, showAge, showInstrument } from "./bar.js";
 
 const el = (id) => document.getElementById(id);
@@ -19,19 +19,9 @@ let dropped = 0;
 
 buildBar();
 const panels = new Panels();
-const view = new View(
-  {
-    picture: el("picture"), canvas: el("canvas"), wipe: el("wipe"), veil: el("veil"),
-    tagLeft: el("tag-left"), tagRight: el("tag-right"),
-  },
-  (layout) => {
-    for (const button of el("layouts").children) {
-      button.setAttribute("aria-checked", String(button.dataset.layout === layout));
-    }
-    link.want(layout === "raw" ? ["raw"] : ["raw", "restored"]);
-  },
-);
-const controls = new Controls(state, view);
+const stage = new Stage((kinds) => link.want(kinds));
+const { view } = stage;
+const controls = new Controls(state, stage);
 
 const link = new Link({
   hello(hello) {
@@ -58,8 +48,7 @@ const link = new Link({
       if (ages.length > AGES) ages.shift();
     }
     shown.push(performance.now());
-    view.contrast.draw(el("histogram"));
-    placeSliders();
+    stage.follow();
   },
   state(name) {
     live.dataset.link = name;
@@ -76,50 +65,13 @@ setInterval(() => {
   if (!raw) return;
   const now = link.now();
   const age = now === null ? null : now - raw.head.exposed_ms;
-  frameFacts(raw.head, { age: ages.at(-1) ?? null, rate: (1000 * shown.length) / RATE_WINDOW_MS, dropped });
+  frameFacts(raw.head, [
+    ["age", ages.length ? `${Math.round(ages.at(-1))} ms` : "–"],
+    ["shown", `${number((1000 * shown.length) / RATE_WINDOW_MS, 1)} /s`],
+    ["dropped", String(dropped)],
+  ]);
   showAge(age, live.dataset.link === "open");
 }, 250);
-
-for (const button of el("layouts").children) {
-  button.addEventListener("click", () => view.show(button.dataset.layout));
-}
-el("zoom-in").addEventListener("click", () => view.zoomBy(1.4));
-el("zoom-out").addEventListener("click", () => view.zoomBy(1 / 1.4));
-el("zoom-fit").addEventListener("click", () => view.zoomTo(null));
-el("zoom-one").addEventListener("click", () => view.zoomTo(1));
-
-el("contrast-auto").addEventListener("click", () => setAuto(!view.contrast.auto));
-for (const [id, end] of [["contrast-low", "low"], ["contrast-high", "high"]]) {
-  el(id).addEventListener("input", () => {
-    setAuto(false);
-    view.contrast[end] = Number(el(id).value);
-    view.refresh();
-  });
-}
-
-function setAuto(auto) {
-  view.contrast.auto = auto;
-  el("contrast-auto").setAttribute("aria-pressed", String(auto));
-  if (auto && view.raw) view.contrast.follow(view.raw);
-  view.refresh();
-}
-
-function placeSliders() {
-  if (!view.contrast.auto) return;
-  el("contrast-low").value = view.contrast.low;
-  el("contrast-high").value = view.contrast.high;
-}
-
-for (const [id, name] of [["map-consistency", "consistency"], ["map-experts", "experts"]]) {
-  el(id).addEventListener("click", () => {
-    view.map = view.map === name ? null : name;
-    if (view.map && view.layout === "raw") view.show("restored");
-    el("map-consistency").setAttribute("aria-pressed", String(view.map === "consistency"));
-    el("map-experts").setAttribute("aria-pressed", String(view.map === "experts"));
-    legend(el("legend"), view.map, state.facts?.restored?.expert_weights?.length ?? 0);
-    view.refresh();
-  });
-}
 
 // For tests and benchmarks: how old frames were when they were painted.
 window.semagent = {

@@ -174,27 +174,6 @@ export class Panels {
   }
 }
 
-export function frameFacts(head, { age, rate, dropped }) {
-  const { header } = head;
-  const { scan, optics } = header;
-  const width = scan.pixel_size_m ? scan.pixel_size_m * scan.width_px : null;
-  const faults = header.faults.length ? [["not usable", header.faults.join(", ")]] : [];
-  format.fill(el("frame-facts"), [
-    ["frame", String(header.sequence)],
-    ...faults,
-    ["age", age === null ? "–" : `${Math.round(age)} ms`],
-    ["shown", `${format.number(rate, 1)} /s`],
-    ["dropped", String(dropped)],
-    ["size", `${scan.width_px} × ${scan.height_px}, ${scan.bit_depth} bit`],
-    ["field", width ? format.plainLength(width) : "–"],
-    ["pixel", format.quantity(scan.pixel_size_m, "m")],
-    ["dwell", `${format.quantity(scan.dwell_s, "s")}${scan.frame_averages > 1 ? ` × ${scan.frame_averages}` : ""}`],
-    ["beam", `${format.quantity(optics.accelerating_voltage_v, "V")}, ${format.quantity(optics.beam_current_a, "A")}`],
-    ["WD", format.length(optics.working_distance_m)],
-    ["detector", header.detector],
-  ]);
-}
-
 function say(id, text) {
   // Unchanged text is left alone, or a screen reader would read it again and again.
   const element = el(id);

@@ -79,6 +79,7 @@ export class Contrast {
     this.low = 0;
     this.high = 1;
     this.counts = null;
+    this.calm = CALM;
   }
 
   follow(picture) {
@@ -86,7 +87,7 @@ export class Contrast {
     if (!this.auto) return;
     const [low, high] = percentiles(this.counts);
     const jump = Math.abs(low - this.low) + Math.abs(high - this.high) > 0.4;
-    const pace = jump ? 1 : CALM;
+    const pace = jump ? 1 : this.calm;
     this.low += pace * (low - this.low);
     this.high += pace * (high - this.high);
   }

@@ -1,13 +1,13 @@
 // Small plots on canvases. Each is a pure function of what it is given.
 
-const INK = {
+export const INK = {
   grid: "#27303a", text: "#8e9ba8", line: "#54c7cf", band: "rgb(84 199 207 / 18%)",
   depth: "rgb(79 191 135 / 16%)", depthEdge: "#2f7a58", here: "#ffffff", aim: "#e5b04a",
 };
 const FONT = "11px system-ui, sans-serif";
 
 // Makes a canvas sharp on this screen and returns its context and size in CSS pixels.
-function begin(canvas) {
+export function begin(canvas) {
   const ratio = window.devicePixelRatio || 1;
   const width = canvas.clientWidth;
   const height = canvas.clientHeight;
@@ -22,7 +22,7 @@ function begin(canvas) {
   return { context, width, height };
 }
 
-function rule(context, x1, y1, x2, y2, colour, dash = []) {
+export function rule(context, x1, y1, x2, y2, colour, dash = []) {
   context.strokeStyle = colour;
   context.setLineDash(dash);
   context.beginPath();
@@ -32,14 +32,14 @@ function rule(context, x1, y1, x2, y2, colour, dash = []) {
   context.setLineDash([]);
 }
 
-function write(context, text, x, y, align = "left", colour = INK.text) {
+export function write(context, text, x, y, align = "left", colour = INK.text) {
   context.fillStyle = colour;
   context.textAlign = align;
   context.fillText(text, x, y);
 }
 
 // A round step that divides a span into about so many parts.
-function stepOf(span, parts) {
+export function stepOf(span, parts) {
   const rough = span / parts;
   const power = 10 ** Math.floor(Math.log10(rough));
   return power * ([1, 2, 5, 10].find((factor) => factor * power >= rough) ?? 10);
@@ -159,7 +159,7 @@ function timeAxis(context, points, seconds, width, height) {
   return { x, end };
 }
 
-function line(context, points, x, y, colour, steps = false) {
+export function line(context, points, x, y, colour, steps = false) {
   context.strokeStyle = colour;
   context.lineWidth = 1.4;
   context.beginPath();

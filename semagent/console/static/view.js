@@ -23,6 +23,7 @@ export class View {
     this.zoom = null; // null: whole frame; else screen pixels a pixel
     this.centre = { x: 0.5, y: 0.5 };
     this.waiting = [];
+    this.absent = "Waiting for a restored frame…";
     new ResizeObserver(() => this.refresh()).observe(elements.picture);
     this.listen();
   }
@@ -41,6 +42,12 @@ export class View {
       this.waiting.push(done);
       this.refresh();
     });
+  }
+
+  forget() {
+    this.raws = [];
+    this.restored = null;
+    this.refresh();
   }
 
   get raw() {
@@ -241,7 +248,7 @@ export class View {
   }
 
   get missing() {
-    return this.layout === "restored" && !this.restored ? "Waiting for a restored frame…" : "";
+    return this.layout === "restored" && !this.restored ? this.absent : "";
   }
 
   // -- hands ---------------------------------------------------------------------------------

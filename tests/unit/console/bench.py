@@ -41,18 +41,10 @@ class Answer:
 
 
 @dataclass
-class Run:
-    """A console and the ends of the bus it listens to."""
+class Served:
+    """What listens on a port of this machine."""
 
-    hub: LocalHub
-    acquire: LocalBus
-    infer: LocalBus
-    control: LocalBus
-    console: Console
     port: int
-    commands: list[Command] = field(default_factory=list)
-    requests: list[Any] = field(default_factory=list)
-    refuse: str = ""
 
     @property
     def origin(self) -> str:
@@ -79,6 +71,20 @@ class Run:
         answer = self.fetch(f"/?token={token}")
         assert answer.status == 303
         return answer.headers["set-cookie"].partition(";")[0]
+
+
+@dataclass
+class Run(Served):
+    """A console and the ends of the bus it listens to."""
+
+    hub: LocalHub
+    acquire: LocalBus
+    infer: LocalBus
+    control: LocalBus
+    console: Console
+    commands: list[Command] = field(default_factory=list)
+    requests: list[Any] = field(default_factory=list)
+    refuse: str = ""
 
     def wish(self, wish: dict[str, Any], token: str = TOKENS.operator, **headers: str) -> Answer:
         given = {

@@ -37,7 +37,7 @@ def run() -> Iterator[Run]:
     listener = listen(ConsoleOptions(port=0))
     bus = LocalBus(hub, Role.CONSOLE)
     console = Console(bus, listener, facts, TOKENS, clock)
-    made = Run(hub, acquire, infer, control, console, listener.port)
+    made = Run(listener.port, hub, acquire, infer, control, console)
     ending = threading.Event()
 
     def loop() -> None:

@@ -1,0 +1,96 @@
+"""The recorded sessions of one folder, found by name and never by path.
+
+What a browser asks for is looked up among what lies in the folder, so no name leads out of it.
+"""
+
+import threading
+from pathlib import Path
+
+import msgspec
+
+from semagent.errors import InputFileError
+from semagent.report import Story, read_story
+from semagent.session import Manifest, is_session, read_manifest
+
+_KEPT = 2
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A session as the list shows it.
+
+    Attributes:
+        manifest: ``None`` where it cannot be read.
+        frames: recorded so far.
+        trouble: what is wrong with it, empty if nothing is.
+    """
+
+    name: str
+    manifest: Manifest | None
+    frames: int
+    trouble: str = ""
+
+
+class Library:
+    """Sessions beside each other in a folder.
+
+    Args:
+        root: the folder; ``None`` if there is none, as in a run that is not recorded.
+        only: name of the one session that is shown; all without it.
+    """
+
+    def __init__(self, root: Path | None, only: str | None = None) -> None:
+        self.root = None if root is None else root.resolve()
+        self._only = only
+        self._told: dict[str, tuple[tuple[int, int], Story]] = {}
+        self._lock = threading.Lock()
+
+    def find(self, name: str) -> Path | None:
+        """The session of this name."""
+        return next((folder for folder in self._folders() if folder.name == name), None)
+
+    def listing(self) -> list[Listed]:
+        """All sessions, the newest first."""
+        listed = [_listed(folder) for folder in self._folders()]
+        return sorted(listed, key=lambda one: _started_ns(one.manifest), reverse=True)
+
+    def story(self, folder: Path) -> Story:
+        """What can be read of a session; kept until more is recorded.
+
+        Raises:
+            InputFileError: nothing can be read.
+        """
+        found = (folder / "events.jsonl").stat()
+        state = (found.st_size, found.st_mtime_ns)
+        with self._lock:
+            kept = self._told.pop(folder.name, None)
+            if kept is None or kept[0] != state:
+                kept = (state, read_story(folder, salvage=True))
+            self._told[folder.name] = kept
+            while len(self._told) > _KEPT:
+                del self._told[next(iter(self._told))]
+        return kept[1]
+
+    def _folders(self) -> list[Path]:
+        if self.root is None or not self.root.is_dir():
+            return []
+        inside = [self.root / self._only] if self._only is not None else self.root.iterdir()
+        return [path for path in inside if is_session(path) and path.resolve() == path]
+
+
+def regular(path: Path) -> Path | None:
+    """``path`` if it is a file and no link to another place."""
+    return path if path.is_file() and path.resolve() == path else None
+
+
+def _listed(folder: Path) -> Listed:
+    frames = sum(path.name.endswith(".tif") for path in (folder / "frames").glob("frame-*"))
+    try:
+        manifest = read_manifest(folder)
+    except InputFileError as error:
+        return Listed(name=folder.name, manifest=None, frames=frames, trouble=str(error))
+    trouble = "" if manifest.complete else manifest.failure or "not closed"
+    return Listed(name=folder.name, manifest=manifest, frames=frames, trouble=trouble)
+
+
+def _started_ns(manifest: Manifest | None) -> int:
+    return 0 if manifest is None else manifest.started_wall_ns

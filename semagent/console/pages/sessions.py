@@ -1,0 +1,226 @@
+"""``/sessions``: what was recorded, one page a session, and reports and exports of it.
+
+Looking is for everybody who is let in; having something made is for operators. Requests that change
+something come from a page of this console, as everywhere, and are JSON.
+"""
+
+import html
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from semagent.console.access import Level, level_of
+from semagent.console.library import Library, Listed, regular
+from semagent.console.navigation import BROWSING, LINKS, SESSIONS
+from semagent.console.packets import Coding, figures_of, pack_recorded
+from semagent.console.recorded import describe
+from semagent.console.shell import body, page
+from semagent.console.workshop import BusyError, Work, Workshop, product
+from semagent.errors import InputFileError
+
+_HERE = SESSIONS[1]
+_MAP = "focus-map.png"
+_REPORT_HEADERS = {
+    # A report has its style inside and no scripts; whatever else the file holds stays inert.
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "sandbox; frame-ancestors 'none'",
+}
+
+Answer = Callable[[Request, Path], Response]
+
+
+class SessionPages:
+    """The routes of the session browser. What reads the disk runs on threads.
+
+    Args:
+        library: what is shown.
+        live: a run goes on, which can be seen and stopped.
+    """
+
+    def __init__(self, library: Library, *, live: bool) -> None:
+        self._library = library
+        self._live = live
+        self._workshop = Workshop()
+        self._body = body("session.html")
+
+    def routes(self) -> Sequence[BaseRoute]:
+        """What they serve."""
+        one = f"{_HERE}/{{name}}"
+        return [
+            Route(_HERE, self._list),
+            Route(one, self._of_session(self._show)),
+            Route(f"{one}/record", self._of_session(self._record)),
+            Route(f"{one}/frames/{{sequence:int}}", self._of_session(self._frame)),
+            Route(f"{one}/restored/{{sequence:int}}", self._of_session(self._restored)),
+            Route(f"{one}/map.png", self._of_session(self._map)),
+            Route(f"{one}/report.html", self._of_session(self._report)),
+            Route(f"{one}/report.png", self._of_session(self._report_picture)),
+            Route(f"{one}/work", self._of_session(self._state)),
+            Route(f"{one}/work/{{work}}", self._of_session(self._make), methods=["POST"]),
+        ]
+
+    def close(self) -> None:
+        """End what is being made. May be called twice."""
+        self._workshop.close()
+
+    def _list(self, request: Request) -> Response:
+        return self._whole(request, "Sessions", _table(self._library))
+
+    def _whole(self, request: Request, title: str, inside: str, *scripts: str) -> Response:
+        """A page; whoever may stop the run can do so from there."""
+        if self._live and level_of(request.scope) is Level.OPERATOR:
+            scripts = (*scripts, "stop.js")
+        links = LINKS if self._live else BROWSING
+        return HTMLResponse(page(title, inside, here=_HERE, scripts=scripts, links=links))
+
+    def _of_session(self, answer: Answer) -> Callable[[Request], Response]:
+        def found(request: Request) -> Response:
+            folder = self._library.find(request.path_params["name"])
+            if folder is None:
+                return _words("There is no such session here.", 404)
+            try:
+                return answer(request, folder)
+            except InputFileError as error:
+                return _words(str(error), 422)
+
+        return found
+
+    def _show(self, request: Request, _folder: Path) -> Response:
+        return self._whole(request, "Session", self._body, "session.js")
+
+    def _record(self, request: Request, folder: Path) -> Response:
+        story = self._library.story(folder)
+        return _json(
+            {
+                "level": level_of(request.scope),
+                "folder": str(folder),
+                "map": regular(folder / _MAP) is not None,
+                **describe(story),
+            }
+        )
+
+    def _frame(self, request: Request, folder: Path) -> Response:
+        frame = self._library.story(folder).session.frame(request.path_params["sequence"])
+        return _packet(pack_recorded(frame.header, frame.pixels, "raw", _coding(request)))
+
+    def _restored(self, request: Request, folder: Path) -> Response:
+        session = self._library.story(folder).session
+        sequence = request.path_params["sequence"]
+        made = next((one for one in session.derived_records if one.sequence == sequence), None)
+        if made is None:
+            return _words(f"Frame {sequence} was not restored.", 404)
+        pixels, figures = session.restored(made)
+        more = figures_of(figures)
+        return _packet(pack_recorded(figures.header, pixels, "restored", _coding(request), **more))
+
+    def _map(self, _request: Request, folder: Path) -> Response:
+        return _file(folder / _MAP, "image/png")
+
+    def _report(self, _request: Request, folder: Path) -> Response:
+        return _file(product(folder, Work.REPORT), "text/html", _REPORT_HEADERS)
+
+    def _report_picture(self, _request: Request, folder: Path) -> Response:
+        return _file(product(folder, Work.REPORT).with_suffix(".png"), "image/png")
+
+    def _state(self, _request: Request, folder: Path) -> Response:
+        return _json(
+            {
+                "jobs": self._workshop.jobs(folder),
+                "report": regular(product(folder, Work.REPORT)) is not None,
+            }
+        )
+
+    def _make(self, request: Request, folder: Path) -> Response:
+        if level_of(request.scope) is not Level.OPERATOR:
+            return _words("this link is for looking only", 403)
+        if not request.headers.get("content-type", "").startswith("application/json"):
+            return _words("a wish is sent as application/json", 415)
+        if request.path_params["work"] not in set(Work):
+            return _words(f"what can be made: {', '.join(Work)}", 404)
+        try:
+            return _json(self._workshop.start(folder, Work(request.path_params["work"])), 202)
+        except BusyError as error:
+            return _words(str(error), 409)
+
+
+def _table(library: Library) -> str:
+    if library.root is None:
+        return (
+            '<main class="page sessions"><h1>Sessions</h1><p>This run is not recorded: '
+            "<code>--record DIR</code> would. <code>semagent browse FOLDER</code> shows what was "
+            "recorded before.</p></main>"
+        )
+    rows = "".join(_row(one) for one in library.listing())
+    empty = "" if rows else "<p>No session lies in this folder.</p>"
+    heads = "".join(
+        f'<th scope="col">{name}</th>'
+        for name in ("Session", "Started", "Lasted", "Instrument", "Engine", "Frames", "State")
+    )
+    return (
+        f'<main class="page sessions"><h1>Sessions</h1><p class="sub">{_escape(library.root)}</p>'
+        f'<div class="card"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+        f"{empty}</div></main>"
+    )
+
+
+def _row(one: Listed) -> str:
+    link = f'<a href="{_HERE}/{quote(one.name, safe="")}">{_escape(one.name)}</a>'
+    manifest = one.manifest
+    if manifest is None:
+        return (
+            f'<tr><td>{link}</td><td colspan="4"></td><td>{one.frames}</td>'
+            f'<td class="bad">{_escape(one.trouble)}</td></tr>'
+        )
+    simulated = " (simulated)" if manifest.capabilities.simulated else ""
+    instrument = manifest.configuration.get("instrument", manifest.capabilities.microscope)
+    state = f'<td class="warn">{_escape(one.trouble)}</td>' if one.trouble else "<td>complete</td>"
+    started = datetime.fromtimestamp(manifest.started_wall_ns / 1e9).astimezone()
+    cells = (
+        link,
+        f"{started:%Y-%m-%d %H:%M:%S}",
+        _lasted(manifest.started_wall_ns, manifest.ended_wall_ns),
+        _escape(f"{instrument}{simulated}"),
+        _escape(manifest.engine.name),
+        str(one.frames),
+    )
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + state + "</tr>"
+
+
+def _lasted(started_ns: int, ended_ns: int | None) -> str:
+    if ended_ns is None:
+        return "–"
+    minutes, seconds = divmod(round((ended_ns - started_ns) / 1e9), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _coding(request: Request) -> Coding:
+    return "compact" if request.query_params.get("coding") == "compact" else "lossless"
+
+
+def _file(path: Path, kind: str, headers: dict[str, str] | None = None) -> Response:
+    if regular(path) is None:
+        return _words("There is no such file.", 404)
+    return FileResponse(path, media_type=kind, headers=headers)
+
+
+def _packet(body: bytes) -> Response:
+    return Response(body, media_type="application/octet-stream")
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def _words(text: str, status: int) -> Response:
+    return Response(text + "\n", status, media_type="text/plain")
+
+
+def _escape(text: object) -> str:
+    return html.escape(str(text))

@@ -1,0 +1,22 @@
+// Keys that mean the same on every page.
+
+// Does what a key stands for, unless somebody is typing.
+export function pressed(event, keys) {
+  const typing = event.target.matches("input:not([type=range]), textarea, select");
+  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const press = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+  if (!press) return;
+  event.preventDefault();
+  press();
+}
+
+// Arrows move along a group; only Enter or Space choose, for some choices move a microscope.
+export function stepThrough(group) {
+  group.addEventListener("keydown", (event) => {
+    const way = { ArrowLeft: "previous", ArrowRight: "next" }[event.key];
+    if (!way) return;
+    event.preventDefault();
+    event.stopPropagation();
+    event.target[`${way}ElementSibling`]?.focus();
+  });
+}

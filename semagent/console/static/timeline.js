@@ -1,0 +1,115 @@
+// A whole session over time: focus score, working distance and believed focus, and what happened.
+
+import { begin, INK, line, rule, stepOf, write } from "./plots.js";
+
+const LEFT = 52;
+const RIGHT = 10;
+const MARKS = 16; // height of the lane of marks
+const AXIS = 18;
+export const MARK_INK = { decision: "#8e9ba8", operator: "#8e9ba8", refused: "#ff6b66", note: "#e5b04a" };
+
+export class Timeline {
+  // onChoose(seconds): somebody pointed at a moment.
+  constructor(canvas, onChoose) {
+    this.canvas = canvas;
+    this.frames = [];
+    this.happenings = [];
+    this.at = 0;
+    new ResizeObserver(() => this.draw()).observe(canvas);
+    const choose = (event) => {
+      const box = canvas.getBoundingClientRect();
+      onChoose(this.seconds(event.clientX - box.left));
+    };
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      choose(event);
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      if (canvas.hasPointerCapture(event.pointerId)) choose(event);
+    });
+  }
+
+  show(frames, happenings) {
+    this.frames = frames;
+    this.happenings = happenings.filter((each) => MARK_INK[each.kind]);
+    this.draw();
+  }
+
+  moveTo(seconds) {
+    this.at = seconds;
+    this.draw();
+  }
+
+  get span() {
+    return this.frames.at(-1)?.t_s || 1;
+  }
+
+  seconds(x) {
+    const wide = this.canvas.clientWidth - LEFT - RIGHT;
+    return Math.min(this.span, Math.max(0, ((x - LEFT) / wide) * this.span));
+  }
+
+  draw() {
+    const { context, width, height } = begin(this.canvas);
+    const base = height - AXIS - MARKS;
+    const x = (time) => LEFT + (Math.min(this.span, Math.max(0, time)) / this.span) * (width - LEFT - RIGHT);
+    this.drawTimes(context, x, base + MARKS, height);
+    if (!this.frames.length) return;
+    const middle = Math.round(base * 0.4);
+    this.drawScores(context, x, 4, middle - 4, width);
+    this.drawDistances(context, x, middle + 4, base - 4, width);
+    for (const each of this.happenings) {
+      rule(context, x(each.t_s), base + 2, x(each.t_s), base + MARKS - 2, MARK_INK[each.kind]);
+      if (each.kind !== "decision") context.fillStyle = MARK_INK[each.kind];
+      if (each.kind === "refused" || each.kind === "note") context.fillRect(x(each.t_s) - 2, base + 3, 4, MARKS - 6);
+    }
+    rule(context, x(this.at), 0, x(this.at), base + MARKS, INK.here);
+  }
+
+  drawTimes(context, x, base, height) {
+    rule(context, LEFT, base, x(this.span), base, INK.grid);
+    const step = stepOf(this.span, 6);
+    for (let time = 0; time <= this.span; time += step) {
+      rule(context, x(time), 0, x(time), base, INK.grid);
+      write(context, clock(time), x(time), height - 4, x(time) > x(this.span) - 20 ? "right" : "center");
+    }
+  }
+
+  drawScores(context, x, top, bottom, width) {
+    const y = (score) => bottom - score * (bottom - top);
+    for (const level of [0, 1]) {
+      rule(context, LEFT, y(level), width - RIGHT, y(level), INK.grid);
+      write(context, String(level), LEFT - 6, y(level) + 4, "right");
+    }
+    const scored = this.frames.filter((frame) => frame.score !== null);
+    line(context, scored, (frame) => x(frame.t_s), (frame) => y(frame.score), "#4fbf87");
+  }
+
+  drawDistances(context, x, top, bottom, width) {
+    const placed = this.frames.filter((frame) => frame.working_distance_m !== null);
+    if (!placed.length) return;
+    const places = placed.map((frame) => frame.working_distance_m);
+    let low = places.reduce((a, b) => Math.min(a, b));
+    let high = places.reduce((a, b) => Math.max(a, b));
+    const room = Math.max(0.1 * (high - low), 1e-6);
+    [low, high] = [low - room, high + room];
+    const y = (value) => Math.min(bottom, Math.max(top, bottom - ((value - low) / (high - low)) * (bottom - top)));
+    const step = stepOf((high - low) * 1e6, 3);
+    for (let tick = Math.ceil((low * 1e6) / step) * step; tick <= high * 1e6; tick += step) {
+      rule(context, LEFT, y(tick / 1e6), width - RIGHT, y(tick / 1e6), INK.grid);
+      write(context, (tick / 1e3).toFixed(step < 1 ? 4 : 3), LEFT - 6, y(tick / 1e6) + 4, "right");
+    }
+    const known = this.frames.filter((frame) => frame.focus_m !== null && frame.sigma_m < high - low);
+    line(context, known, (frame) => x(frame.t_s), (frame) => y(frame.focus_m), INK.line);
+    line(context, placed, (frame) => x(frame.t_s), (frame) => y(frame.working_distance_m), INK.here, true);
+  }
+}
+
+// Seconds as an operator reads them.
+export function clock(seconds) {
+  if (seconds < 60) return `${Number(seconds.toFixed(1))} s`;
+  const whole = Math.round(seconds);
+  const parts = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const shown = parts[0] ? parts : parts.slice(1);
+  return shown.map((part, i) => (i ? String(part).padStart(2, "0") : String(part))).join(":");
+}

@@ -1,0 +1,33 @@
+// Asks semagent for something; what becomes of it is said in words.
+
+const TOAST_MS = 6000;
+export const STOPPED = "Stopped. The gate is disarmed.";
+
+// Whether it was done; if not, the reason is on the screen.
+export async function ask(wish) {
+  try {
+    const answer = await fetch("/api/wish", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(wish),
+      keepalive: true,
+    });
+    const { outcome, reason } = await answer.json();
+    if (outcome === "applied") return true;
+    toast(`${outcome === "refused" ? "Refused" : "Failed"}: ${reason}`, outcome === "refused" ? "warning" : "error");
+  } catch {
+    const stop = wish.type === "stop" ? " Stop at the microscope itself." : "";
+    toast(`semagent cannot be reached.${stop}`, "error");
+  }
+  return false;
+}
+
+export function toast(text, level = "info") {
+  const toasts = document.getElementById("toasts");
+  const line = document.createElement("p");
+  line.className = level;
+  line.textContent = text;
+  toasts.prepend(line);
+  while (toasts.children.length > 3) toasts.lastChild.remove();
+  setTimeout(() => line.remove(), TOAST_MS);
+}

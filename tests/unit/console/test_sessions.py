@@ -1,0 +1,384 @@
+"""The session browser: what it shows, to whom, and that nothing outside of its folder is shown."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from semagent.clock import ManualClock
+from semagent.config import ConsoleOptions
+from semagent.errors import InputFileError
+from semagent.session import EngineRecord, SessionWriter
+from semagent.types import (
+    Basis,
+    Capabilities,
+    Command,
+    FocusBelief,
+    Frame,
+    FrameAnalysis,
+    FrameHeader,
+    Intent,
+    Issuer,
+    Mode,
+    Note,
+    Optics,
+    Outcome,
+    Reply,
+    Scan,
+    SetWorkingDistance,
+    StagePosition,
+)
+
+pytest.importorskip("starlette", reason="the extra 'console' is not installed")
+
+from semagent.console import Browser, listen
+
+from .bench import TOKENS, Answer, Run, Served
+
+S = 1_000_000_000
+SHAPE = (6, 8)
+
+
+def header(sequence: int) -> FrameHeader:
+    return FrameHeader(
+        sequence=sequence,
+        monotonic_ns=sequence * S,
+        wall_ns=1_760_000_000 * S + sequence * S,
+        detector="SE2",
+        scan=Scan(width_px=SHAPE[1], height_px=SHAPE[0], bit_depth=16, pixel_size_m=4e-9),
+        optics=Optics(working_distance_m=5e-3 + sequence * 1e-6),
+        stage=StagePosition(),
+        settings_rev=1,
+    )
+
+
+def pixels(sequence: int) -> Any:
+    return np.random.default_rng(sequence).integers(0, 65536, SHAPE, dtype=np.uint16)
+
+
+def figures(sequence: int, score: float, consistency: float | None = None) -> FrameAnalysis:
+    return FrameAnalysis(
+        header=header(sequence),
+        engine="restorer/v1",
+        focus_score=score,
+        sharpness=0.0,
+        sharpness_sigma=0.1,
+        structure=3.0,
+        noise=0.02,
+        latency_s=0.01,
+        consistency=consistency,
+    )
+
+
+def record(folder: Path) -> None:
+    """Three frames, a decision, a refusal and a mark; the second frame was restored too."""
+    writer = SessionWriter(
+        folder,
+        configuration={"instrument": "SEM <3>"},
+        capabilities=Capabilities(driver="simulated", microscope="bench", verified_on=None),
+        engine=EngineRecord(name="restorer/v1"),
+        clock=ManualClock(start_ns=1_760_000_000 * S),
+        sync=False,
+    )
+    for sequence in (1, 2, 3):
+        writer.write_frame(Frame(header(sequence), pixels(sequence)))
+        writer.write_value("analysis", figures(sequence, sequence / 4), sequence * S)
+    writer.write_derived(header(2), pixels(2) // 2, figures(2, 0.5, 1.1))
+    belief = FocusBelief(
+        sequence=2,
+        settings_rev=1,
+        frames=2,
+        focus_m=5.01e-3,
+        sigma_m=1e-6,
+        interval90_m=(5.008e-3, 5.012e-3),
+    )
+    writer.write_value("belief", belief, 2 * S)
+    intent = Intent(mode=Mode.HOLD, doing="focusing", why="looking for the sharpest place")
+    for moment in (2.1, 2.2):  # the second says nothing new
+        writer.write_value("intent", intent, int(moment * S))
+    for number, (outcome, reason) in enumerate(
+        [(Outcome.APPLIED, ""), (Outcome.REFUSED, "5.3 mm is beyond 5.2 mm")]
+    ):
+        command = Command(
+            id=f"agent-{number}",
+            issuer=Issuer.AGENT,
+            action=SetWorkingDistance(working_distance_m=5.3e-3),
+            basis=Basis(sequence=2, settings_rev=1),
+        )
+        reply = Reply(
+            command=command,
+            outcome=outcome,
+            monotonic_ns=int((2.3 + number / 10) * S),
+            next_sequence=3,
+            reason=reason,
+        )
+        writer.write_value("reply", reply, reply.monotonic_ns)
+    mark = Note(text="mark at frame 1: a crack <script>")
+    writer.write_value("request", mark, int(2.9 * S))
+    writer.close(summary={})
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    """A folder with two sessions and things that are none."""
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    record(folder / "monday run")
+    shutil.copytree(folder / "monday run", folder / "tuesday")
+    (folder / "no session").mkdir()
+    (tmp_path / "secret.txt").write_text("secret")
+    record(tmp_path / "elsewhere")
+    return folder
+
+
+@pytest.fixture
+def served(shelf: Path) -> Iterator[Served]:
+    listener = listen(ConsoleOptions(port=0))
+    browser = Browser(shelf, listener, TOKENS)
+    yield Served(listener.port)
+    browser.close()
+
+
+Ask = Callable[..., Answer]
+
+
+@pytest.fixture
+def ask(served: Served) -> Ask:
+    """``ask(path, method="GET", body=None, token=operator's, **headers)``, signed in."""
+    cookies: dict[str, str] = {}
+
+    def fetch(path: str, *rest: Any, token: str = TOKENS.operator, **headers: str) -> Answer:
+        if token not in cookies:
+            cookies[token] = served.cookie(token)
+        return served.fetch(path, *rest, **({"Cookie": cookies[token]} | headers))
+
+    return fetch
+
+
+@pytest.fixture
+def make(ask: Ask, served: Served) -> Ask:
+    def start(path: str, **changes: str) -> Answer:
+        given = {"Origin": served.origin, "Content_Type": "application/json"}
+        return ask(path, "POST", b"{}", **(given | changes))
+
+    return start
+
+
+def finished(ask: Ask, session: str, work: str) -> Any:
+    until_s = time.perf_counter() + 60
+    while time.perf_counter() < until_s:
+        job = ask(f"/sessions/{session}/work").json["jobs"][work]
+        if job["state"] != "working":
+            return job
+        time.sleep(0.02)
+    raise AssertionError("not finished in time")
+
+
+def unpack(answer: Answer) -> tuple[Any, bytes]:
+    assert answer.status == 200
+    length = int.from_bytes(answer.body[:4], "little")
+    return json.loads(answer.body[4 : 4 + length]), answer.body[4 + length :]
+
+
+def test_without_a_run_the_way_in_leads_to_the_list(ask: Ask, served: Served):
+    assert served.fetch("/sessions").status == 401
+    assert served.fetch("/sessions/tuesday/frames/1").status == 401
+    assert ask("/").headers["location"] == "/sessions"
+
+    text = ask("/sessions").body.decode()
+
+    assert '<a href="/sessions/monday%20run">monday run</a>' in text
+    assert '<a href="/sessions/tuesday">tuesday</a>' in text
+    assert "SEM &lt;3&gt;" in text
+    assert "no session" not in text
+    assert ">Live<" not in text
+
+
+def test_a_session_is_told_with_its_reasons(ask: Ask):
+    told = ask("/sessions/monday%20run/record").json
+
+    assert [frame["sequence"] for frame in told["frames"]] == [1, 2, 3]
+    assert told["frames"][1] == {
+        "sequence": 2,
+        "t_s": 1.0,
+        "working_distance_m": 5.002e-3,
+        "score": 0.5,
+        "focus_m": 5.01e-3,
+        "sigma_m": 1e-6,
+        "faults": [],
+        "restored": True,
+    }
+    meant, applied, refused, mark = told["happenings"]
+    assert (meant["text"], meant["why"]) == ("hold, focusing", "looking for the sharpest place")
+    assert (applied["kind"], applied["sequence"], applied["t_s"]) == ("decision", 2, 1.3)
+    assert applied["why"] == (
+        "looking for the sharpest place; focus believed at 5.0100 mm ± 1.000 µm"
+    )
+    assert (refused["kind"], refused["why"]) == ("refused", "5.3 mm is beyond 5.2 mm")
+    assert (mark["kind"], mark["sequence"]) == ("note", 1)
+
+
+def test_frames_come_as_they_were_recorded(ask: Ask):
+    head, body = unpack(ask("/sessions/tuesday/frames/3"))
+    assert (head["kind"], head["form"], head["header"]["sequence"]) == ("raw", "u2", 3)
+    assert body == pixels(3).tobytes()
+
+    head, body = unpack(ask("/sessions/tuesday/restored/2"))
+    assert (head["kind"], head["consistency"], head["trustworthy"]) == ("restored", 1.1, True)
+    assert body == (pixels(2) // 2).tobytes()
+
+    head, body = unpack(ask("/sessions/tuesday/frames/3?coding=compact"))
+    assert head["form"] == "jpeg"
+    assert body.startswith(b"\xff\xd8")
+
+    assert ask("/sessions/tuesday/restored/1").status == 404
+    assert ask("/sessions/tuesday/frames/99").status == 422
+
+
+OUTSIDE = [
+    "..",
+    "../elsewhere",
+    "..%2Felsewhere",
+    "%2e%2e%2felsewhere",
+    "..%5Celsewhere",
+    "tuesday%2F..%2F..%2Felsewhere",
+    "tuesday%00",
+    "no%20session",
+    "link",
+    ".",
+]
+
+
+def test_no_name_leads_out_of_the_folder(ask: Ask, shelf: Path):
+    (shelf / "link").symlink_to(shelf.parent / "elsewhere", target_is_directory=True)
+    (shelf.parent / "elsewhere.html").write_text("secret")
+    (shelf.parent / "elsewhere" / "focus-map.png").write_text("secret")
+
+    for name in OUTSIDE:
+        for what in ("record", "frames/1", "report.html", "map.png", "work"):
+            answer = ask(f"/sessions/{name}/{what}")
+
+            assert answer.status == 404, (name, what)
+            assert b"secret" not in answer.body
+
+
+@pytest.mark.parametrize(
+    ("planted", "path"),
+    [
+        ("tuesday.html", "report.html"),
+        ("tuesday.png", "report.png"),
+        ("tuesday/focus-map.png", "map.png"),
+    ],
+)
+def test_a_link_to_another_place_is_not_followed(ask: Ask, shelf: Path, planted: str, path: str):
+    (shelf / planted).symlink_to(shelf.parent / "secret.txt")
+    assert ask(f"/sessions/tuesday/{path}").status == 404
+
+
+def test_a_report_is_made_and_shown_without_scripts(ask: Ask, make: Ask, shelf: Path):
+    pytest.importorskip("matplotlib")
+    assert ask("/sessions/tuesday/report.html").status == 404
+
+    assert make("/sessions/tuesday/work/report").status == 202
+
+    assert finished(ask, "tuesday", "report") == {
+        "state": "done",
+        "done": 0,
+        "total": 0,
+        "text": str(shelf / "tuesday.html"),
+    }
+    assert ask("/sessions/tuesday/work").json["report"]
+    page = ask("/sessions/tuesday/report.html", token=TOKENS.viewer)
+    assert b"<svg" in page.body
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "sandbox" in page.headers["content-security-policy"]
+    assert ask("/sessions/tuesday/report.png").body.startswith(b"\x89PNG")
+
+
+def test_an_export_lies_beside_the_session_and_is_never_overwritten(
+    ask: Ask, make: Ask, shelf: Path
+):
+    assert make("/sessions/tuesday/work/ome-tiff").status == 202
+    job = finished(ask, "tuesday", "ome-tiff")
+
+    assert (job["state"], job["done"], job["total"]) == ("done", 4, 4)
+    with tifffile.TiffFile(shelf / "tuesday.ome.tif") as tiff:
+        assert np.array_equal(tiff.series[0].asarray(), [pixels(n) for n in (1, 2, 3)])
+    make("/sessions/tuesday/work/ome-tiff")
+    assert "is there already" in finished(ask, "tuesday", "ome-tiff")["text"]
+
+
+def test_having_something_made_is_for_operators_on_this_page(make: Ask, shelf: Path):
+    path = "/sessions/tuesday/work/ome-tiff"
+    assert make(path, token=TOKENS.viewer).status == 403
+    assert make(path, Origin="http://evil.example").status == 403
+    assert make(path, Content_Type="text/plain").status == 415
+    assert make("/sessions/tuesday/work/anything").status == 404
+    assert make("/sessions/link/work/report").status == 404
+    assert not (shelf / "tuesday.ome.tif").exists()
+
+
+def test_a_damaged_session_is_shown_as_far_as_it_can_be_read(ask: Ask, shelf: Path):
+    events = shelf / "tuesday" / "events.jsonl"
+    lines = events.read_bytes().splitlines(keepends=True)
+    events.write_bytes(b"".join([*lines[:2], b'{"chan\n', *lines[3:], b'{"torn']))
+    (shelf / "tuesday" / "frames" / "frame-00000001.ome.tif").write_bytes(b"")
+    (shelf / "monday run" / "manifest.json").write_text("{")
+
+    told = ask("/sessions/tuesday/record").json
+    assert [frame["sequence"] for frame in told["frames"]] == [1, 3]
+    kinds = {problem["kind"] for problem in told["problems"]}
+    assert {"damaged_line", "torn_line", "unacknowledged"} <= kinds
+    broken = ask("/sessions/tuesday/frames/1")
+    assert broken.status == 422
+    assert b"frame-00000001" in broken.body
+    assert ask("/sessions/tuesday/frames/3").status == 200
+
+    assert b"not JSON" in ask("/sessions").body
+    assert ask("/sessions/monday%20run").status == 200
+    assert ask("/sessions/monday%20run/record").status == 422
+
+
+def test_a_session_that_grows_is_told_anew(ask: Ask, shelf: Path):
+    events = shelf / "tuesday" / "events.jsonl"
+    whole = events.read_bytes()
+    events.write_bytes(b"".join(whole.splitlines(keepends=True)[:1]))
+    assert len(ask("/sessions/tuesday/record").json["frames"]) == 1
+    events.write_bytes(whole)
+    assert len(ask("/sessions/tuesday/record").json["frames"]) == 3
+
+
+def test_one_session_alone_can_be_browsed(shelf: Path):
+    listener = listen(ConsoleOptions(port=0))
+    browser = Browser(shelf / "tuesday", listener, TOKENS)
+    try:
+        served = Served(listener.port)
+        cookie = served.cookie(TOKENS.viewer)
+        assert served.fetch("/sessions/tuesday/record", Cookie=cookie).status == 200
+        assert served.fetch("/sessions/monday%20run/record", Cookie=cookie).status == 404
+    finally:
+        browser.close()
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path):
+    listener = listen(ConsoleOptions(port=0))
+    with listener.socket, pytest.raises(InputFileError, match="is no folder"):
+        Browser(tmp_path / "missing", listener, TOKENS)
+
+
+def test_a_run_that_is_not_recorded_says_so(run: Run):
+    page = run.fetch("/sessions", Cookie=run.cookie(TOKENS.viewer)).body.decode()
+    assert "This run is not recorded" in page
+    assert ">Live<" in page
+    assert "stop.js" not in page
+
+
+def test_a_run_can_be_stopped_from_the_list_too(run: Run):
+    page = run.fetch("/sessions", Cookie=run.cookie(TOKENS.operator)).body.decode()
+    assert "stop.js" in page
