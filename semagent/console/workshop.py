@@ -95,7 +95,7 @@ class Workshop:
                     reader, output, Target(work), derived=True, progress=self._progress(job)
                 )
                 job.text = f"{len(exported.left_out)} left out. " if exported.left_out else ""
-            job.text += str(output)
+            job.text += f"{output.name}, beside the session"
             job.state = "done"
         except SemagentError as error:
             job.text = str(error)

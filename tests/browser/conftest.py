@@ -187,5 +187,11 @@ def _save_small(png: bytes, path: Path) -> None:
     pixels = np.array(image.open(io.BytesIO(png)).convert("RGB"))
     grey = np.ptp(pixels, axis=2) <= 1
     pixels[grey] = pixels[grey] // _GREY_STEP * _GREY_STEP + _GREY_STEP // 2
-    small = image.fromarray(pixels).quantize(256, dither=image.Dither.NONE)
+    # Greys stay grey, and rare colours are kept: a red mark must not come out yellow.
+    steps = range(_GREY_STEP // 2, 256, _GREY_STEP)
+    coloured = image.fromarray(pixels[~grey][np.newaxis])
+    colours = coloured.quantize(256 - len(steps), image.Quantize.MAXCOVERAGE).getpalette()
+    palette = image.new("P", (1, 1))
+    palette.putpalette([level for step in steps for level in [step] * 3] + colours)
+    small = image.fromarray(pixels).quantize(palette=palette, dither=image.Dither.NONE)
     small.save(path, optimize=True)

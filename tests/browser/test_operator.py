@@ -84,9 +84,8 @@ def test_from_the_first_frame_to_the_report(
 
         # What was recorded so far can be looked at while the run goes on, and stopped from there.
         page.get_by_role("link", name="Sessions").click()
-        row = page.get_by_role("row").filter(has_text=run.session.name)
-        expect(row).to_contain_text("not closed")
-        page.get_by_role("link", name=run.session.name).click()
+        expect(page.locator("tbody tr")).to_contain_text("not closed")
+        page.get_by_role("link", name=run.session.name, exact=True).click()
         expect(page.locator("#problems")).to_contain_text("not complete")
         expect(page.locator("#tag-left")).to_contain_text("RAW")
         page.keyboard.press("Escape")
@@ -108,10 +107,8 @@ def look_back(run: Any, browse: Start, visit: Start, photograph: Start) -> None:
     """The session afterwards: frames, decisions, notes, a report and an export."""
     expect = playwright.expect
     with visit(browse(run.session.parent), WIDE) as page:
-        expect(page.get_by_role("row").filter(has_text=run.session.name)).to_contain_text(
-            "complete"
-        )
-        page.get_by_role("link", name=run.session.name).click()
+        expect(page.locator("tbody tr")).to_contain_text("complete")
+        page.get_by_role("link", name=run.session.name, exact=True).click()
         happenings = page.get_by_role("list", name="What happened, in order")
         expect(page.locator("#problems")).to_be_empty()
 
@@ -140,8 +137,11 @@ def look_back(run: Any, browse: Start, visit: Start, photograph: Start) -> None:
         focused.click()
         expect(focused).to_have_attribute("aria-current", "true")
         page.keyboard.press("4")
+        page.keyboard.press("r")
+        expect(page.locator("#tag-right")).to_contain_text("restored from frame")
 
         page.get_by_role("button", name="OME-TIFF").click()
+        expect(page.locator("#made progress")).to_have_count(0)
         expect(page.locator("#made")).to_contain_text(f"{run.session.name}.ome.tif")
         page.get_by_role("button", name="Make report").click()
         report = page.get_by_role("link", name="Report (HTML)")

@@ -99,7 +99,6 @@ class SessionPages:
         return _json(
             {
                 "level": level_of(request.scope),
-                "folder": str(folder),
                 "map": regular(folder / _MAP) is not None,
                 **describe(story),
             }

@@ -17,7 +17,7 @@ const here = location.pathname.replace(/\/$/, "");
 
 class Session {
   constructor() {
-    this.record = null;
+    this.record = { frames: [], happenings: [] }; // until it has come
     this.index = 0;
     this.kinds = "";
     this.playing = null;
@@ -49,6 +49,7 @@ class Session {
     new Making(here, this.record.level === "operator");
     el("scrubber").max = String(Math.max(0, frames.length - 1));
     el("scrubber").disabled = !frames.length;
+    el("restored").disabled = !frames.some((frame) => frame.restored);
     if (!frames.length) el("veil").textContent = "No frame was recorded.";
     else this.go(this.asked());
   }
@@ -73,8 +74,15 @@ class Session {
     return seconds - frames[before].t_s < frames[low].t_s - seconds ? before : low;
   }
 
+  // The next frame that was restored, after the last the first again.
+  nextRestored() {
+    const { frames } = this.record;
+    const next = frames.findIndex((frame, index) => index > this.index && frame.restored);
+    return next >= 0 ? next : frames.findIndex((frame) => frame.restored);
+  }
+
   go(index) {
-    const { frames } = this.record ?? { frames: [] };
+    const { frames } = this.record;
     if (!frames.length) return Promise.resolve();
     this.index = Math.min(frames.length - 1, Math.max(0, index));
     const frame = frames[this.index];
@@ -90,7 +98,7 @@ class Session {
 
   // Fetches what is shown; if frames are asked for faster than they come, only the last one.
   async load() {
-    const frame = this.record?.frames[this.index];
+    const frame = this.record.frames[this.index];
     if (!frame) return;
     this.loading?.abort();
     const loading = new AbortController();
@@ -125,6 +133,7 @@ class Session {
     return [
       ["score", format.number(frame.score, 3)],
       ["focus", known ? `${format.length(frame.focus_m)} ± ${format.length(frame.sigma_m)}` : "not known"],
+      ["restored", frame.restored ? "yes" : "no"],
     ];
   }
 
@@ -144,7 +153,6 @@ class Session {
       ["lasted", lasted],
       ["frames", `${record.frames.length}, ${record.frames.filter((frame) => frame.restored).length} restored`],
       ["engine", record.engine],
-      ["folder", record.folder],
     ]);
     el("problems").replaceChildren(...record.problems.map((problem) => item(`${problem.file}: ${problem.message}`)));
     if (!record.map) return;
@@ -193,6 +201,7 @@ class Session {
     const step = (by) => () => { this.pause(); this.go(this.index + by); };
     el("before").addEventListener("click", step(-1));
     el("after").addEventListener("click", step(1));
+    el("restored").addEventListener("click", () => { this.pause(); this.go(this.nextRestored()); });
     el("play").addEventListener("click", () => (this.playing ? this.pause() : this.play()));
     el("scrubber").addEventListener("input", () => this.go(Number(el("scrubber").value)));
     for (const button of el("kinds").children) {
@@ -205,14 +214,14 @@ class Session {
     stepThrough(el("kinds"));
     const keys = {
       ...this.stage.keys,
-      ",": step(-1), ".": step(1), p: () => el("play").click(),
+      ",": step(-1), ".": step(1), p: () => el("play").click(), r: () => el("restored").click(),
       "?": () => el("help-button").click(),
     };
     document.addEventListener("keydown", (event) => pressed(event, keys));
   }
 
   play() {
-    if (!this.record?.frames.length) return;
+    if (!this.record.frames.length) return;
     if (this.index === this.record.frames.length - 1) this.index = 0;
     const run = (this.playing = {});
     this.showPlaying();

@@ -291,8 +291,9 @@ def test_a_report_is_made_and_shown_without_scripts(ask: Ask, make: Ask, shelf: 
         "state": "done",
         "done": 0,
         "total": 0,
-        "text": str(shelf / "tuesday.html"),
+        "text": "tuesday.html, beside the session",
     }
+    assert (shelf / "tuesday.html").is_file()
     assert ask("/sessions/tuesday/work").json["report"]
     page = ask("/sessions/tuesday/report.html", token=TOKENS.viewer)
     assert b"<svg" in page.body
