@@ -135,7 +135,7 @@ class Controller:
     def _at_rest(self) -> bool:
         """Whether the agent may act and has nothing else on its hands."""
         state, task = self._state, self._state.task
-        follows = isinstance(task, Follow) and task.pair is None and task.search_frames is None
+        follows = isinstance(task, Follow) and task.search_frames is None
         return (
             state.mode is Mode.HOLD
             and state.armed

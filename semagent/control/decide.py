@@ -330,10 +330,9 @@ def _on_tick(turn: Turn, now_ns: int) -> None:
         if _late(pending.since_ns, now_ns, limits.reply_s):
             _on_silence(turn, pending)
         return
-    waits = isinstance(task, Autofocus) or (isinstance(task, Follow) and task.pair is not None)
     if isinstance(task, Autofocus) and _late(task.since_ns, now_ns, limits.task_s):
         ending.go_home(turn, "failed", f"focusing took longer than {limits.task_s:g} s")
-    elif waits and _late(state.waiting_ns, now_ns, limits.frame_s):
+    elif isinstance(task, Autofocus) and _late(state.waiting_ns, now_ns, limits.frame_s):
         missing = "no usable frame" if state.gate else "no word of the safety gate"
         ending.go_home(turn, "failed", f"{missing} within {limits.frame_s:g} s")
 

@@ -1,36 +1,52 @@
-"""Hold mode: follow a specimen that drifts, with few moves.
+"""Hold mode: follow a specimen that drifts, with the frames that are taken anyway.
 
-At rest nothing is commanded. After a pause, or when sharpness falls, one frame is taken on either
-side of the working point, and the vertex of the parabola through the three places says where
-focus has gone. How strongly it bends is pooled over the pairs, because it hardly changes on one
-field. The pause doubles while nothing has to be corrected. When a pair cannot tell, a wider one
-is taken, then a search like that of an autofocus decides, and where that fails the agent stops.
+Every frame is compared with a reference of its field, and `semagent.control.tracking` says where
+focus is and where it goes. Before the next frame the working distance goes there, and a little
+beside it, to alternate sides: inside the depth of field nobody sees that, and it shows to which
+side focus moves. The less is known, the larger these steps, up to ``dither``. Where the frames do
+not tell focus to within ``max_sigma``, or it is too far away to be followed, a search like that of
+an autofocus decides, and where that fails the agent stops.
 """
 
 import math
 
 import msgspec
+import numpy as np
 
-from semagent.control import autofocus, search
-from semagent.control.situation import Follow, Sample
+from semagent.control import autofocus, tracking
+from semagent.control.reading import mean_of, read
+from semagent.control.situation import Follow, Seen, Track
 from semagent.control.turn import Turn
 from semagent.types import FrameAnalysis, FrameHeader, MicroscopeState
 
-_MAX_LEAD = 0.5  # half depths of field that a correction may run ahead of the drift
-_MAX_WIDER = 4.0  # times the usual step of a pair
-_FORGET = 0.7  # weight that the bend of earlier pairs keeps when a new one is added
-_MAX_OFFSET = 2.0  # steps of a pair up to which a parabola is believed
-_BENT = 3.0  # standard deviations of the bend from a straight line that make it a peak
+_WINDOW = 96  # frames that count
+_RENEWALS = {4, 12, 24}  # frames after which the mean of all so far is a better reference
+_RENEWED = 48  # frames after which it is renewed again: fields move and change
+_KNOWN = 0.08  # half depths of field: known so well, focus is not looked for beside it
+_WELL = 0.2  # known so well, two frames are taken on each side, with half as many moves
+_STEPS = 2.0  # standard deviations that a dither goes
+_WORTH_A_MOVE = 0.15
+_FURTHEST = 3.0  # half depths of field that one correction may go; more is no drift
+_FELL, _FELL_FRAMES, _FELL_SIGMAS = 2.5, 6, 4.0
+_PIXELS_A_HALF_DEPTH = 0.5
 
 
 def begin(turn: Turn, header: FrameHeader, home: MicroscopeState) -> None:
     """Start following from a point in focus."""
-    options = turn.options.hold
+    options = turn.options
+    unit_m = options.scale.half_depth_of(header)
+    slope, angle_rad = _PIXELS_A_HALF_DEPTH, header.optics.convergence_angle_rad
+    known = bool(header.scan.pixel_size_m and angle_rad)
+    if header.scan.pixel_size_m and angle_rad:
+        slope = angle_rad / (2 * header.scan.pixel_size_m) * unit_m
     task = Follow(
         home=home,
-        half_depth_m=turn.options.scale.half_depth_of(header),
-        pause=options.probe_every_frames,
-        step=options.probe_step,
+        origin_m=home.optics.working_distance_m,
+        half_depth_m=unit_m,
+        slope=slope,
+        slope_known=known,
+        begun=tracking.start(options.hold.drift),
+        track=tracking.start(options.hold.drift),
     )
     turn.update(task=task, expected=turn.state.expected or header.settings)
     here_m = home.optics.working_distance_m
@@ -38,141 +54,151 @@ def begin(turn: Turn, header: FrameHeader, home: MicroscopeState) -> None:
 
 
 def on_frame(turn: Turn, task: Follow, analysis: FrameAnalysis) -> None:
-    """Take a usable frame into account."""
+    """Take a usable frame into account and go where the next one should be taken."""
     turn.update(waiting_ns=turn.state.now_ns)
-    sample = turn.sample(analysis)
-    task = msgspec.structs.replace(task, waited=task.waited + 1)
     if task.search_frames is not None:
-        _search(turn, task)
-    elif task.pair is None:
-        _rest(turn, task, sample)
-    elif len(task.pair) == 0:
-        turn.set_task(msgspec.structs.replace(task, pair=(sample,)))
-        turn.go(_centre_m(task) - task.step * task.half_depth_m)
+        autofocus.begin(turn, task.search_frames, for_hold=True, stigmation=task.search_stigmation)
+        return
+    header = analysis.header
+    seen = _read(turn, task, analysis)
+    task = _unseen(task, header) if seen is None else _seen(task, seen)
+    next_ = tracking.predict(task.track, 1.0)
+    target = next_.focus + _dither(turn, task, next_)
+    here = _place(task, header)
+    if next_.std > turn.options.hold.max_sigma:
+        _lost(turn, task, f"focus is only known to {next_.std:.1f} half depths of field")
+    elif _fell(task):
+        _lost(turn, task, "the picture has become blurred")
+    elif abs(target - here) > _FURTHEST:
+        _lost(turn, task, f"focus seems to be {target - here:+.1f} half depths of field away")
+    elif seen is None or abs(target - here) < _WORTH_A_MOVE:
+        turn.set_task(task)
     else:
-        _weigh(turn, task, task.pair[0], sample)
+        turn.set_task(_at(task, next_.focus))
+        turn.go(_metres(task, target), straight=True)
 
 
 def request_search(turn: Turn, task: Follow, frames: int, *, stigmation: bool = False) -> None:
-    """Search for focus from the working point, once back there."""
+    """Search for focus with the next frame."""
     turn.set_task(msgspec.structs.replace(task, search_frames=frames, search_stigmation=stigmation))
 
 
-def _search(turn: Turn, task: Follow) -> None:
-    if task.pair is None:
-        autofocus.begin(turn, task.search_frames, for_hold=True, stigmation=task.search_stigmation)
-    else:
-        turn.set_task(msgspec.structs.replace(task, pair=None))
-        turn.go(_centre_m(task))
-
-
-def _rest(turn: Turn, task: Follow, sample: Sample) -> None:
-    options = turn.options.hold
-    rest = (*task.rest, sample)[-options.average_frames :]
-    task = msgspec.structs.replace(task, rest=rest)
-    if len(rest) == options.average_frames:
-        mean = search.mean_of(rest)
-        reference = task.reference or mean
-        task = msgspec.structs.replace(task, reference=reference)
-        if search.significant(reference, mean, options.drop_significance):
-            _fell(turn, task, reference.sharpness - rest[-1].sharpness)
-            return
-    if task.waited >= task.pause:
-        _probe(turn, task)
-    else:
-        turn.set_task(task)
-
-
-def _fell(turn: Turn, task: Follow, fall: float) -> None:
-    """Sharpness fell: probe, or search at once if the fall means that focus is far away.
-
-    A defocus ``e`` lowers log sharpness by ``k e²``, and ``k`` is known from the bend ``2 k d²``.
-    """
-    # Frames from before the fall would spoil the middle of the parabola.
-    task = msgspec.structs.replace(task, rest=task.rest[-1:])
-    if task.bend is not None and 2 * fall > _MAX_OFFSET**2 * task.bend:
-        _search(turn, _lost(turn, task))
-    else:
-        _probe(turn, task)
-
-
-def _probe(turn: Turn, task: Follow) -> None:
-    """Take a pair, the far side first: so only one of its moves arrives from above."""
-    turn.set_task(msgspec.structs.replace(task, pair=()))
-    turn.go(_centre_m(task) + task.step * task.half_depth_m)
-
-
-def _weigh(turn: Turn, task: Follow, above: Sample, below: Sample) -> None:
-    """Say from a pair where focus has gone.
-
-    Of ``y = c - k (z - e)²`` at ``z = 0, ±d``, the tilt ``y(d) - y(-d)`` is ``4 k d e`` and the
-    bend ``2 y(0) - y(d) - y(-d)`` is ``2 k d²``, so that ``e = d * tilt / (2 * bend)``.
-    """
-    middle = search.mean_of(task.rest)
-    tilt = above.sharpness - below.sharpness
-    bend = 2 * middle.sharpness - above.sharpness - below.sharpness
-    variance = above.sigma**2 + below.sigma**2
-    noise = math.sqrt(variance + 4 * middle.sigma**2)
-    if task.bend is not None and abs(bend - task.bend) < _BENT * noise:
-        bend = (1 - _FORGET) * bend + _FORGET * task.bend
-    if bend < _BENT * noise:
-        _widen(turn, task)
-        return
-    offset = task.step * tilt / (2 * bend)
-    sigma = task.step * math.sqrt(variance) / (2 * bend)
-    if abs(offset) > _MAX_OFFSET * task.step:
-        _search(turn, _lost(turn, task))
-        return
-    if bend > 4 * _BENT * noise and task.step > turn.options.hold.probe_step:
-        task = msgspec.structs.replace(task, bend=None, step=task.step / 2)
-    else:
-        task = msgspec.structs.replace(task, bend=bend)
-    _settle(turn, task, offset, sigma)
-
-
-def _widen(turn: Turn, task: Follow) -> None:
-    """A pair did not tell: take a wider one, or search."""
-    if task.step >= _MAX_WIDER * turn.options.hold.probe_step:
-        _search(turn, _lost(turn, task))
-    else:
-        _probe(turn, msgspec.structs.replace(task, step=2 * task.step, bend=None))
-
-
-def _lost(turn: Turn, task: Follow) -> Follow:
-    return msgspec.structs.replace(task, search_frames=turn.options.hold.search_frames)
-
-
-def _settle(turn: Turn, task: Follow, offset: float, sigma: float) -> None:
-    """Follow focus by an offset, in half depths of field, if that is worth a move."""
-    options, autofocus_options = turn.options.hold, turn.options.autofocus
-    often, seldom = options.probe_every_frames, options.probe_every_frames_max
-    rate, move = task.rate / 2, 0.0
-    if abs(offset) > task.step:
-        # A jump, not drift, and further than the pair reached: look again soon.
-        pause, rate, move = options.average_frames, task.rate, offset
-    elif abs(offset) > max(options.deadband, autofocus_options.significance * sigma):
-        pause, rate = max(often, task.pause // 2), (task.rate + offset / task.waited) / 2
-        move = offset + max(-_MAX_LEAD, min(_MAX_LEAD, rate * pause / 2))
-    else:
-        pause = max(often, min(seldom, 2 * task.pause))
-    if move:
-        turn.tell("hold_corrected", f"focus followed by {move * task.half_depth_m * 1e6:+.2f} µm")
-    target_m = _centre_m(task) + move * task.half_depth_m
-    optics = msgspec.structs.replace(task.home.optics, working_distance_m=target_m)
-    turn.set_task(
-        msgspec.structs.replace(
-            task,
-            home=msgspec.structs.replace(task.home, optics=optics),
-            rest=(),
-            reference=None,
-            waited=0,
-            pause=pause,
-            pair=None,
-            rate=rate,
-        )
+def _read(turn: Turn, task: Follow, analysis: FrameAnalysis) -> Seen | None:
+    """What the frame tells; ``None`` if nothing, or if there is nothing to focus on."""
+    signature, header = analysis.signature, analysis.header
+    reference = task.reference or signature
+    if signature is None or reference is None or signature.tile_px != reference.tile_px:
+        return None
+    if analysis.structure < turn.options.autofocus.min_structure:
+        return None
+    readings = read([signature], reference, task.slope)
+    if readings is None:
+        return None
+    return Seen(
+        time_ns=header.monotonic_ns,
+        place=_place(task, header),
+        signature=signature,
+        change=tuple(readings.change[0].tolist()),
+        variance=tuple(readings.variance[0].tolist()),
     )
-    turn.go(target_m)
 
 
-def _centre_m(task: Follow) -> float:
-    return task.home.optics.working_distance_m
+def _unseen(task: Follow, header: FrameHeader) -> Follow:
+    """The task after a frame that tells nothing: focus is known a little less well."""
+    return msgspec.structs.replace(
+        task,
+        begun_ns=header.monotonic_ns if task.begun_ns is None else task.begun_ns,
+        track=tracking.predict(task.track, 1.0),
+    )
+
+
+def _seen(task: Follow, new: Seen) -> Follow:
+    """The task after a frame that tells something."""
+    begun_ns = new.time_ns if task.begun_ns is None else task.begun_ns
+    seen = (*task.seen, new)[-_WINDOW:]
+    task = msgspec.structs.replace(
+        task,
+        begun_ns=begun_ns,
+        reference=task.reference or new.signature,
+        seen=seen,
+        first=task.first if len(task.first) == _FELL_FRAMES else (*task.first, new),
+        frames=task.frames + 1,
+    )
+    if task.frames in _RENEWALS or task.frames % _RENEWED == 0:
+        task = _renewed(task)
+    frame_ns = _frame_ns(seen)
+    ages = np.array([(new.time_ns - each.time_ns) / frame_ns for each in seen])
+    track = tracking.update(
+        task.seen,
+        ages,
+        task.begun,
+        (new.time_ns - begun_ns) / frame_ns,
+        tracking.predict(task.track, float(ages[-2]) if len(ages) > 1 else 0.0),
+        slope_known=task.slope_known,
+    )
+    return msgspec.structs.replace(task, track=track)
+
+
+def _renewed(task: Follow) -> Follow:
+    """The task with the mean of the last frames as the reference."""
+    reference = mean_of([each.signature for each in task.seen])
+    frames = (*task.first, *task.seen)
+    readings = read([each.signature for each in frames], reference, task.slope)
+    if readings is None:
+        return task
+    again = tuple(map(_with, frames, readings.change.tolist(), readings.variance.tolist()))
+    count = len(task.first)
+    return msgspec.structs.replace(
+        task, reference=reference, first=again[:count], seen=again[count:]
+    )
+
+
+def _with(seen: Seen, change: list[float], variance: list[float]) -> Seen:
+    return msgspec.structs.replace(seen, change=tuple(change), variance=tuple(variance))
+
+
+def _frame_ns(seen: tuple[Seen, ...]) -> float:
+    """Time from one frame to the next."""
+    if len(seen) == 1:
+        return 1.0
+    return max(float(np.median(np.diff([each.time_ns for each in seen]))), 1.0)
+
+
+def _dither(turn: Turn, task: Follow, track: Track) -> float:
+    """How far beside focus the next frame is taken."""
+    if track.std < _KNOWN:
+        return 0.0
+    on_each_side = 1 if track.std > _WELL else 2
+    side = 1.0 if task.frames // on_each_side % 2 else -1.0
+    return side * min(turn.options.hold.dither, _STEPS * track.std)
+
+
+def _fell(task: Follow) -> bool:
+    """Whether the last frames are far more blurred than the first ones of the field."""
+    last = task.seen[-_FELL_FRAMES:]
+    if len(last) < _FELL_FRAMES or len(task.first) < _FELL_FRAMES:
+        return False
+    then, now = (np.mean([each.change[0] for each in frames]) for frames in (task.first, last))
+    error = math.sqrt(np.mean([each.variance[0] for each in last]) / _FELL_FRAMES)
+    return bool(now - then > max(_FELL, _FELL_SIGMAS * error))
+
+
+def _lost(turn: Turn, task: Follow, why: str) -> None:
+    turn.set_task(task)
+    turn.tell("hold_lost", f"{why}; looking for it")
+    autofocus.begin(turn, turn.options.hold.search_frames, for_hold=True)
+
+
+def _place(task: Follow, header: FrameHeader) -> float:
+    """A working distance in half depths of field from where following began."""
+    return (header.optics.working_distance_m - task.origin_m) / task.half_depth_m
+
+
+def _metres(task: Follow, place: float) -> float:
+    return task.origin_m + place * task.half_depth_m
+
+
+def _at(task: Follow, focus: float) -> Follow:
+    """The task with the settings to go back to in focus."""
+    optics = msgspec.structs.replace(task.home.optics, working_distance_m=_metres(task, focus))
+    return msgspec.structs.replace(task, home=msgspec.structs.replace(task.home, optics=optics))

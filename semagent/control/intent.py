@@ -45,12 +45,8 @@ def _task(state: ControlState) -> Intent | None:
             )
         case Follow(search_frames=int()):
             return Intent(mode=mode, doing="holding", why="focus was lost; about to look for it")
-        case Follow(pair=tuple()):
-            return Intent(
-                mode=mode, doing="holding", why="looking to both sides to see where focus has gone"
-            )
         case Follow() as task:
-            why = f"in focus; looks to both sides every {task.pause} frames, or if sharpness falls"
+            why = f"follows focus, known to {task.track.std:.1f} half depths of field"
             return Intent(mode=mode, doing="holding", why=why)
         case Return() as task:
             why = f"putting focus and stigmators back: {task.reason}"

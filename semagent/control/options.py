@@ -120,26 +120,21 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
 class HoldOptions(Options, frozen=True, kw_only=True):
     """Following a specimen that drifts.
 
+    Lengths are in half depths of field.
+
     Attributes:
         follow: follow in mode hold; ``False`` moves only for an autofocus that is asked for.
-        probe_step: distance, in half depths of field, of the two frames taken either side of
-            the working point to see where focus has gone.
-        probe_every_frames: frames between two such pairs while corrections are needed.
-        probe_every_frames_max: the pause doubles up to this while none is needed.
-        deadband: smallest correction made, in half depths of field.
-        drop_significance: standard deviations by which sharpness has to fall for focus to be
-            looked for again.
-        average_frames: frames averaged to tell whether sharpness fell.
-        search_frames: frames a local search may use before it gives up.
+        dither: furthest that a frame is taken beside focus, to tell which way focus moves. 0
+            leaves it to chance and astigmatism.
+        drift: standard deviation of the drift that is expected, for each frame.
+        max_sigma: standard deviation of focus beyond which it is looked for again.
+        search_frames: frames such a search may use before it gives up.
     """
 
     follow: bool = True
-    probe_step: Positive = 1.5
-    probe_every_frames: Annotated[int, msgspec.Meta(ge=6)] = 25
-    probe_every_frames_max: Annotated[int, msgspec.Meta(ge=6)] = 200
-    deadband: NotNegative = 0.25
-    drop_significance: Positive = 4.0
-    average_frames: Annotated[int, msgspec.Meta(ge=2)] = 6
+    dither: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.45
+    drift: Positive = 0.1
+    max_sigma: Positive = 1.2
     search_frames: Annotated[int, msgspec.Meta(ge=4)] = 12
 
 

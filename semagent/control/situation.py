@@ -17,6 +17,7 @@ from semagent.types import (
     Reply,
     Request,
     SetWorkingDistance,
+    Signature,
     Value,
 )
 
@@ -134,34 +135,75 @@ class Autofocus(Value, frozen=True, kw_only=True):
     since_ns: int | None = None
 
 
+class Seen(Value, frozen=True, kw_only=True):
+    """What one frame told of focus, compared with the reference; see `semagent.control.reading`.
+
+    Attributes:
+        time_ns: when it was taken.
+        place: working distance, in half depths of field from where following began.
+        signature: of the frame.
+        change: of u², 2 u a1 and 2 u a2, in half depths of field squared.
+        variance: of these, without that of the reference.
+    """
+
+    time_ns: int
+    place: float
+    signature: Signature
+    change: tuple[float, float, float]
+    variance: tuple[float, float, float]
+
+
+class Track(Value, frozen=True, kw_only=True):
+    """Where focus is and how it drifts, as a normal distribution.
+
+    Attributes:
+        focus: in half depths of field from where following began.
+        rate: the same a frame.
+        covariance: of focus, of both, of the rate.
+    """
+
+    focus: float
+    rate: float
+    covariance: tuple[float, float, float]
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of focus."""
+        return math.sqrt(self.covariance[0])
+
+
 class Follow(Value, frozen=True, kw_only=True):
     """Following a drifting specimen from a point that was in focus.
 
     Attributes:
         home: the working point, and the settings to go back to.
+        origin_m: working distance from which places are counted.
         half_depth_m: half depth of field.
-        pause: frames to rest before looking again.
-        step: distance of a pair of probes from the working point, in half depths of field.
-        rest: the last samples at rest.
-        reference: mean of samples at rest to compare with, once known.
-        waited: frames since focus was last looked for.
-        pair: the probes taken so far of a pair that is going on; ``None`` at rest.
-        bend: fall of log sharpness over a pair, pooled; ``None`` when not yet known.
-        rate: drift of focus, in half depths of field a frame.
-        search_frames: a search of so many frames begins at the next frame at ``home``.
+        slope: blur in pixels for each half depth of field.
+        slope_known: it comes from pixel size and convergence angle.
+        begun: what was known of focus at the first frame.
+        track: what is known of it at the last.
+        begun_ns: time of the first frame; ``None`` before.
+        reference: spectrum that frames are compared with; ``None`` before the first.
+        seen: what the last frames told, in order.
+        first: the first frames, to tell when the last ones are far more blurred.
+        frames: frames that told something.
+        search_frames: a search of so many frames begins with the next frame.
         search_stigmation: that search sets the stigmators too.
     """
 
     home: MicroscopeState
+    origin_m: float
     half_depth_m: float
-    pause: int
-    step: float
-    rest: tuple[Sample, ...] = ()
-    reference: Sample | None = None
-    waited: int = 0
-    pair: tuple[Sample, ...] | None = None
-    bend: float | None = None
-    rate: float = 0.0
+    slope: float
+    slope_known: bool
+    begun: Track
+    track: Track
+    begun_ns: int | None = None
+    reference: Signature | None = None
+    seen: tuple[Seen, ...] = ()
+    first: tuple[Seen, ...] = ()
+    frames: int = 0
     search_frames: int | None = None
     search_stigmation: bool = False
 

@@ -1,0 +1,97 @@
+"""How much blurrier frames are than a reference of their field, read from whole spectra.
+
+Near focus the power of the specimen falls by ``q = c² ((u² + |A|²) k² + 2 u (a1 k² cos 2φ +
+a2 k² sin 2φ))``, with u the defocus, A the astigmatism and c the blur of each half depth of field
+(see `semagent.control.fit`). The logarithm of the ratio of two frames of one field is therefore a
+sum of five known patterns: gain, noise, and three whose sizes are the differences of u², 2 u a1
+and 2 u a2 between the frames. The spectrum of the specimen cancels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from semagent.control.fit import MODEL_SCATTER
+from semagent.signature import geometry_of
+from semagent.spectrum import Array
+from semagent.types import Signature
+
+CHANGES = 3
+_NUISANCES = 2
+_NOISE_RATIO_STD = 0.02
+"""Error of the logarithm of the ratio of noise that the signatures state."""
+_LOOSE = 1e-6  # precision of the prior of everything else
+_LEAST_SHARE = 0.02  # of the specimen in the power of a bin that tells something of the beam
+_OUTLIER = 3.0  # standard deviations beyond which a bin counts less
+_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Readings:
+    """Changes of u², 2 u a1 and 2 u a2 from the reference, in half depths of field squared.
+
+    Attributes:
+        change: shape (N, CHANGES).
+        variance: of the noise of the frames; that of the reference is common to all. Shape
+            (N, CHANGES).
+    """
+
+    change: Array
+    variance: Array
+
+
+def read(signatures: Sequence[Signature], reference: Signature, slope: float) -> Readings | None:
+    """Compare frames with a reference of the same field.
+
+    Args:
+        signatures: of the frames, one or more.
+        reference: what they are compared with, with tiles of the same size.
+        slope: blur in pixels for each half depth of field.
+
+    Returns:
+        ``None`` where too little of the specimen rises above the noise to say anything.
+    """
+    geometry = geometry_of(reference.tile_px)
+    filled = geometry.share > 0
+    power = np.exp([each.log_power for each in signatures])[:, filled]
+    noise = np.exp([each.log_noise for each in signatures])[:, filled]
+    pixels = np.array([[each.pixels] for each in signatures])
+    log_power = np.array(reference.log_power)[filled]
+    log_noise = np.array(reference.log_noise)[filled]
+    share = np.clip(1 - np.exp(log_noise - log_power), 0.0, 1.0)
+    if np.count_nonzero(share > _LEAST_SHARE) <= CHANGES + _NUISANCES:
+        return None
+    # The scatter of the specimen itself is the same in all frames.
+    scatter = np.maximum(2 * power * noise - noise**2, noise**2) / (power**2 * pixels / 2)
+    variance = scatter / geometry.share[filled] + (MODEL_SCATTER * share) ** 2
+    beam = -(slope**2) * share * geometry.quadratic[:, filled]
+    patterns = np.concatenate([beam, [share, 1 - share]]).T
+    ratio = np.log(power) - log_power
+    prior = np.diag([_LOOSE] * (CHANGES + 1) + [_NOISE_RATIO_STD**-2])
+    pull = np.zeros((len(signatures), CHANGES + _NUISANCES))
+    pull[:, -1] = prior[-1, -1] * (np.log(noise) - log_noise).mean(1)
+    weight = 1 / variance
+    for _ in range(_ROUNDS):
+        weighted = weight[:, :, None] * patterns
+        covariance = np.linalg.inv(weighted.transpose(0, 2, 1) @ patterns + prior)
+        pulls = (weighted.transpose(0, 2, 1) @ ratio[:, :, None])[:, :, 0] + pull
+        sizes = (covariance @ pulls[:, :, None])[:, :, 0]
+        chi2 = (ratio - sizes @ patterns.T) ** 2 / variance
+        weight = 1 / variance / np.maximum(1.0, np.sqrt(chi2) / _OUTLIER)
+    variances = np.diagonal(covariance, axis1=1, axis2=2)
+    return Readings(sizes[:, :CHANGES], variances[:, :CHANGES])
+
+
+def mean_of(signatures: Sequence[Signature]) -> Signature:
+    """The signature of the mean of spectra of one field, taken with tiles of the same size."""
+
+    def mean(rows: list[tuple[float, ...]]) -> tuple[float, ...]:
+        return tuple(np.log(np.exp(rows).mean(0)).tolist())
+
+    return Signature(
+        tile_px=signatures[0].tile_px,
+        pixels=sum(each.pixels for each in signatures),
+        log_power=mean([each.log_power for each in signatures]),
+        log_noise=mean([each.log_noise for each in signatures]),
+    )

@@ -1,0 +1,130 @@
+"""Where focus is while a specimen drifts, from frames that are taken anyway.
+
+Near focus a frame tells how blurred it is compared with a reference of its field
+(`semagent.control.reading`), a square of the defocus, and not in which direction focus lies. The
+direction comes from small known moves between the frames and, with astigmatism, from the shape of
+the blur: over the last frames
+
+    change of u²      = u² s + level        u = place - focus - rate · time
+    change of 2 u a_i = 2 u b_i + level_i
+
+For a focus and a rate this is linear in all that is not known, which is integrated out exactly.
+What remains is a density of two numbers, summed on a grid that follows it. It may have several
+peaks, where a Kalman filter would have to pick one.
+
+Lengths are in half depths of field, times in frames; age 0 is the last frame.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from semagent.control.situation import Seen, Track
+from semagent.spectrum import Array
+
+START_STD = 0.4
+"""How well focus is known where an autofocus has left it."""
+_SCALE, _SCALE_STD, _SCALE_STD_UNKNOWN = 0.8, 0.15, 0.8
+"""Of u² in the spectra, against that of a Gaussian beam; discs blur less where it shows."""
+_ASTIGMATISM_STD = 0.5
+_WALK, _RATE_WALK = 0.02, 0.002
+"""How much focus and its drift change from frame to frame."""
+_READING_STD = 0.08  # error of a reading without any noise
+_TYPICAL = 0.5  # defocus at which a wrong path is weighed
+_ACROSS = np.linspace(-3.5, 3.5, 41)
+_ALONG = np.linspace(-3.5, 3.5, 13)
+_ROUNDS = 3
+_LEAST_STD = np.array([0.03, 0.002])
+
+
+def wander(age: float) -> float:
+    """Variance of focus around a steady drift, ``age`` frames away."""
+    return _WALK**2 * age + _RATE_WALK**2 * age**3 / 3
+
+
+def start(drift: float) -> Track:
+    """What is known of focus where it was found just now, and may drift so much a frame."""
+    return Track(focus=0.0, rate=0.0, covariance=(START_STD**2, 0.0, drift**2))
+
+
+def predict(track: Track, frames: float) -> Track:
+    """What is known so many frames later, without having seen them."""
+    ff, fr, rr = track.covariance
+    ahead = ff + 2 * frames * fr + frames**2 * rr + wander(frames)
+    return Track(
+        focus=track.focus + frames * track.rate,
+        rate=track.rate,
+        covariance=(ahead, fr + frames * rr, rr + _RATE_WALK**2 * frames),
+    )
+
+
+def update(
+    seen: Sequence[Seen],
+    ages: Array,
+    begun: Track,
+    begun_age: float,
+    guess: Track,
+    *,
+    slope_known: bool = True,
+) -> Track:
+    """What the last frames say.
+
+    Args:
+        seen: the frames.
+        ages: of the frames, shape (N,).
+        begun: what was known when following began.
+        begun_age: when that was.
+        guess: about where focus is now: the prediction from what was known before.
+        slope_known: blur for each half depth of field is known.
+    """
+    places = np.array([each.place for each in seen])
+    changes = np.array([each.change for each in seen]).T
+    variances = _READING_STD**2 + np.array([each.variance for each in seen]).T
+    stray = np.array([wander(age) for age in ages.tolist()])
+    variances[0] += (2 * _SCALE * _TYPICAL) ** 2 * stray
+    weights = 1 / variances
+    scale_std = _SCALE_STD if slope_known else _SCALE_STD_UNKNOWN
+    mean = np.array([guess.focus, guess.rate])
+    ff, fr, rr = guess.covariance
+    covariance = np.array([[ff, fr], [fr, rr]])
+    for _ in range(_ROUNDS):
+        corner = np.linalg.cholesky(covariance)
+        focus = np.repeat(mean[0] + corner[0, 0] * _ACROSS, len(_ALONG))
+        rate = (
+            mean[1]
+            + corner[1, 0] * np.repeat(_ACROSS, len(_ALONG))
+            + corner[1, 1] * np.tile(_ALONG, len(_ACROSS))
+        )
+        log = _before(focus, rate, begun, begun_age)
+        u = places - focus[:, None] + rate[:, None] * ages
+        log += _evidence(u * u, changes[0], weights[0], _SCALE, scale_std)
+        for row in (1, 2):
+            log += _evidence(2 * u, changes[row], weights[row], 0.0, _ASTIGMATISM_STD)
+        density = np.exp(log - log.max())
+        density /= density.sum()
+        points = np.stack([focus, rate])
+        mean = points @ density
+        away = points - mean[:, None]
+        covariance = (density * away) @ away.T + np.diag(_LEAST_STD**2)
+    return Track(
+        focus=float(mean[0]),
+        rate=float(mean[1]),
+        covariance=(float(covariance[0, 0]), float(covariance[0, 1]), float(covariance[1, 1])),
+    )
+
+
+def _before(focus: Array, rate: Array, begun: Track, age: float) -> Array:
+    """Logarithm of the density before any frame was seen."""
+    ff, _, rr = begun.covariance
+    away = focus - rate * age - begun.focus
+    return np.asarray(-0.5 * (away**2 / (ff + wander(age)) + rate**2 / (rr + _RATE_WALK**2 * age)))
+
+
+def _evidence(x: Array, y: Array, weights: Array, slope: float, std: float) -> Array:
+    """Logarithm of the density of y = x (slope ± std) + anything, for each row of x."""
+    total = weights.sum()
+    x = x - (x @ weights / total)[:, None]
+    rest = y - slope * x
+    rest = rest - (rest @ weights / total)[:, None]
+    xx, xy, yy = x**2 @ weights, (x * rest) @ weights, rest**2 @ weights
+    return np.asarray(-0.5 * (yy - xy**2 / (xx + std**-2) + np.log1p(std**2 * xx)))
