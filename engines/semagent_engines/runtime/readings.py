@@ -18,7 +18,7 @@ HEAD_INFLATION = 1.5
 """What the deviations of the head count more than predicted beside a fit of the spectrum: chosen,
 as the next, where both together err least on training sources."""
 
-PAIR_INFLATION = 3.0
+PAIR_INFLATION = 2.0
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from semagent.spectrum import Array, Spectrum
 from semagent.transfer import log_disc_transfer
 from semagent_engines.sharpness.ellipse import (
     LARGEST_E,
+    NOISE_SCATTER,
     PRIOR_MEAN,
     PRIOR_STD,
     RING_SMOOTHING,
@@ -28,10 +29,11 @@ from semagent_engines.sharpness.reading import FAINTEST
 SPECIMEN_SCATTER = 2.0
 """Standard deviation of the log of the specimen's spectrum about a power law: as good as free."""
 
-TRANSFER_SCATTER = 0.03
-"""Error of the log of the transfer ..."""
+OWN_CONTENT = 0.3
+"""Share of the specimen's own scatter that is not the same in both frames: they drifted apart."""
+
 RING_SCATTER = 0.05
-"""... and what every unit of q adds to it, as no beam is a perfect disc ..."""
+"""Error of the log of the transfer for every unit of q, as no beam is a perfect disc ..."""
 MOST_SCATTER_AT = 8.0
 """... up to this q."""
 
@@ -78,7 +80,9 @@ def _descend(bins: tuple[Bins, Bins]) -> tuple[Array, Array]:
     layout = bins[0].layout
     log_power = np.log([each.power for each in bins])
     noise = np.array([each.noise for each in bins])
-    scatter = np.array([each.scatter for each in bins])
+    clean = np.clip(1 - noise / np.exp(log_power), 0.0, 1.0)
+    counting = np.array([each.scatter - NOISE_SCATTER**2 for each in bins])
+    scatter = counting * (1 - (1 - OWN_CONTENT) * clean**2) + NOISE_SCATTER**2
     parameters = _starts(bins)
     count = len(parameters)
     slopes = np.zeros((count, parameters.shape[1], *log_power.shape))
@@ -102,8 +106,8 @@ def _descend(bins: tuple[Bins, Bins]) -> tuple[Array, Array]:
             ]
             residual[:, frame] = log_power[frame] - np.log(model)
             share[:, frame] = visible
-            error = TRANSFER_SCATTER**2 + (RING_SCATTER * np.minimum(q, MOST_SCATTER_AT)) ** 2
-            own[:, frame] = scatter[frame] + error * visible**2
+            error = RING_SCATTER * np.minimum(q, MOST_SCATTER_AT) * visible
+            own[:, frame] = scatter[frame] + error**2
         # The inverse of diag(own) + u uᵀ, bin by bin (Sherman and Morrison).
         common = SPECIMEN_SCATTER * share / own
         norm = 1 + (SPECIMEN_SCATTER * share * common).sum(axis=1)
