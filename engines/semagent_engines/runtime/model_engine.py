@@ -17,7 +17,7 @@ import numpy.typing as npt
 from semagent.errors import EngineError
 from semagent.options import Options
 from semagent.spectrum import Array, measure_spectrum
-from semagent.types import Analysis, BlurEllipse, Frame, Grid, Pixels
+from semagent.types import Analysis, Frame, Grid, Pixels
 from semagent_engines.runtime.artefact import Artefact
 from semagent_engines.runtime.consistency import consistency_map
 from semagent_engines.runtime.readings import (
@@ -120,11 +120,12 @@ class ModelEngine:
         """Read the frame and, on request, restore it. See `semagent.ports.Engine`.
 
         The information bar is neither read nor restored. Frames without structure have no blur.
+        Consistency is judged with the blur that the network's head reads, as it restores.
         """
         began = time.perf_counter()
         pixels = self._specimen(frame)
         figures = self._spectral.analyse(frame).figures
-        reading = self._reading(pixels, figures.blur)
+        head = self._head(pixels)
         restored, consistency, experts = None, None, None
         consistency_grid, expert_grid = None, None
         if restore:
@@ -132,15 +133,15 @@ class ModelEngine:
             restored[: pixels.shape[0]], expert_grid = self._restore(pixels)
             experts = _shares(expert_grid)
             chi_square = consistency_map(
-                pixels, restored[: pixels.shape[0]], reading.covariance, reading.noise
+                pixels, restored[: pixels.shape[0]], head.covariance, head.noise
             )
             consistency = float(chi_square.mean())
             consistency_grid = _grid(chi_square)
         figures = msgspec.structs.replace(
             figures,
             engine=self.name,
-            noise=reading.noise / float(np.iinfo(pixels.dtype).max),
-            blur=figures.blur and reading.ellipse,
+            noise=head.noise / float(np.iinfo(pixels.dtype).max),
+            blur=figures.blur and with_ellipse(head, figures.blur).ellipse,
             expert_weights=experts,
             consistency=consistency,
             consistency_map=consistency_grid,
@@ -192,7 +193,9 @@ class ModelEngine:
             fit: fit the spectrum too; without, the network's head alone.
         """
         pixels = self._specimen(frame)
-        return self._reading(pixels, self._spectral.analyse(frame).figures.blur if fit else None)
+        head = self._head(pixels)
+        ellipse = self._spectral.analyse(frame).figures.blur if fit else None
+        return with_ellipse(head, ellipse) if ellipse else head
 
     def close(self) -> None:
         """Free the runtime. May be called twice."""
@@ -221,10 +224,9 @@ class ModelEngine:
         count = len(layout.rows) * len(layout.columns)
         return informative_tiles(pixels, layout, self._tiles or count)
 
-    def _reading(self, pixels: Pixels, ellipse: BlurEllipse | None) -> FrameReading:
+    def _head(self, pixels: Pixels) -> FrameReading:
         layout = self._layout(pixels, _SCORE_TILE_PX, overlap_px=0)
-        reading = combine(self._read(pixels, layout, self._choose(pixels, layout)))
-        return with_ellipse(reading, ellipse) if ellipse else reading
+        return combine(self._read(pixels, layout, self._choose(pixels, layout)))
 
     def _read(self, pixels: Pixels, layout: Layout, corners: list[tuple[int, int]]) -> TileReadings:
         tiles = cut(pixels, layout, corners)

@@ -73,7 +73,7 @@ def unsupervised(engine: ModelEngine, frames: Sequence[Frame]) -> Unsupervised:
     restored = engine.analyse(frames[0], restore=True).restored
     if restored is None:
         raise EngineError(f"{engine.name} returned no restored frame")
-    reading = engine.read(frames[0])
+    reading = engine.read(frames[0], fit=False)
     again = reblur(restored[: first.shape[0]].astype(np.float32), reading.covariance) / full_scale
     copies = [_scaled(other, full_scale) for other in others]
     errors = np.mean([_blocks((again - copy) ** 2) for copy in copies], axis=0)
