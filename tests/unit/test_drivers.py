@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from semagent import registry
+from semagent.clock import ManualClock
+from semagent.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 OURS = {"recorded", "remote", "simulated"}
-VENDORS = sorted(set(registry.names(registry.DRIVERS)) - OURS)
+UNSUPPORTED = {"zen-em"}
+VENDORS = sorted(set(registry.names(registry.DRIVERS)) - OURS - UNSUPPORTED)
 
 
 @pytest.mark.parametrize("name", VENDORS)
@@ -51,3 +54,14 @@ def test_it_passes_both_suites(name: str):
             ):
                 passed |= {ast.unparse(base) for base in node.bases}
     assert {"MicroscopeConformance", "MicroscopeFaults"} <= passed
+
+
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
+def test_what_is_not_supported_says_so_wherever_one_looks(name: str):
+    facts = registry.driver_facts(name)
+    assert facts is not None
+    (missing,) = facts.missing()
+    assert "is not supported" in missing.get
+    with pytest.raises(ConfigError, match="is not supported"):
+        registry.open_microscope(name, {}, clock=ManualClock())
+    assert "is not supported" in (ROOT / "docs/drivers/zeiss.md").read_text(encoding="utf-8")
