@@ -4,13 +4,16 @@ What a browser asks for is looked up among what lies in the folder, so no name l
 """
 
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from semagent.console.recorded import describe
 from semagent.errors import InputFileError
-from semagent.report import Story, read_story
-from semagent.session import Manifest, is_session, read_manifest
+from semagent.report import read_story
+from semagent.session import Manifest, SessionReader, is_session, read_manifest
+from semagent.session.layout import EVENTS, FRAMES
 
 _KEPT = 2
 
@@ -30,6 +33,19 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A session that has been read.
+
+    Attributes:
+        session: for its pixels.
+        record: all but its pixels, see `describe`, as JSON.
+    """
+
+    session: SessionReader
+    record: msgspec.Raw
+
+
 class Library:
     """Sessions beside each other in a folder.
 
@@ -41,7 +57,7 @@ class Library:
     def __init__(self, root: Path | None, only: str | None = None) -> None:
         self.root = None if root is None else root.resolve()
         self._only = only
-        self._told: dict[str, tuple[tuple[int, int], Story]] = {}
+        self._told: dict[str, tuple[tuple[int, int], Told]] = {}
         self._lock = threading.Lock()
 
     def find(self, name: str) -> Path | None:
@@ -53,18 +69,23 @@ class Library:
         listed = [_listed(folder) for folder in self._folders()]
         return sorted(listed, key=lambda one: _started_ns(one.manifest), reverse=True)
 
-    def story(self, folder: Path) -> Story:
+    def told(self, folder: Path) -> Told:
         """What can be read of a session; kept until more is recorded.
 
         Raises:
             InputFileError: nothing can be read.
         """
-        found = (folder / "events.jsonl").stat()
+        try:
+            found = (folder / EVENTS).stat()
+        except OSError as error:
+            raise InputFileError(f"{folder}: is no longer there") from error
         state = (found.st_size, found.st_mtime_ns)
         with self._lock:
             kept = self._told.pop(folder.name, None)
             if kept is None or kept[0] != state:
-                kept = (state, read_story(folder, salvage=True))
+                story = read_story(folder, salvage=True)
+                record = msgspec.Raw(msgspec.json.encode(describe(story)))
+                kept = (state, Told(story.session, record))
             self._told[folder.name] = kept
             while len(self._told) > _KEPT:
                 del self._told[next(iter(self._told))]
@@ -83,7 +104,7 @@ def regular(path: Path) -> Path | None:
 
 
 def _listed(folder: Path) -> Listed:
-    frames = sum(path.name.endswith(".tif") for path in (folder / "frames").glob("frame-*"))
+    frames = sum(path.name.endswith(".tif") for path in (folder / FRAMES).glob("frame-*"))
     try:
         manifest = read_manifest(folder)
     except InputFileError as error:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from semagent.channels import CHANNELS
 from semagent.session import Entry, SessionReader
 from semagent.types import (
@@ -29,7 +31,7 @@ class Step:
 
     Attributes:
         header: of the frame; its faults say why it was not used.
-        analysis: what the engine said, ``None`` if it was not asked.
+        analysis: what the engine said, without the signature; ``None`` if it was not asked.
         belief: what was believed after it.
         commands: what was asked on its ground, each with its answer.
     """
@@ -105,7 +107,8 @@ class _Teller:
                 self._take_frame(value.header)
             case "analysis":
                 if step := self._by_sequence.get(value.header.sequence):
-                    step.analysis = value
+                    # Spectra are most of a record, and nobody reads them here.
+                    step.analysis = msgspec.structs.replace(value, signature=None)
             case "belief":
                 if step := self._by_sequence.get(value.sequence):
                     step.belief = value

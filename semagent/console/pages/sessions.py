@@ -19,7 +19,6 @@ from semagent.console.access import Level, level_of
 from semagent.console.library import Library, Listed, regular
 from semagent.console.navigation import BROWSING, LINKS, SESSIONS
 from semagent.console.packets import Coding, figures_of, pack_recorded
-from semagent.console.recorded import describe
 from semagent.console.shell import body, page
 from semagent.console.workshop import BusyError, Work, Workshop, product
 from semagent.errors import InputFileError
@@ -95,21 +94,20 @@ class SessionPages:
         return self._whole(request, "Session", self._body, "session.js")
 
     def _record(self, request: Request, folder: Path) -> Response:
-        story = self._library.story(folder)
         return _json(
             {
                 "level": level_of(request.scope),
                 "map": regular(folder / _MAP) is not None,
-                **describe(story),
+                "record": self._library.told(folder).record,
             }
         )
 
     def _frame(self, request: Request, folder: Path) -> Response:
-        frame = self._library.story(folder).session.frame(request.path_params["sequence"])
+        frame = self._library.told(folder).session.frame(request.path_params["sequence"])
         return _packet(pack_recorded(frame.header, frame.pixels, "raw", _coding(request)))
 
     def _restored(self, request: Request, folder: Path) -> Response:
-        session = self._library.story(folder).session
+        session = self._library.told(folder).session
         sequence = request.path_params["sequence"]
         made = next((one for one in session.derived_records if one.sequence == sequence), None)
         if made is None:

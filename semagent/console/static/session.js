@@ -40,13 +40,15 @@ class Session {
       el("veil").textContent = await answer.text();
       return;
     }
-    this.record = await answer.json();
-    const { frames, happenings } = this.record;
-    el("session").dataset.level = this.record.level;
+    const { level, map, record } = await answer.json();
+    this.record = record;
+    const { frames, happenings } = record;
+    el("session").dataset.level = level;
     this.describe();
+    if (map) this.showMap();
     this.timeline.show(frames, happenings);
     this.list();
-    new Making(here, this.record.level === "operator");
+    new Making(here, level === "operator");
     el("scrubber").max = String(Math.max(0, frames.length - 1));
     el("scrubber").disabled = !frames.length;
     el("restored").disabled = !frames.some((frame) => frame.restored);
@@ -155,7 +157,9 @@ class Session {
       ["engine", record.engine],
     ]);
     el("problems").replaceChildren(...record.problems.map((problem) => item(`${problem.file}: ${problem.message}`)));
-    if (!record.map) return;
+  }
+
+  showMap() {
     el("map-card").hidden = false;
     el("map").src = `${here}/map.png`;
     el("map-link").href = `${here}/map.png`;

@@ -107,7 +107,7 @@ export class Timeline {
 
 // Seconds as an operator reads them.
 export function clock(seconds) {
-  if (seconds < 60) return `${Number(seconds.toFixed(1))} s`;
+  if (seconds < 60) return `${seconds < 0 ? "−" : ""}${Math.abs(Number(seconds.toFixed(1)))} s`;
   const whole = Math.round(seconds);
   const parts = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
   const shown = parts[0] ? parts : parts.slice(1);

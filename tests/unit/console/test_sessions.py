@@ -201,8 +201,10 @@ def test_without_a_run_the_way_in_leads_to_the_list(ask: Ask, served: Served):
 
 
 def test_a_session_is_told_with_its_reasons(ask: Ask):
-    told = ask("/sessions/monday%20run/record").json
+    answer = ask("/sessions/monday%20run/record", token=TOKENS.viewer).json
+    told = answer["record"]
 
+    assert (answer["level"], answer["map"]) == ("viewer", False)
     assert [frame["sequence"] for frame in told["frames"]] == [1, 2, 3]
     assert told["frames"][1] == {
         "sequence": 2,
@@ -266,6 +268,13 @@ def test_no_name_leads_out_of_the_folder(ask: Ask, shelf: Path):
 
             assert answer.status == 404, (name, what)
             assert b"secret" not in answer.body
+
+
+def test_the_height_map_of_a_tile_scan_is_shown(ask: Ask, shelf: Path):
+    (shelf / "tuesday" / "focus-map.png").write_bytes(b"\x89PNG of a map")
+    assert ask("/sessions/tuesday/record").json["map"]
+    answer = ask("/sessions/tuesday/map.png")
+    assert (answer.body, answer.headers["content-type"]) == (b"\x89PNG of a map", "image/png")
 
 
 @pytest.mark.parametrize(
@@ -332,7 +341,7 @@ def test_a_damaged_session_is_shown_as_far_as_it_can_be_read(ask: Ask, shelf: Pa
     (shelf / "tuesday" / "frames" / "frame-00000001.ome.tif").write_bytes(b"")
     (shelf / "monday run" / "manifest.json").write_text("{")
 
-    told = ask("/sessions/tuesday/record").json
+    told = ask("/sessions/tuesday/record").json["record"]
     assert [frame["sequence"] for frame in told["frames"]] == [1, 3]
     kinds = {problem["kind"] for problem in told["problems"]}
     assert {"damaged_line", "torn_line", "unacknowledged"} <= kinds
@@ -350,9 +359,9 @@ def test_a_session_that_grows_is_told_anew(ask: Ask, shelf: Path):
     events = shelf / "tuesday" / "events.jsonl"
     whole = events.read_bytes()
     events.write_bytes(b"".join(whole.splitlines(keepends=True)[:1]))
-    assert len(ask("/sessions/tuesday/record").json["frames"]) == 1
+    assert len(ask("/sessions/tuesday/record").json["record"]["frames"]) == 1
     events.write_bytes(whole)
-    assert len(ask("/sessions/tuesday/record").json["frames"]) == 3
+    assert len(ask("/sessions/tuesday/record").json["record"]["frames"]) == 3
 
 
 def test_one_session_alone_can_be_browsed(shelf: Path):
