@@ -4,11 +4,14 @@ import math
 
 import msgspec
 
-from semagent.control import search, trim
+from semagent.control import search
 from semagent.control.ending import end_at, finish, go_home
+from semagent.control.options import AutofocusOptions
 from semagent.control.situation import Analysed, Autofocus
+from semagent.control.trim import Stigmators, Trim, setting
 from semagent.control.turn import Turn
 from semagent.types import (
+    FocusBelief,
     FocusResult,
     FrameHeader,
     Level,
@@ -91,40 +94,37 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
     field = _field(turn, task, start)
     places_m = tuple(sample.working_distance_m for sample in task.samples)
     step = search.next_step(places_m, seen.belief, field, task.max_frames - task.frames, options)
+    trim = Trim(task, seen.belief, header.optics, field.unit_m, options, turn.capabilities)
     match step:
-        case search.Look(working_distance_m):
-            _look(turn, task, working_distance_m, _trim(turn, task, seen))
         case search.GiveUp(reason):
             go_home(turn, "held", reason)
-        case search.Found(working_distance_m):
-            stigmators = _trim(turn, task, seen, for_itself=True)
-            if stigmators is not None and task.frames < task.max_frames:
-                _look(turn, task, working_distance_m, stigmators)
+        case search.Look(focus_m) if _is_verified(task, seen.belief, focus_m, field, options):
+            _judge(turn, trim, field, focus_m)
+        case search.Look(working_distance_m):
+            _look(turn, trim, working_distance_m, trim.on_the_way())
+        case search.Found(focus_m):
+            stigmators = trim.for_itself()
+            if task.frames == task.max_frames or _dulled(task, focus_m):
+                _judge(turn, trim, field, focus_m)
+            elif stigmators is not None:
+                _look(turn, trim, focus_m, stigmators)
+            elif task.verified is None and trim.is_vague():
+                turn.set_task(msgspec.structs.replace(task, verified=task.samples[-1]))
+                place_m = search.beside(places_m, seen.belief, field, options).working_distance_m
+                _look(turn, trim, place_m, trim.on_the_way())
             else:
-                _judge(turn, task, seen, field, working_distance_m)
+                _judge(turn, trim, field, focus_m)
 
 
-def _trim(
-    turn: Turn, task: Autofocus, seen: Analysed, *, for_itself: bool = False
-) -> trim.Stigmators | None:
-    if task.trims and _dulled(task):
-        return None  # what was done to them was not good
-    return trim.next_trim(
-        task,
-        seen.belief,
-        seen.analysis.header.optics,
-        turn.options.scale.half_depth_of(seen.analysis.header),
-        turn.options.autofocus,
-        turn.capabilities,
-        for_itself=for_itself,
-    )
-
-
-def _look(
-    turn: Turn, task: Autofocus, working_distance_m: float, stigmators: trim.Stigmators | None
-) -> None:
-    if stigmators is not None:
+def _look(turn: Turn, trim: Trim, working_distance_m: float, stigmators: Stigmators | None) -> None:
+    """Take the next frame there, with other stigmators unless what was done to them was bad."""
+    task = turn.state.task
+    assert isinstance(task, Autofocus)  # noqa: S101 - it is going on
+    focus_m = trim.belief.focus_m
+    if stigmators is not None and focus_m is not None and not _dulled(task, focus_m):
         turn.set_task(msgspec.structs.replace(task, trims=task.trims + 1))
+    else:
+        stigmators = None
     turn.go(working_distance_m, stigmators)
 
 
@@ -151,16 +151,13 @@ def _no_structure(turn: Turn, task: Autofocus, structure: float) -> None:
         )
 
 
-def _judge(
-    turn: Turn, task: Autofocus, seen: Analysed, field: search.Field, focus_m: float
-) -> None:
+def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
     """Keep the verified estimate if it is better than the start, otherwise go back."""
-    options, belief, optics = turn.options.autofocus, seen.belief, seen.analysis.header.optics
-    last = task.samples[-1]
+    task, options, belief = trim.task, turn.options.autofocus, trim.belief
+    last, dulled = task.verified or task.samples[-1], _dulled(task, focus_m)
+    here_m = task.samples[-1].working_distance_m
     sigma_um = math.nan if belief.sigma_m is None else belief.sigma_m * 1e6
-    dulled = _dulled(task)
-    trimmed = task.trims > 0 and not dulled and trim.improved(task, belief, optics)
-    stigmators = trim.outlook(task, belief, optics, field.unit_m, options, turn.capabilities)
+    trimmed = task.trims > 0 and not dulled and trim.improved()
     if task.trims and not trimmed and task.frames < task.max_frames:
         _untrim(turn, task, focus_m)
     elif dulled or (task.trims and not trimmed):
@@ -173,14 +170,15 @@ def _judge(
             else "astigmatism is not surely less than it was at the start",
         )
     elif trimmed or search.nearer(belief, focus_m, field.start_m) >= options.confidence:
-        reason = f"within half a depth of field; sigma is {sigma_um:.2f} µm{stigmators}"
-        if abs(focus_m - last.working_distance_m) <= _WORTH_A_MOVE * field.unit_m:
+        reason = f"within half a depth of field; sigma is {sigma_um:.2f} µm{trim.outlook()}"
+        stigmators = trim.at_the_end()
+        if stigmators is None and abs(focus_m - here_m) <= _WORTH_A_MOVE * field.unit_m:
             finish(turn, "focused", reason)
         else:
-            end_at(turn, _at(turn, focus_m), "focused", reason)
+            end_at(turn, _at(turn, focus_m, stigmators), "focused", reason)
     elif search.certain(belief, field.start_m, field, options):
         reason = "the start is in focus already, within half a depth of field"
-        go_home(turn, "focused", f"{reason}{stigmators}")
+        go_home(turn, "focused", f"{reason}{trim.outlook()}")
     elif task.frames < task.max_frames:
         places_m = tuple(sample.working_distance_m for sample in task.samples)
         turn.go(search.beside(places_m, belief, field, options).working_distance_m)
@@ -192,13 +190,37 @@ def _judge(
         )
 
 
-def _dulled(task: Autofocus) -> bool:
-    """Whether the last frame is less sharp than those it has to be compared with.
+def _is_verified(
+    task: Autofocus,
+    belief: FocusBelief,
+    focus_m: float,
+    field: search.Field,
+    options: AutofocusOptions,
+) -> bool:
+    """Whether a frame was taken at this focus before one beside it, and all agree."""
+    return (
+        task.verified is not None
+        and abs(task.verified.working_distance_m - focus_m) <= search.AGREE * field.unit_m
+        and search.certain(belief, focus_m, field, options)
+    )
 
-    With new stigmators no frame may be sharper; without, others may be nearer to focus.
+
+def _dulled(task: Autofocus, focus_m: float) -> bool:
+    """Whether the verifying or last frame is less sharp than those it has to be compared with.
+
+    With new stigmators none may be sharper that is no nearer to focus; without, the first.
     """
-    earlier = task.samples[:-1] if task.trims else task.samples[:1]
-    return any(search.significant(each, task.samples[-1], _CONTRADICTS) for each in earlier)
+    last = task.verified or task.samples[-1]
+    away_m = abs(last.working_distance_m - focus_m)
+    earlier = [
+        each
+        for each in task.samples
+        if not task.trims or abs(each.working_distance_m - focus_m) >= away_m
+    ]
+    return any(
+        search.significant(each, last, _CONTRADICTS)
+        for each in (earlier if task.trims else earlier[:1])
+    )
 
 
 def _untrim(turn: Turn, task: Autofocus, focus_m: float) -> None:
@@ -206,12 +228,15 @@ def _untrim(turn: Turn, task: Autofocus, focus_m: float) -> None:
     assert task.start is not None  # noqa: S101 - there was a frame
     turn.tell("stigmators_back", "the stigmators are put back: nothing says they do better now")
     turn.set_task(msgspec.structs.replace(task, stigmation=False, trims=0))
-    turn.go(focus_m, trim.setting(task.start.optics))
+    turn.go(focus_m, setting(task.start.optics))
 
 
-def _at(turn: Turn, focus_m: float) -> MicroscopeState:
-    """The settings as they are, at another working distance."""
+def _at(turn: Turn, focus_m: float, stigmators: Stigmators | None) -> MicroscopeState:
+    """The settings as they are, at another working distance and with other stigmators."""
     here = turn.measured
     assert here is not None  # noqa: S101 - there was a frame
     optics = msgspec.structs.replace(here.optics, working_distance_m=focus_m)
+    if stigmators is not None:
+        x, y = stigmators
+        optics = msgspec.structs.replace(optics, stigmator_x=x, stigmator_y=y)
     return msgspec.structs.replace(here, optics=optics)

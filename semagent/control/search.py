@@ -11,7 +11,8 @@ from semagent.control.options import AutofocusOptions
 from semagent.control.situation import Sample
 from semagent.types import FocusBelief
 
-_AGREE = 0.5  # half depths of field within which two frames count as one place
+AGREE = 0.5
+"""Half depths of field within which two frames count as one place."""
 _WIDEST = 2.0  # fine steps that a first look beside a focus may go: far away there is only noise
 
 
@@ -113,7 +114,7 @@ def next_step(
     here_m = places_m[-1]
     focus_m = belief.focus_m
     known = focus_m is not None and certain(belief, focus_m, field, options)
-    agrees_m = max(_AGREE * field.unit_m, field.resolution_m)
+    agrees_m = max(AGREE * field.unit_m, field.resolution_m)
     if len(places_m) > 1 and focus_m is not None and known and abs(focus_m - here_m) <= agrees_m:
         return Found(focus_m)
     mode = next((mode for mode in belief.modes if field.allows(mode.focus_m)), None)
@@ -125,7 +126,7 @@ def next_step(
         return Look(focus_m)
     if len(places_m) > 1 and belief.log_odds < options.min_log_odds:
         return _further(places_m, belief, field, options)
-    near_m = _AGREE * field.unit_m + field.resolution_m
+    near_m = AGREE * field.unit_m + field.resolution_m
     if not any(abs(place_m - mode.focus_m) <= near_m for place_m in places_m):
         return Look(mode.focus_m)
     return beside(places_m, belief, field, options)
@@ -183,7 +184,7 @@ def _further(
     low_m, high_m = field.allowed_m
     up, down = min(field.start_m + step_m, high_m), max(field.start_m - step_m, low_m)
     for target_m in (down, up) if below_m < above_m else (up, down):
-        if not any(abs(place_m - target_m) <= _AGREE * field.unit_m for place_m in places_m):
+        if not any(abs(place_m - target_m) <= AGREE * field.unit_m for place_m in places_m):
             return Look(target_m)
     return GiveUp(_why_not(places_m, belief, field, options))
 
@@ -194,7 +195,7 @@ def _edge(
     """Focus seems to be out of range: look at the edge on its side, once."""
     low_m, high_m = field.allowed_m
     edge_m = high_m if belief.modes[0].focus_m > high_m else low_m
-    if any(abs(place_m - edge_m) <= _AGREE * field.unit_m for place_m in places_m):
+    if any(abs(place_m - edge_m) <= AGREE * field.unit_m for place_m in places_m):
         return GiveUp(_why_not(places_m, belief, field, options))
     return Look(edge_m)
 
