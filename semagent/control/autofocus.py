@@ -111,7 +111,7 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
             elif task.verified is None and trim.is_vague():
                 turn.set_task(msgspec.structs.replace(task, verified=task.samples[-1]))
                 place_m = search.beside(places_m, seen.belief, field, options).working_distance_m
-                _look(turn, trim, place_m, trim.on_the_way())
+                turn.go(place_m)
             else:
                 _judge(turn, trim, field, focus_m)
 

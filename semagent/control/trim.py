@@ -11,14 +11,14 @@ from semagent.control.options import AutofocusOptions
 from semagent.control.situation import Autofocus
 from semagent.types import Capabilities, FocusBelief, Optics
 
-_WORTH_IT, _SIGMAS = 0.3, 1.2
+_WORTH_IT, _SIGMAS = 0.3, 1.5
 """Half depths of field of astigmatism to change, and how sure of it, where a frame is taken anyway
 ..."""
 _WORTH_A_FRAME, _SURE = 0.5, 2.5
 """... and where one has to be taken for it."""
 _WELL_ENOUGH = 0.6
 """Half depths of field to which astigmatism has to be known."""
-_LAST_LEAST, _LAST_MOST = 0.15, 1.0
+_LAST_LEAST, _LAST_MOST = 0.2, 2.0
 """Half depths of field of astigmatism that are taken out at the end, without another frame."""
 _MOST_TRIMS = 3
 
@@ -55,7 +55,7 @@ class Trim:
 
     def at_the_end(self) -> Stigmators | None:
         """A last small change that no frame verifies: less is to be expected with it."""
-        return self._if(_LAST_LEAST < self._size <= _LAST_MOST)
+        return self._if(self._size <= _LAST_MOST and self._astigmatic(_LAST_LEAST, _SIGMAS))
 
     def is_vague(self) -> bool:
         """Whether a frame beside focus is worth it, to know better how much is left."""
@@ -81,8 +81,9 @@ class Trim:
     def outlook(self) -> str:
         """What people should know of the stigmators at the end of a search; empty if nothing."""
         astigmatic = self._astigmatic(_WORTH_A_FRAME, self.options.significance)
-        if not self.task.stigmation or not astigmatic:
-            return "; astigmatism was taken out" if self.task.trims else ""
+        if self.at_the_end() is not None or not (self.task.stigmation and astigmatic):
+            taken = self.task.trims or self.at_the_end() is not None
+            return "; astigmatism was taken out" if taken else ""
         why, left_um = self._target(), self._size * self.unit_m * 1e6
         stays = f"; this is the circle of least confusion, astigmatism of {left_um:.2f} µm stays"
         return f"{stays}: {why}" if isinstance(why, str) else stays
