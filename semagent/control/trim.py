@@ -11,15 +11,17 @@ from semagent.control.options import AutofocusOptions
 from semagent.control.situation import Autofocus
 from semagent.types import Capabilities, FocusBelief, Optics
 
-_WORTH_IT, _SIGMAS = 0.3, 1.5
+_WORTH_IT, _SIGMAS = 0.4, 1.8
 """Half depths of field of astigmatism to change, and how sure of it, where a frame is taken anyway
 ..."""
 _WORTH_A_FRAME, _SURE = 0.5, 2.5
 """... and where one has to be taken for it."""
-_WELL_ENOUGH = 0.6
-"""Half depths of field to which astigmatism has to be known."""
-_LAST_LEAST, _LAST_MOST = 0.2, 2.0
-"""Half depths of field of astigmatism that are taken out at the end, without another frame."""
+_WELL_ENOUGH, _SUSPICIOUS = 0.45, 0.6
+"""Half depths of field to which astigmatism has to be known once the stigmators were changed, and
+that are suspected before."""
+_LAST_LEAST, _LAST_MOST, _LIKELY = 0.2, 2.0, 0.8
+"""Half depths of field of astigmatism that are taken out at the end, without another frame, and how
+sure of it once the stigmators were changed: then astigmatism is no mere suspicion."""
 _MOST_TRIMS = 3
 
 Stigmators = tuple[float, float]
@@ -55,7 +57,8 @@ class Trim:
 
     def at_the_end(self) -> Stigmators | None:
         """A last small change that no frame verifies: less is to be expected with it."""
-        return self._if(self._size <= _LAST_MOST and self._astigmatic(_LAST_LEAST, _SIGMAS))
+        sure = _LIKELY if self.task.trims else _SIGMAS
+        return self._if(self._size <= _LAST_MOST and self._astigmatic(_LAST_LEAST, sure))
 
     def is_vague(self) -> bool:
         """Whether a frame beside focus is worth it, to know better how much is left."""
@@ -65,7 +68,7 @@ class Trim:
         sigma = math.hypot(*sigma_m) / self.unit_m
         if self.task.trims:
             return sigma > _WELL_ENOUGH
-        return suspected and math.hypot(self._size, sigma) > _WELL_ENOUGH
+        return suspected and math.hypot(self._size, sigma) > _SUSPICIOUS
 
     def improved(self) -> bool:
         """Whether less astigmatism is to be expected than with the stigmators of the start."""

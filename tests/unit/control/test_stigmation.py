@@ -10,7 +10,7 @@ from semagent.control.options import AutofocusOptions
 from semagent.memory import Calibration, Matrix, Memory, Settings, Vector
 from semagent.types import Cancel, FocusResult, SetStigmator, StartAutofocus
 
-from .bench import CAPABILITIES, OPTIONS, STIGMATORS, UNIT_M, Bench
+from .bench import CAPABILITIES, OPTIONS, STIGMATORS, UNIT_M, Bench, Spectrum
 
 COILS = ((14.0, -5.0), (-4.0, -13.0))  # turned, of unlike scale, one sign the other way
 ASTIGMATISM = (2.0, -1.5)
@@ -159,3 +159,13 @@ def test_a_cancelled_search_puts_the_stigmators_back() -> None:
     bench.request(Cancel())
     assert bench.stigmators == pytest.approx(STIGMATORS)
     assert bench.offset == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_astigmatism_known_too_vaguely_takes_a_frame_beside_focus(seed: int) -> None:
+    bench = make(spectrum=Spectrum(log_noise=1.0), seed=seed)
+    result = search(bench)
+    assert result.status == "focused"
+    assert math.hypot(*bench.left) < 0.6
+    assert abs(bench.errors[-2]) < 1 < abs(bench.errors[-1])  # the last frame is beside
+    assert abs(bench.offset - bench.focus) < 1
