@@ -175,6 +175,8 @@ def _propose(turn: Turn, header: FrameHeader, belief: FocusBelief) -> None:
 
 def _on_flagged(turn: Turn, header: FrameHeader) -> None:
     task = turn.state.task
+    if isinstance(task, Follow):
+        hold.on_flagged(turn, task, header)
     if not isinstance(task, Autofocus):
         return
     task = msgspec.structs.replace(task, flagged=task.flagged + 1, frames=task.frames + 1)

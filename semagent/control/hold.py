@@ -24,6 +24,7 @@ _RENEWALS = {4, 12, 24}  # frames after which the mean of all so far is a better
 _RENEWED = 48  # frames after which it is renewed again: fields move and change
 _KNOWN = 0.08  # half depths of field: known so well, focus is not looked for beside it
 _WELL = 0.2  # known so well, two frames are taken on each side, with half as many moves
+_SURE = 0.5  # known so well, focus is followed over frames with faults
 _STEPS = 2.0  # standard deviations that a dither goes
 _WORTH_A_MOVE = 0.15
 _FURTHEST = 3.0  # half depths of field that one correction may go; more is no drift
@@ -78,6 +79,18 @@ def on_frame(turn: Turn, task: Follow, analysis: FrameAnalysis) -> None:
         turn.go(_metres(task, target), straight=True)
 
 
+def on_flagged(turn: Turn, task: Follow, header: FrameHeader) -> None:
+    """Take note of a frame with faults: go on as focus has drifted, while that is known well."""
+    task = _unseen(task, header)
+    next_ = tracking.predict(task.track, 1.0)
+    if next_.std <= _SURE and abs(next_.focus - _place(task, header)) <= _FURTHEST:
+        if abs(next_.focus - _place(task, header)) >= _WORTH_A_MOVE:
+            turn.go(_metres(task, next_.focus), straight=True)
+        turn.set_task(_at(task, next_.focus))
+    else:
+        turn.set_task(task)
+
+
 def request_search(turn: Turn, task: Follow, frames: int, *, stigmation: bool = False) -> None:
     """Search for focus with the next frame."""
     turn.set_task(msgspec.structs.replace(task, search_frames=frames, search_stigmation=stigmation))
@@ -105,11 +118,19 @@ def _read(turn: Turn, task: Follow, analysis: FrameAnalysis) -> Seen | None:
 
 def _unseen(task: Follow, header: FrameHeader) -> Follow:
     """The task after a frame that tells nothing: focus is known a little less well."""
+    now_ns = header.monotonic_ns
     return msgspec.structs.replace(
         task,
-        begun_ns=header.monotonic_ns if task.begun_ns is None else task.begun_ns,
-        track=tracking.predict(task.track, 1.0),
+        begun_ns=now_ns if task.begun_ns is None else task.begun_ns,
+        at_ns=now_ns,
+        blind=task.blind + 1,
+        track=_predicted(task, now_ns, _frame_ns(task, now_ns)),
     )
+
+
+def _predicted(task: Follow, now_ns: int, frame_ns: float) -> Track:
+    since_ns = 0 if task.at_ns is None else now_ns - task.at_ns
+    return tracking.predict(task.track, since_ns / frame_ns)
 
 
 def _seen(task: Follow, new: Seen) -> Follow:
@@ -126,17 +147,16 @@ def _seen(task: Follow, new: Seen) -> Follow:
     )
     if task.frames in _RENEWALS or task.frames % _RENEWED == 0:
         task = _renewed(task)
-    frame_ns = _frame_ns(seen)
-    ages = np.array([(new.time_ns - each.time_ns) / frame_ns for each in seen])
+    frame_ns = _frame_ns(task, new.time_ns)
     track = tracking.update(
         task.seen,
-        ages,
+        np.array([(new.time_ns - each.time_ns) / frame_ns for each in seen]),
         task.begun,
         (new.time_ns - begun_ns) / frame_ns,
-        tracking.predict(task.track, float(ages[-2]) if len(ages) > 1 else 0.0),
+        _predicted(task, new.time_ns, frame_ns),
         slope_known=task.slope_known,
     )
-    return msgspec.structs.replace(task, track=track)
+    return msgspec.structs.replace(task, track=track, at_ns=new.time_ns, blind=0)
 
 
 def _renewed(task: Follow) -> Follow:
@@ -157,11 +177,11 @@ def _with(seen: Seen, change: list[float], variance: list[float]) -> Seen:
     return msgspec.structs.replace(seen, change=tuple(change), variance=tuple(variance))
 
 
-def _frame_ns(seen: tuple[Seen, ...]) -> float:
+def _frame_ns(task: Follow, now_ns: int) -> float:
     """Time from one frame to the next."""
-    if len(seen) == 1:
-        return 1.0
-    return max(float(np.median(np.diff([each.time_ns for each in seen]))), 1.0)
+    if len(task.seen) > 1:
+        return max(float(np.median(np.diff([each.time_ns for each in task.seen]))), 1.0)
+    return max(float(now_ns - (task.at_ns or now_ns)), 1.0)
 
 
 def _dither(turn: Turn, task: Follow, track: Track) -> float:

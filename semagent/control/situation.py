@@ -186,6 +186,8 @@ class Follow(Value, frozen=True, kw_only=True):
         begun: what was known of focus at the first frame.
         track: what is known of it at the last.
         begun_ns: time of the first frame; ``None`` before.
+        at_ns: time of the last frame; ``None`` before the first.
+        blind: frames since the last one that told something.
         reference: spectrum that frames are compared with; ``None`` before the first.
         seen: what the last frames told, in order.
         first: the first frames, to tell when the last ones are far more blurred.
@@ -202,6 +204,8 @@ class Follow(Value, frozen=True, kw_only=True):
     begun: Track
     track: Track
     begun_ns: int | None = None
+    at_ns: int | None = None
+    blind: int = 0
     reference: Signature | None = None
     seen: tuple[Seen, ...] = ()
     first: tuple[Seen, ...] = ()

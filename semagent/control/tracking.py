@@ -5,8 +5,8 @@ Near focus a frame tells how blurred it is compared with a reference of its fiel
 direction comes from small known moves between the frames and, with astigmatism, from the shape of
 the blur: over the last frames
 
-    change of u²      = u² s + level        u = place - focus - rate · time
-    change of 2 u a_i = 2 u b_i + level_i
+    change of u²      = u² s + level + creep · time          u = place - focus - rate · time
+    change of 2 u a_i = 2 u b_i + level_i + creep_i · time
 
 For a focus and a rate this is linear in all that is not known, which is integrated out exactly.
 What remains is a density of two numbers, summed on a grid that follows it. It may have several
@@ -16,6 +16,7 @@ Lengths are in half depths of field, times in frames; age 0 is the last frame.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,6 +30,7 @@ _SCALE, _SCALE_STD, _SCALE_STD_UNKNOWN = 0.8, 0.15, 0.8
 _ASTIGMATISM_STD = 0.5
 _WALK, _RATE_WALK = 0.02, 0.002
 """How much focus and its drift change from frame to frame."""
+_CREEP = 0.02  # of the noise of a frame: how much all readings creep from frame to frame
 _READING_STD = 0.08  # error of a reading without any noise
 _TYPICAL = 0.5  # defocus at which a wrong path is weighed
 _ACROSS = np.linspace(-3.5, 3.5, 41)
@@ -82,7 +84,9 @@ def update(
     variances = _READING_STD**2 + np.array([each.variance for each in seen]).T
     stray = np.array([wander(age) for age in ages.tolist()])
     variances[0] += (2 * _SCALE * _TYPICAL) ** 2 * stray
-    weights = 1 / variances
+    blur, *shapes = (
+        _Row(y, 1 / variance, ages) for y, variance in zip(changes, variances, strict=True)
+    )
     scale_std = _SCALE_STD if slope_known else _SCALE_STD_UNKNOWN
     mean = np.array([guess.focus, guess.rate])
     ff, fr, rr = guess.covariance
@@ -97,9 +101,9 @@ def update(
         )
         log = _before(focus, rate, begun, begun_age)
         u = places - focus[:, None] + rate[:, None] * ages
-        log += _evidence(u * u, changes[0], weights[0], _SCALE, scale_std)
-        for row in (1, 2):
-            log += _evidence(2 * u, changes[row], weights[row], 0.0, _ASTIGMATISM_STD)
+        log += blur.evidence(u * u, _SCALE, scale_std)
+        for shape in shapes:
+            log += shape.evidence(2 * u, 0.0, _ASTIGMATISM_STD)
         density = np.exp(log - log.max())
         density /= density.sum()
         points = np.stack([focus, rate])
@@ -120,11 +124,24 @@ def _before(focus: Array, rate: Array, begun: Track, age: float) -> Array:
     return np.asarray(-0.5 * (away**2 / (ff + wander(age)) + rate**2 / (rr + _RATE_WALK**2 * age)))
 
 
-def _evidence(x: Array, y: Array, weights: Array, slope: float, std: float) -> Array:
-    """Logarithm of the density of y = x (slope ± std) + anything, for each row of x."""
-    total = weights.sum()
-    x = x - (x @ weights / total)[:, None]
-    rest = y - slope * x
-    rest = rest - (rest @ weights / total)[:, None]
-    xx, xy, yy = x**2 @ weights, (x * rest) @ weights, rest**2 @ weights
-    return np.asarray(-0.5 * (yy - xy**2 / (xx + std**-2) + np.log1p(std**2 * xx)))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Row:
+    """One kind of change in all frames, y = x (slope ± std) + level + creep · age."""
+
+    y: Array
+    weights: Array
+    ages: Array
+
+    def evidence(self, x: Array, slope: float, std: float) -> Array:
+        """Logarithm of the density of the changes, for each row of x; the rest integrated out."""
+        weighted = self.weights * np.stack([np.ones_like(self.ages), self.ages])
+        creep_std = _CREEP / np.sqrt(self.weights.max())
+        inner = weighted @ np.stack([np.ones_like(self.ages), self.ages]).T
+        inner[1, 1] += creep_std**-2
+        x_rest, y_rest = x @ weighted.T, weighted @ self.y
+        solved = np.linalg.solve(inner, x_rest.T).T
+        xx = x**2 @ self.weights - (solved * x_rest).sum(1)
+        xy = x @ (self.weights * self.y) - solved @ y_rest - slope * xx
+        # Of the square of what is left after the slope, only what depends on x.
+        left = -2 * slope * xy - slope**2 * xx
+        return np.asarray(-0.5 * (left - xy**2 / (xx + std**-2) + np.log1p(std**2 * xx)))

@@ -121,6 +121,37 @@ def test_frames_that_tell_nothing_move_nothing_and_end_in_a_search_that_gives_up
     assert len(bench.commands) == given
 
 
+def test_frames_with_faults_are_bridged_while_the_drift_is_known() -> None:
+    bench = hold(60, drift=0.1)
+    for _ in range(15):
+        bench.flagged()
+    assert np.all(np.abs(bench.errors[-15:]) <= 1)
+    bench.run(15)
+    assert np.all(np.abs(bench.errors[-15:]) <= 1)
+    assert lost(bench) == 0
+
+
+def test_frames_with_faults_are_not_followed_for_ever() -> None:
+    bench = hold(60, drift=0.1)
+    for _ in range(60):
+        bench.flagged()
+    given = len(bench.commands)
+    for _ in range(20):
+        bench.flagged()
+    assert len(bench.commands) == given
+    bench.run(20)
+    assert abs(bench.offset - bench.focus) <= 1
+
+
+def test_frames_with_faults_before_the_drift_is_known_move_nothing() -> None:
+    bench = hold(8)
+    follow(bench)
+    given = len(bench.commands)
+    for _ in range(40):
+        bench.flagged()
+    assert len(bench.commands) - given <= 1
+
+
 def test_reference_is_renewed_without_a_jump() -> None:
     bench = hold(30, drift=0.1)
     first = follow(bench).reference
