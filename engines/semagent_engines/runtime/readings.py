@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float32]
 SHARED = 0.5
 """Share of the reading's variance that all tiles of one specimen have in common."""
 
-HEAD_INFLATION = 1.5
+HEAD_INFLATION = 2.0
 """What the deviations of the head count more than predicted beside a fit of the spectrum: chosen,
 as the next, where both together err least on training sources."""
 

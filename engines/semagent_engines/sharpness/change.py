@@ -37,6 +37,9 @@ RING_SCATTER = 0.05
 MOST_SCATTER_AT = 8.0
 """... up to this q."""
 
+INFLATION = 1.3
+"""True errors over those of the normal approximation, on noisy and partly soft micrographs."""
+
 STARTS_PX = (0.7, 1.8, 4.0, 8.0, 15.0)
 STEPS = 12
 
@@ -72,7 +75,7 @@ def fit_blur_change(first: Spectrum, second: Spectrum) -> SpectralChange:
         slopes.append(variance * np.array([[2.0, 0, 0], [2 * e1, 1.0, 0], [2 * e2, 0, 1.0]]))
     rows = np.concatenate([-slopes[0], slopes[1]], axis=1)
     spread = rows @ covariance[_FALL + 1 :, _FALL + 1 :] @ rows.T
-    return SpectralChange(parts[1] - parts[0], np.sqrt(np.diag(spread)))
+    return SpectralChange(parts[1] - parts[0], INFLATION * np.sqrt(np.diag(spread)))
 
 
 def _descend(bins: tuple[Bins, Bins]) -> tuple[Array, Array]:

@@ -40,7 +40,7 @@ MODEL_SCATTER = 0.8
 NOISE_SCATTER = 0.03
 """The same for the noise: it is never exactly white."""
 
-SPECIMEN_BIAS = 0.1
+SPECIMEN_BIAS = 0.2
 """Standard deviation of the log of the axes that is common to all frames of a field.
 
 Chosen, with the next, so that the 90 % interval holds on the worst source of micrographs, not on
