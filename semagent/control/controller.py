@@ -2,6 +2,7 @@
 
 import msgspec
 
+from semagent.control import hold
 from semagent.control.decide import decide, noticed
 from semagent.control.drift import Outcomes, Stabiliser
 from semagent.control.estimator import SpectralEstimator
@@ -80,12 +81,15 @@ class Controller:
         header = analysis.header
         # A frame of a new field is the first of it that counts, not the last that does not.
         self._remember(noticed(self._state, header, self._options))
-        if self._state.can_use(header) and is_finite(analysis):
+        follows = isinstance(self._state.task, Follow)
+        if not follows and self._state.can_use(header) and is_finite(analysis):
             self._belief = self._estimator.update(analysis)
         belief = self._belief or FocusBelief(
             sequence=header.sequence, settings_rev=header.settings_rev, frames=0
         )
         decision = self._decide(Analysed(analysis=analysis, belief=belief))
+        if follows and isinstance(decision.state.task, Follow):
+            self._belief = hold.belief_of(decision.state.task, header, belief.log_odds)
         if self._stabiliser is None:
             return decision
         mode = self._state.mode

@@ -77,6 +77,8 @@ def finish(turn: Turn, status: Status, reason: str) -> None:
         turn.tell("autofocus_done", f"{status}: {reason}", level)
     else:
         turn.tell("hold_ended", reason)
+        # The estimator has not seen the frames in between, and focus has drifted.
+        turn.update(epoch=turn.state.epoch + 1)
     turn.update(
         task=None,
         in_focus=turn.measured if status == "focused" else None,

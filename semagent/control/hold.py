@@ -17,7 +17,7 @@ from semagent.control import autofocus, tracking
 from semagent.control.reading import mean_of, read
 from semagent.control.situation import Follow, Seen, Track
 from semagent.control.turn import Turn
-from semagent.types import FrameAnalysis, FrameHeader, MicroscopeState
+from semagent.types import FocusBelief, FocusMode, FrameAnalysis, FrameHeader, MicroscopeState
 
 _WINDOW = 96  # frames that count
 _RENEWALS = {4, 12, 24}  # frames after which the mean of all so far is a better reference
@@ -30,6 +30,7 @@ _WORTH_A_MOVE = 0.15
 _FURTHEST = 3.0  # half depths of field that one correction may go; more is no drift
 _FELL, _FELL_FRAMES, _FELL_SIGMAS = 2.5, 6, 4.0
 _PIXELS_A_HALF_DEPTH = 0.5
+_NINETY = 1.645  # standard deviations that hold 90 % of a normal distribution on either side
 
 
 def begin(turn: Turn, header: FrameHeader, home: MicroscopeState) -> None:
@@ -89,6 +90,21 @@ def on_flagged(turn: Turn, task: Follow, header: FrameHeader) -> None:
         turn.set_task(_at(task, next_.focus))
     else:
         turn.set_task(task)
+
+
+def belief_of(task: Follow, header: FrameHeader, log_odds: float) -> FocusBelief:
+    """Where focus is believed to be now; that there is one, the search before has found."""
+    focus_m, sigma_m = _metres(task, task.track.focus), task.track.std * task.half_depth_m
+    return FocusBelief(
+        sequence=header.sequence,
+        settings_rev=header.settings_rev,
+        frames=len(task.seen),
+        focus_m=focus_m,
+        sigma_m=sigma_m,
+        interval90_m=(focus_m - _NINETY * sigma_m, focus_m + _NINETY * sigma_m),
+        log_odds=log_odds,
+        modes=(FocusMode(weight=1.0, focus_m=focus_m, sigma_m=sigma_m),),
+    )
 
 
 def request_search(turn: Turn, task: Follow, frames: int, *, stigmation: bool = False) -> None:

@@ -61,6 +61,20 @@ def test_hardly_moves_while_nothing_drifts() -> None:
     assert len(bench.commands) - given <= 30
 
 
+def test_belief_follows_too() -> None:
+    bench = hold(40, drift=0.1)
+    belief = bench.controller.belief
+    assert belief is not None
+    assert belief.sequence == bench.sequence
+    assert belief.focus_m == pytest.approx(bench.origin_m + bench.focus * UNIT_M, abs=UNIT_M / 2)
+    assert belief.sigma_m is not None
+    assert belief.sigma_m < UNIT_M / 2
+    bench.request(SetMode(mode=Mode.OBSERVE))
+    bench.frame()
+    assert bench.controller.belief is not None
+    assert bench.controller.belief.frames == 1
+
+
 def test_every_move_is_small() -> None:
     bench = hold(30, drift=0.1, spectrum=FAINT)
     given = len(bench.commands)
