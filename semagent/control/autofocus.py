@@ -15,7 +15,9 @@ from semagent.types import (
     FocusResult,
     FrameHeader,
     Level,
+    MicroscopeAction,
     MicroscopeState,
+    SetWorkingDistance,
 )
 
 _WORTH_A_MOVE = 0.15  # half depths of field between the verifying frame and the estimate
@@ -95,9 +97,14 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
     places_m = tuple(sample.working_distance_m for sample in task.samples)
     step = search.next_step(places_m, seen.belief, field, task.max_frames - task.frames, options)
     trim = Trim(task, seen.belief, header.optics, field.unit_m, options, turn.capabilities)
+    probe = trim.probe()
     match step:
         case search.GiveUp(reason):
             go_home(turn, "held", reason)
+        case search.Look() | search.Found() if probe is not None:
+            turn.set_task(msgspec.structs.replace(task, probes=task.probes + 1))
+            # Beside focus, where astigmatism shows most.
+            turn.go(search.beside(places_m, seen.belief, field, options).working_distance_m, probe)
         case search.Look(focus_m) if _is_verified(task, seen.belief, focus_m, field, options):
             _judge(turn, trim, field, focus_m)
         case search.Look(working_distance_m):
@@ -121,7 +128,8 @@ def _look(turn: Turn, trim: Trim, working_distance_m: float, stigmators: Stigmat
     task = turn.state.task
     assert isinstance(task, Autofocus)  # noqa: S101 - it is going on
     focus_m = trim.belief.focus_m
-    if stigmators is not None and focus_m is not None and not _dulled(task, focus_m):
+    bad = task.trims and focus_m is not None and _dulled(task, focus_m)
+    if stigmators is not None and not bad:
         turn.set_task(msgspec.structs.replace(task, trims=task.trims + 1))
     else:
         stigmators = None
@@ -157,10 +165,11 @@ def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
     last, dulled = task.verified or task.samples[-1], _dulled(task, focus_m)
     here_m = task.samples[-1].working_distance_m
     sigma_um = math.nan if belief.sigma_m is None else belief.sigma_m * 1e6
-    trimmed = task.trims > 0 and not dulled and trim.improved()
-    if task.trims and not trimmed and task.frames < task.max_frames:
+    changed = task.trims + task.probes > 0
+    trimmed = changed and not dulled and trim.improved()
+    if changed and not trimmed and task.frames < task.max_frames:
         _untrim(turn, task, focus_m)
-    elif dulled or (task.trims and not trimmed):
+    elif dulled or (changed and not trimmed):
         go_home(
             turn,
             "held",
@@ -223,12 +232,18 @@ def _dulled(task: Autofocus, focus_m: float) -> bool:
     )
 
 
-def _untrim(turn: Turn, task: Autofocus, focus_m: float) -> None:
-    """Put the stigmators back, and verify focus as it is with them."""
+def on_refused_stigmators(turn: Turn, task: Autofocus, then: tuple[MicroscopeAction, ...]) -> None:
+    """The gate does not let the stigmators be set: go on to the same place without them."""
+    ways_m = [each.working_distance_m for each in then if isinstance(each, SetWorkingDistance)]
+    _untrim(turn, task, ways_m[-1] if ways_m else turn.working_distance_m)
+
+
+def _untrim(turn: Turn, task: Autofocus, place_m: float) -> None:
+    """Put the stigmators back and leave them alone; the next frame is taken at ``place_m``."""
     assert task.start is not None  # noqa: S101 - there was a frame
-    turn.tell("stigmators_back", "the stigmators are put back: nothing says they do better now")
-    turn.set_task(msgspec.structs.replace(task, stigmation=False, trims=0))
-    turn.go(focus_m, setting(task.start.optics))
+    turn.tell("stigmators_back", "the stigmators are as at the start: nothing better can be had")
+    turn.set_task(msgspec.structs.replace(task, stigmation=False, trims=0, probes=0, verified=None))
+    turn.go(place_m, setting(task.start.optics))
 
 
 def _at(turn: Turn, focus_m: float, stigmators: Stigmators | None) -> MicroscopeState:

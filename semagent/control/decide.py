@@ -45,6 +45,7 @@ from semagent.types import (
     Reply,
     Request,
     SetMode,
+    SetStigmator,
     SetWorkingDistance,
     StartAutofocus,
     Stop,
@@ -219,7 +220,11 @@ def _on_reply(turn: Turn, reply: Reply) -> None:
     elif isinstance(task, Return):
         ending.on_reply(turn, task, reply)
     elif not applied:
-        ending.go_home(turn, "failed", what)
+        refused = reply.outcome is Outcome.REFUSED and isinstance(command.action, SetStigmator)
+        if refused and isinstance(task, Autofocus) and task.stigmation and turn.state.armed:
+            autofocus.on_refused_stigmators(turn, task, pending.then)
+        else:
+            ending.go_home(turn, "failed", what)
 
 
 def _counted(task: Task | None, reply: Reply) -> Task | None:

@@ -86,6 +86,8 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
         stigmator_range: lowest and highest value either stigmator is set to, as a fraction of
             its full range; ``None`` leaves them alone.
         max_stigmator_step: longest single move of a stigmator; ``None`` is no limit.
+        probe_stigmator: by how much a stigmator is changed, as a fraction of its full range, to
+            learn what it does where there is no calibration; 0 leaves them alone then.
         min_structure: `FrameAnalysis.structure` below which there is nothing to focus on.
         start_frames: frames at the start that have to agree that there is nothing.
         significance: standard deviations by which focus has to be off for advice or a correction
@@ -108,6 +110,7 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
     max_step_m: Positive | None = None
     stigmator_range: tuple[float, float] | None = (-1.0, 1.0)
     max_stigmator_step: Positive | None = None
+    probe_stigmator: NotNegative = 0.15
     min_structure: NotNegative = 0.75
     start_frames: Count = 3
     significance: Positive = 2.0

@@ -112,6 +112,7 @@ class Autofocus(Value, frozen=True, kw_only=True):
         frames: frames used, unusable ones included.
         moves: commands carried out.
         trims: how often the stigmators were changed.
+        probes: how many stigmators were changed to learn what they do.
         verified: the frame that was in focus, where another is taken beside it for the stigmators.
         resolution_m: largest difference between a working distance asked for and read back: a
             recorded stack has only its own.
@@ -130,6 +131,7 @@ class Autofocus(Value, frozen=True, kw_only=True):
     frames: int = 0
     moves: int = 0
     trims: int = 0
+    probes: int = 0
     verified: Sample | None = None
     resolution_m: float = 0.0
     engine: str = ""

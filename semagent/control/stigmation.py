@@ -11,7 +11,7 @@ from semagent.spectrum import Array
 
 _UNKNOWN_STD = 50.0
 _LEAST_RELATIVE_STD = 0.03  # of a calibration: apertures and days differ by as much
-_TELLING = 3.0  # standard deviations that the weaker effect of the stigmators has to be
+_TELLING = 1.5  # standard deviations, wide as they are, that the weaker effect has to be
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,6 +23,7 @@ _LAST_LEAST, _LAST_MOST, _LIKELY = 0.2, 2.0, 0.8
 """Half depths of field of astigmatism that are taken out at the end, without another frame, and how
 sure of it once the stigmators were changed: then astigmatism is no mere suspicion."""
 _MOST_TRIMS = 3
+_FRAMES_OF_PROBES = 4  # two probes, a verifying frame, and one if the stigmators have to go back
 
 Stigmators = tuple[float, float]
 
@@ -55,6 +56,19 @@ class Trim:
         """What to set where it takes a frame more to see what became of it."""
         return self._if(self._astigmatic(_WORTH_A_FRAME, _SURE))
 
+    def probe(self) -> Stigmators | None:
+        """What to set to learn what the stigmators do: first the one, then the other."""
+        here, step = setting(self.optics), self.options.probe_stigmator
+        limits, probes = self.options.stigmator_range, self.task.probes
+        unknown = self.belief.stigmator_correction is None and not self._barred()
+        begun = probes == 1 or (probes == 0 and self._astigmatic(_WORTH_A_FRAME, _SURE))
+        if here is None or limits is None or not (step and unknown and begun):
+            return None
+        if self.task.max_frames - self.task.frames < _FRAMES_OF_PROBES - probes:
+            return None
+        step = step if here[probes] + step <= limits[1] else -step
+        return (here[0] + step, here[1]) if probes == 0 else (here[0], here[1] + step)
+
     def at_the_end(self) -> Stigmators | None:
         """A last small change that no frame verifies: less is to be expected with it."""
         sure = _LIKELY if self.task.trims else _SIGMAS
@@ -85,7 +99,7 @@ class Trim:
         """What people should know of the stigmators at the end of a search; empty if nothing."""
         astigmatic = self._astigmatic(_WORTH_A_FRAME, self.options.significance)
         if self.at_the_end() is not None or not (self.task.stigmation and astigmatic):
-            taken = self.task.trims or self.at_the_end() is not None
+            taken = self.task.trims or self.task.probes or self.at_the_end() is not None
             return "; astigmatism was taken out" if taken else ""
         why, left_um = self._target(), self._size * self.unit_m * 1e6
         stays = f"; this is the circle of least confusion, astigmatism of {left_um:.2f} µm stays"
@@ -108,17 +122,22 @@ class Trim:
         target = self._target() if wanted and self.task.trims < _MOST_TRIMS else ""
         return None if isinstance(target, str) else target
 
-    def _target(self) -> Stigmators | str:
-        """Where the stigmators would leave no astigmatism, or why they cannot be set so."""
-        here, change = setting(self.optics), self.belief.stigmator_correction
+    def _barred(self) -> str:
+        """Why stigmators cannot be set at all; empty if they can."""
         if not self.task.stigmation:
             return "stigmators were to be left alone"
         if not self.capabilities.stigmator:
             return "stigmators cannot be set on this microscope"
         if self.options.stigmator_range is None:
             return "the safety envelope does not allow stigmators to be set"
-        if here is None:
-            return "stigmators do not read back"
+        return "" if setting(self.optics) else "stigmators do not read back"
+
+    def _target(self) -> Stigmators | str:
+        """Where the stigmators would leave no astigmatism, or why they cannot be set so."""
+        here, change = setting(self.optics), self.belief.stigmator_correction
+        barred = self._barred()
+        if barred or here is None or self.options.stigmator_range is None:
+            return barred
         if change is None:
             return "it is not known what the stigmators do; run semagent calibrate"
         low, high = self.options.stigmator_range

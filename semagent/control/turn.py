@@ -94,8 +94,8 @@ class Turn:
 
     def stigmate(self, target: tuple[float, float]) -> None:
         """Set the stigmators, in several commands where limits ask for it."""
-        first, *rest = self._stigmator_legs(target)
-        self.command(first, then=tuple(rest))
+        if moves := self._stigmator_legs(target):
+            self.command(moves[0], then=tuple(moves[1:]))
 
     def sample(self, analysis: FrameAnalysis) -> Sample:
         """The sharpness of a frame, with noise and the scatter between frames as its error."""
@@ -121,6 +121,8 @@ class Turn:
         optics = self.measured.optics if self.measured else None
         x, y = (optics.stigmator_x, optics.stigmator_y) if optics else (None, None)
         here = target if x is None or y is None else (x, y)
+        if here == target:
+            return []
         way = pair_legs(here, target, self.options.autofocus.max_stigmator_step)
         return [SetStigmator(x=x, y=y) for x, y in way]
 

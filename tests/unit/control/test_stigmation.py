@@ -8,7 +8,7 @@ import pytest
 
 from semagent.control.options import AutofocusOptions
 from semagent.memory import Calibration, Matrix, Memory, Settings, Vector
-from semagent.types import Cancel, FocusResult, SetStigmator, StartAutofocus
+from semagent.types import Cancel, FocusResult, Outcome, Reply, SetStigmator, StartAutofocus
 
 from .bench import CAPABILITIES, OPTIONS, STIGMATORS, UNIT_M, Bench, Spectrum
 
@@ -168,4 +168,51 @@ def test_astigmatism_known_too_vaguely_takes_a_frame_beside_focus(seed: int) -> 
     assert result.status == "focused"
     assert math.hypot(*bench.left) < 0.6
     assert abs(bench.errors[-2]) < 1 < abs(bench.errors[-1])  # the last frame is beside
+    assert abs(bench.offset - bench.focus) < 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_without_a_calibration_two_probes_tell_what_the_stigmators_do(seed: int) -> None:
+    bench = make(memory=None, seed=seed)
+    result = search(bench)
+    assert result.status == "focused"
+    (x, y), first, second = STIGMATORS, *trims(bench)[:2]
+    assert (first.x - x, first.y - y) == pytest.approx((0.15, 0))
+    assert (second.x - x, second.y - y) == pytest.approx((0.15, 0.15))
+    assert math.hypot(*bench.left) < 0.6
+    assert abs(bench.offset - bench.focus) < 1
+    assert result.frames_used <= 8
+
+
+def test_probes_that_do_not_tell_are_taken_back() -> None:
+    bench = make(memory=None, coils=((0.3, 0.0), (0.0, 0.3)))
+    result = search(bench)
+    assert result.status == "focused"
+    assert "stigmators_back" in bench.kinds
+    assert bench.stigmators == pytest.approx(STIGMATORS)
+    assert abs(bench.offset - bench.focus) < 1
+
+
+def test_without_a_calibration_and_probes_stigmators_stay_and_the_result_says_so() -> None:
+    options = msgspec.structs.replace(OPTIONS, autofocus=AutofocusOptions(probe_stigmator=0.0))
+    bench = Bench(options=options, focus=12.0, astigmatism=ASTIGMATISM, coils=COILS)
+    bench.arm()
+    result = search(bench)
+    assert "circle of least confusion" in result.reason
+    assert "run semagent calibrate" in result.reason
+    assert not trims(bench)
+
+
+@pytest.mark.parametrize("memory", [None, calibrated()])
+def test_stigmators_that_the_gate_refuses_do_not_cost_the_focus(memory: Memory | None) -> None:
+    def refuse(reply: Reply) -> Reply:
+        if not isinstance(reply.command.action, SetStigmator) or reply.command.action.x < 0.2:
+            return reply
+        return msgspec.structs.replace(reply, outcome=Outcome.REFUSED, reason="no travel left")
+
+    bench = make(memory=memory, answer=refuse, astigmatism=(-1.5, 2.0))
+    result = search(bench)
+    assert result.status == "focused"
+    assert "command_failed" in bench.kinds
+    assert bench.stigmators == pytest.approx(STIGMATORS)
     assert abs(bench.offset - bench.focus) < 1
