@@ -98,6 +98,7 @@ class _Teller:
     def __init__(self, story: Story) -> None:
         self.story = story
         self._by_sequence: dict[int, Step] = {}
+        self._unanswered: dict[str, tuple[Step, int]] = {}
         self._focusing: Focusing | None = None
 
     def take(self, channel: str, value: Any) -> None:
@@ -138,18 +139,16 @@ class _Teller:
         if step is None and self.story.steps:
             step = self.story.steps[-1]
         if step is not None:
+            self._unanswered[command.id] = (step, len(step.commands))
             step.commands.append((command, None))
 
     def _take_reply(self, reply: Reply) -> None:
         if reply.outcome is not Outcome.APPLIED:
             self.story.refused.append(reply)
-        for step in reversed(self.story.steps):
-            for index, (command, answer) in enumerate(step.commands):
-                if command.id == reply.command.id and answer is None:
-                    step.commands[index] = (command, reply)
-                    return
-            if reply.command.basis and step.header.sequence < reply.command.basis.sequence:
-                return
+        asked = self._unanswered.pop(reply.command.id, None)
+        if asked is not None:
+            step, index = asked
+            step.commands[index] = (step.commands[index][0], reply)
 
     def _take_event(self, event: Event) -> None:
         if event.kind == _STARTED:

@@ -1,5 +1,6 @@
 """Looking into a session folder: manifest, lines of the events, and files that are left over."""
 
+import functools
 from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     value: msgspec.Raw
 
 
+_NOT_FINITE = b'"$float"'
+_decoder = functools.cache(msgspec.json.Decoder)
 _decode_line = msgspec.json.Decoder(Line).decode
 
 
@@ -100,7 +103,13 @@ def decode_value(line: Line, kind: Any) -> Any:
     Raises:
         ValueError: it is not of that type.
     """
-    return msgspec.convert(from_json(bytes(line.value)), kind)
+    raw = bytes(line.value)
+    if _NOT_FINITE in raw:
+        return msgspec.convert(from_json(raw), kind)
+    try:
+        return _decoder(kind).decode(raw)  # ten times as fast, and most lines have none
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error
 
 
 def unfinished(manifest: Manifest) -> Iterator[Problem]:

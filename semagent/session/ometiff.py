@@ -119,6 +119,8 @@ def read_pixels(path: Path) -> tuple[Pixels, dict[str, str]]:
     try:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages.first
+            if page.nbytes > path.stat().st_size:  # they are not compressed
+                raise ValueError(f"{page.nbytes} bytes of pixels do not fit into this file")
             pixels = np.ascontiguousarray(page.asarray())
             text = page.description
     except _UNREADABLE as error:

@@ -19,6 +19,9 @@ HEADER_NAMESPACE = "semagent/frame-header"
 DERIVED_NAMESPACE = "semagent/derived"
 DOSE_NAMESPACE = "semagent/dose"
 
+_LEAST = 1e-37
+"""The schema's numbers are of single precision: what is smaller counts as zero."""
+
 
 @dataclass(frozen=True, slots=True)
 class OmePlane:
@@ -177,9 +180,9 @@ def _add(
 
 def _scaled(value: float | None, factor: float, *, positive: bool = False) -> float | None:
     """``value * factor``, or ``None`` where that says nothing."""
-    if value is None or not math.isfinite(value * factor) or (positive and value * factor <= 0):
+    if value is None or not math.isfinite(value * factor):
         return None
-    return value * factor
+    return None if positive and value * factor < _LEAST else value * factor
 
 
 def _iso(wall_ns: int) -> str:

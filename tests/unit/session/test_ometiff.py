@@ -11,7 +11,7 @@ import numpy as np
 import ome_types
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from semagent.errors import InputFileError
@@ -152,7 +152,7 @@ def test_what_is_unknown_is_left_out(saved: Callable[[Frame], Path], make_frame:
     assert plane.position_x is plane.position_y is plane.position_z is plane.exposure_time is None
 
 
-@pytest.mark.parametrize("pixel_size_m", [0.0, -4e-9, math.inf, math.nan, 1e-30, 1e30])
+@pytest.mark.parametrize("pixel_size_m", [0.0, -4e-9, math.inf, math.nan, 1e-160, 1e-30, 1e30])
 def test_an_impossible_pixel_size_does_not_stop_the_recording(
     saved: Callable[[Frame], Path], make_frame: MakeFrame, pixel_size_m: float
 ) -> None:
@@ -217,6 +217,7 @@ def test_a_file_cut_anywhere_is_an_error_that_names_it(
 
 
 @given(position=st.integers(0, 2000), value=st.integers(0, 255))
+@example(position=33, value=189)  # a width of 23 GiB
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_a_damaged_file_is_read_or_refused_but_never_crashes(
     tmp_path: Path, make_frame: MakeFrame, position: int, value: int
