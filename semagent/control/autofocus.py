@@ -84,9 +84,12 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
     if start.settings_rev != header.settings_rev:
         go_home(turn, "failed", "the scan settings changed with the working distance")
         return
-    if not task.samples and analysis.structure < options.min_structure:
-        _no_structure(turn, task, analysis.structure)
-        return
+    if not task.samples:
+        task = msgspec.structs.replace(task, poor=(*task.poor, analysis.structure))
+        turn.set_task(task)
+        if not _has_structure(task, options):
+            _no_structure(turn, task)
+            return
     task = msgspec.structs.replace(
         task,
         samples=(*task.samples, turn.sample(analysis)),
@@ -146,16 +149,21 @@ def _field(turn: Turn, task: Autofocus, start: FrameHeader) -> search.Field:
     )
 
 
-def _no_structure(turn: Turn, task: Autofocus, structure: float) -> None:
-    options = turn.options.autofocus
-    task = msgspec.structs.replace(task, poor_frames=task.poor_frames + 1)
-    turn.set_task(task)
-    if task.poor_frames >= min(options.start_frames, task.max_frames):
+def _has_structure(task: Autofocus, options: AutofocusOptions) -> bool:
+    """Whether the frames at the start show a specimen: what several agree on may be fainter."""
+    count = len(task.poor)
+    return sum(task.poor) / math.sqrt(count) >= options.min_structure
+
+
+def _no_structure(turn: Turn, task: Autofocus) -> None:
+    options, count = turn.options.autofocus, len(task.poor)
+    if count >= min(options.start_frames, task.max_frames):
         go_home(
             turn,
             "held",
-            f"nothing to focus on: structure over noise {structure:.2g} in {task.poor_frames} "
-            f"frames, {options.min_structure:.2g} is needed; use a longer dwell or another field",
+            f"nothing to focus on: structure over noise {sum(task.poor) / count:.2g} in {count} "
+            f"frames, {options.min_structure / math.sqrt(count):.2g} is needed; use a longer dwell "
+            "or another field",
         )
 
 

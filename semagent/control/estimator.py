@@ -24,6 +24,7 @@ _MOST_MODES = 6
 _FRESH = np.concatenate([-np.geomspace(1.0, 45.0, 6), np.geomspace(1.0, 45.0, 6)])
 _SURE, _FEWER = 1.0, 4  # once focus is known to a half depth of field, fewer starts and steps do
 _SAME_PLACE, _ABOUT_KNOWN = 0.5, 6.0
+_ONE_PLACE, _ONE_SETTING, _AVERAGED = 0.1, 1e-3, 4  # frames this near are averaged, up to so many
 _TURN = 2.4  # golden angle: the starting astigmatism points everywhere
 _START_ASTIGMATISM = 1.5
 _PIXELS_A_HALF_DEPTH = 0.5  # the slope, when half a depth of field is p / alpha
@@ -36,9 +37,48 @@ _LEAST_REMEMBERED_SIGMA = 0.02  # of the slope that is remembered
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
+    """What was seen at one place.
+
+    Attributes:
+        place: working distance in half depths of field from the first frame.
+        stigmators: changes of (x, y) from the first frame.
+        signature: mean of the last frames there.
+        last: signature of the last of them.
+        frames: how many they are.
+    """
+
     place: float
     stigmators: tuple[float, float]
     signature: Signature
+    last: Signature
+    frames: int = 1
+
+    def is_at(self, place: float, stigmators: tuple[float, float]) -> bool:
+        """Whether a frame was taken here."""
+        off = np.abs(np.array(self.stigmators) - np.array(stigmators)).max()
+        return abs(self.place - place) < _ONE_PLACE and bool(off < _ONE_SETTING)
+
+    def and_then(self, place: float, signature: Signature) -> "_Seen":
+        """With one more frame; many frames leave a mean that forgets the first ones."""
+        frames = min(self.frames + 1, _AVERAGED)
+        return _Seen(
+            place=self.place + (place - self.place) / frames,
+            stigmators=self.stigmators,
+            signature=Signature(
+                tile_px=signature.tile_px,
+                pixels=signature.pixels * frames,
+                log_power=_mean(self.signature.log_power, signature.log_power, frames),
+                log_noise=_mean(self.signature.log_noise, signature.log_noise, frames),
+            ),
+            last=signature,
+            frames=frames,
+        )
+
+
+def _mean(earlier: tuple[float, ...], last: tuple[float, ...], frames: int) -> tuple[float, ...]:
+    """Logarithm of the mean of frames, of which all but the last have the mean ``earlier``."""
+    change = np.expm1(np.array(last) - np.array(earlier)) / frames
+    return tuple((np.array(earlier) + np.log1p(change)).tolist())
 
 
 class SpectralEstimator:
@@ -82,37 +122,55 @@ class SpectralEstimator:
             self._response = response_of(self._entry, self._scale.half_depth_of(header))
         if signature is None:
             return FocusBelief(
-                sequence=header.sequence, settings_rev=header.settings_rev, frames=len(self._seen)
+                sequence=header.sequence, settings_rev=header.settings_rev, frames=self._frames
             )
         unit_m = self._scale.half_depth_of(self._first)
         origin_m = self._first.optics.working_distance_m
         place = (header.optics.working_distance_m - origin_m) / unit_m
         stigmators = _changed(self._first.optics, header.optics)
-        seen = _Seen(place, stigmators, signature)
-        if seen not in self._seen:
-            self._seen.append(seen)
-            if len(self._seen) > self._options.memory_frames:
-                del self._seen[self._least_telling()]
-            self._log_odds = self._fit()
+        self._take(place, stigmators, signature)
         assert self._posterior is not None  # noqa: S101 - there was a frame
         return self._belief(header, self._posterior, np.array(stigmators), origin_m, unit_m)
+
+    @property
+    def _frames(self) -> int:
+        return sum(seen.frames for seen in self._seen)
+
+    def _take(self, place: float, stigmators: tuple[float, float], signature: Signature) -> None:
+        """Fit the signatures with one more at this place and these stigmators."""
+        here = next((seen for seen in self._seen if seen.is_at(place, stigmators)), None)
+        if here is None:
+            self._seen.append(_Seen(place, stigmators, signature, signature))
+            if len(self._seen) > self._options.memory_frames:
+                del self._seen[self._least_telling()]
+        elif signature == here.last:
+            return
+        else:
+            self._seen.remove(here)
+            self._seen.append(here.and_then(place, signature))
+        self._log_odds = self._fit()
 
     def _least_telling(self) -> int:
         """The older of the two frames taken nearest to each other; never the last.
 
-        Where focus is about known and none are at the same place, the one furthest from it: there
-        is little but noise.
+        Where focus is about known and none are at the same place with the same stigmators, the
+        one furthest from it: there is little but noise.
         """
+        last = len(self._seen) - 1
         places = [seen.place for seen in self._seen]
-        last = len(places) - 1
         gap, older = min(
-            (min(abs(places[i] - places[j]) for j in range(i + 1, last + 1)), i)
-            for i in range(last)
+            (min(self._gap(i, j) for j in range(i + 1, last + 1)), i) for i in range(last)
         )
         posterior = self._posterior
         if gap < _SAME_PLACE or posterior is None or posterior.std > _ABOUT_KNOWN:
             return older
         return max(range(last), key=lambda index: abs(places[index] - posterior.mean))
+
+    def _gap(self, first: int, second: int) -> float:
+        one, other = self._seen[first], self._seen[second]
+        if one.is_at(one.place, other.stigmators):
+            return abs(one.place - other.place)
+        return math.inf
 
     def _fit(self) -> float:
         """Update the posterior; returns the log odds against a beam that nothing changes."""
@@ -136,8 +194,9 @@ class SpectralEstimator:
             np.concatenate([starts, still[None]]),
         )
         modes = fit.run(_STEPS_WHEN_SURE if self._sure else _STEPS)
-        moving = np.arange(count + 1) < count
-        self._posterior = with_response(combine(modes.among(moving), _MOST_MODES), self._response)
+        self._posterior = with_response(
+            combine(modes.among(modes.start < count), _MOST_MODES), self._response
+        )
         return self._posterior.log_evidence - float(modes.log_evidence[-1])
 
     def _belief(
@@ -162,7 +221,7 @@ class SpectralEstimator:
         return FocusBelief(
             sequence=header.sequence,
             settings_rev=header.settings_rev,
-            frames=len(self._seen),
+            frames=self._frames,
             focus_m=origin_m + posterior.mean * unit_m,
             sigma_m=posterior.std * unit_m,
             interval90_m=(origin_m + low * unit_m, origin_m + high * unit_m),

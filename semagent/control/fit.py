@@ -63,6 +63,9 @@ TAIL = 10.0
 _LARGEST_STEP = np.array([6.0, 1.5, 1.5, 0.3, 0.5, 1.0])
 _LARGEST_OTHER = 3.0
 _SOFT_UP_TO = 30.0
+_LARGEST_SAME = np.array([0.05, 0.05, 0.05, 0.05, 0.2, 0.5])
+_NEXT_TO_NOTHING = np.array([0.01, 0.01, 0.01, 0.01, 0.05, 0.1])
+_LEAVE = {3: 12, 6: 8}  # after so many steps, so many starts go on
 _FARTHEST = 200.0
 
 
@@ -75,12 +78,14 @@ class Modes:
         covariance: shape (M, W, W).
         log_evidence: shape (M,).
         misfit: mean squared error of the last frame in units of its scatter, shape (M,).
+        start: number of the start each was reached from, shape (M,).
     """
 
     beam: Array
     covariance: Array
     log_evidence: Array
     misfit: Array
+    start: npt.NDArray[np.intp]
 
     def among(self, chosen: npt.NDArray[np.bool_ | np.intp]) -> "Modes":
         """Those of a mask, or at these indices."""
@@ -89,6 +94,7 @@ class Modes:
             self.covariance[chosen],
             self.log_evidence[chosen],
             self.misfit[chosen],
+            self.start[chosen],
         )
 
 
@@ -149,17 +155,52 @@ class Fit:
             ]
         )
         self._best_cost = np.full(count, np.inf)
-        self._best = [np.zeros((0,))] * 4
+        self._best = [np.zeros((0,))] * 5
+        self._start = np.arange(count)
 
     def run(self, steps: int) -> Modes:
-        """Take some steps and return the best point that each start came by."""
-        for step in range(steps):
-            self._step(first=step == 0, last=step == steps - 1)
-        beam, schur, log_volume, misfit = self._best
-        log_evidence = 0.5 * np.log(self._precision).sum(1) - self._best_cost - log_volume
-        return Modes(beam, np.asarray(np.linalg.inv(schur)), log_evidence, misfit)
+        """Take some steps and return the best point that each start came by.
 
-    def _step(self, *, first: bool, last: bool) -> None:
+        Starts that lead nowhere are dropped on the way, the last one never.
+        """
+        for step in range(steps):
+            if not self._step(first=step == 0):
+                break
+            if step + 1 in _LEAVE:
+                self._leave(_LEAVE[step + 1])
+        beam, schur, _, _, misfit = self._best
+        covariance = np.asarray(np.linalg.inv(schur))
+        return Modes(beam, covariance, self._log_evidence(), misfit, self._start)
+
+    def _log_evidence(self) -> Array:
+        """Of the best point that each start came by."""
+        _, schur, inner, whole, _ = self._best
+        log_volume = (
+            np.linalg.slogdet(schur)[1]
+            + np.linalg.slogdet(inner)[1]
+            + np.log(whole * self._series.bin_variance).sum(1)
+        )
+        return np.asarray(0.5 * (np.log(self._precision).sum(1) - log_volume) - self._best_cost)
+
+    def _leave(self, count: int) -> None:
+        """Go on with the best of the starts and the last one."""
+        last = len(self._best_cost) - 1
+        kept: list[int] = []
+        for index in np.argsort(-self._log_evidence()[:last], kind="stable").tolist():
+            away = np.abs(self._best[0][kept] - self._best[0][index])[:, :BEAM]
+            if np.any(away > _LARGEST_SAME, axis=1).all():
+                kept.append(index)
+            if len(kept) == count:
+                break
+        kept.append(last)
+        self._beam, self._others = self._beam[kept], self._others[kept]
+        self._deviations = self._deviations[kept]
+        self._mean, self._precision = self._mean[kept], self._precision[kept]
+        self._best_cost, self._start = self._best_cost[kept], self._start[kept]
+        self._best = [each[kept] for each in self._best]
+
+    def _step(self, *, first: bool) -> bool:
+        """One step from each start; whether any of them went further than next to nothing."""
         data, beam = self._series, self._beam
         frames, bins = data.log_power.shape
         count, width = beam.shape
@@ -268,9 +309,7 @@ class Fit:
             inner, np.concatenate([hessian[:, width:, :width], gradient[:, width:, None]], axis=2)
         )
         schur = hessian[:, :width, :width] - hessian[:, :width, width:] @ solved[:, :, :width]
-        self._keep(cost, schur, inner, whole, chi2)
-        if last:
-            return
+        self._keep(cost, [beam, schur, inner, whole, chi2[:, -1].mean(1)])
         rest = gradient[:, :width] - (hessian[:, :width, width:] @ solved[:, :, width:])[:, :, 0]
         move = np.linalg.solve(schur, rest[:, :, None])[:, :, 0]
         by_response = _LARGEST_STEP[1] / max(float(np.abs(data.stigmators).max()), 1e-6)
@@ -285,18 +324,11 @@ class Fit:
         self._deviations += (pull_bins - moved) / whole
         self._beam = beam + move
         self._others += other
+        return bool((np.abs(move[:, :BEAM]) > _NEXT_TO_NOTHING).any())
 
-    def _keep(self, cost: Array, schur: Array, inner: Array, whole: Array, chi2: Array) -> None:
+    def _keep(self, cost: Array, found: list[Array]) -> None:
         """Remember the points that are better than any before."""
         better = cost < self._best_cost
-        if not better.any():
-            return
-        log_volume = 0.5 * (
-            np.linalg.slogdet(schur)[1]
-            + np.linalg.slogdet(inner)[1]
-            + np.log(whole * self._series.bin_variance).sum(1)
-        )
-        found = [self._beam, schur, log_volume, chi2[:, -1].mean(1)]
         if not np.isfinite(self._best_cost).any():
             self._best = [each.copy() for each in found]
         for best, each in zip(self._best, found, strict=True):

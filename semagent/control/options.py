@@ -55,7 +55,7 @@ class EstimatorOptions(Options, frozen=True, kw_only=True):
         unknown_slope_sigma: the same where the frame does not carry them.
         aging_per_frame: standard deviation of the log power that a frame's evidence gains with
             every later frame, because specimens drift and contaminate.
-        memory_frames: frames kept.
+        memory_frames: places kept; frames taken at the same place are averaged.
     """
 
     prior_half_range: Positive = 40.0
@@ -88,7 +88,8 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
         max_stigmator_step: longest single move of a stigmator; ``None`` is no limit.
         probe_stigmator: by how much a stigmator is changed, as a fraction of its full range, to
             learn what it does where there is no calibration; 0 leaves them alone then.
-        min_structure: `FrameAnalysis.structure` below which there is nothing to focus on.
+        min_structure: `FrameAnalysis.structure` below which there is nothing to focus on; the mean
+            of n frames at the start needs this over the square root of n. Noise reaches 0.25.
         start_frames: frames at the start that have to agree that there is nothing.
         significance: standard deviations by which focus has to be off for advice or a correction
             of mode hold.
@@ -111,7 +112,7 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
     stigmator_range: tuple[float, float] | None = (-1.0, 1.0)
     max_stigmator_step: Positive | None = None
     probe_stigmator: NotNegative = 0.15
-    min_structure: NotNegative = 0.75
+    min_structure: NotNegative = 0.45
     start_frames: Count = 3
     significance: Positive = 2.0
     scatter: NotNegative = 0.01

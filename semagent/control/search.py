@@ -6,6 +6,7 @@ Pure functions of the places seen so far and the belief; nothing here knows abou
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from semagent.control.options import AutofocusOptions
 from semagent.control.situation import Sample
@@ -13,6 +14,10 @@ from semagent.types import FocusBelief
 
 AGREE = 0.5
 """Half depths of field within which two frames count as one place."""
+_ENOUGH = 3  # two frames may say where focus is, a third has to agree
+_LIKELY, _CLOSE = 0.8, 3.0  # weight and half depths of field at which a mode itself is looked at
+_SIGMAS = 1.5  # of a mode, that a look beside it goes at least
+_GAP = 8.0  # fine steps between two frames that may hide a focus
 _WIDEST = 2.0  # fine steps that a first look beside a focus may go: far away there is only noise
 
 
@@ -115,7 +120,8 @@ def next_step(
     focus_m = belief.focus_m
     known = focus_m is not None and certain(belief, focus_m, field, options)
     agrees_m = max(AGREE * field.unit_m, field.resolution_m)
-    if len(places_m) > 1 and focus_m is not None and known and abs(focus_m - here_m) <= agrees_m:
+    enough = len(places_m) >= _ENOUGH
+    if enough and focus_m is not None and known and abs(focus_m - here_m) <= agrees_m:
         return Found(focus_m)
     mode = next((mode for mode in belief.modes if field.allows(mode.focus_m)), None)
     if frames_left == 0 or (mode is None and not belief.modes):
@@ -124,10 +130,12 @@ def next_step(
         return _edge(places_m, belief, field, options)
     if focus_m is not None and known and field.allows(focus_m):
         return Look(focus_m)
-    if len(places_m) > 1 and belief.log_odds < options.min_log_odds:
+    seen_m = min(abs(place_m - mode.focus_m) for place_m in places_m)
+    blind = len(places_m) > 1 and belief.log_odds < options.min_log_odds
+    if blind and seen_m < _WIDEST * options.fine_step * field.unit_m:
         return _further(places_m, belief, field, options)
-    near_m = AGREE * field.unit_m + field.resolution_m
-    if not any(abs(place_m - mode.focus_m) <= near_m for place_m in places_m):
+    close = mode.weight >= _LIKELY and mode.sigma_m <= _CLOSE * field.unit_m
+    if close and seen_m > AGREE * field.unit_m + field.resolution_m:
         return Look(mode.focus_m)
     return beside(places_m, belief, field, options)
 
@@ -159,10 +167,15 @@ def nearer(belief: FocusBelief, here_m: float, there_m: float) -> float:
 def beside(
     places_m: Sequence[float], belief: FocusBelief, field: Field, options: AutofocusOptions
 ) -> Look:
-    """Look beside the likeliest focus, where blur is steep, on the side seen less."""
+    """Look beside the likeliest focus, where blur is steep, on the side seen less.
+
+    At focus itself blur hardly changes, so that a frame there says little of where it is; a frame
+    beside it together with one on the other side says it precisely, and the third is the one that
+    verifies.
+    """
     mode = next(mode for mode in belief.modes if field.allows(mode.focus_m))
     fine_m = options.fine_step * field.unit_m
-    step_m = min(max(fine_m, 2.0 * mode.sigma_m), _WIDEST * fine_m)
+    step_m = min(max(fine_m, _SIGMAS * mode.sigma_m), _WIDEST * fine_m)
     offsets = [place_m - mode.focus_m for place_m in places_m]
     below = sum(-2 * step_m <= offset <= -step_m / 4 for offset in offsets)
     above = sum(step_m / 4 <= offset <= 2 * step_m for offset in offsets)
@@ -178,14 +191,21 @@ def beside(
 def _further(
     places_m: Sequence[float], belief: FocusBelief, field: Field, options: AutofocusOptions
 ) -> Step:
-    """Where nothing was told so far: on alternate sides of the start, twice as far each time."""
+    """Where nothing was told so far: on alternate sides of the start, twice as far each time.
+
+    Then, in the middle of what was left out.
+    """
     below_m, above_m = field.start_m - min(places_m), max(places_m) - field.start_m
-    step_m = max(2 * max(below_m, above_m), _WIDEST * options.fine_step * field.unit_m)
+    fine_m = options.fine_step * field.unit_m
+    step_m = max(2 * max(below_m, above_m), _WIDEST * fine_m)
     low_m, high_m = field.allowed_m
     up, down = min(field.start_m + step_m, high_m), max(field.start_m - step_m, low_m)
     for target_m in (down, up) if below_m < above_m else (up, down):
         if not any(abs(place_m - target_m) <= AGREE * field.unit_m for place_m in places_m):
             return Look(target_m)
+    gap_m, middle_m = max((b - a, (a + b) / 2) for a, b in pairwise(sorted(places_m)))
+    if gap_m > _GAP * fine_m:
+        return Look(middle_m)
     return GiveUp(_why_not(places_m, belief, field, options))
 
 

@@ -106,7 +106,7 @@ class Autofocus(Value, frozen=True, kw_only=True):
         for_hold: started by mode hold itself, not asked for.
         stigmation: set the stigmators too, where that can be done.
         start: the first usable frame; ``None`` until it came.
-        poor_frames: frames at the start without structure.
+        poor: structure of the frames at the start, while there was too little of it.
         samples: what was measured, in order; the first is the start.
         flagged: unusable frames since the last usable one.
         frames: frames used, unusable ones included.
@@ -125,7 +125,7 @@ class Autofocus(Value, frozen=True, kw_only=True):
     for_hold: bool = False
     stigmation: bool = False
     start: FrameHeader | None = None
-    poor_frames: int = 0
+    poor: tuple[float, ...] = ()
     samples: tuple[Sample, ...] = ()
     flagged: int = 0
     frames: int = 0

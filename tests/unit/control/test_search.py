@@ -48,18 +48,23 @@ def step(places: list[float], known: FocusBelief, left: int = 5, field: Field = 
     return next_step(places, known, field, left, OPTIONS)
 
 
-def test_the_likeliest_place_is_visited_first() -> None:
-    assert step([0.0], belief((0.6, 20.0, 3.0), (0.4, -20.0, 3.0))) == Look(20.0)
+def test_the_side_of_the_likeliest_place_is_looked_at_first() -> None:
+    assert step([0.0], belief((0.6, 20.0, 3.0), (0.4, -20.0, 3.0))) == Look(20.0 + 1.5 * 3.0)
+    assert step([0.0], belief((0.6, 20.0, 9.0), (0.4, -20.0, 9.0))) == Look(20.0 + 8.0)
+
+
+def test_a_place_that_is_about_known_is_visited() -> None:
+    assert step([0.0, 40.0], belief((0.9, 20.0, 2.0), (0.1, -20.0, 3.0))) == Look(20.0)
 
 
 def test_a_sure_estimate_is_visited_and_verified_there() -> None:
     known = belief((1.0, 9.0, 0.3))
     assert step([0.0, 4.0], known) == Look(9.0)
-    assert step([0.0, 9.2], known) == Found(9.0)
+    assert step([0.0, 4.0, 9.2], known) == Found(9.0)
 
 
-def test_one_frame_alone_is_never_enough() -> None:
-    assert step([0.0], belief((1.0, 0.0, 0.1))) != Found(0.0)
+def test_two_frames_are_never_enough() -> None:
+    assert step([0.0, 0.0], belief((1.0, 0.0, 0.1))) != Found(0.0)
 
 
 def test_what_is_visited_and_still_unsure_is_flanked_on_the_side_seen_less() -> None:
@@ -93,7 +98,7 @@ def test_flanks_stay_inside_the_limits() -> None:
 
 
 def test_with_no_frames_left_it_gives_up_unless_it_is_sure() -> None:
-    assert step([0.0, 9.2], belief((1.0, 9.0, 0.3)), left=0) == Found(9.0)
+    assert step([0.0, 4.0, 9.2], belief((1.0, 9.0, 0.3)), left=0) == Found(9.0)
     unsure = step([0.0, 9.2], belief((1.0, 9.0, 2.0)), left=0)
     assert isinstance(unsure, GiveUp)
     assert "uncertain" in unsure.reason

@@ -167,7 +167,7 @@ def test_astigmatism_known_too_vaguely_takes_a_frame_beside_focus(seed: int) -> 
     result = search(bench)
     assert result.status == "focused"
     assert math.hypot(*bench.left) < 0.6
-    assert abs(bench.errors[-2]) < 1 < abs(bench.errors[-1])  # the last frame is beside
+    assert any(1 < abs(error) < 9 for error in bench.errors[1:])
     assert abs(bench.offset - bench.focus) < 1
 
 
