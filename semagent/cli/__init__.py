@@ -326,7 +326,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("browse", _browse, "look through recorded sessions in a web browser")
     sub.add_argument("folder", type=Path, help="with sessions in it, or one session")
-    sub.add_argument("--port", type=int, help="default: 8642, or any free one")
+    sub.add_argument("--port", type=_port, metavar="N", help="default: 8642, or any free one")
 
     sub = add("export", _export, "a recorded session for Fiji, napari, HyperSpy and others")
     sub.add_argument("session", type=Path)
@@ -370,6 +370,12 @@ def _parser() -> argparse.ArgumentParser:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: a whole number, at least 1")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number from 0, any free one, to 65535")
     return int(text)
 
 

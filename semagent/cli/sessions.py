@@ -105,8 +105,9 @@ def browse(folder: Path, *, port: int | None, output: Output) -> int:
             f"the browser needs {error.name}: install the extra, pip install 'semagent[console]'"
         ) from error
     tokens = Tokens(operator=new_token(), viewer=new_token())
-    listener = listen(ConsoleOptions(port=port))
-    with contextlib.closing(Browser(folder, listener, tokens)) as browser:
+    with contextlib.ExitStack() as held:
+        listener = held.enter_context(contextlib.closing(listen(ConsoleOptions(port=port))))
+        browser = held.enter_context(contextlib.closing(Browser(folder, listener, tokens)))
         output.say(f"sessions:  {listener.url}/?token={tokens.operator}")
         output.say(f"view only: {listener.url}/?token={tokens.viewer}")
         stop = threading.Event()

@@ -56,6 +56,7 @@ class Workshop:
 
     def __init__(self) -> None:
         self._jobs: dict[tuple[str, Work], Job] = {}
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._ending = False
 
@@ -65,18 +66,20 @@ class Workshop:
         Raises:
             BusyError: it has not finished what was asked for before.
         """
-        if self._thread is not None and self._thread.is_alive():
-            raise BusyError("something else is being made; ask again when it is done")
-        job = self._jobs[session.name, work] = Job()
-        self._thread = threading.Thread(
-            target=self._make, args=(session, work, job), name="console-workshop", daemon=True
-        )
-        self._thread.start()
+        with self._lock:
+            if self._thread is not None and self._thread.is_alive():
+                raise BusyError("something else is being made; ask again when it is done")
+            job = self._jobs[session.name, work] = Job()
+            self._thread = threading.Thread(
+                target=self._make, args=(session, work, job), name="console-workshop", daemon=True
+            )
+            self._thread.start()
         return job
 
     def jobs(self, session: Path) -> dict[Work, Job]:
         """What was asked for of a session since the console was started."""
-        return {work: job for (name, work), job in self._jobs.items() if name == session.name}
+        with self._lock:
+            return {work: job for (name, work), job in self._jobs.items() if name == session.name}
 
     def close(self) -> None:
         """End what goes on. May be called twice."""

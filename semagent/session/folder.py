@@ -107,7 +107,7 @@ def decode_value(line: Line, kind: Any) -> Any:
     if _NOT_FINITE in raw:
         return msgspec.convert(from_json(raw), kind)
     try:
-        return _decoder(kind).decode(raw)  # ten times as fast, and most lines have none
+        return _decoder(kind).decode(raw)  # several times as fast, and most lines have none
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from error
 

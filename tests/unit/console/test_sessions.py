@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from semagent.cli import main
 from semagent.clock import ManualClock
 from semagent.config import ConsoleOptions
-from semagent.errors import InputFileError
 from semagent.session import EngineRecord, SessionWriter
 from semagent.types import (
     Basis,
@@ -376,10 +376,9 @@ def test_one_session_alone_can_be_browsed(shelf: Path):
         browser.close()
 
 
-def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path):
-    listener = listen(ConsoleOptions(port=0))
-    with listener.socket, pytest.raises(InputFileError, match="is no folder"):
-        Browser(tmp_path / "missing", listener, TOKENS)
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["browse", str(tmp_path / "missing"), "--port", "0"]) == 2
+    assert "is no folder" in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_recorded_says_so(run: Run):
