@@ -57,6 +57,9 @@ def on_reply(turn: Turn, task: Return, reply: Reply) -> None:
         turn.go(task.home.optics.working_distance_m, straight=True)
         if turn.state.pending is None:
             proceed(turn)
+    elif reply.outcome is Outcome.REFUSED and not focusing and task.home != _home(task.task):
+        # Not the way back, but a last small change: it is as good as it was verified to be.
+        finish(turn, task.status, f"{task.reason}; a last change of the stigmators was refused")
     else:
         _finish_away(turn, task, reply.reason)
 

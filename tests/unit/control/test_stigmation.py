@@ -216,3 +216,19 @@ def test_stigmators_that_the_gate_refuses_do_not_cost_the_focus(memory: Memory |
     assert "command_failed" in bench.kinds
     assert bench.stigmators == pytest.approx(STIGMATORS)
     assert abs(bench.offset - bench.focus) < 1
+
+
+def test_a_last_change_that_the_gate_refuses_does_not_spoil_the_result() -> None:
+    bench = make(spectrum=Spectrum(log_noise=1.0), seed=1)
+
+    def refuse_the_second(reply: Reply) -> Reply:
+        stigmates = isinstance(reply.command.action, SetStigmator)
+        if not stigmates or len(trims(bench)) < 2:
+            return reply
+        return msgspec.structs.replace(reply, outcome=Outcome.REFUSED, reason="no travel left")
+
+    bench.answer = refuse_the_second
+    result = search(bench)
+    assert result.status == "focused"
+    assert result.reason.endswith("a last change of the stigmators was refused")
+    assert abs(bench.offset - bench.focus) < 1
