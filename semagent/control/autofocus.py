@@ -116,12 +116,12 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
             stigmators = trim.for_itself()
             if task.frames == task.max_frames or _dulled(task, focus_m):
                 _judge(turn, trim, field, focus_m)
-            elif stigmators is not None:
+            elif stigmators is not None and not task.trims:
                 _look(turn, trim, focus_m, stigmators)
-            elif task.verified is None and trim.is_vague():
+            elif task.verified is None and (stigmators is not None or trim.is_vague()):
+                # At focus itself astigmatism shows its size, but hardly its direction.
                 turn.set_task(msgspec.structs.replace(task, verified=task.samples[-1]))
-                place_m = search.beside(places_m, seen.belief, field, options).working_distance_m
-                turn.go(place_m)
+                turn.go(search.beside(places_m, seen.belief, field, options).working_distance_m)
             else:
                 _judge(turn, trim, field, focus_m)
 

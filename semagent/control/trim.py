@@ -50,11 +50,11 @@ class Trim:
 
     def on_the_way(self) -> Stigmators | None:
         """What to set before a frame that is taken anyway; ``None`` leaves them."""
-        return self._if(self._astigmatic(_WORTH_IT, _SIGMAS))
+        return self._if(self._may and self._astigmatic(_WORTH_IT, _SIGMAS))
 
     def for_itself(self) -> Stigmators | None:
         """What to set where it takes a frame more to see what became of it."""
-        return self._if(self._astigmatic(_WORTH_A_FRAME, _SURE))
+        return self._if(self._may and self._astigmatic(_WORTH_A_FRAME, _SURE))
 
     def probe(self) -> Stigmators | None:
         """What to set to learn what the stigmators do: first the one, then the other."""
@@ -106,6 +106,10 @@ class Trim:
         return f"{stays}: {why}" if isinstance(why, str) else stays
 
     @property
+    def _may(self) -> bool:
+        return self.task.trims < _MOST_TRIMS
+
+    @property
     def _size(self) -> float:
         """Half depths of field of astigmatism that are left."""
         return math.hypot(*(self.belief.astigmatism_m or (0.0, 0.0))) / self.unit_m
@@ -119,7 +123,7 @@ class Trim:
         return self._size > worth and sigmas > sure
 
     def _if(self, wanted: bool) -> Stigmators | None:
-        target = self._target() if wanted and self.task.trims < _MOST_TRIMS else ""
+        target = self._target() if wanted else ""
         return None if isinstance(target, str) else target
 
     def _barred(self) -> str:
