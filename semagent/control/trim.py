@@ -107,6 +107,7 @@ class Trim:
 
     @property
     def _may(self) -> bool:
+        """Whether stigmators may be changed once more before the end."""
         return self.task.trims < _MOST_TRIMS
 
     @property
