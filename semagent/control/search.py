@@ -173,7 +173,8 @@ def beside(
     beside it together with one on the other side says it precisely, and the third is the one that
     verifies.
     """
-    mode = next(mode for mode in belief.modes if field.allows(mode.focus_m))
+    inside = (mode for mode in belief.modes if field.allows(mode.focus_m))
+    mode = next(inside, belief.modes[0])
     fine_m = options.fine_step * field.unit_m
     step_m = min(max(fine_m, _SIGMAS * mode.sigma_m), _WIDEST * fine_m)
     offsets = [place_m - mode.focus_m for place_m in places_m]

@@ -11,6 +11,7 @@ from semagent.control.search import (
     GiveUp,
     Look,
     Step,
+    beside,
     certain,
     field_around,
     mean_of,
@@ -95,6 +96,12 @@ def test_flanks_stay_inside_the_limits() -> None:
     field = field_around(0.0, 1.0, (-30.0, 6.0), OPTIONS)
     target = step([0.0, 5.0], belief((1.0, 5.0, 0.8)), field=field)
     assert target == Look(5.0 - OPTIONS.fine_step)
+
+
+def test_beside_a_focus_just_out_of_range_is_inside() -> None:
+    field = field_around(0.0, 1.0, (-30.0, 6.0), OPTIONS)
+    look = beside([0.0, 6.0], belief((1.0, 6.2, 0.2)), field, OPTIONS)
+    assert field.allows(look.working_distance_m)
 
 
 def test_with_no_frames_left_it_gives_up_unless_it_is_sure() -> None:
