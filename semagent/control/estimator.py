@@ -7,7 +7,7 @@ import numpy as np
 
 from semagent.control.fit import BEAM, Fit, Series
 from semagent.control.options import EstimatorOptions, ScaleOptions
-from semagent.control.posterior import Posterior, combine, mirrored
+from semagent.control.posterior import INFLATION, OTHER_INFLATION, Posterior, combine, mirrored
 from semagent.control.stigmation import (
     astigmatism,
     correction,
@@ -194,9 +194,10 @@ class SpectralEstimator:
             np.concatenate([starts, still[None]]),
         )
         modes = fit.run(_STEPS_WHEN_SURE if self._sure else _STEPS)
-        self._posterior = with_response(
-            combine(modes.among(modes.start < count), _MOST_MODES), self._response
-        )
+        # A beam of which so little is known may be unlike the model in other ways, too.
+        inflation = OTHER_INFLATION if std[3] > _VAGUE else INFLATION
+        moving = modes.among(modes.start < count)
+        self._posterior = with_response(combine(moving, _MOST_MODES, inflation), self._response)
         return self._posterior.log_evidence - float(modes.log_evidence[-1])
 
     def _belief(

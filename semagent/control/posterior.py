@@ -82,12 +82,12 @@ class Posterior:
         return float(self.weights @ np.array(parts))
 
 
-def combine(modes: Modes, most: int) -> Posterior:
+def combine(modes: Modes, most: int, focus_inflation: float = INFLATION) -> Posterior:
     """The posterior of at most ``most`` different modes."""
     modes = modes.among(np.argsort(-modes.log_evidence, kind="stable"))
     kept = _different(modes, most)
     inflation = np.full(modes.beam.shape[1], OTHER_INFLATION)
-    inflation[0] = INFLATION
+    inflation[0] = focus_inflation
     covariance = modes.covariance[kept] * inflation[:, None] * inflation
     covariance[:, range(3), range(3)] += LEAST_STD**2
     relative = TEMPER * (modes.log_evidence[kept] - modes.log_evidence[kept[0]])
