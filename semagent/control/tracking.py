@@ -25,7 +25,7 @@ from semagent.spectrum import Array
 
 START_STD = 0.4
 """How well focus is known where an autofocus has left it."""
-_SCALE, _SCALE_STD, _SCALE_STD_UNKNOWN = 0.8, 0.15, 0.8
+_SCALE, _SCALE_STD, _SCALE_STD_UNKNOWN = 0.8, 0.3, 0.8
 """Of u² in the spectra, against that of a Gaussian beam; discs blur less where it shows."""
 _ASTIGMATISM_STD = 0.5
 _WALK, _RATE_WALK = 0.02, 0.002

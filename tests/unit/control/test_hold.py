@@ -54,13 +54,12 @@ def test_drift_that_turns_round_is_followed() -> None:
 
 
 def test_hardly_moves_while_nothing_drifts() -> None:
+    """The dither goes on, about an estimate with an error of its own: inside the depth of field."""
     bench = hold()
     given = len(bench.commands)
     bench.run(60)
-    assert np.all(
-        np.abs(bench.errors[-60:]) <= 0.6
-    )  # the dither, about an estimate with an error of its own
-    assert len(bench.commands) - given <= 30
+    assert np.all(np.abs(bench.errors[-60:]) <= 0.7)
+    assert len(bench.commands) - given <= 36
 
 
 def test_belief_follows_too() -> None:
