@@ -91,7 +91,7 @@ def test_noise_alone_says_nothing() -> None:
     belief = feed(make(), frames((0.0, 8.0, -8.0), spectrum=Spectrum(log_noise=9.0)))
     assert belief.log_odds < 3
     assert belief.sigma_m is not None
-    assert belief.sigma_m > 15 * UNIT_M
+    assert belief.sigma_m > 10 * UNIT_M
 
 
 def test_brightness_does_not_matter() -> None:
