@@ -80,11 +80,11 @@ class TestBridgeFaults(MicroscopeFaults):
     driver = "micromanager"
     tolerance = {"working_distance_m": 1e-8}
     within_s = 5.0
-    hang_options = {"call_timeout_s": 0.3}
+    hang_options = {"call_timeout_s": 1.0}
 
     @pytest.fixture
     def rig(self) -> Iterator[Rig]:
         with FakeMicroManager() as fake:
             # A broken ZMQ link looks like one that hangs.
-            options = {"backend": "java", "port": fake.port, "call_timeout_s": 0.3, **_RANGES}
+            options = {"backend": "java", "port": fake.port, "call_timeout_s": 1.0, **_RANGES}
             yield Rig(options, fake.trip, fake.core.optics, fake.core.end_sequence)

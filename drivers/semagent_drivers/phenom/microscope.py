@@ -39,7 +39,7 @@ class Phenom(SdkAdapter):
     specimen, and no envelope guards it.
     """
 
-    settings_tolerance = 0.02  # the field width follows the focus
+    settings_tolerance = 0.05  # the field width follows the focus
 
     def __init__(self, options: PhenomOptions, clock: Clock) -> None:
         login = options.login()
