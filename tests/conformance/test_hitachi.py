@@ -48,7 +48,7 @@ class TestHitachi(MicroscopeConformance):
 
 class TestHitachiFaults(MicroscopeFaults):
     driver = "hitachi"
-    hang_options = {"call_timeout_s": 0.1, "move_timeout_s": 0.3}
+    hang_options = {"call_timeout_s": 0.3, "move_timeout_s": 0.3}
 
     @pytest.fixture
     def rig(self, sem: FakeSem, tmp_path: Path) -> Iterator[Rig]:

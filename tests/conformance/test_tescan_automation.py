@@ -41,7 +41,7 @@ class TestTescanAutomation(MicroscopeConformance):
 
 class TestTescanAutomationFaults(MicroscopeFaults):
     driver = "tescan-automation"
-    hang_options = {"call_timeout_s": 0.1, "move_timeout_s": 0.1}
+    hang_options = {"call_timeout_s": 0.3, "move_timeout_s": 0.1}
 
     @pytest.fixture
     def rig(self, instrument: Instrument) -> Iterator[Rig]:

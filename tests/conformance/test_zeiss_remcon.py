@@ -61,7 +61,7 @@ class TestRemConWithoutStigmators(MicroscopeConformance):
 
 class TestRemConFaults(MicroscopeFaults):
     driver = "zeiss-remcon"
-    hang_options = {"call_timeout_s": 0.1, "move_timeout_s": 0.3, "macro_timeout_s": 0.2}
+    hang_options = {"call_timeout_s": 0.3, "move_timeout_s": 0.3, "macro_timeout_s": 0.2}
 
     @pytest.fixture
     def rig(self, fake: FakeRemCon, tmp_path: Path) -> Iterator[Rig]:
