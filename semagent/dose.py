@@ -2,7 +2,7 @@
 
 from typing import TypedDict
 
-from semagent.types import FrameHeader, StagePosition
+from semagent.types import FrameHeader, MicroscopeState, StagePosition
 
 _ELEMENTARY_CHARGE_C = 1.602176634e-19
 _SAME_FIELD = 0.25  # of the width of the field that the stage may have moved
@@ -60,13 +60,24 @@ class DoseMeter:
         )
 
 
-def dose_of(header: FrameHeader) -> float | None:
+def dose_of(settings: FrameHeader | MicroscopeState) -> float | None:
     """Electrons a square nanometre that one frame takes; ``None`` where that is not known."""
-    scan, current_a = header.scan, header.optics.beam_current_a
+    scan, current_a = settings.scan, settings.optics.beam_current_a
     if not scan.pixel_size_m or scan.dwell_s is None or current_a is None:
         return None
     charge_c = current_a * scan.dwell_s * scan.frame_averages
     return charge_c / _ELEMENTARY_CHARGE_C / (scan.pixel_size_m * 1e9) ** 2
+
+
+def missing_for_dose(settings: FrameHeader | MicroscopeState) -> list[str]:
+    """What the microscope does not report of all that the dose is counted from."""
+    scan = settings.scan
+    reported = {
+        "pixel size": bool(scan.pixel_size_m),
+        "dwell time": scan.dwell_s is not None,
+        "beam current": settings.optics.beam_current_a is not None,
+    }
+    return [name for name, known in reported.items() if not known]
 
 
 def _other_field(before: FrameHeader, now: FrameHeader) -> bool:

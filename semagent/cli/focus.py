@@ -19,6 +19,7 @@ from semagent.cli.output import Output, metres
 from semagent.cli.view import focus_panel, is_utf8
 from semagent.clock import Clock, SystemClock
 from semagent.config import Part, RunConfig, find_config, load_config, save_memory
+from semagent.control import forbids, not_begun
 from semagent.errors import MicroscopeError, RoleError, SemagentError
 from semagent.health import HealthMonitor
 from semagent.lockstep import Lockstep
@@ -139,7 +140,12 @@ def _focus(
     ):
         monitor = HealthMonitor(config, microscope.capabilities, clock)
         ledger = table.ledger = Ledger(lockstep.listen, output, table.add, monitor)
-        start_m = microscope.read_state().optics.working_distance_m
+        start = microscope.read_state()
+        start_m = start.optics.working_distance_m
+        unaffordable = forbids(start, config.control.autofocus.max_dose_e_nm2)
+        if unaffordable:
+            _report(not_begun(start_m, unaffordable), time.perf_counter() - started_s, output)
+            return exits.HELD
         if arm:
             reply = lockstep.operate(Arm())
             if reply.outcome is not Outcome.APPLIED:

@@ -3,9 +3,11 @@
 Pure: imports values, ports and options, and knows no clock, no socket and no thread.
 """
 
+from semagent.control.budget import forbids
 from semagent.control.controller import Controller
 from semagent.control.decide import decide
 from semagent.control.drift import Stabiliser
+from semagent.control.ending import not_begun
 from semagent.control.estimator import SpectralEstimator
 from semagent.control.intent import intent_of
 from semagent.control.options import ControlOptions
@@ -41,5 +43,7 @@ __all__ = [
     "Stabiliser",
     "Ticked",
     "decide",
+    "forbids",
     "intent_of",
+    "not_begun",
 ]

@@ -4,15 +4,14 @@ import math
 
 import msgspec
 
-from semagent.control import search
-from semagent.control.ending import end_at, finish, go_home
+from semagent.control import budget, search
+from semagent.control.ending import end_at, finish, go_home, not_begun
 from semagent.control.options import AutofocusOptions
 from semagent.control.situation import Analysed, Autofocus
 from semagent.control.trim import Stigmators, Trim, setting
 from semagent.control.turn import Turn
 from semagent.types import (
     FocusBelief,
-    FocusResult,
     FrameHeader,
     Level,
     MicroscopeAction,
@@ -34,6 +33,7 @@ def begin(
         for_hold=for_hold,
         stigmation=stigmation,
         since_ns=turn.state.now_ns,
+        counted=turn.state.header.sequence if turn.state.header else None,
     )
     turn.update(
         task=task,
@@ -49,18 +49,17 @@ def begin(
 
 def refuse(turn: Turn, reason: str) -> None:
     """Answer a request that may not be granted: nothing moves."""
-    here_m = turn.working_distance_m
     turn.tell("request_refused", reason, Level.WARNING)
-    turn.result = FocusResult(
-        status="held",
-        reason=reason,
-        start_working_distance_m=here_m,
-        final_working_distance_m=here_m,
-        sigma_m=None,
-        frames_used=0,
-        moves=0,
-        engine="",
-    )
+    turn.result = not_begun(turn.working_distance_m, reason)
+
+
+def hold(turn: Turn, reason: str) -> None:
+    """Go back to the start without a result; if that is for want of dose, say so first."""
+    task, header = turn.state.task, turn.state.header
+    if isinstance(task, Autofocus) and header is not None:
+        spent = budget.used_up(task, header, turn.options.autofocus.max_dose_e_nm2)
+        reason = f"{spent}; {reason}" if spent else reason
+    go_home(turn, "held", reason)
 
 
 def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
@@ -98,12 +97,12 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
     turn.set_task(task)
     field = _field(turn, task, start)
     places_m = tuple(sample.working_distance_m for sample in task.samples)
-    step = search.next_step(places_m, seen.belief, field, task.max_frames - task.frames, options)
+    step = search.next_step(places_m, seen.belief, field, task.frames_left, options)
     trim = Trim(task, seen.belief, header.optics, field.unit_m, options, turn.capabilities)
     probe = trim.probe()
     match step:
         case search.GiveUp(reason):
-            go_home(turn, "held", reason)
+            hold(turn, reason)
         case search.Look() | search.Found() if probe is not None:
             turn.set_task(msgspec.structs.replace(task, probes=task.probes + 1))
             # Beside focus, where astigmatism shows most.
@@ -114,7 +113,7 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
             _look(turn, trim, working_distance_m, trim.on_the_way())
         case search.Found(focus_m):
             stigmators = trim.for_itself()
-            if task.frames == task.max_frames or _dulled(task, focus_m):
+            if not task.frames_left or _dulled(task, focus_m):
                 _judge(turn, trim, field, focus_m)
             elif stigmators is not None and not task.trims:
                 _look(turn, trim, focus_m, stigmators)
@@ -157,10 +156,9 @@ def _has_structure(task: Autofocus, options: AutofocusOptions) -> bool:
 
 def _no_structure(turn: Turn, task: Autofocus) -> None:
     options, count = turn.options.autofocus, len(task.poor)
-    if count >= min(options.start_frames, task.max_frames):
-        go_home(
+    if count >= options.start_frames or not task.frames_left:
+        hold(
             turn,
-            "held",
             f"nothing to focus on: structure over noise {sum(task.poor) / count:.2g} in {count} "
             f"frames, {options.min_structure / math.sqrt(count):.2g} is needed; use a longer dwell "
             "or another field",
@@ -175,12 +173,11 @@ def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
     sigma_um = math.nan if belief.sigma_m is None else belief.sigma_m * 1e6
     changed = task.trims + task.probes > 0
     trimmed = changed and not dulled and trim.improved()
-    if changed and not trimmed and task.frames < task.max_frames:
+    if changed and not trimmed and task.frames_left:
         _untrim(turn, task, focus_m)
     elif dulled or (changed and not trimmed):
-        go_home(
+        hold(
             turn,
-            "held",
             f"the frame at {last.working_distance_m * 1e3:.4f} mm, where focus should be, is less "
             f"sharp than {'an earlier one' if task.trims else 'the first'}"
             if dulled
@@ -196,13 +193,12 @@ def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
     elif search.certain(belief, field.start_m, field, options):
         reason = "the start is in focus already, within half a depth of field"
         go_home(turn, "focused", f"{reason}{trim.outlook()}")
-    elif task.frames < task.max_frames:
+    elif task.frames_left:
         places_m = tuple(sample.working_distance_m for sample in task.samples)
         turn.go(search.beside(places_m, belief, field, options).working_distance_m)
     else:
-        go_home(
+        hold(
             turn,
-            "held",
             f"the best point found, {focus_m * 1e3:.4f} mm, is not surely better than the start",
         )
 

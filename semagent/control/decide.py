@@ -7,7 +7,7 @@ machine's clock are never compared with it.
 
 import msgspec
 
-from semagent.control import autofocus, ending, hold
+from semagent.control import autofocus, budget, ending, hold
 from semagent.control.intervention import field_change, focus_change
 from semagent.control.options import ControlOptions
 from semagent.control.situation import (
@@ -101,7 +101,11 @@ def noticed(state: ControlState, header: FrameHeader, options: ControlOptions) -
 
 def _see(turn: Turn, header: FrameHeader) -> bool:
     """Take note of a frame; whether it may be used."""
-    turn.state = state = noticed(turn.state, header, turn.options)
+    turn.state = noticed(turn.state, header, turn.options)
+    if isinstance(turn.state.task, Autofocus):
+        dose = turn.options.autofocus.max_dose_e_nm2
+        turn.set_task(budget.counted(turn.state.task, header, dose))
+    state = turn.state
     if not state.can_use(header):
         return False
     if state.expected is not None:
@@ -182,11 +186,12 @@ def _on_flagged(turn: Turn, header: FrameHeader) -> None:
         return
     task = msgspec.structs.replace(task, flagged=task.flagged + 1, frames=task.frames + 1)
     turn.set_task(task)
-    if task.flagged >= turn.options.autofocus.max_flagged or task.frames >= task.max_frames:
-        faults = ", ".join(header.faults) or "no finite sharpness"
-        ending.go_home(
-            turn, "failed", f"{task.flagged} frames in a row could not be used ({faults})"
-        )
+    faults = ", ".join(header.faults) or "no finite sharpness"
+    reason = f"{task.flagged} frames in a row could not be used ({faults})"
+    if task.frames_affordable == 0:
+        autofocus.hold(turn, reason)
+    elif task.flagged >= turn.options.autofocus.max_flagged or not task.frames_left:
+        ending.go_home(turn, "failed", reason)
 
 
 # -- replies ----------------------------------------------------------------------------------
@@ -285,7 +290,11 @@ def _start_autofocus(turn: Turn, request: StartAutofocus) -> None:
         reason = f"in mode {state.mode} the agent does not move the microscope; use mode hold"
         autofocus.refuse(turn, reason)
         return
+    dose = turn.options.autofocus.max_dose_e_nm2
+    unaffordable = budget.forbids(state.header, dose) if state.header else ""
     match state.task:
+        case None if unaffordable:
+            autofocus.refuse(turn, unaffordable)
         case _ if request.max_frames is not None and request.max_frames < 1:
             autofocus.refuse(turn, f"max_frames is {request.max_frames}; it has to be 1 or more")
         case Autofocus(for_hold=False):

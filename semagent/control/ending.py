@@ -91,6 +91,20 @@ def finish(turn: Turn, status: Status, reason: str) -> None:
         turn.pause(reason)
 
 
+def not_begun(here_m: float, reason: str) -> FocusResult:
+    """The result of a search that may not take its first frame."""
+    return FocusResult(
+        status="held",
+        reason=reason,
+        start_working_distance_m=here_m,
+        final_working_distance_m=here_m,
+        sigma_m=None,
+        frames_used=0,
+        moves=0,
+        engine="",
+    )
+
+
 def _result(turn: Turn, task: Autofocus, status: Status, reason: str) -> FocusResult:
     start = task.start
     final_m = turn.working_distance_m

@@ -71,6 +71,9 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
 
     Attributes:
         max_frames: frames one autofocus may use, the verifying one included.
+        max_dose_e_nm2: electrons a square nanometre that one autofocus may cost the field, the
+            verifying frame included; it stops before an exposure that would exceed it. Needs a
+            microscope that reports beam current, dwell time and pixel size. ``None`` is no limit.
         range_m: half-width in metres of the range searched around the start, and never left;
             ``None`` takes ``range_half_depths``.
         range_half_depths: the same in half depths of field.
@@ -103,6 +106,7 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
     """
 
     max_frames: Annotated[int, msgspec.Meta(ge=4)] = 16
+    max_dose_e_nm2: Positive | None = None
     range_m: Positive | None = None
     range_half_depths: Positive = 120.0
     fine_step: Positive = 4.0

@@ -110,6 +110,10 @@ class Autofocus(Value, frozen=True, kw_only=True):
         samples: what was measured, in order; the first is the start.
         flagged: unusable frames since the last usable one.
         frames: frames used, unusable ones included.
+        counted: number of the last frame whose dose was counted; ``None`` before the first.
+        dose_e_nm2: what the field has taken since it began, where there is a budget; ``None``
+            where the microscope does not report enough to tell.
+        frames_affordable: frames more that the dose budget allows; ``None`` without one.
         moves: commands carried out.
         trims: how often the stigmators were changed.
         probes: how many stigmators were changed to learn what they do.
@@ -129,6 +133,9 @@ class Autofocus(Value, frozen=True, kw_only=True):
     samples: tuple[Sample, ...] = ()
     flagged: int = 0
     frames: int = 0
+    counted: int | None = None
+    dose_e_nm2: float | None = 0.0
+    frames_affordable: int | None = None
     moves: int = 0
     trims: int = 0
     probes: int = 0
@@ -137,6 +144,12 @@ class Autofocus(Value, frozen=True, kw_only=True):
     engine: str = ""
     sigma_m: float | None = None
     since_ns: int | None = None
+
+    @property
+    def frames_left(self) -> int:
+        """Frames it may still take."""
+        left = max(self.max_frames - self.frames, 0)
+        return left if self.frames_affordable is None else min(left, self.frames_affordable)
 
 
 class Seen(Value, frozen=True, kw_only=True):

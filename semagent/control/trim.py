@@ -64,7 +64,7 @@ class Trim:
         begun = probes == 1 or (probes == 0 and self._astigmatic(_WORTH_A_FRAME, _SURE))
         if here is None or limits is None or not (step and unknown and begun):
             return None
-        if self.task.max_frames - self.task.frames < _FRAMES_OF_PROBES - probes:
+        if self.task.frames_left < _FRAMES_OF_PROBES - probes:
             return None
         step = step if here[probes] + step <= limits[1] else -step
         return (here[0] + step, here[1]) if probes == 0 else (here[0], here[1] + step)

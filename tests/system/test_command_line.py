@@ -158,6 +158,20 @@ def test_the_search_stays_within_the_envelope(semagent: Run, simulated_config: C
     assert result["status"] == {0: "focused", 4: "held"}[run.code]
 
 
+@pytest.mark.parametrize(("budget_e_nm2", "frames"), [(3.0, 2), (1.0, 0)])
+def test_a_dose_budget_is_kept_and_said_to_be_the_reason(
+    semagent: Run, simulated_config: Config, budget_e_nm2: float, frames: int
+):
+    # 100 pA for 0.2 us on a pixel of 10 nm: 1.25 electrons a square nanometre and frame.
+    config = simulated_config(speed=0, _control={"autofocus": {"max_dose_e_nm2": budget_e_nm2}})
+    run = semagent("autofocus", config, "--arm", "--json")
+    assert run.code == 4, run.err
+    *exposed, result = run.records
+    assert (result["status"], result["frames_used"], len(exposed)) == ("held", frames, frames)
+    assert result["reason"].startswith(f"the dose budget of {budget_e_nm2:g} e/nm²")
+    assert result["final_working_distance_m"] == pytest.approx(5.03e-3, abs=1e-9)
+
+
 def test_a_microscope_that_goes_away_is_exit_3(semagent: Run, simulated_config: Config):
     config = simulated_config(speed=0, faults={"disconnect": {"at": [3]}})
     run = semagent("autofocus", config, "--arm", "--json")

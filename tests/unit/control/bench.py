@@ -147,6 +147,8 @@ class Bench:
     origin_m: float = 5e-3
     frame_s: float = 1.0
     convergence_angle_rad: float | None = 5e-3
+    scan: Scan = SCAN
+    beam_current_a: float | None = None
     answer: Callable[[Reply], Reply | None] = lambda reply: reply
 
     def __post_init__(self) -> None:
@@ -157,6 +159,7 @@ class Bench:
             stigmator_x=STIGMATORS[0],
             stigmator_y=STIGMATORS[1],
             convergence_angle_rad=self.convergence_angle_rad,
+            beam_current_a=self.beam_current_a,
         )
         self.stage = StagePosition(x_m=0.0, y_m=0.0, z_m=0.0)
         self.settings_rev = 1
@@ -252,7 +255,7 @@ class Bench:
             monotonic_ns=self.now_ns,
             wall_ns=self.now_ns,
             detector="SE",
-            scan=SCAN,
+            scan=self.scan,
             optics=self.optics,
             stage=self.stage,
             settings_rev=self.settings_rev,
@@ -316,7 +319,7 @@ class Bench:
 
     def state(self) -> MicroscopeState:
         return MicroscopeState(
-            scan=SCAN, optics=self.optics, stage=self.stage, settings_rev=self.settings_rev
+            scan=self.scan, optics=self.optics, stage=self.stage, settings_rev=self.settings_rev
         )
 
     def reply(self, action: MicroscopeAction | Arm, issuer: Issuer) -> Reply:
