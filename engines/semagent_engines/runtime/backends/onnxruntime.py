@@ -36,6 +36,8 @@ class OnnxRuntime:
     def __init__(self, artefact: Artefact, threads: int | None, precision: str = "fp32") -> None:
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3
+        # Threads that wait for the next frame by spinning take most of a core from the other roles.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             settings.intra_op_num_threads = threads
         try:
