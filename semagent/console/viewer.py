@@ -7,6 +7,7 @@ neither memory nor the loop notices it. What it missed is counted and sent along
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
@@ -106,10 +107,11 @@ class Viewer:
             rest_s = self._facts_at_s + _FACTS_S - asyncio.get_running_loop().time()
             if rest_s <= 0:
                 await self._send_facts()
-            try:
-                await asyncio.wait_for(self._news.wait(), _FACTS_S if rest_s <= 0 else rest_s)
-            except TimeoutError:
-                continue
+            # Not `wait_for`: when news come just then, its Python 3.11 loses the end of this task,
+            # which would outlive the browser and keep its place.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FACTS_S if rest_s <= 0 else rest_s):
+                    await self._news.wait()
 
     async def _send_frame(self, kind: Kind, message: Message | None) -> None:
         if message is None or kind not in self._want or kind in self._on_their_way:

@@ -21,19 +21,23 @@ from .bench import TOKENS, Run
 
 
 @pytest.fixture
-def run() -> Iterator[Run]:
+def facts() -> RunFacts:
+    return RunFacts(
+        config=load_config(find_config("simulated")),
+        capabilities=Capabilities(driver="simulated", microscope="test", verified_on=None),
+        engine="sharpness",
+        session=None,
+    )
+
+
+@pytest.fixture
+def run(facts: RunFacts) -> Iterator[Run]:
     clock = SystemClock()
     hub = LocalHub(clock)
     acquire, infer = LocalBus(hub, Role.ACQUIRE), LocalBus(hub, Role.INFER)
     control = LocalBus(hub, Role.CONTROL)
     acquire.serve("command")
     control.serve("request")
-    facts = RunFacts(
-        config=load_config(find_config("simulated")),
-        capabilities=Capabilities(driver="simulated", microscope="test", verified_on=None),
-        engine="sharpness",
-        session=None,
-    )
     listener = listen(ConsoleOptions(port=0))
     bus = LocalBus(hub, Role.CONSOLE)
     console = Console(bus, listener, facts, TOKENS, clock)

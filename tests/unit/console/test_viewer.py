@@ -1,5 +1,6 @@
 """A browser's WebSocket: who may open it, and that a slow one sees new frames, not old ones."""
 
+import asyncio
 import json
 import struct
 from collections.abc import Callable, Iterator
@@ -9,9 +10,18 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from starlette.websockets import WebSocketDisconnect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from semagent.bus import LocalBus, LocalHub
+from semagent.channels import Role
+from semagent.clock import SystemClock
+from semagent.console import RunFacts
+from semagent.console.access import Level
+from semagent.console.facts import Board
+from semagent.console.packets import Packer
+from semagent.console.viewer import Viewer
 from semagent.testing.engines import frame_of
 from semagent.types import Event, FrameAnalysis, GateStatus, Grid
 
@@ -191,3 +201,39 @@ def test_nonsense_ends_the_connection(run: Run, text: str):
         socket.send(text)
         with pytest.raises(ConnectionClosed):
             receive(socket, lambda value: False)
+
+
+class LeavingSocket:
+    """A browser that goes away when it is told to, just as there are news for it."""
+
+    def __init__(self) -> None:
+        self.viewer: Viewer | None = None
+        self.leaving = asyncio.Event()
+
+    async def accept(self) -> None: ...
+
+    async def send_text(self, text: str) -> None: ...
+
+    async def receive_text(self) -> str:
+        assert self.viewer is not None
+        await self.leaving.wait()
+        self.viewer.wake()
+        raise WebSocketDisconnect(1001)
+
+
+def test_a_browser_that_leaves_just_as_news_come_is_not_served_for_ever(facts: RunFacts):
+    clock = SystemClock()
+    board = Board(LocalBus(LocalHub(clock), Role.CONSOLE), facts, clock)
+
+    async def visit() -> None:
+        socket: Any = LeavingSocket()
+        socket.viewer = Viewer(socket, board, Packer(), Level.VIEWER, clock)
+        served = asyncio.create_task(socket.viewer.run())
+        for _ in range(20):
+            await asyncio.sleep(0)  # until it waits for news
+        socket.leaving.set()
+        done, _ = await asyncio.wait([served], timeout=5)
+        assert done == {served}
+        served.result()
+
+    asyncio.run(visit())
