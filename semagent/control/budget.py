@@ -46,10 +46,7 @@ def forbids(settings: FrameHeader | MicroscopeState, budget_e_nm2: float | None)
         return _unknown(settings, budget_e_nm2)
     if frame * (1 - _ROUNDING) <= budget_e_nm2:
         return ""
-    return (
-        f"the dose budget of {budget_e_nm2:g} e/nm² (max_dose_e_nm2) is less than the "
-        f"{frame:.3g} e/nm² of one frame"
-    )
+    return f"{_the_budget(budget_e_nm2)} is less than the {frame:.3g} e/nm² of one frame"
 
 
 def used_up(task: Autofocus, header: FrameHeader, budget_e_nm2: float | None) -> str:
@@ -59,13 +56,15 @@ def used_up(task: Autofocus, header: FrameHeader, budget_e_nm2: float | None) ->
     if task.dose_e_nm2 is None:
         return _unknown(header, budget_e_nm2)
     return (
-        f"the dose budget of {budget_e_nm2:g} e/nm² (max_dose_e_nm2) allows no frame more: "
+        f"{_the_budget(budget_e_nm2)} allows no frame more: "
         f"{task.dose_e_nm2:.3g} e/nm² were taken, one more would add {dose_of(header):.3g} e/nm²"
     )
 
 
 def _unknown(settings: FrameHeader | MicroscopeState, budget_e_nm2: float) -> str:
-    return (
-        f"the dose budget of {budget_e_nm2:g} e/nm² (max_dose_e_nm2) cannot be kept: the "
-        f"microscope does not report {' and '.join(missing_for_dose(settings))}"
-    )
+    missing = " and ".join(missing_for_dose(settings))
+    return f"{_the_budget(budget_e_nm2)} cannot be kept: the microscope does not report {missing}"
+
+
+def _the_budget(budget_e_nm2: float) -> str:
+    return f"the dose budget of {budget_e_nm2:g} e/nm² (max_dose_e_nm2)"

@@ -149,25 +149,28 @@ class MicroscopeFaults:
                 opened.close()
 
     def _ready(
-        self, rig: Rig, opened: Microscope | None, operation: str, fault: str
+        self,
+        rig: Rig,
+        opened: Microscope | None,
+        operation: str,
+        fault: str,
+        tries: int = 3,
     ) -> tuple[Microscope, MicroscopeAction | None]:
         """A microscope, and a change to try.
 
         With time-outs of a fraction of a second a busy machine runs into one now and then though
         nothing hangs, and then it is opened anew.
         """
-        for last in (False, False, True):
-            try:
-                opened = opened or self._open(rig, fault)
-                return opened, self._action(opened, operation)
-            except (MicroscopeTimeoutError, DisconnectedError):
-                if last or fault != "hang":
-                    raise
-                if opened is not None:
-                    opened.close()
-                opened = None
-                rig.reset()
-        raise AssertionError("not reached")
+        try:
+            opened = opened or self._open(rig, fault)
+            return opened, self._action(opened, operation)
+        except (MicroscopeTimeoutError, DisconnectedError):
+            if fault != "hang" or tries == 1:
+                raise
+        if opened is not None:
+            opened.close()
+        rig.reset()
+        return self._ready(rig, None, operation, fault, tries - 1)
 
     def _one_fault(
         self,
