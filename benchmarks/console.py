@@ -92,9 +92,17 @@ class Looker:
         self._socket.send(json.dumps(call))
         while (answer := json.loads(self._socket.recv(BROWSER_START_S))).get("id") != self._id:
             continue
-        result = answer["result"]
-        assert "exceptionDetails" not in result, result
+        result = answer.get("result")
+        if result is None or "exceptionDetails" in result:
+            raise RuntimeError(f"the browser cannot say what {expression} is: {answer}")
         return result["result"].get("value")
+
+    def shows(self) -> bool:
+        """Whether a frame has been shown; a page that is just being loaded gives no answer."""
+        try:
+            return bool(self.evaluate("window.semagent?.sequence() > 0"))
+        except RuntimeError:
+            return False
 
     def cpu_s(self) -> float:
         """Processor seconds of all its processes so far."""
@@ -186,7 +194,7 @@ def looker(chromium: str, nice: int, link: str, key: str) -> Iterator[Looker]:
         try:
             with connect(find_page(Path(folder)), max_size=None) as socket:
                 looking = Looker(psutil.Process(process.pid), socket)
-                until(lambda: looking.evaluate("window.semagent?.sequence() > 0"))
+                until(looking.shows)
                 press = f"document.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}'}}))"
                 looking.evaluate(press)
                 yield looking
