@@ -51,10 +51,10 @@ def _stabiliser(config: RunConfig, capabilities: Capabilities) -> Stabiliser:
 
 
 def _axis(envelope: Envelope, key: str) -> Axis | None:
-    limits = envelope.limits(key)
-    if limits is None:
+    limits, step = envelope.limits(key), envelope.longest_step(key)
+    if limits is None or step is None:
         return None
-    return Axis(limits.min, limits.max, limits.max_step, envelope.tolerance(key))
+    return Axis(limits.min, limits.max, step, envelope.tolerance(key))
 
 
 def _within_envelope(options: ControlOptions, envelope: Envelope) -> ControlOptions:
@@ -68,9 +68,9 @@ def _within_envelope(options: ControlOptions, envelope: Envelope) -> ControlOpti
         stigmator_range = (max(low, stigmator.min), min(high, stigmator.max))
     autofocus = msgspec.structs.replace(
         autofocus,
-        max_step_m=_least(autofocus.max_step_m, envelope.working_distance_m),
+        max_step_m=_least(autofocus.max_step_m, envelope.longest_step("working_distance_m")),
         stigmator_range=stigmator_range,
-        max_stigmator_step=_least(autofocus.max_stigmator_step, stigmator),
+        max_stigmator_step=_least(autofocus.max_stigmator_step, envelope.longest_step("stigmator")),
     )
     # After a time-out focus is put back, on the evidence of the last frame there was.
     frame_s = min(options.deadlines.frame_s, _WAIT_FRACTION * envelope.max_evidence_age_s)
@@ -81,9 +81,8 @@ def _within_envelope(options: ControlOptions, envelope: Envelope) -> ControlOpti
     )
 
 
-def _least(step: float | None, limits: AxisLimits | None) -> float | None:
-    """The shorter of two longest steps; ``None`` is no limit."""
-    steps = (step, limits.max_step if limits else None)
+def _least(*steps: float | None) -> float | None:
+    """The shortest of longest steps; ``None`` is no limit."""
     return min((each for each in steps if each is not None), default=None)
 
 

@@ -137,6 +137,8 @@ def _on_analysed(turn: Turn, seen: Analysed) -> None:
             autofocus.on_frame(turn, task, seen)
         case Follow() as task:
             hold.on_frame(turn, task, seen.analysis)
+        case Return() as task:
+            ending.on_frame(turn, task)
         case None:
             _when_idle(turn, seen)
 
@@ -182,6 +184,8 @@ def _on_flagged(turn: Turn, header: FrameHeader) -> None:
     task = turn.state.task
     if isinstance(task, Follow):
         hold.on_flagged(turn, task, header)
+    if isinstance(task, Return):
+        ending.on_frame(turn, task)
     if not isinstance(task, Autofocus):
         return
     task = msgspec.structs.replace(task, flagged=task.flagged + 1, frames=task.frames + 1)
@@ -226,7 +230,9 @@ def _on_reply(turn: Turn, reply: Reply) -> None:
         ending.on_reply(turn, task, reply)
     elif not applied:
         refused = reply.outcome is Outcome.REFUSED and isinstance(command.action, SetStigmator)
-        if refused and isinstance(task, Autofocus) and task.stigmation and turn.state.armed:
+        if isinstance(task, Autofocus) and ending.took_too_long(turn, reply) and task.frames_left:
+            turn.tell("looking_again", "the way takes longer than evidence lasts: one frame more")
+        elif refused and isinstance(task, Autofocus) and task.stigmation and turn.state.armed:
             autofocus.on_refused_stigmators(turn, task, pending.then)
         else:
             ending.go_home(turn, "failed", what)
@@ -351,6 +357,8 @@ def _on_tick(turn: Turn, now_ns: int) -> None:
     elif isinstance(task, Autofocus) and _late(state.waiting_ns, now_ns, limits.frame_s):
         missing = "no usable frame" if state.gate else "no word of the safety gate"
         ending.go_home(turn, "failed", f"{missing} within {limits.frame_s:g} s")
+    elif isinstance(task, Return) and _late(state.waiting_ns, now_ns, limits.frame_s):
+        ending.give_up(turn, task, f"no frame within {limits.frame_s:g} s")
 
 
 def _start_clocks(turn: Turn, now_ns: int) -> None:
@@ -376,6 +384,6 @@ def _on_silence(turn: Turn, pending: Pending) -> None:
     turn.tell("command_failed", reason, Level.ERROR, code="no_reply")
     task = turn.state.task
     if isinstance(task, Return):
-        ending.on_silence(turn, task)
+        ending.give_up(turn, task, "the command was not answered in time")
     else:
         ending.go_home(turn, "failed", reason)

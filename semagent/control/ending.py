@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from semagent.control import budget
 from semagent.control.situation import Autofocus, Follow, Return
 from semagent.control.turn import Turn
 from semagent.types import (
@@ -20,6 +21,8 @@ from semagent.types import (
 
 Status = Literal["focused", "held", "failed"]
 _AT_HOME_M = 1e-9
+_TOO_OLD = {"expired", "stale"}
+"""Refusals of the gate that a newer frame does away with."""
 
 
 def go_home(turn: Turn, status: Status, reason: str) -> None:
@@ -51,6 +54,8 @@ def on_reply(turn: Turn, task: Return, reply: Reply) -> None:
     focusing = isinstance(reply.command.action, SetWorkingDistance)
     if reply.outcome is Outcome.APPLIED:
         proceed(turn)
+    elif took_too_long(turn, reply) and _affords_a_frame(task.task):
+        turn.set_task(msgspec.structs.replace(task, done=()))
     elif reply.outcome is Outcome.REFUSED and focusing and not task.straight and turn.state.armed:
         # The gate keeps enough travel for the straight way back, not for one around the backlash.
         turn.set_task(msgspec.structs.replace(task, straight=True))
@@ -61,12 +66,29 @@ def on_reply(turn: Turn, task: Return, reply: Reply) -> None:
         # Not the way back, but a last small change: it is as good as it was verified to be.
         finish(turn, task.status, f"{task.reason}; a last change of the stigmators was refused")
     else:
-        _finish_away(turn, task, reply.reason)
+        give_up(turn, task, reply.reason)
 
 
-def on_silence(turn: Turn, task: Return) -> None:
-    """Give the way home up: a command was not answered in time."""
-    _finish_away(turn, task, "the command was not answered in time")
+def on_frame(turn: Turn, task: Return) -> None:
+    """Go on with a way home that took longer than evidence lasts."""
+    if isinstance(task.task, Autofocus):
+        ended = msgspec.structs.replace(task.task, frames=task.task.frames + 1)
+        if turn.state.header is not None:
+            dose = turn.options.autofocus.max_dose_e_nm2
+            ended = budget.counted(ended, turn.state.header, dose)
+        turn.set_task(msgspec.structs.replace(task, task=ended))
+    proceed(turn)
+
+
+def took_too_long(turn: Turn, reply: Reply) -> bool:
+    """Whether a command was refused only because those before it have taken so long.
+
+    The gate lets nothing pass that rests on an old frame. Once there is a new one, the rest of the
+    way is judged anew from where the microscope is by then.
+    """
+    header, state = turn.state.header, reply.state
+    moved = header is not None and state is not None and state.optics != header.optics
+    return moved and turn.state.armed and reply.code in _TOO_OLD
 
 
 def finish(turn: Turn, status: Status, reason: str) -> None:
@@ -136,7 +158,7 @@ def proceed(turn: Turn) -> None:
             away_m = here.optics.working_distance_m - task.home.optics.working_distance_m
             if abs(away_m) > _AT_HOME_M:
                 if not turn.state.armed:
-                    _finish_away(turn, task, "the safety gate is disarmed")
+                    give_up(turn, task, "the safety gate is disarmed")
                     return
                 turn.go(task.home.optics.working_distance_m)
         elif "stigmators" not in task.done:
@@ -144,7 +166,7 @@ def proceed(turn: Turn) -> None:
             stigmators = _stigmators_to_restore(turn, here.optics, task.home.optics)
             if stigmators is not None:
                 if not turn.state.armed:
-                    _finish_away(turn, task, "the safety gate is disarmed")
+                    give_up(turn, task, "the safety gate is disarmed")
                     return
                 turn.stigmate(stigmators)
         else:
@@ -162,7 +184,8 @@ def _stigmators_to_restore(turn: Turn, here: Optics, home: Optics) -> tuple[floa
     return home.stigmator_x, home.stigmator_y
 
 
-def _finish_away(turn: Turn, task: Return, why: str) -> None:
+def give_up(turn: Turn, task: Return, why: str) -> None:
+    """End where the microscope is: the way home is barred."""
     home_mm = task.home.optics.working_distance_m * 1e3
     left_mm = turn.working_distance_m * 1e3
     finish(
@@ -171,3 +194,8 @@ def _finish_away(turn: Turn, task: Return, why: str) -> None:
         f"{task.reason}; could not be put back to {home_mm:.4f} mm ({why}): last read back "
         f"{left_mm:.4f} mm, check it",
     )
+
+
+def _affords_a_frame(task: Autofocus | Follow) -> bool:
+    """Whether the dose budget allows a frame more: it goes before the way home."""
+    return not (isinstance(task, Autofocus) and task.frames_affordable == 0)

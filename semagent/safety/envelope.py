@@ -21,6 +21,7 @@ _CEILINGS = {
     "stage_tilt_rad": math.pi,
 }
 _DWELL_CEILING_S = 0.01
+_ROUNDING = 1e-9
 # No microscope goes beyond these: a larger limit was written in another unit.
 
 
@@ -178,6 +179,18 @@ class Envelope(Options, frozen=True, kw_only=True):
         """Read-back tolerance of the axis called ``key``."""
         tolerance: float = getattr(self.readback_tolerance, key)
         return tolerance
+
+    def longest_step(self, key: str) -> float | None:
+        """The longest step worth asking for; ``None`` where there is no limit, or no moving.
+
+        The gate measures a step from where the axis reads back, which may be off by the
+        tolerance. The gate itself goes by ``max_step`` alone.
+        """
+        limits = self.limits(key)
+        if limits is None:
+            return None
+        reserve = max(self.tolerance(key), _ROUNDING * limits.max_step)
+        return limits.max_step - min(reserve, limits.max_step / 2)
 
 
 def _require(condition: bool, message: str) -> None:

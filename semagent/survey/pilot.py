@@ -12,7 +12,6 @@ from semagent.errors import CommandRefusedError, MicroscopeError, MicroscopeTime
 from semagent.legs import legs
 from semagent.lockstep import Lockstep
 from semagent.places import Place
-from semagent.safety import AxisLimits
 from semagent.types import (
     Arm,
     Basis,
@@ -159,7 +158,8 @@ class Pilot:
 
     def focus_to(self, working_distance_m: float) -> None:
         """Go to a working distance, from below."""
-        limits, options = self._config.safety.working_distance_m, self._config.control
+        safety, options = self._config.safety, self._config.control
+        limits = safety.working_distance_m
         unit_m = options.scale.half_depth_of(self.last) if self.last else 0.0
         here_m = self._here().optics.working_distance_m
         if abs(here_m - working_distance_m) <= _AT_FOCUS_M:
@@ -168,23 +168,22 @@ class Pilot:
             here_m,
             working_distance_m,
             approach=options.autofocus.approach * unit_m,
-            max_step=limits.max_step if limits else None,
+            max_step=safety.longest_step("working_distance_m"),
             lowest=limits.min if limits else 0.0,
         ):
             self._do(SetWorkingDistance(working_distance_m=leg_m))
 
     def _stage_legs(self, here: MicroscopeState, place: Place) -> list[tuple[float, float]]:
         """Both axes at once; the one that is there first waits."""
-        safety = self._config.safety
-        x = self._axis_legs(here.stage.x_m, place.x_m, safety.stage_x_m)
-        y = self._axis_legs(here.stage.y_m, place.y_m, safety.stage_y_m)
+        x = self._axis_legs(here.stage.x_m, place.x_m, "stage_x_m")
+        y = self._axis_legs(here.stage.y_m, place.y_m, "stage_y_m")
         last_x, last_y = x[-1] if x else place.x_m, y[-1] if y else place.y_m
         steps = itertools.zip_longest(x, y)
         return [(last_x if x is None else x, last_y if y is None else y) for x, y in steps]
 
-    def _axis_legs(
-        self, here_m: float | None, target_m: float, limits: AxisLimits | None
-    ) -> tuple[float, ...]:
+    def _axis_legs(self, here_m: float | None, target_m: float, key: str) -> tuple[float, ...]:
+        safety = self._config.safety
+        limits = safety.limits(key)
         if here_m is None or limits is None:
             raise CommandRefusedError(
                 "the safety envelope does not allow the stage to be moved along x and y "
@@ -194,7 +193,7 @@ class Pilot:
             here_m,
             target_m,
             approach=self._approach_m,
-            max_step=limits.max_step,
+            max_step=safety.longest_step(key),
             lowest=limits.min,
         )
 

@@ -268,3 +268,20 @@ def test_limits_are_frozen_and_written_with_their_names(value: msgspec.Struct) -
 
 def test_envelopes_compare_by_content() -> None:
     assert make_envelope() == parse()
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "longest"),
+    [(0.0, 2e-4 * (1 - 1e-9)), (1e-6, 2e-4 - 1e-6), (1.9e-4, 1e-4)],
+)
+def test_the_longest_step_leaves_room_for_where_an_axis_reads_back(
+    tolerance: float, longest: float
+) -> None:
+    axis = {"min": 0.004, "max": 0.02, "max_step": 2e-4, "max_travel": 1e-3}
+    tolerances = {**ENVELOPE["readback_tolerance"], "working_distance_m": tolerance}
+    envelope = parse(working_distance_m=axis, readback_tolerance=tolerances)
+    assert envelope.longest_step("working_distance_m") == pytest.approx(longest, rel=1e-12, abs=0)
+
+
+def test_an_axis_that_may_not_move_has_no_longest_step() -> None:
+    assert parse(stage_x_m=None).longest_step("stage_x_m") is None
