@@ -20,7 +20,8 @@ from semagent.console.packets import Coding, Kind, Packer, figures_of
 from semagent.types import FrameHeader
 from semagent.wire import Message
 
-_FACTS_S = 0.1
+_FACTS_S = 0.2  # between two messages of facts, if there is a frame for them to go along with:
+_ALONE_S = 0.3  # a browser lays its page out once for both
 
 
 class _Said(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,24 +103,25 @@ class Viewer:
     async def _write(self) -> None:
         while True:
             self._news.clear()
-            for kind, message in (("raw", self._board.frame), ("restored", self._board.restored)):
-                await self._send_frame(kind, message)  # type: ignore[arg-type]
-            rest_s = self._facts_at_s + _FACTS_S - asyncio.get_running_loop().time()
+            framed = await self._send_frame("raw", self._board.frame)
+            framed |= await self._send_frame("restored", self._board.restored)
+            apart_s = _FACTS_S if framed else _ALONE_S
+            rest_s = self._facts_at_s + apart_s - asyncio.get_running_loop().time()
             if rest_s <= 0:
                 await self._send_facts()
             # Not `wait_for`: when news come just then, its Python 3.11 loses the end of this task,
             # which would outlive the browser and keep its place.
             with suppress(TimeoutError):
-                async with asyncio.timeout(_FACTS_S if rest_s <= 0 else rest_s):
+                async with asyncio.timeout(_ALONE_S if rest_s <= 0 else rest_s):
                     await self._news.wait()
 
-    async def _send_frame(self, kind: Kind, message: Message | None) -> None:
+    async def _send_frame(self, kind: Kind, message: Message | None) -> bool:
         if message is None or kind not in self._want or kind in self._on_their_way:
-            return
+            return False
         header: FrameHeader = message.value if kind == "raw" else message.value.header
         last = self._sent.get(kind)
         if header.sequence == last:
-            return
+            return False
         if kind == "raw" and last is not None:
             self._dropped[kind] += max(0, header.sequence - last - 1)
         self._sent[kind] = header.sequence
@@ -127,6 +129,7 @@ class Viewer:
         more = {} if kind == "raw" else figures_of(message.value)
         packet = self._packer.pack(message, kind, self._coding, dropped=self._dropped[kind], **more)
         await self._socket.send_bytes(packet)
+        return True
 
     async def _send_facts(self) -> None:
         board = self._board

@@ -1,5 +1,7 @@
 // The bar at the top: what runs, how fresh the picture is, and the stop.
 
+import { say } from "./format.js";
+
 const OLD_MS = 5000;
 const el = (id) => document.getElementById(id);
 
@@ -54,8 +56,7 @@ export function showAge(age, connected) {
   const element = el("freshness");
   const old = age !== null && age > OLD_MS;
   element.className = `chip push ${!connected ? "bad" : old ? "warn" : "good"}`;
-  const text = !connected ? "no connection" : old ? `last frame ${Math.round(age / 1000)} s ago` : "live";
-  if (element.textContent !== text) element.textContent = text;
+  say(element, !connected ? "no connection" : old ? `last frame ${Math.round(age / 1000)} s ago` : "live");
 }
 
 function chip(text, level = "") {

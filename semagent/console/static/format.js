@@ -58,17 +58,27 @@ export function plainLength(value) {
   return `${Number((value * 1e9).toPrecision(3))} nm`;
 }
 
+// Unchanged text is left alone: a screen reader would read it again, and the page be laid out again.
+// Text only, never markup: some of it comes from files and microscopes.
+export function say(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+// Puts names and values into a list; its elements are made anew only for other names.
 export function fill(list, pairs) {
-  // Text only, never markup: some of it comes from files and microscopes.
-  const rows = pairs.map(([name, value]) => {
-    const row = document.createElement("div");
-    const term = document.createElement("dt");
-    const said = document.createElement("dd");
-    term.textContent = name;
-    said.textContent = value;
-    row.append(term, said);
-    return row;
-  });
-  if (list.classList.contains("list")) list.replaceChildren(...rows.flatMap((row) => [...row.children]));
-  else list.replaceChildren(...rows);
+  const names = pairs.map(([name]) => name).join("\n");
+  if (list.dataset.names !== names) {
+    const rows = pairs.map(([name]) => {
+      const row = document.createElement("div");
+      const term = document.createElement("dt");
+      term.textContent = name;
+      row.append(term, document.createElement("dd"));
+      return row;
+    });
+    if (list.classList.contains("list")) list.replaceChildren(...rows.flatMap((row) => [...row.children]));
+    else list.replaceChildren(...rows);
+    list.dataset.names = names;
+  }
+  const values = list.querySelectorAll("dd");
+  pairs.forEach(([, value], index) => say(values[index], value));
 }

@@ -1,29 +1,35 @@
 // How the run itself is doing: its roles, their memory, the engine's time, and warnings.
 
-import { number } from "./format.js";
+import { number, say } from "./format.js";
 
 const el = (id) => document.getElementById(id);
 const LEVELS = { starting: "warn", idle: "good", busy: "good", hung: "bad", silent: "bad" };
 
 export function showHealth({ roles, latency_p50_s: p50, latency_p99_s: p99, warnings }) {
-  el("health-engine").textContent = p50 === null ? "" : `engine ${ms(p50)}, 99 % within ${ms(p99)}`;
-  el("roles").replaceChildren(...roles.map(role));
+  say(el("health-engine"), p50 === null ? "" : `engine ${ms(p50)}, 99 % within ${ms(p99)}`);
+  const rows = el("roles").children;
+  if (rows.length !== roles.length) el("roles").replaceChildren(...roles.map(emptyRow));
+  roles.forEach((role, index) => showRole(rows[index], role));
   const said = warnings.join("\n");
   if (el("warnings").dataset.said === said) return; // or a screen reader would repeat it
   el("warnings").dataset.said = said;
   el("warnings").replaceChildren(...warnings.map((warning) => text("li", warning)));
 }
 
-function role({ role: name, condition, skipped, rss_bytes: bytes }) {
+function emptyRow() {
   const row = text("div", "");
-  const memory = bytes ? `${Math.round(bytes / 2 ** 20)} MiB` : "";
-  const state = text("span", condition === "busy" || condition === "idle" ? "" : condition);
-  state.className = LEVELS[condition];
-  const dot = text("i", "");
-  dot.className = LEVELS[condition];
-  row.title = `${name} is ${condition}; ${skipped} frames left out for newer ones`;
-  row.append(dot, text("dt", name), state, text("dd", memory));
+  row.append(...["i", "dt", "span", "dd"].map((tag) => text(tag, "")));
   return row;
+}
+
+function showRole(row, { role: name, condition, skipped, rss_bytes: bytes }) {
+  const [dot, who, state, memory] = row.children;
+  const atWork = condition === "busy" || condition === "idle";
+  dot.className = state.className = LEVELS[condition];
+  row.title = `${name} is ${condition}; ${skipped} frames left out for newer ones`;
+  say(who, name);
+  say(state, atWork ? "" : condition);
+  say(memory, bytes ? `${Math.round(bytes / 2 ** 20)} MiB` : "");
 }
 
 function ms(seconds) {

@@ -11,6 +11,7 @@ import { buildBar, showAge, showInstrument } from "./bar.js";
 const el = (id) => document.getElementById(id);
 const AGES = 20000;
 const RATE_WINDOW_MS = 3000;
+const LOOK_MS = 1000; // between two looks at whether the picture is old
 const live = el("live");
 const state = { hello: null, facts: null, sequence: () => view.raw?.sequence };
 const shown = []; // when raw frames were painted
@@ -36,6 +37,7 @@ const link = new Link({
     state.facts = value.facts;
     panels.take(value);
     controls.offerSteps(value.facts.half_depth_m);
+    showFrame();
   },
   async frame(head, body) {
     const picture = await decode(head, body);
@@ -48,7 +50,6 @@ const link = new Link({
       if (ages.length > AGES) ages.shift();
     }
     shown.push(performance.now());
-    stage.follow();
   },
   state(name) {
     live.dataset.link = name;
@@ -58,20 +59,24 @@ const link = new Link({
   },
 });
 
-setInterval(() => {
+// In figures, a few times a second: with the other facts, so that the page is laid out once.
+function showFrame() {
   const since = performance.now() - RATE_WINDOW_MS;
   while (shown.length && shown[0] < since) shown.shift();
-  const raw = view.raw;
-  if (!raw) return;
-  const now = link.now();
-  const age = now === null ? null : now - raw.head.exposed_ms;
-  frameFacts(raw.head, [
+  if (!view.raw) return;
+  frameFacts(view.raw.head, [
     ["age", ages.length ? `${Math.round(ages.at(-1))} ms` : "–"],
     ["shown", `${number((1000 * shown.length) / RATE_WINDOW_MS, 1)} /s`],
     ["dropped", String(dropped)],
   ]);
-  showAge(age, live.dataset.link === "open");
-}, 250);
+  stage.follow();
+}
+
+setInterval(() => {
+  if (!view.raw) return;
+  const now = link.now();
+  showAge(now === null ? null : now - view.raw.head.exposed_ms, live.dataset.link === "open");
+}, LOOK_MS);
 
 // For tests and benchmarks: how old frames were when they were painted.
 window.semagent = {

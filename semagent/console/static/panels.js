@@ -1,6 +1,7 @@
 // The panels beside the picture, from what the console knows of the run.
 
 import * as format from "./format.js";
+import { say } from "./format.js";
 import * as plots from "./plots.js";
 import { showHealth } from "./health.js";
 import { expertColour } from "./maps.js";
@@ -9,6 +10,7 @@ const SPANS_S = [20, 60, 180];
 const REFUSALS = 3;
 const LOG_LINES = 200;
 const POINTS = 3000;
+const PLOTS_MS = 500; // between two drawings of the plots: nobody reads a curve faster
 const el = (id) => document.getElementById(id);
 
 export class Panels {
@@ -17,6 +19,7 @@ export class Panels {
     this.facts = null;
     this.hello = null;
     this.refusals = [];
+    this.due = 0; // the timer until the plots are drawn
     new ResizeObserver(() => this.draw()).observe(el("posterior"));
   }
 
@@ -24,25 +27,28 @@ export class Panels {
     this.facts = facts;
     this.history.push(...history);
     if (this.history.length > POINTS) this.history.splice(0, this.history.length - POINTS);
-    this.addLog(log);
+    if (log.length) this.addLog(log);
     this.gate(facts.gate);
     this.agent(facts);
     this.numbers(facts);
     showHealth(facts.health);
-    this.draw();
+    this.due ||= setTimeout(() => {
+      this.due = 0;
+      this.draw();
+    }, PLOTS_MS);
   }
 
   // What a reader of numbers sees; the plots say the same.
   numbers({ analysis, restored, belief, frame, half_depth_m: half, dose }) {
     const here = frame?.optics.working_distance_m;
-    el("score-now").textContent = format.number(analysis?.focus_score, 3);
-    el("wd-now").textContent = format.length(here);
+    say(el("score-now"), format.number(analysis?.focus_score, 3));
+    say(el("wd-now"), format.length(here));
     const known = belief && belief.focus_m !== null;
-    el("focus-value").textContent = known ? format.length(belief.focus_m) : "not known";
-    el("focus-sigma").textContent = known ? `± ${format.length(belief.sigma_m)}` : "";
+    say(el("focus-value"), known ? format.length(belief.focus_m) : "not known");
+    say(el("focus-sigma"), known ? `± ${format.length(belief.sigma_m)}` : "");
     // A wide guess must not look like an answer.
     el("focus-value").parentElement.classList.toggle("vague", !known || belief.sigma_m > half);
-    el("focus-words").textContent = known ? this.inWords(belief, here, half) : "The frames so far do not say where focus is.";
+    say(el("focus-words"), known ? this.inWords(belief, here, half) : "The frames so far do not say where focus is.");
     const perFrame = dose.per_frame_e_nm2;
     format.fill(el("dose-facts"), [
       ["frames here", String(dose.frames_here)],
@@ -66,19 +72,13 @@ export class Panels {
   experts(shares) {
     el("experts").hidden = !shares;
     if (!shares) return;
-    el("expert-bars").replaceChildren(...shares.map((share, index) => {
-      const row = document.createElement("div");
-      const name = document.createElement("span");
-      const bar = document.createElement("meter");
-      const value = document.createElement("span");
-      name.textContent = String(index + 1);
-      name.style.color = expertColour(index);
+    const rows = el("expert-bars").children;
+    if (rows.length !== shares.length) el("expert-bars").replaceChildren(...shares.map((_, index) => expertRow(index)));
+    shares.forEach((share, index) => {
+      const [, bar, value] = rows[index].children;
       bar.value = share;
-      bar.setAttribute("aria-label", `share of expert ${index + 1}`);
-      value.textContent = `${Math.round(100 * share)} %`;
-      row.append(name, bar, value);
-      return row;
-    }));
+      say(value, `${Math.round(100 * share)} %`);
+    });
   }
 
   gate(gate) {
@@ -86,8 +86,8 @@ export class Panels {
     const card = el("gate");
     card.classList.toggle("armed", gate.armed);
     card.classList.toggle("disarmed", !gate.armed);
-    say("gate-state", gate.armed ? "ARMED" : "DISARMED");
-    say("gate-reason", `${gate.reason} · ${gate.applied} applied, ${gate.refused} refused`);
+    say(el("gate-state"), gate.armed ? "ARMED" : "DISARMED");
+    say(el("gate-reason"), `${gate.reason} · ${gate.applied} applied, ${gate.refused} refused`);
     el("arm").disabled = gate.armed;
     el("disarm").disabled = !gate.armed;
   }
@@ -98,9 +98,9 @@ export class Panels {
       button.setAttribute("aria-checked", String(button.dataset.mode === intent.mode));
     }
     const chip = el("doing");
-    say("doing", intent.doing);
+    say(chip, intent.doing);
     chip.className = `chip ${{ paused: "warn", returning: "warn", focusing: "good", holding: "good" }[intent.doing] ?? ""}`;
-    say("why", intent.why);
+    say(el("why"), intent.why);
     const frames = intent.frames;
     el("progress").hidden = !intent.max_frames;
     if (intent.max_frames) {
@@ -111,11 +111,11 @@ export class Panels {
     const task = [];
     if (intent.max_frames) task.push(`frame ${frames} of at most ${intent.max_frames}, ${intent.moves ?? 0} moves`);
     if (intent.target_m !== null) task.push(`on the way to ${format.length(intent.target_m)}`);
-    say("task", task.join(" · "));
+    say(el("task"), task.join(" · "));
     el("proposal").hidden = intent.proposal_m === null;
     if (intent.proposal_m !== null) {
-      say("proposal-value", format.length(intent.proposal_m));
-      say("proposal-away", `${format.offset(intent.proposal_m - frame.optics.working_distance_m)} from here`);
+      say(el("proposal-value"), format.length(intent.proposal_m));
+      say(el("proposal-away"), `${format.offset(intent.proposal_m - frame.optics.working_distance_m)} from here`);
     }
   }
 
@@ -174,10 +174,15 @@ export class Panels {
   }
 }
 
-function say(id, text) {
-  // Unchanged text is left alone, or a screen reader would read it again and again.
-  const element = el(id);
-  if (element.textContent !== text) element.textContent = text;
+function expertRow(index) {
+  const row = document.createElement("div");
+  const name = document.createElement("span");
+  const bar = document.createElement("meter");
+  name.textContent = String(index + 1);
+  name.style.color = expertColour(index);
+  bar.setAttribute("aria-label", `share of expert ${index + 1}`);
+  row.append(name, bar, document.createElement("span"));
+  return row;
 }
 
 // The normal distribution function, to about 1e-7 (Abramowitz and Stegun 26.2.17).

@@ -1,4 +1,4 @@
-// One frame: its grey values, its histogram, and what it looks like at a given contrast.
+// A frame: its grey values, its histogram, and what it looks like at a given contrast.
 
 const BINS = 256;
 const CLIPPED = 0.003; // share of the pixels that auto contrast lets go dark or bright
@@ -23,7 +23,6 @@ export class Picture {
     this.head = head;
     this.grey = grey;
     this.levels = grey instanceof Uint16Array ? 65536 : 256;
-    this.painted = null;
   }
 
   get sequence() {
@@ -41,22 +40,33 @@ export class Picture {
     }
     return counts;
   }
+}
 
-  // A canvas of the frame's size with the part [low, high] of the grey scale stretched.
-  paint({ low, high }) {
-    const key = `${low}/${high}`;
-    if (this.painted?.key === key) return this.painted.canvas;
-    const { width, height } = this.head;
-    const canvas = this.painted?.canvas ?? new OffscreenCanvas(width, height);
-    const context = canvas.getContext("2d", { alpha: false });
-    const image = new ImageData(width, height);
-    const pixels = new Uint32Array(image.data.buffer);
-    const table = lookUp(this.levels, low, high);
-    const grey = this.grey;
+// Paints one picture after another onto the same canvas, of the frame's size: to make megabytes
+// anew for each frame, and to clear them away, takes a browser longer than to paint them.
+export class Painter {
+  constructor() {
+    this.canvas = new OffscreenCanvas(1, 1);
+    this.context = this.canvas.getContext("2d", { alpha: false });
+    this.picture = null;
+  }
+
+  // The canvas with the part [low, high] of the picture's grey scale stretched.
+  paint(picture, { low, high }) {
+    if (this.picture === picture && this.low === low && this.high === high) return this.canvas;
+    const { width, height } = picture.head;
+    if (this.image?.width !== width || this.image.height !== height) {
+      Object.assign(this.canvas, { width, height });
+      this.image = new ImageData(width, height);
+      this.pixels = new Uint32Array(this.image.data.buffer);
+    }
+    const { pixels } = this;
+    const { grey, levels } = picture;
+    const table = lookUp(levels, low, high);
     for (let i = 0; i < pixels.length; i += 1) pixels[i] = table[grey[i]];
-    context.putImageData(image, 0, 0);
-    this.painted = { key, canvas };
-    return canvas;
+    this.context.putImageData(this.image, 0, 0);
+    Object.assign(this, { picture, low, high });
+    return this.canvas;
   }
 }
 

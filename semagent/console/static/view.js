@@ -1,6 +1,6 @@
 // The picture on the screen: layouts, zoom and pan, scale bar, maps.
 
-import { Contrast } from "./picture.js";
+import { Contrast, Painter } from "./picture.js";
 import { plainLength, roundDown } from "./format.js";
 import { drawMap } from "./maps.js";
 
@@ -15,6 +15,7 @@ export class View {
     this.context = elements.canvas.getContext("2d", { alpha: false });
     this.layout = "raw";
     this.contrast = new Contrast();
+    this.painters = { raw: new Painter(), restored: new Painter() };
     this.raws = [];
     this.restored = null;
     this.figures = null;
@@ -182,7 +183,7 @@ export class View {
     context.clip();
     context.imageSmoothingEnabled = scale < SMOOTH_BELOW;
     context.drawImage(
-      picture.paint(this.contrast.limits),
+      this.painters[picture.head.kind].paint(picture, this.contrast.limits),
       left, top, picture.head.width * scale, picture.head.height * scale,
     );
     if (this.map && picture.head.kind === "restored") drawMap(context, this.map, picture, { scale, left, top });

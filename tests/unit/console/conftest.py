@@ -48,7 +48,7 @@ def run(facts: RunFacts) -> Iterator[Run]:
         while not ending.is_set():
             made.serve()
             console.step()
-            bus.wait(0.002)
+            ending.wait(0.002)  # on the bus it would hear its own heartbeats, and never rest
 
     thread = threading.Thread(target=loop)
     thread.start()
