@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semagent.control.specimen import specimen_prior
-from semagent.signature import geometry_of
+from semagent.signature import RINGS, SECTORS, geometry_of
 from semagent.spectrum import Array
 from semagent.transfer import log_disc_transfer
 from semagent.types import Signature
@@ -57,6 +57,8 @@ GAIN_STD = 0.4
 """Changes of the contrast between frames, as logarithm of the power."""
 BLUR_STD = 0.04
 """Relative error of the blur of a whole frame: relief, other content, a lens that is not linear."""
+FOREIGN_SCATTER = 3.0
+"""Error of the log of the transfer of power that leaks into a bin from directions beside it."""
 TAIL = 10.0
 """Degrees of freedom of Student's distribution of the errors."""
 
@@ -64,9 +66,12 @@ _LARGEST_STEP = np.array([6.0, 1.5, 1.5, 0.3, 0.5, 1.0])
 _LARGEST_OTHER = 3.0
 _SOFT_UP_TO = 30.0
 _LARGEST_SAME = np.array([0.05, 0.05, 0.05, 0.05, 0.2, 0.5])
+_CROWDED = 0.5  # standard deviations
 _NEXT_TO_NOTHING = np.array([0.01, 0.01, 0.01, 0.01, 0.05, 0.1])
 _LEAVE = {3: 12, 6: 8}  # after so many steps, so many starts go on
 _FARTHEST = 200.0
+_SEEN = 2.0  # standard deviations above the noise that count as a signal
+_LEAK = 0.45  # of a bin's power reaches the one beside it, when they are a mode of the tile wide
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,7 +131,11 @@ class Series:
         self.variance = (
             scatter / (power**2 * modes) + (NOISE_SCATTER * self.noise / power) ** 2 + ages[:, None]
         )
-        self.visible = np.clip(1 - self.noise / power, 1e-12, 1.0)
+        self.variance += (FOREIGN_SCATTER * _leaked(signatures)[:, filled] / power) ** 2
+        above = 1 - self.noise / power
+        self.visible = np.clip(above, 1e-12, 1.0)
+        # What noise alone may be is no signal: to take it for one would be evidence of nothing.
+        self.surely_visible = np.maximum(above - _SEEN * np.sqrt(self.variance), 0.0)
         self.quadratic = geometry.quadratic[:, filled]
         self.mean, self.shapes = specimen.mean[filled], specimen.shapes[filled]
         self.shapes_std = specimen.std
@@ -134,6 +143,23 @@ class Series:
             len(self.mean), -1
         )
         self.bin_variance = BIN_STD**2 + 0.5 / modes.mean(axis=0)
+
+
+def _leaked(signatures: Sequence[Signature]) -> Array:
+    """Power in each bin that comes from the directions beside it, shape (N, BINS).
+
+    A tile's window smears the spectrum by a mode of the tile. Beside the one direction of grooves,
+    in bins a few modes wide, next to all power is theirs, and is blurred as they are.
+    """
+    geometry = geometry_of(signatures[0].tile_px)
+    power = np.exp([each.log_power for each in signatures])
+    noise = np.exp([each.log_noise for each in signatures])
+    signal = np.where(geometry.share > 0, np.maximum(power - noise, 0.0), 0.0)
+    signal = signal.reshape(len(signatures), RINGS, SECTORS)
+    beside = [np.roll(signal, turn, axis=2) for turn in (-1, 1)]
+    more = np.maximum(np.subtract(beside, signal), 0.0).sum(axis=0)
+    mode = 2 * np.pi / signatures[0].tile_px / np.exp(geometry.log_k)
+    return np.asarray(_LEAK * mode * more.reshape(power.shape))
 
 
 class Fit:
@@ -185,10 +211,13 @@ class Fit:
     def _leave(self, count: int) -> None:
         """Go on with the best of the starts and the last one."""
         last = len(self._best_cost) - 1
+        beam, schur = self._best[0], self._best[1]
+        std = np.sqrt(np.diagonal(np.linalg.inv(schur), axis1=1, axis2=2)[:, :BEAM])
         kept: list[int] = []
         for index in np.argsort(-self._log_evidence()[:last], kind="stable").tolist():
-            away = np.abs(self._best[0][kept] - self._best[0][index])[:, :BEAM]
-            if np.any(away > _LARGEST_SAME, axis=1).all():
+            # Where nothing is told, many starts crowd on a plain: a few of them stand for it.
+            same = np.maximum(_LARGEST_SAME, _CROWDED * np.minimum(std[kept], std[index]))
+            if np.any(np.abs(beam[kept] - beam[index])[:, :BEAM] > same, axis=1).all():
                 kept.append(index)
             if len(kept) == count:
                 break
@@ -242,7 +271,7 @@ class Fit:
         cost += 0.5 * (self._deviations**2 / data.bin_variance).sum(1)
 
         # Where the model hides a signal that is there, its true visibility gives a step at all.
-        weight = np.maximum(share, data.visible)
+        weight = np.maximum(share, data.surely_visible)
         precision = (TAIL + 1) / (TAIL + chi2) / variance
         unit = fall / reach * weight
         slopes = np.empty((count, width, frames, bins))

@@ -104,11 +104,13 @@ def combine(modes: Modes, most: int, focus_inflation: float = INFLATION) -> Post
 def _different(modes: Modes, most: int) -> list[int]:
     """The likeliest of each group of modes that are the same, with what matters of likelihood."""
     kept: list[int] = []
+    std = np.sqrt(np.diagonal(modes.covariance, axis1=1, axis2=2)[:, :3])
     for index, beam in enumerate(modes.beam):
         if TEMPER * (modes.log_evidence[0] - modes.log_evidence[index]) > 12.0:
             break
-        std = np.sqrt(np.diagonal(modes.covariance[index])[:3])
-        if all(np.any(np.abs(beam[:3] - modes.beam[other][:3]) > _SAME + std) for other in kept):
+        # A wide mode around a narrow one is another: the narrow one does not stand for its width.
+        near = _SAME + np.minimum(std[kept], std[index])
+        if np.all(np.any(np.abs(beam[:3] - modes.beam[kept, :3]) > near, axis=1)):
             kept.append(index)
         if len(kept) == most:
             break

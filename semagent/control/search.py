@@ -19,6 +19,10 @@ _LIKELY, _CLOSE = 0.8, 3.0  # weight and half depths of field at which a mode it
 _SIGMAS = 1.5  # of a mode, that a look beside it goes at least
 _GAP = 8.0  # fine steps between two frames that may hide a focus
 _WIDEST = 2.0  # fine steps that a first look beside a focus may go: far away there is only noise
+_ALL_AROUND, _VAGUE, _NOT_TO_IGNORE = 7, 0.7, 0.1  # frames, half depths of field, weight of a mode
+_ONE_DIRECTION = (
+    "there may be structure along one direction only, where astigmatism is like defocus"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,8 @@ def next_step(
     mode = next((mode for mode in belief.modes if field.allows(mode.focus_m)), None)
     if frames_left == 0 or (mode is None and not belief.modes):
         return GiveUp(_why_not(places_m, belief, field, options))
+    if _cannot_tell(places_m, belief, field, options):
+        return GiveUp(f"{_why_not(places_m, belief, field, options)}; {_ONE_DIRECTION}")
     if mode is None:
         return _edge(places_m, belief, field, options)
     if focus_m is not None and known and field.allows(focus_m):
@@ -150,6 +156,24 @@ def certain(belief: FocusBelief, place_m: float, field: Field, options: Autofocu
     reach_m = max(field.unit_m, field.resolution_m, options.finest_step_m)
     low_m, high_m = belief.interval90_m
     return place_m - reach_m <= low_m and high_m <= place_m + reach_m
+
+
+def _cannot_tell(
+    places_m: Sequence[float], belief: FocusBelief, field: Field, options: AutofocusOptions
+) -> bool:
+    """Whether frames all around leave both focus and astigmatism open: no other will tell.
+
+    Where a specimen has structure along one direction only, focus and astigmatism blur alike.
+    """
+    likely = [mode for mode in belief.modes if mode.weight >= _NOT_TO_IGNORE]
+    if len(places_m) < _ALL_AROUND or belief.astigmatism_sigma_m is None or not likely:
+        return False
+    vague = min(mode.sigma_m for mode in likely) > _VAGUE * field.unit_m
+    vague &= math.hypot(*belief.astigmatism_sigma_m) > _VAGUE * field.unit_m
+    near_m = 2 * _WIDEST * options.fine_step * field.unit_m
+    offsets = [place_m - likely[0].focus_m for place_m in places_m]
+    offsets = [each for each in offsets if abs(each) <= near_m]
+    return vague and len(offsets) >= _ALL_AROUND - 2 and min(offsets) < 0 < max(offsets)
 
 
 def nearer(belief: FocusBelief, here_m: float, there_m: float) -> float:

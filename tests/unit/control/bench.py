@@ -10,7 +10,7 @@ import numpy as np
 from semagent.control import Controller, ControlOptions, Decision, Notice
 from semagent.control.options import DeadlineOptions, HoldOptions
 from semagent.memory import Memory
-from semagent.signature import geometry_of
+from semagent.signature import BINS, SECTORS, geometry_of
 from semagent.transfer import log_disc_transfer
 from semagent.types import (
     Arm,
@@ -82,6 +82,7 @@ class Spectrum:
         pixels_a_half_depth: blur for each half depth of field of defocus, in pixels.
         flat: nothing depends on the working distance.
         scatter: standard deviation of the log power that no model knows of.
+        grooves: there is structure along one direction only.
     """
 
     slope: float = -2.0
@@ -90,6 +91,7 @@ class Spectrum:
     pixels_a_half_depth: float = 0.5
     flat: bool = False
     scatter: float = 0.01
+    grooves: bool = False
 
     def __call__(
         self, defocus: float, astigmatism: tuple[float, float], random: np.random.Generator
@@ -101,6 +103,8 @@ class Spectrum:
         reach = (z * z + a1 * a1 + a2 * a2) * along + 2 * z * (a1 * cosine + a2 * sine)
         transfer, _ = log_disc_transfer(self.pixels_a_half_depth**2 * reach)
         signal = np.exp(self.slope * _GEOMETRY.log_k + transfer - self.spot_px**2 * along)
+        if self.grooves:
+            signal[np.arange(BINS) % SECTORS > 0] = 0.0
         power = signal + np.exp(self.log_noise)
         noise = np.exp(self.log_noise) / power
         relative = np.sqrt(noise * (2 - noise) / _MODES + self.scatter**2)

@@ -87,11 +87,25 @@ def test_a_beam_that_no_working_distance_changes_has_no_focus() -> None:
     assert belief.log_odds < -10
 
 
-def test_noise_alone_says_nothing() -> None:
-    belief = feed(make(), frames((0.0, 8.0, -8.0), spectrum=Spectrum(log_noise=9.0)))
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_alone_says_nothing(seed: int) -> None:
+    belief = feed(make(), frames((0.0, 8.0, -8.0), seed=seed, spectrum=Spectrum(log_noise=9.0)))
     assert belief.log_odds < 3
     assert belief.sigma_m is not None
-    assert belief.sigma_m > 10 * UNIT_M
+    assert belief.sigma_m > 15 * UNIT_M
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_grooves_do_not_tell_focus_from_astigmatism(seed: int) -> None:
+    """Only the sum of both blurs them: each is as uncertain as astigmatism was before."""
+    grooves = Spectrum(grooves=True, log_noise=-2.0)
+    places = (-8.0, 0.0, 8.0, 4.0)
+    belief = feed(make(), frames(places, FOCUS, seed, astigmatism=(1.5, 1.0), spectrum=grooves))
+    assert belief.log_odds > 10
+    assert belief.sigma_m > 1.5 * UNIT_M
+    assert belief.astigmatism_sigma_m[0] > 1.5 * UNIT_M
+    low, high = belief.interval90_m
+    assert low < 5e-3 + FOCUS * UNIT_M < high
 
 
 def test_brightness_does_not_matter() -> None:

@@ -62,7 +62,7 @@ def test_second_request_does_not_disturb_the_first() -> None:
     )
     bench.arm()
     bench.request(StartAutofocus())
-    bench.run(3)
+    bench.run(2)
     task = bench.controller.state.task
     bench.request(StartAutofocus())
     assert bench.controller.state.task == task

@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import pytest
 
 from semagent.control.options import AutofocusOptions
@@ -112,6 +113,18 @@ def test_with_no_frames_left_it_gives_up_unless_it_is_sure() -> None:
     flat = step([0.0, 9.2], belief((1.0, 9.0, 0.3), log_odds=-5.0), left=0)
     assert isinstance(flat, GiveUp)
     assert "does not depend" in flat.reason
+
+
+def test_frames_all_around_that_leave_focus_and_astigmatism_open_are_enough() -> None:
+    around = [0.0, 8.0, -8.0, 4.0, -4.0, 2.0, -2.0]
+    known = msgspec.structs.replace(belief((1.0, 0.0, 1.8)), astigmatism_sigma_m=(1.8, 0.2))
+    given_up = step(around, known)
+    assert isinstance(given_up, GiveUp)
+    assert "along one direction only" in given_up.reason
+    assert isinstance(step(around[:-1], known), Look)
+    assert isinstance(step([abs(place) for place in around], known), Look)
+    told = msgspec.structs.replace(known, astigmatism_sigma_m=(0.2, 0.2))
+    assert isinstance(step(around, told), Look)
 
 
 def test_nothing_known_gives_up() -> None:

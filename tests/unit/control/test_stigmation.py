@@ -219,7 +219,7 @@ def test_stigmators_that_the_gate_refuses_do_not_cost_the_focus(memory: Memory |
 
 
 def test_a_last_change_that_the_gate_refuses_does_not_spoil_the_result() -> None:
-    bench = make(spectrum=Spectrum(log_noise=1.0), seed=2)
+    bench = make(spectrum=Spectrum(log_noise=1.0), seed=1)
 
     def refuse_the_second(reply: Reply) -> Reply:
         stigmates = isinstance(reply.command.action, SetStigmator)
