@@ -52,11 +52,15 @@ class Library:
     Args:
         root: the folder; ``None`` if there is none, as in a run that is not recorded.
         only: name of the one session that is shown; all without it.
+        growing: name of the one that is being recorded now.
     """
 
-    def __init__(self, root: Path | None, only: str | None = None) -> None:
+    def __init__(
+        self, root: Path | None, only: str | None = None, growing: str | None = None
+    ) -> None:
         self.root = None if root is None else root.resolve()
         self._only = only
+        self._growing = growing
         self._told: dict[str, tuple[tuple[int, int], Told]] = {}
         self._lock = threading.Lock()
 
@@ -66,8 +70,12 @@ class Library:
 
     def listing(self) -> list[Listed]:
         """All sessions, the newest first."""
-        listed = [_listed(folder) for folder in self._folders()]
+        listed = [_listed(folder, self.grows(folder)) for folder in self._folders()]
         return sorted(listed, key=lambda one: _started_ns(one.manifest), reverse=True)
+
+    def grows(self, folder: Path) -> bool:
+        """Whether the session is being recorded now."""
+        return folder.name == self._growing
 
     def told(self, folder: Path) -> Told:
         """What can be read of a session; kept until more is recorded.
@@ -103,13 +111,14 @@ def regular(path: Path) -> Path | None:
     return path if path.is_file() and path.resolve() == path else None
 
 
-def _listed(folder: Path) -> Listed:
+def _listed(folder: Path, grows: bool) -> Listed:
     frames = sum(path.name.endswith(".tif") for path in (folder / FRAMES).glob("frame-*"))
     try:
         manifest = read_manifest(folder)
     except InputFileError as error:
         return Listed(name=folder.name, manifest=None, frames=frames, trouble=str(error))
-    trouble = "" if manifest.complete else manifest.failure or "not closed"
+    unfinished = manifest.failure or ("being recorded" if grows else "not closed")
+    trouble = "" if manifest.complete else unfinished
     return Listed(name=folder.name, manifest=manifest, frames=frames, trouble=trouble)
 
 

@@ -31,7 +31,8 @@ class Console:
         self._board = Board(bus, run, clock)
         self._desk = Desk(bus)
         self._live = Live(self._board, self._desk, clock)
-        recorded = Library(run.session.parent if run.session else None)
+        session = run.session
+        recorded = Library(session.parent, growing=session.name) if session else Library(None)
         self._sessions = SessionPages(recorded, live=True)
         pages = (*self._sessions.routes(), *metrics.routes(self._board))
         app = make_app([*self._live.routes(), *pages], tokens, listener)

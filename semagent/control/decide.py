@@ -25,11 +25,11 @@ from semagent.control.situation import (
     Return,
     Task,
     Ticked,
+    in_words,
     is_finite,
 )
 from semagent.control.turn import Turn
 from semagent.types import (
-    Action,
     Arm,
     Cancel,
     Capabilities,
@@ -216,7 +216,7 @@ def _on_reply(turn: Turn, reply: Reply) -> None:
         expected=reply.state,
         task=_counted(turn.state.task, reply),
     )
-    what = f"{_name(command.action)} was {reply.outcome}: {reply.reason}"
+    what = f"the command to {in_words(command.action)} was {reply.outcome}: {reply.reason}"
     if not applied:
         turn.tell("command_failed", what, Level.WARNING, code=reply.code)
     task = turn.state.task
@@ -260,11 +260,7 @@ def _on_operator_reply(turn: Turn, reply: Reply) -> None:
         return
     if not isinstance(action, SetWorkingDistance | Stop):
         turn.update(epoch=turn.state.epoch + 1)
-    _yield_to_operator(turn, f"the operator gave {_name(action)}")
-
-
-def _name(action: Action) -> str:
-    return type(action).__name__
+    _yield_to_operator(turn, f"the operator's command: {in_words(action)}")
 
 
 # -- requests and the gate --------------------------------------------------------------------
@@ -380,7 +376,8 @@ def _late(since_ns: int | None, now_ns: int, limit_s: float) -> bool:
 
 def _on_silence(turn: Turn, pending: Pending) -> None:
     turn.update(pending=None)
-    reason = f"{_name(pending.action)} was not answered within {turn.options.deadlines.reply_s:g} s"
+    what = f"the command to {in_words(pending.action)}"
+    reason = f"{what} was not answered within {turn.options.deadlines.reply_s:g} s"
     turn.tell("command_failed", reason, Level.ERROR, code="no_reply")
     task = turn.state.task
     if isinstance(task, Return):

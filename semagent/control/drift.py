@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from semagent.control.options import DriftOptions
 from semagent.control.reach import BEYOND, Axis, Reach, beam_legs, solved, stage_legs
-from semagent.control.situation import Notice
+from semagent.control.situation import Notice, in_words
 from semagent.memory import Calibration, Matrix, Memory
 from semagent.types import (
     FrameAnalysis,
@@ -141,7 +141,9 @@ class Stabiliser:
             self._drifts.clear()
             if reply.code in _NEWER_EVIDENCE:
                 return outcomes
-            self._stop(f"{type(action).__name__} was {reply.outcome}: {reply.reason}", outcomes)
+            self._stop(
+                f"the command to {in_words(action)} was {reply.outcome}: {reply.reason}", outcomes
+            )
             return outcomes
         self._known = reply.state
         if isinstance(action, MoveStage):

@@ -1,9 +1,11 @@
 """What control sees, remembers and decides: frozen values."""
 
 import math
+import re
 from typing import Any, Literal, NamedTuple
 
 from semagent.types import (
+    Action,
     Basis,
     FocusBelief,
     FocusResult,
@@ -67,6 +69,11 @@ Observation = Analysed | Flagged | Replied | Requested | GateChanged | Ticked
 def is_finite(analysis: FrameAnalysis) -> bool:
     """Whether an engine could say how sharp a frame is."""
     return math.isfinite(analysis.sharpness) and math.isfinite(analysis.sharpness_sigma)
+
+
+def in_words(action: Action) -> str:
+    """What kind of action it is, as an operator would say it: ``set working distance``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(action).__name__).lower()
 
 
 # -- what control remembers -------------------------------------------------------------------

@@ -84,9 +84,9 @@ def test_from_the_first_frame_to_the_report(
 
         # What was recorded so far can be looked at while the run goes on, and stopped from there.
         page.get_by_role("link", name="Sessions").click()
-        expect(page.locator("tbody tr")).to_contain_text("not closed")
+        expect(page.locator("tbody tr")).to_contain_text("being recorded")
         page.get_by_role("link", name=run.session.name, exact=True).click()
-        expect(page.locator("#problems")).to_contain_text("not complete")
+        expect(page.locator("#problems")).to_contain_text("still being recorded")
         expect(page.locator("#tag-left")).to_contain_text("RAW")
         page.keyboard.press("Escape")
         expect(toasts).to_contain_text("Stopped")

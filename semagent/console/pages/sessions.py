@@ -99,6 +99,7 @@ class SessionPages:
                 "level": level_of(request.scope),
                 "map": regular(folder / _MAP) is not None,
                 "record": self._library.told(folder).record,
+                "grows": self._library.grows(folder),
             }
         )
 

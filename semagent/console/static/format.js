@@ -41,7 +41,12 @@ export function quantity(value, unit) {
 }
 
 export function clock(wallNs) {
-  return new Date(wallNs / 1e6).toLocaleTimeString([], { hour12: false });
+  return new Date(wallNs / 1e6).toLocaleTimeString("sv-SE");
+}
+
+// Day and time of the place, written as in the list of sessions and in file names.
+export function moment(wallNs) {
+  return new Date(wallNs / 1e6).toLocaleString("sv-SE");
 }
 
 // The largest of 1, 2, 5 times a power of ten that is not above a value.

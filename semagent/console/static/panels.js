@@ -10,16 +10,17 @@ const SPANS_S = [20, 60, 180];
 const REFUSALS = 3;
 const LOG_LINES = 200;
 const POINTS = 3000;
-const PLOTS_MS = 500; // between two drawings of the plots: nobody reads a curve faster
+const CURVES_MS = 500; // between two drawings of the histories
 const el = (id) => document.getElementById(id);
 
 export class Panels {
   constructor() {
     this.history = [];
     this.facts = null;
+    this.drawn = {}; // what the plots show, by name
     this.hello = null;
     this.refusals = [];
-    this.due = 0; // the timer until the plots are drawn
+    this.due = 0; // the timer until the histories are drawn
     new ResizeObserver(() => this.draw()).observe(el("posterior"));
   }
 
@@ -32,10 +33,11 @@ export class Panels {
     this.agent(facts);
     this.numbers(facts);
     showHealth(facts.health);
+    this.drawNow();
     this.due ||= setTimeout(() => {
       this.due = 0;
-      this.draw();
-    }, PLOTS_MS);
+      this.drawHistories();
+    }, CURVES_MS);
   }
 
   // What a reader of numbers sees; the plots say the same.
@@ -153,9 +155,16 @@ export class Panels {
   }
 
   draw() {
+    this.drawn = {};
+    this.drawNow();
+    this.drawHistories();
+  }
+
+  // Together with the words that say the same, and only if there is something new to be said.
+  drawNow() {
     if (!this.facts?.frame) return;
     const { frame, belief, intent, half_depth_m: halfDepthM } = this.facts;
-    plots.posterior(el("posterior"), {
+    this.drawChanged("posterior", {
       hereM: frame.optics.working_distance_m,
       focusM: belief?.focus_m,
       sigmaM: belief?.sigma_m,
@@ -163,14 +172,25 @@ export class Panels {
       halfDepthM,
       proposalM: intent?.proposal_m,
     });
-    plots.scores(el("scores"), this.history, this.span);
-    plots.distances(el("distances"), this.history, this.span, halfDepthM);
-    plots.stigmators(el("stigmators"), {
+    this.drawChanged("stigmators", {
       x: frame.optics.stigmator_x,
       y: frame.optics.stigmator_y,
       correction: belief?.stigmator_correction,
       limits: this.hello?.limits.stigmator,
     });
+  }
+
+  drawChanged(name, figures) {
+    const said = JSON.stringify(figures);
+    if (this.drawn[name] === said) return;
+    this.drawn[name] = said;
+    plots[name](el(name), figures);
+  }
+
+  drawHistories() {
+    if (!this.facts?.frame) return;
+    plots.scores(el("scores"), this.history, this.span);
+    plots.distances(el("distances"), this.history, this.span, this.facts.half_depth_m);
   }
 }
 

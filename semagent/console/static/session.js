@@ -40,11 +40,11 @@ class Session {
       el("veil").textContent = await answer.text();
       return;
     }
-    const { level, map, record } = await answer.json();
+    const { level, map, record, grows } = await answer.json();
     this.record = record;
     const { frames, happenings } = record;
     el("session").dataset.level = level;
-    this.describe();
+    this.describe(grows);
     if (map) this.showMap();
     this.timeline.show(frames, happenings);
     this.list();
@@ -141,7 +141,7 @@ class Session {
 
   // -- beside the picture --------------------------------------------------------------------
 
-  describe() {
+  describe(grows) {
     const { record } = this;
     const { capabilities } = record;
     document.title = `${record.name} · semagent`;
@@ -151,12 +151,16 @@ class Session {
     format.fill(el("session-facts"), [
       ["instrument", record.instrument],
       ["microscope", `${capabilities.microscope} (${driver})`],
-      ["started", new Date(record.started_wall_ns / 1e6).toLocaleString([], { hour12: false })],
+      ["started", format.moment(record.started_wall_ns)],
       ["lasted", lasted],
       ["frames", `${record.frames.length}, ${record.frames.filter((frame) => frame.restored).length} restored`],
       ["engine", record.engine],
     ]);
-    el("problems").replaceChildren(...record.problems.map((problem) => item(`${problem.file}: ${problem.message}`)));
+    const problems = record.problems
+      .filter(({ kind }) => !(grows && kind === "not_closed"))
+      .map(({ file, message }) => `${file}: ${message}`);
+    if (grows) problems.push("It is still being recorded; load this page again for what has come since.");
+    el("problems").replaceChildren(...problems.map(item));
   }
 
   showMap() {

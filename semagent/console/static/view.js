@@ -206,11 +206,12 @@ export class View {
     if (!size) return;
     const { context } = this;
     const ratio = window.devicePixelRatio || 1;
-    const { scale } = this.place(pane, picture);
-    const real = roundDown((pane.width / scale) * size * 0.25);
+    const { scale, left, top } = this.place(pane, picture);
+    const wideShown = Math.min(pane.width, picture.head.width * scale);
+    const real = roundDown((wideShown / scale) * size * 0.25);
     const length = (real / size) * scale;
-    const x = pane.x + 14 * ratio;
-    const y = pane.y + pane.height - 16 * ratio;
+    const x = Math.max(pane.x, left) + 14 * ratio;
+    const y = Math.min(pane.y + pane.height, top + picture.head.height * scale) - 16 * ratio;
     const text = plainLength(real);
     context.font = `${13 * ratio}px system-ui, sans-serif`;
     const wide = Math.max(length, context.measureText(text).width);

@@ -71,7 +71,7 @@ def test_command_that_is_not_carried_out(bench: Bench, outcome: Outcome) -> None
     bench.frame()
     result = assert_put_back(bench)
     assert result.status == "failed"
-    assert f"SetWorkingDistance was {outcome}: too far" in result.reason
+    assert f"the command to set working distance was {outcome}: too far" in result.reason
     event = next(event for event in bench.events if event.kind == "command_failed")
     assert event.data == {"code": "limit"}
 

@@ -21,18 +21,20 @@ from .bench import UNIT_M, Bench
 
 
 @pytest.mark.parametrize(
-    "action",
+    ("action", "words"),
     [
-        SetWorkingDistance(working_distance_m=4.9e-3),
-        SetStigmator(x=0.5, y=0.0),
-        MoveStage(x_m=1e-3),
+        (SetWorkingDistance(working_distance_m=4.9e-3), "set working distance"),
+        (SetStigmator(x=0.5, y=0.0), "set stigmator"),
+        (MoveStage(x_m=1e-3), "move stage"),
     ],
 )
-def test_command_of_the_operator_pauses(bench: Bench, action: SetWorkingDistance) -> None:
+def test_command_of_the_operator_pauses(
+    bench: Bench, action: SetWorkingDistance, words: str
+) -> None:
     bench.operator(action)
     result = bench.results[-1]
     assert result.status == "failed"
-    assert f"the operator gave {type(action).__name__}; left as it is" in result.reason
+    assert f"the operator's command: {words}; left as it is" in result.reason
     given = len(bench.commands)
     bench.run(10)
     assert len(bench.commands) == given
