@@ -1,7 +1,6 @@
 """What control sees, remembers and decides: frozen values."""
 
 import math
-import re
 from typing import Any, Literal, NamedTuple
 
 from semagent.types import (
@@ -73,7 +72,8 @@ def is_finite(analysis: FrameAnalysis) -> bool:
 
 def in_words(action: Action) -> str:
     """What kind of action it is, as an operator would say it: ``set working distance``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(action).__name__).lower()
+    name = type(action).__name__
+    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
 
 
 # -- what control remembers -------------------------------------------------------------------
