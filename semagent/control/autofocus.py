@@ -7,7 +7,7 @@ import msgspec
 from semagent.control import budget, search
 from semagent.control.ending import end_at, finish, go_home, not_begun
 from semagent.control.options import AutofocusOptions
-from semagent.control.situation import Analysed, Autofocus
+from semagent.control.situation import Analysed, Autofocus, Follow
 from semagent.control.trim import Stigmators, Trim, setting
 from semagent.control.turn import Turn
 from semagent.types import (
@@ -26,14 +26,21 @@ _CONTRADICTS = 5.0  # standard deviations by which a verifying frame may not be 
 def begin(
     turn: Turn, max_frames: int | None, *, for_hold: bool = False, stigmation: bool = False
 ) -> None:
-    """Start a search with the next usable frame; evidence so far stops counting."""
-    pending = turn.state.pending
+    """Start a search with the next usable frame; evidence so far stops counting.
+
+    Where the dose budget does not even allow one frame, nothing is started; what goes on ends.
+    """
+    pending, header = turn.state.pending, turn.state.header
+    unaffordable = budget.forbids(header, turn.options.autofocus.max_dose_e_nm2) if header else ""
+    if unaffordable:
+        _not_afforded(turn, unaffordable)
+        return
     task = Autofocus(
         max_frames=max_frames or turn.options.autofocus.max_frames,
         for_hold=for_hold,
         stigmation=stigmation,
         since_ns=turn.state.now_ns,
-        counted=turn.state.header.sequence if turn.state.header else None,
+        counted=header.sequence if header else None,
     )
     turn.update(
         task=task,
@@ -51,6 +58,15 @@ def refuse(turn: Turn, reason: str) -> None:
     """Answer a request that may not be granted: nothing moves."""
     turn.tell("request_refused", reason, Level.WARNING)
     turn.result = not_begun(turn.working_distance_m, reason)
+
+
+def _not_afforded(turn: Turn, reason: str) -> None:
+    """Let mode hold rest until it is asked again; what it followed is left in focus."""
+    turn.result = not_begun(turn.working_distance_m, reason)
+    if isinstance(turn.state.task, Follow):
+        go_home(turn, "held", reason)
+    else:
+        turn.pause(reason)
 
 
 def hold(turn: Turn, reason: str) -> None:

@@ -295,7 +295,7 @@ def _start_autofocus(turn: Turn, request: StartAutofocus) -> None:
     dose = turn.options.autofocus.max_dose_e_nm2
     unaffordable = budget.forbids(state.header, dose) if state.header else ""
     match state.task:
-        case None if unaffordable:
+        case None | Follow() if unaffordable:
             autofocus.refuse(turn, unaffordable)
         case _ if request.max_frames is not None and request.max_frames < 1:
             autofocus.refuse(turn, f"max_frames is {request.max_frames}; it has to be 1 or more")

@@ -215,6 +215,12 @@ class Bench:
         self.carry_out(action)
         self.follow(self.controller.replied(self.reply(action, Issuer.OPERATOR)))
 
+    def beam_up(self, times: float) -> None:
+        """Let the beam current grow, as it may without anything else being changed."""
+        current_a = self.optics.beam_current_a
+        assert current_a is not None
+        self.optics = msgspec.structs.replace(self.optics, beam_current_a=times * current_a)
+
     # -- what a microscope does ---------------------------------------------------------------
 
     @property

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semagent.control import ControlOptions
-from semagent.control.options import AutofocusOptions
+from semagent.control.options import AutofocusOptions, HoldOptions
+from semagent.control.situation import Follow
 from semagent.types import FocusResult, StartAutofocus
 
 from .bench import OPTIONS, SCAN, Bench, Curve
@@ -136,3 +137,50 @@ def test_every_search_has_a_budget_of_its_own():
     assert len(bench.results) == 2
     assert bench.results[1].status == "focused"
     assert 3 <= bench.sequence - taken <= 6
+
+
+# -- searches that mode hold starts -----------------------------------------------------------
+
+
+def holding(budget_e_nm2: float | None, **changes: Any) -> Bench:
+    options = msgspec.structs.replace(within(budget_e_nm2), hold=HoldOptions())
+    bench = Bench(**{"options": options, **DOSED, **changes})
+    bench.arm()
+    return bench
+
+
+def test_mode_hold_starts_no_search_it_cannot_afford():
+    bench = holding(5.0, focus=20.0)
+    bench.run(4)
+    (result,) = bench.results
+    assert (result.status, result.frames_used, result.moves) == ("held", 0, 0)
+    assert "is less than the 10 e/nm² of one frame" in result.reason
+    assert "autofocus_started" not in bench.kinds
+    assert "is less than" in bench.controller.state.paused
+    assert bench.commands == []
+
+
+def test_nor_while_it_follows_where_a_frame_has_become_too_much():
+    bench = holding(200.0, focus=3.0)
+    bench.run(30)
+    assert isinstance(bench.controller.state.task, Follow)
+    bench.focus += 6.0
+    bench.beam_up(30.0)  # without a change of settings: dearer than the whole budget
+    bench.run(40)
+    assert bench.kinds.count("hold_lost") == 1
+    assert bench.kinds.count("autofocus_started") == 1
+    assert bench.kinds[-1] == "paused"
+    assert "is less than the 300 e/nm² of one frame" in bench.results[-1].reason
+    assert abs(bench.offset - 3.0) <= 1  # the last working point
+
+
+def test_a_request_beyond_the_budget_leaves_hold_following():
+    bench = holding(200.0, focus=3.0)
+    bench.run(30)
+    bench.beam_up(30.0)
+    bench.frame()
+    bench.request(StartAutofocus())
+    assert bench.kinds[-1] == "request_refused"
+    assert isinstance(bench.controller.state.task, Follow)
+    bench.run(3)
+    assert bench.controller.state.paused == ""
