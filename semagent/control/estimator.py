@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semagent.control.fit import BEAM, Fit, Series
+from semagent.control.fit import BEAM, Fit, Modes, Series
 from semagent.control.options import EstimatorOptions, ScaleOptions
 from semagent.control.posterior import INFLATION, OTHER_INFLATION, Posterior, combine, mirrored
 from semagent.control.stigmation import (
+    UNKNOWN_STD,
     astigmatism,
     correction,
     response_of,
@@ -32,6 +33,8 @@ _SPOT_PX, _SPOT_STD = 0.7, 0.4
 _SOFT, _SOFT_STD, _SOFTER = 0.03, 1.5, -1.0
 _VAGUE, _SLOPES = 0.3, (-1.0, 0.0, 1.0)  # slopes to start from, where it is not known
 _STILL_LOG_SLOPE = -14.0  # a beam that no working distance changes
+_REFUTED = 3.0  # log of the odds at which a calibration of the stigmators is not believed any more
+_MOST_DOUBTED, _OTHERWISE, _ANY_RESPONSE = 2, (1.0, 0.0, -1.0), 2.0
 _LEAST_REMEMBERED_SIGMA = 0.02  # of the slope that is remembered
 
 
@@ -197,8 +200,34 @@ class SpectralEstimator:
         # A beam of which so little is known may be unlike the model in other ways, too.
         inflation = OTHER_INFLATION if std[3] > _VAGUE else INFLATION
         moving = modes.among(modes.start < count)
+        if width > BEAM and self._is_refuted(series, moving, mean, std):
+            return self._fit()
         self._posterior = with_response(combine(moving, _MOST_MODES, inflation), self._response)
         return self._posterior.log_evidence - float(modes.log_evidence[-1])
+
+    def _is_refuted(self, series: Series, modes: Modes, mean: Array, std: Array) -> bool:
+        """Whether the frames contradict what is remembered of the stigmators; it is forgotten then.
+
+        Against the calibration stands one that may be anything of its size: the wrong sign, an axis
+        exchanged for the other, another column. That costs evidence, unless frames ask for it.
+        """
+        if self._response.std == UNKNOWN_STD:
+            return False
+        known = self._response.matrix.ravel()
+        likeliest = modes.among(np.argsort(-modes.log_evidence, kind="stable")[:_MOST_DOUBTED])
+        starts = np.repeat(likeliest.beam[None], len(_OTHERWISE), axis=0)
+        starts[:, :, BEAM:] = np.array(_OTHERWISE)[:, None, None] * known
+        starts = starts.reshape(-1, starts.shape[-1])
+        free_std = std.copy()
+        free_std[BEAM:] = _ANY_RESPONSE * np.abs(known).max()
+        count = len(starts)
+        free = Fit(series, np.tile(mean, (count, 1)), np.tile(free_std, (count, 1)), starts)
+        found = free.run(_STEPS)
+        if found.log_evidence.max() - modes.log_evidence.max() < _REFUTED:
+            return False
+        self._response = response_of(None, 1.0)
+        self._posterior = combine(found, _MOST_MODES)
+        return True
 
     def _belief(
         self,

@@ -9,7 +9,8 @@ from semagent.control.posterior import Posterior
 from semagent.memory import Entry
 from semagent.spectrum import Array
 
-_UNKNOWN_STD = 50.0
+UNKNOWN_STD = 50.0
+"""Half depths of field that a stigmator at full range may make, where there is no calibration."""
 _LEAST_RELATIVE_STD = 0.03  # of a calibration: apertures and days differ by as much
 _TELLING = 1.5  # standard deviations, wide as they are, that the weaker effect has to be
 
@@ -39,7 +40,7 @@ def response_of(entry: Entry | None, unit_m: float) -> Response:
     calibration = entry.calibration if entry else None
     known = calibration.astigmatism_per_stigmator if calibration else None
     if calibration is None or known is None:
-        return Response(np.zeros((2, 2)), _UNKNOWN_STD, np.zeros(2))
+        return Response(np.zeros((2, 2)), UNKNOWN_STD, np.zeros(2))
     matrix = np.array([[known.xx, known.xy], [known.yx, known.yy]]) / unit_m
     std = max(known.sigma / unit_m, _LEAST_RELATIVE_STD * float(np.abs(matrix).max()))
     moved = calibration.focus_per_stigmator

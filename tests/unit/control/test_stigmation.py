@@ -232,3 +232,47 @@ def test_a_last_change_that_the_gate_refuses_does_not_spoil_the_result() -> None
     assert result.status == "focused"
     assert result.reason.endswith("a last change of the stigmators was refused")
     assert abs(bench.offset - bench.focus) < 1
+
+
+# -- a calibration that is wrong --------------------------------------------------------------
+
+
+def times(signs: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    return tuple(
+        tuple(np.multiply(row, sign).tolist()) for row, sign in zip(COILS, signs, strict=True)
+    )
+
+
+WRONG = {
+    "both signs": times(((-1, -1), (-1, -1))),
+    "one sign": times(((1, 1), (-1, -1))),
+    "exchanged": (COILS[1], COILS[0]),
+    "three times": times(((3, 3), (3, 3))),
+}
+
+
+@pytest.mark.parametrize("coils", WRONG.values(), ids=WRONG)
+def test_a_calibration_that_frames_refute_is_not_followed(
+    coils: tuple[tuple[float, float], ...],
+) -> None:
+    """Frames say what the stigmators do, so they are set right all the same, or put back."""
+    for seed in range(6):
+        turn = 1.1 * seed
+        begun = (3 * math.cos(turn), 3 * math.sin(turn))
+        bench = make(seed=seed, focus=15.0 - 6 * seed, astigmatism=begun, memory=calibrated(coils))
+        result = search(bench)
+        assert math.hypot(*bench.left) <= 3.1, (seed, bench.left)
+        if result.status == "focused":
+            assert abs(bench.offset - bench.focus) <= 1
+        else:
+            assert bench.offset == pytest.approx(0, abs=1e-6)
+            assert bench.stigmators == STIGMATORS
+
+
+def test_a_calibration_of_another_day_is_not_refuted() -> None:
+    """A scale that is a third too large is still taken at its word: it does no harm."""
+    for seed in range(4):
+        bench = make(seed=seed, memory=calibrated(times(((1.3, 1.3), (1.3, 1.3)))))
+        assert search(bench).status == "focused"
+        assert math.hypot(*bench.left) < 0.7
+        assert bench.results[0].frames_used <= 7
