@@ -39,6 +39,10 @@ from semagent_engines.sharpness.change import fit_blur_change
 
 SIGMAS_PX = (1.0, 2.0, 3.5)
 DOSES = (400.0, 100.0, 40.0)
+SIGMA_BANDS_PX = ((1.0, 3.0), (3.0, 6.0), (6.0, 15.0))
+PAIRS = 12
+HALF_DEPTH_PX = 0.5
+"""Blur half a depth of field out of focus: a disc of 2 px."""
 FIELD_PX = 256
 LARGE_FIELD_PX = 384
 SPOT_PX = 0.4
@@ -72,7 +76,7 @@ def main() -> None:
     fields = read_fields(options.data, options.split, options.per_source)
     sources = {field.source for field in fields}
     print(f"{engine.name}: {len(fields)} micrographs of {len(sources)} sources\n")
-    for table in (restoration_table, blur_table, pair_table, rank_table):
+    for table in (restoration_table, blur_table, pair_table, rank_table, expert_table):
         print(table(engine, fields, np.random.default_rng(options.seed)), flush=True)
     print(latency_table(engine, options.repeats))
 
@@ -174,6 +178,7 @@ def blur_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generato
     """Errors of the blur ellipse of single frames, 1 to 15 px."""
     classical = open_sharpness({})
     errors: dict[str, list[npt.NDArray[np.float64]]] = defaultdict(list)
+    sigmas: dict[str, list[float]] = defaultdict(list)
     inside: dict[str, list[float]] = defaultdict(list)
     for field in fields:
         for dose in DOSES:
@@ -190,11 +195,13 @@ def blur_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generato
                     reading = engine.read(frame, fit=fit)
                     error = reading.blur - truth
                     errors[name].append(error)
+                    sigmas[name].append(sigma)
                     inside[name].extend(np.abs(error) < NINETY_PERCENT * reading.blur_std)
                 ellipse = classical.analyse(frame).figures.blur
                 if ellipse is not None:
                     error = parameters_of(ellipse) - truth
                     errors["spectral fit"].append(error)
+                    sigmas["spectral fit"].append(sigma)
                     inside["spectral fit"].append(
                         abs(error[0]) < NINETY_PERCENT * ellipse.log_sigma
                     )
@@ -203,12 +210,19 @@ def blur_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generato
             name,
             f"{np.median(np.abs(each)[:, 0]):.3f}",
             f"{np.median(np.abs(each)[:, 1:]):.3f}",
+            *(
+                f"{np.median(np.abs(each)[(low <= sigma) & (sigma < high), 1:]):.3f}"
+                for low, high in SIGMA_BANDS_PX
+            ),
             f"{100 * np.mean(inside[name]):.0f} %",
             str(len(each)),
         )
-        for name, each in ((name, np.array(values)) for name, values in errors.items())
+        for name, each, sigma in (
+            (name, np.array(values), np.array(sigmas[name])) for name, values in errors.items()
+        )
     ]
-    columns = ("ln σ", "ln(axes), each component", "90 % interval holds", "frames")
+    bands = (f"σ {low:g} to {high:g} px" for low, high in SIGMA_BANDS_PX)
+    columns = ("ln σ", "ln(axes), each component", *bands, "90 % interval holds", "frames")
     return markdown("blur ellipse, median error", columns, rows)
 
 
@@ -220,13 +234,21 @@ def parameters_of(ellipse: "object") -> npt.NDArray[np.float64]:
 
 
 def pair_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generator) -> str:
-    """Errors of the difference of two frames of one field."""
+    """Errors of the difference of two frames of one field.
+
+    The sign is that of the round part. It is judged three times: where the covariance changes by
+    more than that of half a depth of field; where the frames' distances from focus differ by more
+    than that, since frames on either side of focus may be blurred alike; and where the 90 %
+    interval does not hold 0, so where the reading claims to know.
+    """
     relative: dict[str, list[float]] = defaultdict(list)
     right: dict[str, list[bool]] = defaultdict(list)
+    apart: dict[str, list[bool]] = defaultdict(list)
+    sure: dict[str, list[bool]] = defaultdict(list)
     inside: dict[str, list[bool]] = defaultdict(list)
     for field in fields:
         for dose in DOSES:
-            for _ in range(4):
+            for _ in range(PAIRS):
                 specimen = crop(field.specimen, min(LARGE_FIELD_PX, *field.specimen.shape), rng)
                 beam = Beam(specimen)
                 astigmatic = astigmatism(rng, rng.uniform(0.0, 1.5))
@@ -252,23 +274,35 @@ def pair_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generato
                 for name, each in changes.items():
                     low, high = each.interval90_px2[0]
                     inside[name].append(low < truth < high)
+                    if low > 0 or high < 0:
+                        sure[name].append((low > 0) == (truth > 0))
                 off = abs(found["spectral fit to both"] - truth)
                 inside["spectral fit to both"].append(off < NINETY_PERCENT * fit.std_px2[0])
                 for name, value in found.items():
                     relative[name].append(abs(value - truth) / abs(truth))
-                    # Half a depth of field: a blur disc of 2 px, a covariance of 1/4 px².
-                    if abs(truth) > 0.25:
-                        right[name].append((value > 0) == (truth > 0))
+                    sign = (value > 0) == (truth > 0)
+                    if abs(truth) > HALF_DEPTH_PX**2:
+                        right[name].append(sign)
+                    if abs(abs(planes[1]) - abs(planes[0])) > HALF_DEPTH_PX:
+                        apart[name].append(sign)
     rows = [
         (
             name,
             f"{100 * np.median(values):.1f} %",
             f"{100 * np.mean(right[name]):.1f} %",
+            f"{100 * np.mean(apart[name]):.1f} %",
+            f"{100 * np.mean(sure[name]):.1f} % of {len(sure[name])}" if name in sure else "",
             f"{100 * np.mean(inside[name]):.0f} %" if name in inside else "",
         )
         for name, values in relative.items()
     ]
-    columns = ("median error", "sign right", "90 % interval holds")
+    columns = (
+        "median error",
+        "sign right, change above 1/4 px²",
+        "more than half a depth of field apart",
+        "interval without 0",
+        "90 % interval holds",
+    )
     count = len(relative["the model"])
     return markdown(f"difference of blur covariance, {count} pairs", columns, rows)
 
@@ -289,6 +323,37 @@ def rank_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generato
         (name, f"{np.median(values):.3f}", f"{min(values):.3f}") for name, values in ranks.items()
     ]
     return markdown(f"rank within {len(fields)} stacks", ("median", "worst"), rows)
+
+
+def expert_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generator) -> str:
+    """Share of the patches that each expert got, and what explains how the shares vary."""
+    shares, causes = [], []
+    for field in fields:
+        for sigma in SIGMAS_PX:
+            for dose in DOSES:
+                specimen = crop(field.specimen, FIELD_PX, rng)
+                image = Beam(specimen).image(sigma, (0.0, 0.0), SPOT_PX)
+                frame = frame_of(expose(image, Exposure(dose), rng))
+                shares.append(engine.analyse(frame, restore=True).figures.expert_weights)
+                causes.append({"source": field.source, "σ": sigma, "dose": dose})
+    each = np.array(shares)
+    total = np.square(each - each.mean(axis=0)).sum()
+    rows = [("mean of all", *percent(each.mean(axis=0)), "")]
+    for cause in causes[0]:
+        explained = 0.0
+        for value in dict.fromkeys(row[cause] for row in causes):
+            group = each[[row[cause] == value for row in causes]]
+            explained += len(group) * np.square(group.mean(axis=0) - each.mean(axis=0)).sum()
+            rows.append((f"{cause} {value}", *percent(group.mean(axis=0)), ""))
+        first = next(i for i, row in enumerate(rows) if row[0].startswith(f"{cause} "))
+        rows[first] = (*rows[first][:-1], f"{100 * explained / total:.0f} %")
+    columns = (*(f"expert {i + 1}" for i in range(each.shape[1])), "variance explained")
+    return markdown("share of the patches", columns, rows)
+
+
+def percent(shares: npt.NDArray[np.float64]) -> list[str]:
+    """Shares for people."""
+    return [f"{100 * share:.0f} %" for share in shares]
 
 
 def latency_table(engine: ModelEngine, repeats: int) -> str:

@@ -13,11 +13,15 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from model import SPOT_PX, Field, crop, read_fields, true_kernel
 from restoration_baselines import METHODS, Kernel, decibels
 from through_focus import Beam, Exposure, expose
 
 from semagent.testing.engines import frame_of
+from semagent_engines.export.weights import model_of_artefact
+from semagent_engines.model.experts import Experts
+from semagent_engines.runtime.artefact import DEFAULT, open_artefact
 from semagent_engines.runtime.backends.onnxruntime import open_engine
 from semagent_engines.runtime.model_engine import ModelEngine
 
@@ -29,7 +33,14 @@ CASES = (
 """Source, credit, blur in pixels, electrons a pixel."""
 
 EDGE_PX = 256
-COLUMNS = ("acquired", "Richardson–Lucy, true kernel", "the model", "truth", "consistency")
+COLUMNS = (
+    "acquired",
+    "Richardson–Lucy, true kernel",
+    "the model",
+    "truth",
+    "consistency",
+    "experts",
+)
 WORST_CHI_SQUARE = 2.0
 
 
@@ -43,9 +54,8 @@ def main() -> None:
     fields = {field.source: field for field in reversed(read_fields(options.data, "test", 1))}
     engine = open_engine({})
     inch = EDGE_PX / 100
-    figure, axes = plt.subplots(
-        len(CASES), 5, figsize=(5 * (inch + 0.1), len(CASES) * (inch + 0.35)), dpi=100
-    )
+    size = len(COLUMNS) * (inch + 0.1), len(CASES) * (inch + 0.35)
+    figure, axes = plt.subplots(len(CASES), len(COLUMNS), figsize=size, dpi=100)
     for row, (source, credit, blur_px, dose) in zip(axes, CASES, strict=True):
         draw(row, fields[source], blur_px, dose, engine)
         row[0].set_ylabel(f"σ {blur_px:g} px, {dose:g} e/px\n{credit}", fontsize=7)
@@ -77,9 +87,25 @@ def draw(row: np.ndarray, field: Field, blur_px: float, dose: float, engine: Mod
     chi_square = np.reshape(grid.values, (grid.rows, grid.columns))
     row[4].imshow(chi_square, cmap="coolwarm", vmin=0, vmax=WORST_CHI_SQUARE, extent=(0, 1, 0, 1))
     row[4].set_xlabel(f"χ² {analysis.figures.consistency:.2f}; 0 blue, 2 red", fontsize=8)
+    row[5].imshow(chosen_experts(acquired), cmap="tab10", vmin=0, vmax=9)
+    row[5].set_xlabel("of each patch of 16 px, last block", fontsize=8)
     for axis in row:
         axis.set_xticks([])
         axis.set_yticks([])
+
+
+def chosen_experts(acquired: np.ndarray) -> np.ndarray:
+    """The expert that the last block of the shipped model chose for each patch."""
+    model = model_of_artefact(open_artefact(DEFAULT))
+    gates = [module.gate for module in model.modules() if isinstance(module, Experts)]
+    seen: list[torch.Tensor] = []
+    gates[-1].register_forward_hook(lambda _, __, logits: seen.append(logits))
+    with torch.no_grad():
+        model.restore(torch.from_numpy(acquired.astype(np.float32))[None, None])
+    patch_px = model.config.patch_px
+    patches = seen[0][0, model.config.scales :].argmax(dim=-1)
+    shape = tuple(edge // patch_px for edge in acquired.shape)
+    return patches.reshape(shape).numpy()
 
 
 if __name__ == "__main__":

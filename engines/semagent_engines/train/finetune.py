@@ -12,7 +12,8 @@ from semagent_engines.model.network import build, load_part, normalise
 from semagent_engines.train.losses import restoration_loss
 from semagent_engines.train.validate import judge_views
 
-_BALANCE = 0.02
+BALANCE = 0.02
+"""Weight of the load-balancing loss."""
 _VALIDATION_BATCHES = 10
 
 
@@ -31,7 +32,7 @@ class Objective(nn.Module):
         restored = self.model.restore(views.pixels)
         std = normalise(views.pixels).std
         restoration = restoration_loss(restored.tiles, views.truth, std)
-        loss = restoration + _BALANCE * restored.imbalance
+        loss = restoration + BALANCE * restored.imbalance
         return loss, {"restoration": restoration, "imbalance": restored.imbalance}
 
 
