@@ -20,6 +20,10 @@ as the next, where both together err least on training sources."""
 
 PAIR_INFLATION = 2.0
 
+CONTRADICTION = 1.5
+"""Deviations apart from which fit and head contradict each other: chosen where ordinary training
+specimens are read as well as before, and those with grooves in one direction better."""
+
 
 @dataclass(frozen=True)
 class TileReadings:
@@ -109,18 +113,24 @@ def combine(tiles: TileReadings) -> FrameReading:
 
 
 def together(
-    one: Array, one_std: Array, other: Array | Floats, other_std: Array | Floats
+    fit: Array, fit_std: Array, head: Array | Floats, head_std: Array | Floats
 ) -> tuple[Array, Array]:
-    """Weighted mean of two readings of the same, and its standard deviation.
+    """Weighted mean of what the spectral fit and the network's head read, and its deviation.
 
     Where they contradict each other the deviation grows by the factor of Birge (R. T. Birge,
-    Phys. Rev. 40, 1932): one of them must be wrong, and nobody knows which.
+    Phys. Rev. 40, 1932), and the head alone is believed: the fit supposes a specimen with structure
+    in all directions alike, and grooves or fibres that lie in parallel deceive it far more.
     """
-    variance, other_variance = np.square(one_std), np.square(other_std)
-    total = variance + other_variance
-    mean = (other_variance * one + variance * other) / total
-    contradiction = np.maximum(np.square(one - other) / total, 1.0)
-    return mean, np.sqrt(variance * other_variance / total * contradiction)
+    variance, head_variance = np.square(fit_std), np.square(head_std)
+    total = variance + head_variance
+    mean = (head_variance * fit + variance * head) / total
+    std = np.sqrt(variance * head_variance / total)
+    contradiction = np.abs(fit - head) / np.sqrt(total)
+    believe_head = contradiction > CONTRADICTION
+    return (
+        np.where(believe_head, head, mean),
+        np.where(believe_head, head_std, std) * np.maximum(contradiction, 1.0),
+    )
 
 
 def with_ellipse(reading: FrameReading, ellipse: BlurEllipse) -> FrameReading:

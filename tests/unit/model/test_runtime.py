@@ -121,8 +121,8 @@ def test_readings_that_agree_are_surer_together_and_contradictions_less() -> Non
     _, agreed = together(zero, std, zero, std)
     mean, contradicted = together(zero, std, zero + 2, std)
     assert float(agreed[0]) == pytest.approx(0.2 / math.sqrt(2))
-    assert float(mean[0]) == pytest.approx(1.0)
-    assert float(contradicted[0]) == pytest.approx(1.0)
+    assert float(mean[0]) == pytest.approx(2.0), "the head's"
+    assert float(contradicted[0]) == pytest.approx(0.2 * 2 / (0.2 * math.sqrt(2)))
 
 
 def test_a_fit_that_says_the_same_changes_no_blur() -> None:
