@@ -34,6 +34,8 @@ _FLAGS = (
 )
 _START_S = 90.0
 _WAIT_MS = 60_000
+_SMALL = {"width_px": 512, "height_px": 384}
+_FRAME_S = 0.25
 _GREY_STEP = 16  # of pictures in the documents: finer ones would only keep the specimen's noise
 NAMELESS = """() => [...document.querySelectorAll("button, input, select, [role=slider]")]
     .filter((one) => !one.textContent.trim() && !one.ariaLabel && !one.labels?.length)
@@ -62,8 +64,11 @@ class Program:
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
-    """Starts ``semagent run``; arguments are sections of the driver's options to be changed."""
+def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Starts ``semagent run``; arguments are sections of the driver's options to be changed.
+
+    Frames are small and do not hurry, but for pictures.
+    """
     started: list[Program] = []
 
     def start(*arguments: str, **changes: dict[str, Any]) -> Program:
@@ -72,6 +77,9 @@ def program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
         options["column"]["beam_current_pa"] = 400
         for name, change in changes.items():
             options[name] |= change
+        if request.config.getoption("--screenshots") is None:
+            options["scan"] |= _SMALL
+            raw["acquire"] = {"frame_interval_s": _FRAME_S}
         raw["safety"]["heartbeat_timeout_s"] = 15  # browser and program share a busy machine
         raw["console"] = {"port": 0}
         raw["record"] = {"sync": False}
