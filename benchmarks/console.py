@@ -11,7 +11,8 @@ the slider. Before they come and after they have gone, the same run is measured 
 - loop: from the end of exposure until control has said what it believes, less the time the engine
   took, as heard in the supervising process;
 - memory: resident, of each role, medians of the first and the last quarter of the browsers' time;
-- cores: processor time of each role and of the browsers, a second.
+- cores: processor time of each role and of the browsers, a second, and of a browser for each
+  frame it has shown.
 
 The browsers paint without a graphics card, on the machine of the microscope. ``--nice 10`` lets
 them step back behind the agent, which comes nearer to browsers on other desks.
@@ -281,6 +282,7 @@ def measure(chromium: str, minutes: float, nice: int, *, restored: bool) -> dict
         "frames_shown": [len(each) for each in ages],
         "frames_dropped": dropped,
         "age_ms": [percentiles(each) for each in ages],
+        "browser_ms_a_frame": round(1000 * browsers_s / sum(map(len, ages)), 1),
         "loop_ms": {
             "without browsers": without,
             "before": percentiles(before.latencies_ms),
