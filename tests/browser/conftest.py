@@ -71,12 +71,14 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable
     """
     started: list[Program] = []
 
-    def start(*arguments: str, **changes: dict[str, Any]) -> Program:
+    def start(*arguments: str, restored: bool = True, **changes: dict[str, Any]) -> Program:
         raw = yaml.safe_load(find_config("simulated").read_text(encoding="utf-8"))
         options = raw["driver"]["options"]
         options["column"]["beam_current_pa"] = 400
         for name, change in changes.items():
             options[name] |= change
+        if not restored:
+            raw["restoration"] = None
         if request.config.getoption("--screenshots") is None:
             options["scan"] |= _SMALL
             raw["acquire"] = {"frame_interval_s": _FRAME_S}

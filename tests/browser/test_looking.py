@@ -96,7 +96,7 @@ def test_the_picture(program: Start, visit: Start, photograph: Start):
 
 @pytest.fixture
 def armed(program: Start) -> Iterator[Any]:
-    return program("--mode", "observe", "--arm")
+    return program("--mode", "observe", "--arm", restored=False)
 
 
 def test_who_may_only_look(armed: Any, visit: Start, photograph: Start):
