@@ -33,7 +33,7 @@ _SPOT_PX, _SPOT_STD = 0.7, 0.4
 _SOFT, _SOFT_STD, _SOFTER = 0.03, 1.5, -1.0
 _VAGUE, _SLOPES = 0.3, (-1.0, 0.0, 1.0)  # slopes to start from, where it is not known
 _STILL_LOG_SLOPE = -14.0  # a beam that no working distance changes
-_REFUTED = 3.0  # log of the odds at which a calibration of the stigmators is not believed any more
+_REFUTED = 8.0  # log of the odds at which a calibration of the stigmators is not believed any more
 _MOST_DOUBTED, _OTHERWISE, _ANY_RESPONSE = 2, (1.0, 0.0, -1.0), 2.0
 _LEAST_REMEMBERED_SIGMA = 0.02  # of the slope that is remembered
 
@@ -223,7 +223,14 @@ class SpectralEstimator:
         count = len(starts)
         free = Fit(series, np.tile(mean, (count, 1)), np.tile(free_std, (count, 1)), starts)
         found = free.run(_STEPS)
-        if found.log_evidence.max() - modes.log_evidence.max() < _REFUTED:
+        enough = found.log_evidence.max() - _REFUTED
+        if modes.log_evidence.max() > enough:
+            return False
+        # A better focus may be all that these fits have found: with it the calibration may do.
+        starts = found.beam.copy()
+        starts[:, BEAM:] = known
+        again = Fit(series, np.tile(mean, (len(starts), 1)), np.tile(std, (len(starts), 1)), starts)
+        if again.run(_STEPS).log_evidence.max() > enough:
             return False
         self._response = response_of(None, 1.0)
         self._posterior = combine(found, _MOST_MODES)
