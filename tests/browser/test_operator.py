@@ -130,6 +130,19 @@ def look_back(run: Any, browse: Start, visit: Start, photograph: Start) -> None:
         until(page, "semagent.sequence() > 3")
         page.keyboard.press("p")
 
+        # The left end of the timeline: close to the frame that is shown, or the begin of it all.
+        marked.click()
+        until(page, f"semagent.sequence() === {number}")
+        timeline, left = page.locator("#timeline"), {"x": 60, "y": 20}
+        for _ in range(10):
+            page.keyboard.press("]")
+        timeline.click(position=left)
+        until(page, f"semagent.sequence() < {number}")
+        assert page.evaluate("semagent.sequence()") > number / 2
+        page.mouse.wheel(0, 5000)
+        timeline.click(position=left)
+        until(page, "semagent.sequence() < 10")
+
         page.get_by_role("radio", name="Refused").click()
         expect(happenings).to_contain_text("disarmed")
         page.get_by_role("radio", name="Decisions").click()

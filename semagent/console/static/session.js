@@ -223,6 +223,7 @@ class Session {
     const keys = {
       ...this.stage.keys,
       ",": step(-1), ".": step(1), p: () => el("play").click(), r: () => el("restored").click(),
+      "[": () => this.timeline.zoomBy(1 / 1.5), "]": () => this.timeline.zoomBy(1.5),
       "?": () => el("help-button").click(),
     };
     document.addEventListener("keydown", (event) => pressed(event, keys));

@@ -1,4 +1,4 @@
-// A whole session over time: focus score, working distance and believed focus, and what happened.
+// A session over time, whole or closer: focus score, working distance and believed focus, and what happened.
 
 import { begin, INK, line, rule, stepOf, write } from "./plots.js";
 
@@ -6,6 +6,7 @@ const LEFT = 52;
 const RIGHT = 10;
 const MARKS = 16; // height of the lane of marks
 const AXIS = 18;
+const CLOSEST_S = 5; // what is shown at least
 export const MARK_INK = { decision: "#8e9ba8", operator: "#8e9ba8", refused: "#ff6b66", note: "#e5b04a" };
 
 export class Timeline {
@@ -15,6 +16,8 @@ export class Timeline {
     this.frames = [];
     this.happenings = [];
     this.at = 0;
+    this.from = 0;
+    this.wide = Infinity; // seconds that are shown, or the whole session if it is shorter
     new ResizeObserver(() => this.draw()).observe(canvas);
     const choose = (event) => {
       const box = canvas.getBoundingClientRect();
@@ -27,6 +30,11 @@ export class Timeline {
     canvas.addEventListener("pointermove", (event) => {
       if (canvas.hasPointerCapture(event.pointerId)) choose(event);
     });
+    canvas.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      const box = canvas.getBoundingClientRect();
+      this.zoomBy(Math.exp(-event.deltaY / 400), this.seconds(event.clientX - box.left));
+    }, { passive: false });
   }
 
   show(frames, happenings) {
@@ -37,28 +45,55 @@ export class Timeline {
 
   moveTo(seconds) {
     this.at = seconds;
+    if (seconds < this.from || seconds > this.to) this.begin(seconds - this.span / 2);
     this.draw();
   }
 
-  get span() {
+  // What is at a moment stays there.
+  zoomBy(factor, at = this.at) {
+    const before = this.span;
+    this.wide = Math.min(this.length, Math.max(CLOSEST_S, before / factor));
+    this.begin(at - ((at - this.from) / before) * this.span);
+    this.draw();
+  }
+
+  begin(seconds) {
+    this.from = Math.max(0, Math.min(this.length - this.span, seconds));
+  }
+
+  // Seconds of the whole session.
+  get length() {
     return this.frames.at(-1)?.t_s || 1;
   }
 
+  get span() {
+    return Math.min(this.wide, this.length);
+  }
+
+  get to() {
+    return this.from + this.span;
+  }
+
+  shows(seconds) {
+    return seconds >= this.from && seconds <= this.to;
+  }
+
   seconds(x) {
-    const wide = this.canvas.clientWidth - LEFT - RIGHT;
-    return Math.min(this.span, Math.max(0, ((x - LEFT) / wide) * this.span));
+    const share = (x - LEFT) / (this.canvas.clientWidth - LEFT - RIGHT);
+    return this.from + Math.min(1, Math.max(0, share)) * this.span;
   }
 
   draw() {
     const { context, width, height } = begin(this.canvas);
     const base = height - AXIS - MARKS;
-    const x = (time) => LEFT + (Math.min(this.span, Math.max(0, time)) / this.span) * (width - LEFT - RIGHT);
+    const x = (time) => LEFT + ((time - this.from) / this.span) * (width - LEFT - RIGHT);
     this.drawTimes(context, x, base + MARKS, height);
     if (!this.frames.length) return;
     const middle = Math.round(base * 0.4);
     this.drawScores(context, x, 4, middle - 4, width);
     this.drawDistances(context, x, middle + 4, base - 4, width);
     for (const each of this.happenings) {
+      if (!this.shows(each.t_s)) continue;
       rule(context, x(each.t_s), base + 2, x(each.t_s), base + MARKS - 2, MARK_INK[each.kind]);
       if (each.kind !== "decision") context.fillStyle = MARK_INK[each.kind];
       if (each.kind === "refused" || each.kind === "note") context.fillRect(x(each.t_s) - 2, base + 3, 4, MARKS - 6);
@@ -67,11 +102,11 @@ export class Timeline {
   }
 
   drawTimes(context, x, base, height) {
-    rule(context, LEFT, base, x(this.span), base, INK.grid);
+    rule(context, LEFT, base, x(this.to), base, INK.grid);
     const step = stepOf(this.span, 6);
-    for (let time = 0; time <= this.span; time += step) {
+    for (let time = Math.ceil(this.from / step) * step; time <= this.to; time += step) {
       rule(context, x(time), 0, x(time), base, INK.grid);
-      write(context, clock(time), x(time), height - 4, x(time) > x(this.span) - 20 ? "right" : "center");
+      write(context, clock(time), x(time), height - 4, x(time) > x(this.to) - 20 ? "right" : "center");
     }
   }
 
@@ -82,13 +117,14 @@ export class Timeline {
       write(context, String(level), LEFT - 6, y(level) + 4, "right");
     }
     const scored = this.frames.filter((frame) => frame.score !== null);
-    line(context, scored, (frame) => x(frame.t_s), (frame) => y(frame.score), "#4fbf87");
+    this.within(context, width, () => line(context, scored, (frame) => x(frame.t_s), (frame) => y(frame.score), "#4fbf87"));
   }
 
   drawDistances(context, x, top, bottom, width) {
     const placed = this.frames.filter((frame) => frame.working_distance_m !== null);
     if (!placed.length) return;
-    const places = placed.map((frame) => frame.working_distance_m);
+    const seen = placed.filter((frame) => this.shows(frame.t_s));
+    const places = (seen.length ? seen : placed).map((frame) => frame.working_distance_m);
     let low = places.reduce((a, b) => Math.min(a, b));
     let high = places.reduce((a, b) => Math.max(a, b));
     const room = Math.max(0.1 * (high - low), 1e-6);
@@ -100,8 +136,20 @@ export class Timeline {
       write(context, (tick / 1e3).toFixed(step < 1 ? 4 : 3), LEFT - 6, y(tick / 1e6) + 4, "right");
     }
     const known = this.frames.filter((frame) => frame.focus_m !== null && frame.sigma_m < high - low);
-    line(context, known, (frame) => x(frame.t_s), (frame) => y(frame.focus_m), INK.line);
-    line(context, placed, (frame) => x(frame.t_s), (frame) => y(frame.working_distance_m), INK.here, true);
+    this.within(context, width, () => {
+      line(context, known, (frame) => x(frame.t_s), (frame) => y(frame.focus_m), INK.line);
+      line(context, placed, (frame) => x(frame.t_s), (frame) => y(frame.working_distance_m), INK.here, true);
+    });
+  }
+
+  // Curves go on beyond both ends of what is shown.
+  within(context, width, paint) {
+    context.save();
+    context.beginPath();
+    context.rect(LEFT, 0, width - LEFT - RIGHT, this.canvas.clientHeight);
+    context.clip();
+    paint();
+    context.restore();
   }
 }
 
