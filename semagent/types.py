@@ -119,7 +119,7 @@ class Capabilities(Value, frozen=True, kw_only=True):
         beam_shift: the beam shift can be set.
         stage_axes: names of the stage axes that can be moved, as in `StagePosition`.
         blanker: the beam can be blanked.
-        scan_control: `SetScan` works, so that probing frames can be small and fast.
+        scan_control: `SetScan` works.
         repeats_frames: asking twice may return the same pixels, as a recorded stack does; the
             test for a frozen camera does not apply.
         working_distance_range_m: the range the instrument accepts, where it says so.
