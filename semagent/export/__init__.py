@@ -99,7 +99,8 @@ def export_session(
         raise UsageError(f"{output}: is there already; nothing is overwritten")
     partial = output.with_name(output.name + _PARTIAL)
     try:
-        _require_room(session, output, 2 if derived else 1)
+        smaller_ones = 4 / 3 if target is Target.OME_ZARR else 1  # of half the size, a quarter, ...
+        _require_room(session, output, (2 if derived else 1) * smaller_ones)
         with contextlib.closing(_open(target, partial, session)) as sink:
             gathering = Gathering(sink)
             gathering.take(session, derived=derived, progress=progress or _silent)
@@ -119,7 +120,7 @@ def export_session(
     )
 
 
-def _require_room(session: SessionReader, output: Path, copies: int) -> None:
+def _require_room(session: SessionReader, output: Path, copies: float) -> None:
     """A full disk would end the recording of a run that goes on."""
     needed = copies * sum(
         record.header.scan.width_px

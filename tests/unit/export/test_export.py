@@ -189,6 +189,30 @@ def test_ome_zarr_follows_its_specification(export: Export) -> None:
     assert all(image.pixels.metadata_only for image in ome.images)
 
 
+def test_large_frames_have_smaller_ones_beside_them(
+    export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semagent.export.zarr._SMALL_PX", 3)
+    root = zarr.open_group(export(Target.OME_ZARR), mode="r")
+
+    [scales] = ImageAttrs.model_validate(dict(root["0"].attrs)).multiscales
+    assert [level.path for level in scales.datasets] == ["0", "1", "2"]
+    assert [root[f"0/{level}"].shape for level in range(3)] == [
+        (3, 1, 6, 8),
+        (3, 1, 3, 4),
+        (3, 1, 1, 2),
+    ]
+    whole = FRAMES[1].pixels.astype(float)
+    corner = whole[4:6, 6:8].mean()
+    assert abs(float(root["0/1"][1, 0, 2, 3]) - corner) <= 0.5
+    assert abs(float(root["0/2"][1, 0, 0, 1]) - whole[:4, 4:8].mean()) <= 1
+    assert root["0/2"].dtype == np.uint16
+    scale, moved = scales.datasets[2].coordinateTransformations
+    assert scale.scale == pytest.approx([0.75, 1.0, 16.0, 16.0])
+    assert moved.translation == pytest.approx([0.0, 0.0, 6.0, 6.0])
+    assert root["1/1"].shape == (1, 1, 2, 3)  # of 5 x 7
+
+
 def test_the_reader_of_napari_opens_the_ome_zarr(export: Export) -> None:
     reason = "ome-zarr, which napari-ome-zarr reads with, pulls in cloud clients; not in this suite"
     reader = pytest.importorskip("ome_zarr.reader", reason=reason)
