@@ -93,10 +93,11 @@ export class Timeline {
     this.drawScores(context, x, 4, middle - 4, width);
     this.drawDistances(context, x, middle + 4, base - 4, width);
     for (const each of this.happenings) {
-      if (!this.shows(each.t_s)) continue;
-      rule(context, x(each.t_s), base + 2, x(each.t_s), base + MARKS - 2, MARK_INK[each.kind]);
+      const time = Math.min(this.length, Math.max(0, each.t_s)); // some lie before the first frame
+      if (!this.shows(time)) continue;
+      rule(context, x(time), base + 2, x(time), base + MARKS - 2, MARK_INK[each.kind]);
       if (each.kind !== "decision") context.fillStyle = MARK_INK[each.kind];
-      if (each.kind === "refused" || each.kind === "note") context.fillRect(x(each.t_s) - 2, base + 3, 4, MARKS - 6);
+      if (each.kind === "refused" || each.kind === "note") context.fillRect(x(time) - 2, base + 3, 4, MARKS - 6);
     }
     rule(context, x(this.at), 0, x(this.at), base + MARKS, INK.here);
   }
