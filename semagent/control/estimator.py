@@ -34,7 +34,8 @@ _SOFT, _SOFT_STD, _SOFTER = 0.03, 1.5, -1.0
 _VAGUE, _SLOPES = 0.3, (-1.0, 0.0, 1.0)  # slopes to start from, where it is not known
 _STILL_LOG_SLOPE = -14.0  # a beam that no working distance changes
 _REFUTED = 8.0  # log of the odds at which a calibration of the stigmators is not believed any more
-_MOST_DOUBTED, _OTHERWISE, _ANY_RESPONSE = 2, (1.0, 0.0, -1.0), 2.0
+_OTHERWISE, _ANY_RESPONSE = (0.0, -1.0), 2.0  # times what is remembered
+_STEPS_OF_DOUBT = 4  # a sign that is wrong shows soon
 _LEAST_REMEMBERED_SIGMA = 0.02  # of the slope that is remembered
 
 
@@ -214,15 +215,13 @@ class SpectralEstimator:
         if self._response.std == UNKNOWN_STD:
             return False
         known = self._response.matrix.ravel()
-        likeliest = modes.among(np.argsort(-modes.log_evidence, kind="stable")[:_MOST_DOUBTED])
-        starts = np.repeat(likeliest.beam[None], len(_OTHERWISE), axis=0)
-        starts[:, :, BEAM:] = np.array(_OTHERWISE)[:, None, None] * known
-        starts = starts.reshape(-1, starts.shape[-1])
+        starts = np.repeat(modes.beam[[modes.log_evidence.argmax()]], len(_OTHERWISE), axis=0)
+        starts[:, BEAM:] = np.multiply.outer(_OTHERWISE, known)
         free_std = std.copy()
         free_std[BEAM:] = _ANY_RESPONSE * np.abs(known).max()
         count = len(starts)
         free = Fit(series, np.tile(mean, (count, 1)), np.tile(free_std, (count, 1)), starts)
-        found = free.run(_STEPS)
+        found = free.run(_STEPS_OF_DOUBT)
         enough = found.log_evidence.max() - _REFUTED
         if modes.log_evidence.max() > enough:
             return False
