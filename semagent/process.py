@@ -22,9 +22,9 @@ from semagent.roles import AcquireRole, InferRole, RecordRole, RestoreRole, Role
 from semagent.types import Capabilities
 
 _IDLE_S = 0.01
-# What people look at must not take time from what moves the microscope.
-_STEPS_BACK = (Role.CONSOLE, Role.RESTORE)
-_NICE = 5
+# What people look at must not take time from what moves the microscope, nor restored frames from
+# the newest one. Windows has no such steps.
+_NICENESS = {Role.CONSOLE: 5, Role.RESTORE: 10}
 LISTENERS_S = 10.0
 
 
@@ -161,8 +161,9 @@ def main(plan_bytes: bytes, link: Connection) -> None:
 
 
 def _run(plan: Plan, link: Connection) -> None:
-    if plan.role in _STEPS_BACK:
-        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if psutil.WINDOWS else _NICE)
+    niceness = _NICENESS.get(plan.role)
+    if niceness is not None:
+        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if psutil.WINDOWS else niceness)
     clock = SystemClock()
     bus = ZmqBus(
         plan.role,
