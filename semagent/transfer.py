@@ -23,18 +23,18 @@ def log_disc_transfer(q: Array, smoothing: float = RING_SMOOTHING) -> tuple[Arra
     close to exp(-q), that of any blur of this covariance; beyond, the disc's rings are smoothed to
     their mean over ``smoothing``.
     """
-    transfer, slope = _table(smoothing)
-    at = (np.log(np.clip(q, _LOWEST, _HIGHEST)) - np.log(_LOWEST)) / _STEP
-    index = np.minimum(at.astype(np.intp), len(transfer) - 2)
+    transfer, more, slope, steeper = _table(smoothing)
+    inside = np.minimum(np.maximum(q, _LOWEST), _HIGHEST)
+    at = (np.log(inside) - np.log(_LOWEST)) / _STEP
+    index = at.astype(np.intp)
     part = at - index
-    low, high = transfer[index], transfer[index + 1]
-    fall, steeper = slope[index], slope[index + 1]
-    return low + part * (high - low), fall + part * (steeper - fall)
+    log_transfer = transfer.take(index) + part * more.take(index)
+    return log_transfer, slope.take(index) + part * steeper.take(index)
 
 
 @cache
-def _table(smoothing: float) -> tuple[Array, Array]:
-    """On a grid of ln q: the log of the transfer and its derivative by ln q.
+def _table(smoothing: float) -> tuple[Array, Array, Array, Array]:
+    """On a grid of ln q: the log of the transfer and its derivative, each with its differences.
 
     J1(r) = 1/π ∫ cos(τ - r sin τ) dτ from 0 to π.
     """
@@ -49,4 +49,5 @@ def _table(smoothing: float) -> tuple[Array, Array]:
     # From the one to the other over the last e-fold before q = 1.
     share = np.clip(1 + log_q, 0.0, 1.0)
     transfer = (1 - share) * np.log(np.maximum(power, 1e-12)) + share * np.log(smooth)
-    return transfer, np.gradient(transfer, _STEP)
+    slope = np.gradient(transfer, _STEP)
+    return transfer[:-1], np.diff(transfer), slope[:-1], np.diff(slope)

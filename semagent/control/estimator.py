@@ -23,7 +23,8 @@ _STEPS = 10
 _STEPS_WHEN_SURE = 6
 _MOST_MODES = 6
 _FRESH = np.concatenate([-np.geomspace(1.0, 45.0, 6), np.geomspace(1.0, 45.0, 6)])
-_SURE, _FEWER = 1.0, 4  # once focus is known to a half depth of field, fewer starts and steps do
+_SURE = 1.0  # once focus is known to a half depth of field, fewer starts and steps do
+_FEWER, _FEWER_WHEN_SURE = 2, 4  # after the first frame, the others of these starts with the next
 _SAME_PLACE, _ABOUT_KNOWN = 0.5, 6.0
 _ONE_PLACE, _ONE_SETTING, _AVERAGED = 0.1, 1e-3, 4  # frames this near are averaged, up to so many
 _TURN = 2.4  # golden angle: the starting astigmatism points everywhere
@@ -307,8 +308,8 @@ class SpectralEstimator:
         fresh[1::2, 5] = _SOFTER
         if self._posterior is None:
             return fresh
-        if self._sure:
-            fresh = fresh[len(places) % _FEWER :: _FEWER]
+        fewer = _FEWER_WHEN_SURE if self._sure else _FEWER
+        fresh = fresh[len(places) % fewer :: fewer]
         known = self._posterior.beam[:, : len(mean)]
         return np.concatenate([known, mirrored(known[:2], places[-2:].tolist()), fresh])
 

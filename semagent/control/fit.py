@@ -180,6 +180,12 @@ class Fit:
                 series.shapes_std**-2,
             ]
         )
+        self._all_precision = np.concatenate(
+            [self._precision, np.tile(self._others_precision, (count, 1))], axis=1
+        )
+        by_response = _LARGEST_STEP[1] / max(float(np.abs(series.stigmators).max()), 1e-6)
+        responses = np.full(starts.shape[1] - BEAM, by_response)
+        self._largest_step = np.tile(np.concatenate([_LARGEST_STEP, responses]), (count, 1))
         self._best_cost = np.full(count, np.inf)
         self._best = [np.zeros((0,))] * 5
         self._start = np.arange(count)
@@ -213,11 +219,13 @@ class Fit:
         last = len(self._best_cost) - 1
         beam, schur = self._best[0], self._best[1]
         std = np.sqrt(np.diagonal(np.linalg.inv(schur), axis1=1, axis2=2)[:, :BEAM])
+        # Where nothing is told, many starts crowd on a plain: a few of them stand for it.
+        near = np.maximum(_LARGEST_SAME, _CROWDED * np.minimum(std[:, None], std))
+        beam = beam[:, :BEAM]
+        same = (np.abs(beam[:, None] - beam) <= near).all(axis=2).tolist()
         kept: list[int] = []
         for index in np.argsort(-self._log_evidence()[:last], kind="stable").tolist():
-            # Where nothing is told, many starts crowd on a plain: a few of them stand for it.
-            same = np.maximum(_LARGEST_SAME, _CROWDED * np.minimum(std[kept], std[index]))
-            if np.any(np.abs(beam[kept] - beam[index])[:, :BEAM] > same, axis=1).all():
+            if not any(same[index][other] for other in kept):
                 kept.append(index)
             if len(kept) == count:
                 break
@@ -225,6 +233,7 @@ class Fit:
         self._beam, self._others = self._beam[kept], self._others[kept]
         self._deviations = self._deviations[kept]
         self._mean, self._precision = self._mean[kept], self._precision[kept]
+        self._all_precision = self._all_precision[kept]
         self._best_cost, self._start = self._best_cost[kept], self._start[kept]
         self._best = [each[kept] for each in self._best]
 
@@ -237,7 +246,8 @@ class Fit:
         away = np.clip(data.places - beam[:, :1], -_FARTHEST, _FARTHEST)[:, :, None]
         response = beam[:, BEAM:].reshape(count, 2, -1)
         stigmators = data.stigmators[:, : response.shape[2]]
-        a1, a2 = np.moveaxis(beam[:, 1:3, None] + response @ stigmators.T, 1, 0)[..., None]
+        astigmatism = beam[:, 1:3, None] + response @ stigmators.T
+        a1, a2 = astigmatism[:, 0, :, None], astigmatism[:, 1, :, None]
         slope2, spot2 = np.exp(2 * beam[:, 3])[:, None, None], np.exp(2 * beam[:, 4])[:, None, None]
         turned = a1 * cosine + a2 * sine
         reach = np.maximum((away**2 + a1**2 + a2**2) * along + 2 * away * turned, 1e-9)
@@ -299,12 +309,13 @@ class Fit:
         hessian = np.zeros((count, size + data.shapes.shape[1], size + data.shapes.shape[1]))
         flat = weighted.reshape(count, width, -1)
         hessian[:, :width, :width] = flat @ slopes.reshape(count, width, -1).transpose(0, 2, 1)
-        for frame in range(frames):
-            # In the order of the nuisances: gain, noise level, blur.
-            own = np.stack([weight[:, frame], by_noise[:, frame], slopes[:, 3, frame]], axis=1)
-            at = width + frame + frames * np.arange(3)
-            hessian[:, :width, at] = weighted[:, :, frame] @ own.transpose(0, 2, 1)
-            hessian[:, at[:, None], at] = (own * precision[:, None, frame]) @ own.transpose(0, 2, 1)
+        # In the order of the nuisances: gain, noise level, blur.
+        own = np.stack([weight, by_noise, slopes[:, 3]], axis=2)
+        of_beam = weighted.transpose(0, 2, 1, 3) @ own.transpose(0, 1, 3, 2)
+        of_own = (own * precision[:, :, None]) @ own.transpose(0, 1, 3, 2)
+        hessian[:, :width, width:size] = of_beam.transpose(0, 2, 3, 1).reshape(count, width, -1)
+        at = width + np.arange(frames)[:, None] + frames * np.arange(3)
+        hessian[:, at[:, :, None], at[:, None]] = of_own
         hessian[:, width:size, :width] = hessian[:, :width, width:size].transpose(0, 2, 1)
         scaled = rows / whole[:, None]
         hessian[:, :size, :size] -= scaled @ rows.transpose(0, 2, 1)
@@ -314,9 +325,7 @@ class Fit:
         shapes = data.shapes.shape[1]
         hessian[:, size:, size:] = ((total * kept) @ data.products).reshape(count, shapes, shapes)
         diagonal = np.arange(hessian.shape[1])
-        hessian[:, diagonal, diagonal] += np.concatenate(
-            [self._precision, np.tile(self._others_precision, (count, 1))], axis=1
-        )
+        hessian[:, diagonal, diagonal] += self._all_precision
         gradient = np.concatenate(
             [
                 (weighted * residual[:, None]).sum((2, 3)),
@@ -341,13 +350,11 @@ class Fit:
         self._keep(cost, [beam, schur, inner, whole, chi2[:, -1].mean(1)])
         rest = gradient[:, :width] - (hessian[:, :width, width:] @ solved[:, :, width:])[:, :, 0]
         move = np.linalg.solve(schur, rest[:, :, None])[:, :, 0]
-        by_response = _LARGEST_STEP[1] / max(float(np.abs(data.stigmators).max()), 1e-6)
-        limit = np.concatenate([_LARGEST_STEP, np.full(width - len(_LARGEST_STEP), by_response)])
-        limit = np.tile(limit, (count, 1))
+        limit = self._largest_step[:count]
         limit[:, 0] = np.maximum(1.0, 0.3 * np.abs(away).max(axis=(1, 2)))
-        move = np.clip(move, -limit, limit)
+        move = np.minimum(np.maximum(move, -limit), limit)
         other = solved[:, :, width] - (solved[:, :, :width] @ move[:, :, None])[:, :, 0]
-        other = np.clip(other, -_LARGEST_OTHER, _LARGEST_OTHER)
+        other = np.minimum(np.maximum(other, -_LARGEST_OTHER), _LARGEST_OTHER)
         step = np.concatenate([move, other], axis=1)
         moved = (step[:, None, :size] @ rows)[:, 0] + total * (step[:, size:] @ data.shapes.T)
         self._deviations += (pull_bins - moved) / whole
@@ -358,8 +365,9 @@ class Fit:
     def _keep(self, cost: Array, found: list[Array]) -> None:
         """Remember the points that are better than any before."""
         better = cost < self._best_cost
-        if not np.isfinite(self._best_cost).any():
-            self._best = [each.copy() for each in found]
-        for best, each in zip(self._best, found, strict=True):
-            best[better] = each[better]
+        if better.all() or not np.isfinite(self._best_cost).any():
+            self._best = found
+        else:
+            for best, each in zip(self._best, found, strict=True):
+                best[better] = each[better]
         self._best_cost[better] = cost[better]

