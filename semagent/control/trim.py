@@ -18,7 +18,7 @@ _WORTH_A_FRAME, _SURE = 1.0, 2.5
 """... and where one has to be taken for it: less is taken out with the last move."""
 _WORTH_PROBES = 0.5
 """Half depths of field of astigmatism to learn for what the stigmators do, or to speak of."""
-_WELL_ENOUGH, _SUSPICIOUS = 0.5, 0.7
+_WELL_ENOUGH, _SUSPICIOUS = 0.45, 0.7
 """Half depths of field to which astigmatism has to be known once the stigmators were changed, and
 that are suspected before."""
 _LAST_LEAST, _LAST_MOST, _LIKELY = 0.2, 2.0, 0.8
