@@ -21,6 +21,8 @@ _SIGMAS = 1.5  # of a mode, that a look beside it goes at least
 _GAP = 8.0  # fine steps between two frames that may hide a focus
 _WIDEST = 2.0  # fine steps that a first look beside a focus may go: far away there is only noise
 _ALL_AROUND, _VAGUE, _NOT_TO_IGNORE = 6, 0.45, 0.1  # frames, half depths of field, weight of a mode
+_FAINT = 10.0  # log odds that noise reaches near the best of many modes
+_CLEAR = 100.0  # log odds of blur that depends clearly on the working distance
 _OPEN = 0.8  # half depths of field of uncertain astigmatism, which defocus may be mistaken for
 _ONE_DIRECTION = (
     "there may be structure along one direction only, where astigmatism is like defocus"
@@ -129,7 +131,8 @@ def next_step(
     enough = len(places_m) >= _ENOUGH
     if enough and focus_m is not None and known and abs(focus_m - here_m) <= agrees_m:
         return Found(focus_m)
-    mode = next((mode for mode in belief.modes if field.allows(mode.focus_m)), None)
+    likely = (mode for mode in belief.modes if mode.weight >= _NOT_TO_IGNORE)
+    mode = next((mode for mode in likely if field.allows(mode.focus_m)), None)
     if frames_left == 0 or (mode is None and not belief.modes):
         return GiveUp(_why_not(places_m, belief, field, options))
     if _cannot_tell(places_m, belief, field, options):
@@ -139,11 +142,11 @@ def next_step(
     if focus_m is not None and known and field.allows(focus_m):
         return Look(focus_m)
     seen_m = min(abs(place_m - mode.focus_m) for place_m in places_m)
-    blind = len(places_m) > 1 and belief.log_odds < options.min_log_odds
+    blind = len(places_m) > 1 and belief.log_odds < max(options.min_log_odds, _FAINT)
     if blind and seen_m < _WIDEST * options.fine_step * field.unit_m:
         return _further(places_m, belief, field, options)
-    likely = mode.weight >= (_LIKELY if len(places_m) > 1 else _LIKELY_AT_ONCE)
-    close = likely and mode.sigma_m <= _CLOSE * field.unit_m
+    worth_it = mode.weight >= (_LIKELY if len(places_m) > 1 else _LIKELY_AT_ONCE)
+    close = worth_it and mode.sigma_m <= _CLOSE * field.unit_m
     if close and seen_m > AGREE * field.unit_m + field.resolution_m:
         return Look(mode.focus_m)
     return beside(places_m, belief, field, options)
@@ -169,10 +172,11 @@ def _cannot_tell(
 ) -> bool:
     """Whether frames all around leave both focus and astigmatism open: no other will tell.
 
-    Where a specimen has structure along one direction only, focus and astigmatism blur alike.
+    Where a specimen has structure along one direction only, focus and astigmatism blur alike,
+    however clearly. Where little is seen at all, more frames may help.
     """
     likely = [mode for mode in belief.modes if mode.weight >= _NOT_TO_IGNORE]
-    if len(places_m) < _ALL_AROUND or not likely:
+    if len(places_m) < _ALL_AROUND or belief.log_odds < _CLEAR or not likely:
         return False
     vague = min(mode.sigma_m for mode in likely) > _VAGUE * field.unit_m
     vague &= _leaves_astigmatism_open(belief, field)

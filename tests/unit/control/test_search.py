@@ -93,6 +93,8 @@ def test_a_place_out_of_range_leads_to_the_edge_once() -> None:
     given_up = step([0.0, 10.0], known, field=field)
     assert isinstance(given_up, GiveUp)
     assert "end of the allowed range" in given_up.reason
+    hardly_inside = belief((0.95, 40.0, 3.0), (0.05, 5.0, 2.0))
+    assert step([0.0], hardly_inside, field=field) == Look(10.0)
 
 
 def test_flanks_stay_inside_the_limits() -> None:
@@ -119,7 +121,8 @@ def test_with_no_frames_left_it_gives_up_unless_it_is_sure() -> None:
 
 def test_frames_all_around_that_leave_focus_and_astigmatism_open_are_enough() -> None:
     around = [0.0, 8.0, -8.0, 4.0, -4.0, 2.0]
-    known = msgspec.structs.replace(belief((1.0, 0.0, 1.8)), astigmatism_sigma_m=(1.8, 0.2))
+    known = belief((1.0, 0.0, 1.8), log_odds=300.0)
+    known = msgspec.structs.replace(known, astigmatism_sigma_m=(1.8, 0.2))
     given_up = step(around, known)
     assert isinstance(given_up, GiveUp)
     assert "along one direction only" in given_up.reason
@@ -127,6 +130,8 @@ def test_frames_all_around_that_leave_focus_and_astigmatism_open_are_enough() ->
     assert isinstance(step([abs(place) for place in around], known), Look)
     told = msgspec.structs.replace(known, astigmatism_sigma_m=(0.2, 0.2))
     assert isinstance(step(around, told), Look)
+    faint = msgspec.structs.replace(known, log_odds=30.0)
+    assert isinstance(step(around, faint), Look)
 
 
 def test_focus_is_not_sure_while_astigmatism_is_open() -> None:
