@@ -172,6 +172,7 @@ class Ours:
             config = run_config(trial, selected, control)
             config = msgspec.structs.replace(config, remembered=calibrated(trial))
         start, start_astigmatism_px = scope.error, scope.astigmatism_px
+        start_m = scope.microscope.read_state().optics.working_distance_m
         engine = _engine(self._engine_name)
         with Lockstep(config, scope.microscope, engine, scope.clock) as lockstep:
             watch = _Watch(*(lockstep.listen(name) for name in ("belief", "command", "result")))
@@ -189,6 +190,7 @@ class Ours:
             assert result is not None
             covered, sigma = _interval(watch.belief, scope)
             scope.frames = lockstep.acquire.frames
+            end_m = scope.microscope.read_state().optics.working_distance_m
             outcome = Outcome(
                 experiment=trial.experiment,
                 method=self.name,
@@ -207,6 +209,7 @@ class Ours:
                 covered=covered,
                 sigma=sigma,
                 decide_s=watch.decide_s,
+                put_back=end_m == start_m,
                 held_frames=held,
                 extra_dose=extra,
                 wall_s=time.perf_counter() - started_s,

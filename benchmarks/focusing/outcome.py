@@ -20,6 +20,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         covered: whether the last 90 % interval holds the true focus, ``None`` without one.
         sigma: standard deviation that the method states at the end.
         decide_s: time of estimator and policy for each frame.
+        put_back: whether the working distance is what it was at the start.
         wall_s: time of the whole trial, the simulation included.
         held_frames: hold mode: frames within half a depth of field.
         extra_dose: hold mode: electrons a pixel received beyond those of the frames anyway taken.
@@ -44,6 +45,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     covered: bool | None = None
     sigma: float | None = None
     decide_s: list[float] = []
+    put_back: bool = False
     held_frames: int | None = None
     extra_dose: float | None = None
     reason: str = ""

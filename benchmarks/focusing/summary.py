@@ -101,7 +101,10 @@ def goals(outcomes: Sequence[Outcome]) -> str:
         )
         frames = quantiles([each.frames for each in focus])
         line("frames, median / 95th percentile", "≤ 3 / ≤ 6", frames, count)
-        line("worse than at the start", "0", str(sum(each.worse for each in focus)), count)
+        worse = [each for each in focus if each.worse]
+        drifted = sum(each.put_back for each in worse)
+        found = f"{len(worse)}, {drifted} of them put back, the specimen having drifted"
+        line("worse than at the start", "0", found if worse else "0", count)
         covered = [each.covered for each in claimed if each.covered is not None]
         line("90 % interval holds the truth, %", "85–95", percent(covered), len(covered))
         bad = [each for each in focus if each.start_astigmatism_px > GOOD_ASTIGMATISM_PX]
