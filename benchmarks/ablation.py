@@ -99,6 +99,9 @@ VARIANTS: Mapping[str, Variant] = {
     "no procedural specimens": Variant(procedural_share=0.0),
     "frequency loss": Variant(frequency=True),
     "distillation from the shipped model": Variant(distilled=True),
+    "twice as wide a restoration": Variant(
+        lambda: build(replace(TINY, stem_channels=2 * TINY.stem_channels))
+    ),
     "U-Net": Variant(lambda: Residual(UNet()), pretrained=False),
     "NAFNet": Variant(lambda: Residual(NafNet()), pretrained=False),
 }
