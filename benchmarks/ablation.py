@@ -309,6 +309,7 @@ def table(results: Mapping[str, Any]) -> str:
 def plot(results: Mapping[str, Any], path: Path) -> None:
     """Validation PSNR over steps."""
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    axes.set_prop_cycle(color=plt.get_cmap("tab20").colors)
     for name, result in results.items():
         steps, psnr = zip(*result["curve"], strict=True)
         axes.plot(steps, psnr, label=name)
