@@ -116,8 +116,15 @@ def goals(outcomes: Sequence[Outcome]) -> str:
         moved = sum(each.moves > 0 for each in noise)
         line("moves on nothing but noise", "0", str(moved), len(noise))
     if hold:
-        held = np.mean([each.held_frames or 0 for each in hold]) / HOLD_FRAMES
-        line("hold: frames within half a depth of field, %", "≥ 99", f"{100 * held:.1f}", len(hold))
+        followed = [each for each in hold if _focused(each)]
+        for figure, goal, some in (
+            ("hold: frames within half a depth of field, %", "≥ 99", hold),
+            ("the same on fields that it follows, %", "", followed),
+        ):
+            held = [each.held_frames or 0 for each in some]
+            line(
+                figure, goal, f"{100 * sum(held) / HOLD_FRAMES / max(len(held), 1):.1f}", len(held)
+            )
         extra = np.mean(
             [(each.extra_dose or 0.0) / (HOLD_FRAMES * each.trial_dose) for each in hold]
         )
