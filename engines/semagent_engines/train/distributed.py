@@ -48,6 +48,8 @@ def join() -> Iterator[Place]:
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield Place(distributed.get_rank(), world, device)
+        # Who leaves while others still exchange something aborts their process.
+        distributed.barrier()
     finally:
         distributed.destroy_process_group()
 
