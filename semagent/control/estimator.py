@@ -202,39 +202,36 @@ class SpectralEstimator:
         # A beam of which so little is known may be unlike the model in other ways, too.
         inflation = OTHER_INFLATION if std[3] > _VAGUE else INFLATION
         moving = modes.among(modes.start < count)
-        if width > BEAM and self._is_refuted(series, moving, mean, std):
+        otherwise = self._refuting(series, moving, mean, std) if width > BEAM else None
+        if otherwise is not None:
+            self._response = response_of(None, 1.0)
+            self._posterior = combine(otherwise, _MOST_MODES)
             return self._fit()
         self._posterior = with_response(combine(moving, _MOST_MODES, inflation), self._response)
         return self._posterior.log_evidence - float(modes.log_evidence[-1])
 
-    def _is_refuted(self, series: Series, modes: Modes, mean: Array, std: Array) -> bool:
-        """Whether the frames contradict what is remembered of the stigmators; it is forgotten then.
+    def _refuting(self, series: Series, modes: Modes, mean: Array, std: Array) -> Modes | None:
+        """What the frames say instead, where they contradict what is remembered of the stigmators.
 
         Against the calibration stands one that may be anything of its size: the wrong sign, an axis
         exchanged for the other, another column. That costs evidence, unless frames ask for it.
         """
         if self._response.std == UNKNOWN_STD:
-            return False
+            return None
         known = self._response.matrix.ravel()
         starts = np.repeat(modes.beam[[modes.log_evidence.argmax()]], len(_OTHERWISE), axis=0)
         starts[:, BEAM:] = np.multiply.outer(_OTHERWISE, known)
         free_std = std.copy()
         free_std[BEAM:] = _ANY_RESPONSE * np.abs(known).max()
-        count = len(starts)
-        free = Fit(series, np.tile(mean, (count, 1)), np.tile(free_std, (count, 1)), starts)
-        found = free.run(_STEPS_OF_DOUBT)
+        found = Fit(series, mean, free_std, starts).run(_STEPS_OF_DOUBT)
         enough = found.log_evidence.max() - _REFUTED
         if modes.log_evidence.max() > enough:
-            return False
+            return None
         # A better focus may be all that these fits have found: with it the calibration may do.
         starts = found.beam.copy()
         starts[:, BEAM:] = known
-        again = Fit(series, np.tile(mean, (len(starts), 1)), np.tile(std, (len(starts), 1)), starts)
-        if again.run(_STEPS).log_evidence.max() > enough:
-            return False
-        self._response = response_of(None, 1.0)
-        self._posterior = combine(found, _MOST_MODES)
-        return True
+        again = Fit(series, mean, std, starts).run(_STEPS)
+        return None if again.log_evidence.max() > enough else found
 
     def _belief(
         self,

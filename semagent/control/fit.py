@@ -163,12 +163,20 @@ def _leaked(signatures: Sequence[Signature]) -> Array:
 
 
 class Fit:
-    """Gauss-Newton steps from all starts at once; first axis of all arrays: the start."""
+    """Gauss-Newton steps from all starts at once; first axis of all arrays: the start.
+
+    Args:
+        series: the frames.
+        mean: of the beam's prior, for each start or for all.
+        std: of the same.
+        starts: beams to start from, (starts, parameters).
+    """
 
     def __init__(self, series: Series, mean: Array, std: Array, starts: Array) -> None:
         count, frames, bins = len(starts), *series.log_power.shape
         self._series = series
-        self._mean, self._precision = mean, std**-2
+        self._mean = np.broadcast_to(mean, starts.shape)
+        self._precision = np.broadcast_to(std, starts.shape) ** -2
         self._beam = starts.copy()
         self._others = np.zeros((count, 3 * frames + series.shapes.shape[1]))
         self._deviations = np.zeros((count, bins))
