@@ -20,18 +20,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 import torch
-from restoration_networks import NafNet, Residual, UNet, multiply_adds
+from restoration_networks import NafNet, Residual, UNet
 from torch import Tensor, nn
 
 from semagent_engines.data.batches import BatchSource, Views
 from semagent_engines.data.sources import Source, read_sources, split_sources
 from semagent_engines.export.weights import model_of_artefact
 from semagent_engines.model.config import preset
-from semagent_engines.model.network import Restoration, SemModel, build, load_part, normalise
+from semagent_engines.model.network import Restoration, build, load_part, normalise
+from semagent_engines.model.summary import multiply_adds
 from semagent_engines.runtime.artefact import DEFAULT, open_artefact
 from semagent_engines.train.checkpoint import load_checkpoint
 from semagent_engines.train.distributed import Place
-from semagent_engines.train.finetune import BALANCE
+from semagent_engines.train.finetune import Objective
 from semagent_engines.train.loop import Settings, train
 from semagent_engines.train.losses import decibels, restoration_loss
 from semagent_engines.train.pretrain import Pretraining
@@ -39,6 +40,7 @@ from semagent_engines.train.schedule import Budget
 
 TINY = preset("tiny")
 COUNT, EDGE_PX = 8, 128
+TILE_PX = 256
 VALIDATION_BATCHES = 24
 CURVE_BATCHES = 6
 FREQUENCY_WEIGHT = 0.1
@@ -74,14 +76,12 @@ class WithoutTransformer(nn.Module):
         super().__init__()
         self.restorer = build(TINY).restorer
 
-    def restore(self, pixels: Tensor) -> Restoration:
-        """Restore (N, 1, H, W) tiles."""
-        normal = normalise(pixels)
-        count, patches = len(pixels), pixels[0].numel() // TINY.patch_px**2
-        summary = pixels.new_zeros(count, TINY.scales, TINY.dim)
-        residual = self.restorer(normal.tiles, summary, pixels.new_zeros(count, patches, TINY.dim))
-        tiles = (normal.tiles + residual) * normal.std + normal.mean
-        return Restoration(tiles, tiles.new_ones(count, 1), tiles.new_ones(()))
+    def forward(self, image: Tensor) -> Tensor:
+        """Residual of (N, 1, H, W)."""
+        count, patches = len(image), image[0].numel() // TINY.patch_px**2
+        summary = image.new_zeros(count, TINY.scales, TINY.dim)
+        residual: Tensor = self.restorer(image, summary, image.new_zeros(count, patches, TINY.dim))
+        return residual
 
 
 VARIANTS: Mapping[str, Variant] = {
@@ -95,7 +95,7 @@ VARIANTS: Mapping[str, Variant] = {
         lambda: build(replace(TINY, experts=1, expert_ratio=4 * TINY.expert_ratio)),
         pretrained=False,
     ),
-    "no transformer": Variant(WithoutTransformer, pretrained=False),
+    "no transformer": Variant(lambda: Residual(WithoutTransformer()), pretrained=False),
     "no procedural specimens": Variant(procedural_share=0.0),
     "frequency loss": Variant(frequency=True),
     "distillation from the shipped model": Variant(distilled=True),
@@ -107,32 +107,26 @@ VARIANTS: Mapping[str, Variant] = {
 }
 
 
-class Objective(nn.Module):
+class VariantObjective(Objective):
     """The losses of a variant."""
 
     def __init__(self, variant: Variant) -> None:
-        super().__init__()
+        super().__init__(variant.network())
         self.variant = variant
-        self.model = variant.network()
-        if isinstance(self.model, SemModel):
-            self.model.blur_head.requires_grad_(False)
-            self.model.pair_head.requires_grad_(False)
         # In a list, so that it is no part of what is trained and saved.
         self._teacher = [model_of_artefact(open_artefact(DEFAULT))] if variant.distilled else []
 
-    def forward(self, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss, and its part that all variants share."""
-        restored = self.model.restore(views.pixels)
+    def loss(self, restored: Restoration, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss, and its parts that all variants share."""
+        loss, parts = super().loss(restored, views)
         std = normalise(views.pixels).std
-        restoration = restoration_loss(restored.tiles, views.truth, std)
-        loss = restoration + BALANCE * restored.imbalance
         if self.variant.frequency:
             loss = loss + FREQUENCY_WEIGHT * frequency_loss(restored.tiles, views.truth, std)
         for teacher in self._teacher:
             with torch.no_grad():
                 taught = teacher.restore(views.pixels).tiles
             loss = loss + DISTILLATION_WEIGHT * restoration_loss(restored.tiles, taught, std)
-        return loss, {"restoration": restoration}
+        return loss, parts
 
 
 def frequency_loss(restored: Tensor, truth: Tensor, std: Tensor) -> Tensor:
@@ -145,7 +139,7 @@ class Training:
     """The `Task` of a variant; remembers its curve."""
 
     def __init__(self, variant: Variant, training: BatchSource, views: list[Views]) -> None:
-        self.objective = Objective(variant)
+        self.objective = VariantObjective(variant)
         self._training, self._views = training, views
         self._step = 0
         self.curve: list[tuple[int, float]] = []
@@ -277,7 +271,7 @@ def run(
     result = {
         "psnr_db": judge(model, views).tolist(),
         "parameters": sum(v.numel() for v in model.parameters() if v.requires_grad),
-        "multiply_adds": multiply_adds(model),
+        "multiply_adds": multiply_adds(model.restore, torch.zeros(1, 1, TILE_PX, TILE_PX)),
         "cpu_s_per_step": spent / options.steps,
         "steps": options.steps,
         "curve": task.curve,

@@ -7,11 +7,8 @@ predict the residual.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
 from semagent_engines.model.network import Restoration, normalise
-
-TILE_PX = 256
 
 
 class Residual(nn.Module):
@@ -26,14 +23,6 @@ class Residual(nn.Module):
         normal = normalise(pixels)
         tiles = (normal.tiles + self.network(normal.tiles)) * normal.std + normal.mean
         return Restoration(tiles, tiles.new_ones(len(tiles), 1), tiles.new_ones(()))
-
-
-def multiply_adds(model: nn.Module) -> float:
-    """Multiply-adds a pixel of a tile of 256 px."""
-    device = next(model.parameters()).device
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.restore(torch.zeros(1, 1, TILE_PX, TILE_PX, device=device))
-    return float(counter.get_total_flops()) / 2 / TILE_PX**2
 
 
 def _convolutions(channels_in: int, channels: int) -> nn.Sequential:

@@ -1,8 +1,11 @@
 """Sizes and costs of the presets: ``python -m semagent_engines.model.summary``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from semagent_engines.model.config import PRESETS, ModelConfig
@@ -32,17 +35,20 @@ def summarise(config: ModelConfig, tile_px: int = 256) -> Summary:
         model = SemModel(config)
         pixels = torch.zeros(1, 1, tile_px, tile_px)
     model.set_dense(True)
-    macs = []
-    for restore in (False, True):
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(pixels, restore=restore)
-        macs.append(counter.get_total_flops() / 2 / tile_px**2)
+    macs = [multiply_adds(partial(model, restore=restore), pixels) for restore in (False, True)]
     return Summary(
         parameters=sum(value.numel() for value in model.parameters()),
         encoder_parameters=sum(value.numel() for value in model.encoder.parameters()),
         score_macs=macs[0],
         restore_macs=macs[1],
     )
+
+
+def multiply_adds(run: Callable[[Tensor], object], pixels: Tensor) -> float:
+    """Multiply-adds for each of the pixels of some tiles."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run(pixels)
+    return float(counter.get_total_flops()) / 2 / pixels.numel()
 
 
 def main() -> None:

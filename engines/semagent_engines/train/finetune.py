@@ -8,31 +8,43 @@ from torch import Tensor, nn
 
 from semagent_engines.data.batches import BatchSource, Views
 from semagent_engines.model.config import ModelConfig
-from semagent_engines.model.network import build, load_part, normalise
+from semagent_engines.model.network import (
+    Restoration,
+    SemModel,
+    build,
+    load_part,
+    normalise,
+)
 from semagent_engines.train.losses import restoration_loss
 from semagent_engines.train.validate import judge_views
 
-BALANCE = 0.02
-"""Weight of the load-balancing loss."""
+_BALANCE = 0.02  # weight of the load-balancing loss
 _VALIDATION_BATCHES = 10
 
 
 class Objective(nn.Module):
-    """The model and its losses, so that several workers can wrap it as one module."""
+    """The model and its losses, so that several workers can wrap it as one module.
 
-    def __init__(self, config: ModelConfig) -> None:
+    Any other module does that restores as the model does: it is compared with it so.
+    """
+
+    def __init__(self, model: SemModel) -> None:
         super().__init__()
-        self.model = build(config)
-        # They learn from spectra alone: see `measure`.
-        self.model.blur_head.requires_grad_(False)
-        self.model.pair_head.requires_grad_(False)
+        self.model = model
+        if isinstance(model, SemModel):
+            # They learn from spectra alone: see `measure`.
+            model.blur_head.requires_grad_(False)
+            model.pair_head.requires_grad_(False)
 
     def forward(self, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and its parts for a batch of degraded images with their truth."""
-        restored = self.model.restore(views.pixels)
+        return self.loss(self.model.restore(views.pixels), views)
+
+    def loss(self, restored: Restoration, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and its parts of what the model made of the views."""
         std = normalise(views.pixels).std
         restoration = restoration_loss(restored.tiles, views.truth, std)
-        loss = restoration + BALANCE * restored.imbalance
+        loss = restoration + _BALANCE * restored.imbalance
         return loss, {"restoration": restoration, "imbalance": restored.imbalance}
 
 
@@ -55,7 +67,7 @@ class Finetuning:
         start: Mapping[str, Tensor] | None = None,
         views: Sequence[tuple[int, int]] = ((8, 128), (8, 128), (8, 128), (2, 256)),
     ) -> None:
-        self.objective = Objective(config)
+        self.objective = Objective(build(config))
         load_part(self.objective.model, start or {})
         self._training, self._validation = training, validation
         self._views = tuple(views)

@@ -54,7 +54,7 @@ def procedural() -> BatchSource:
 def artefact(tmp_path_factory: pytest.TempPathFactory, procedural: BatchSource) -> Artefact:
     """An artefact of the small, untrained model."""
     torch.manual_seed(0)
-    objective = Objective(SMALL)
+    objective = Objective(build(SMALL))
     for parameter in objective.model.restorer.out.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     weights = objective.state_dict()
