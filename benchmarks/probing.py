@@ -26,6 +26,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from focusing import ours, scope
+from focusing.outcome import is_worse
 from focusing.trials import Fields, Trial, make_trial
 
 from semagent import registry
@@ -112,11 +113,6 @@ class Ending:
     dose_e_nm2: float
     time_s: float
     held: bool
-
-    @property
-    def worse(self) -> bool:
-        """Visibly out of focus and further from it than it began."""
-        return abs(self.final) > max(1.0, abs(self.start) + 0.1)
 
 
 def run(trial: Trial, probe: Probe) -> Ending:
@@ -220,9 +216,10 @@ def _row(probe: Probe, doses: tuple[int, ...], mine: list[Ending], plain: list[E
     dose = np.mean([a.dose_e_nm2 / b.dose_e_nm2 for a, b in zip(mine, plain, strict=True)])
     time = np.sum([ending.time_s for ending in mine]) / np.sum([ending.time_s for ending in plain])
     success = sum(abs(ending.final) <= 1 for ending in mine)
+    worse = sum(is_worse(ending.start, ending.final) for ending in mine)
     print(
         f"| {probe.name} | {', '.join(map(str, doses))} | {success} of {len(mine)} "
-        f"| {sum(ending.worse for ending in mine)} | {sum(ending.held for ending in mine)} "
+        f"| {worse} | {sum(ending.held for ending in mine)} "
         f"| {frames.mean():.2f} ({np.percentile(frames, 95):.0f}) | {dose:.2f} | {time:.2f} |",
         flush=True,
     )

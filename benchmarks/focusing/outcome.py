@@ -57,5 +57,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def worse(self) -> bool:
-        """Ended visibly out of focus and further from it than it began."""
-        return abs(self.final) > 1 and abs(self.final) > abs(self.start) + 0.1
+        """See `is_worse`."""
+        return is_worse(self.start, self.final)
+
+
+def is_worse(start: float, final: float) -> bool:
+    """Whether it ended visibly out of focus and further from it than it began."""
+    return abs(final) > max(1.0, abs(start) + 0.1)
