@@ -1,6 +1,8 @@
 """What runs in the process of one role, and how it talks to the supervisor that started it."""
 
+import os
 import secrets
+import sys
 import threading
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
@@ -22,9 +24,8 @@ from semagent.roles import AcquireRole, InferRole, RecordRole, RestoreRole, Role
 from semagent.types import Capabilities
 
 _IDLE_S = 0.01
-# What people look at must not take time from what moves the microscope, nor restored frames from
-# the newest one. Windows has no such steps.
-_NICENESS = {Role.CONSOLE: 5, Role.RESTORE: 10}
+_CONSOLE_NICENESS = 5
+_RESTORE_NICENESS = 19
 LISTENERS_S = 10.0
 
 
@@ -161,9 +162,7 @@ def main(plan_bytes: bytes, link: Connection) -> None:
 
 
 def _run(plan: Plan, link: Connection) -> None:
-    niceness = _NICENESS.get(plan.role)
-    if niceness is not None:
-        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if psutil.WINDOWS else niceness)
+    _step_back(plan.role)
     clock = SystemClock()
     bus = ZmqBus(
         plan.role,
@@ -177,6 +176,28 @@ def _run(plan: Plan, link: Connection) -> None:
         _run_role(plan, link, bus, clock)
     finally:
         bus.close()
+
+
+def _step_back(role: Role) -> None:
+    """Let what people look at take no time from what moves the microscope.
+
+    Restored frames take what everybody else leaves.
+    """
+    process = psutil.Process()
+    if sys.platform == "win32":
+        classes = {
+            Role.CONSOLE: psutil.BELOW_NORMAL_PRIORITY_CLASS,
+            Role.RESTORE: psutil.IDLE_PRIORITY_CLASS,
+        }
+        if role in classes:
+            process.nice(classes[role])
+    elif role is Role.CONSOLE:
+        process.nice(_CONSOLE_NICENESS)
+    elif role is Role.RESTORE:
+        process.nice(_RESTORE_NICENESS)
+        if sys.platform == "linux":
+            # Niceness alone lets it finish its slice of time while the others wait.
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _run_role(plan: Plan, link: Connection, bus: ZmqBus, clock: Clock) -> None:

@@ -1,6 +1,7 @@
 """Starts the roles as processes, watches over them and brings them down in order."""
 
 import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -72,6 +73,9 @@ class _Child:
             args=(msgspec.msgpack.encode(plan), far_end),
             name=f"semagent-{plan.role}",
         )
+        # With more threads, numpy's matrix products wait for each other by spinning, and take most
+        # of a core from the other roles. It is read when numpy is loaded: by the child.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         with _interrupts_held():
             self.process.start()
         # Only the child may hold its end, or its death would go unnoticed here.
