@@ -36,6 +36,7 @@ _ANGLE_RATIO = 1.15
 _CURRENT_RATIO = 1.5
 _MAGNIFICATION_RATIO = 4.0
 _LEAST_RELATIVE_SIGMA = 0.02  # of learned values: apertures and specimens differ by as much
+_SHARED_RELATIVE_SIGMA = 0.04  # error that searches of one instrument share: more do not lessen it
 _MOST_FOCUSINGS = 20  # weight of what was learned before; more would never change again
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -302,15 +303,21 @@ def _in_pixels(measure: Measure | None, header: FrameHeader) -> Measure | None:
 
 
 def _pooled(before: Measure | None, new: Measure, count: int) -> Measure:
-    """The mean of logarithms of what was known and what is new, weighted by certainty."""
+    """The mean of logarithms of what was known and what is new, weighted by certainty.
+
+    What focusings have in common does not count as certainty, and stays in the result.
+    """
     relative = max(new.sigma / new.value, _LEAST_RELATIVE_SIGMA)
     if before is None:
-        return Measure(value=new.value, sigma=relative * new.value)
-    known = max(before.sigma / before.value, relative / math.sqrt(min(count, _MOST_FOCUSINGS)))
+        return Measure(
+            value=new.value, sigma=math.hypot(relative, _SHARED_RELATIVE_SIGMA) * new.value
+        )
+    own = math.sqrt(max(0.0, (before.sigma / before.value) ** 2 - _SHARED_RELATIVE_SIGMA**2))
+    known = max(own, relative / math.sqrt(min(count, _MOST_FOCUSINGS)))
     weight = known**2 / (known**2 + relative**2)
     value = before.value * (new.value / before.value) ** weight
     sigma = known * relative / math.hypot(known, relative)
-    return Measure(value=value, sigma=max(sigma, _LEAST_RELATIVE_SIGMA / 2) * value)
+    return Measure(value=value, sigma=math.hypot(sigma, _SHARED_RELATIVE_SIGMA) * value)
 
 
 def _rounded(plain: object) -> object:

@@ -190,9 +190,7 @@ def focus_panel(
     if belief is None or belief.focus_m is None or here_m is None:
         table.add_row("focus", "not known yet")
     else:
-        evidence = f"log odds {belief.log_odds:+.1f}"
-        sigma = f"± {metres(belief.sigma_m)}"
-        table.add_row("believed focus", f"{metres(belief.focus_m)} {sigma}  {evidence}")
+        table.add_row("believed focus", f"{metres(belief.focus_m)} ± {metres(belief.sigma_m)}")
         half_m = None
         if analysis is not None:
             half_m = config.control.scale.half_depth_of(analysis.header)

@@ -90,17 +90,24 @@ def test_without_a_pixel_size_nothing_can_be_remembered() -> None:
 
 def test_the_command_remembers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = yaml.safe_load(find_config("simulated").read_text(encoding="utf-8"))
-    plain["driver"]["options"] = {**OPTIONS, "speed": 0, "seed": 0}
+    column = {**OPTIONS["column"], "working_distance_mm": 4.96}  # far, so that a slope shows
+    plain["driver"]["options"] = {**OPTIONS, "column": column, "speed": 0}
     path = tmp_path / "sem.yaml"
-    path.write_text(yaml.safe_dump(plain), encoding="utf-8")
-    for _ in range(6):  # a single focusing may teach nothing
-        assert main(["autofocus", str(path), "--arm", "--json"]) == 0
-        plain["driver"]["options"]["seed"] += 1
+    memory, taught = NOTHING, 0
+    for seed in range(20):  # a single focusing may teach nothing
+        plain["driver"]["options"]["seed"] = seed
         path.write_text(yaml.safe_dump(plain), encoding="utf-8")
+        assert main(["autofocus", str(path), "--arm", "--json"]) == 0
+        memory = load_memory(tmp_path / "sem.memory.yaml")
+        taught = sum(entry.learned.focusings for entry in memory.entries if entry.learned)
+        if taught == 2:
+            break
     capsys.readouterr()
-    memory = load_memory(tmp_path / "sem.memory.yaml")
+    assert taught == 2
     assert memory.instrument == "Simulated SEM"
     learned = memory.entries[0].learned
     assert learned is not None
-    # A search of three or four frames says less of the slope than a calibration does.
-    assert learned.blur_per_focus.value == pytest.approx(BLUR_PER_FOCUS, rel=0.1)
+    # Searches of three or four frames share an error that no number of them averages out.
+    known = learned.blur_per_focus
+    assert known.sigma < 0.06 * BLUR_PER_FOCUS
+    assert known.value == pytest.approx(BLUR_PER_FOCUS, abs=2 * known.sigma)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -127,6 +128,20 @@ def test_a_slow_browser_gets_the_newest_frame_and_is_told_what_it_missed(run: Ru
         frame = receive(socket, a_frame)
     assert frame["header"]["sequence"] == 7
     assert frame["dropped"] == 5
+
+
+def test_facts_go_along_with_a_frame_that_comes_in_time(run: Run, pixels: Any):
+    """A browser lays its page out once for both; alone, facts wait a little longer."""
+    run.expose(frame_of(pixels))
+    with watching(run) as socket:
+        receive(socket, lambda value: newest(value) == 1)
+        socket.send('{"ack": "raw"}')
+        time.sleep(0.25)  # facts may go with a frame now, but not alone yet
+        began_s = time.perf_counter()
+        run.expose(frame_of(pixels, sequence=2))
+        assert receive(socket, a_frame)["header"]["sequence"] == 2
+        receive(socket, lambda value: newest(value) == 2)
+        assert time.perf_counter() - began_s < 0.05
 
 
 def test_restored_frames_come_when_wanted_with_their_maps(run: Run, pixels: Any):
