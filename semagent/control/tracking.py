@@ -140,7 +140,8 @@ class _Row:
         inner[1, 1] += creep_std**-2
         x_rest, y_rest = x @ weighted.T, weighted @ self.y
         solved = np.linalg.solve(inner, x_rest.T).T
-        xx = x**2 @ self.weights - (solved * x_rest).sum(1)
+        # A sum of squares, which far from all places rounding makes negative.
+        xx = np.maximum(x**2 @ self.weights - (solved * x_rest).sum(1), 0.0)
         xy = x @ (self.weights * self.y) - solved @ y_rest - slope * xx
         # Of the square of what is left after the slope, only what depends on x.
         left = -2 * slope * xy - slope**2 * xx

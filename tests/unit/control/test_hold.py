@@ -175,6 +175,16 @@ def test_reference_is_renewed_without_a_jump() -> None:
     assert np.all(np.abs(bench.errors[30:]) <= 1)
 
 
+@pytest.mark.parametrize("pause_s", [3e3, 1e5, 3e6])
+def test_a_long_pause_is_no_reason_to_fail(pause_s: float) -> None:
+    """Where focus has drifted to is then not known at all: it is searched for."""
+    bench = hold()
+    bench.tick(pause_s)
+    bench.run(40)
+    assert lost(bench) == 1
+    assert np.all(np.abs(bench.errors[-10:]) <= 1)
+
+
 def test_leaves_turns_to_the_correction_of_drift() -> None:
     """Once focus is known well, not every frame is followed by a move."""
     options = ControlOptions(mode=Mode.HOLD, drift=DriftOptions(correct=True))
