@@ -14,7 +14,7 @@ the slider. Before they come and after they have gone, the same run is measured 
 - cores: processor time of each role and of the browsers, a second, and of a browser for each
   frame it has shown.
 
-The browsers paint without a graphics card, on the machine of the microscope. ``--nice 10`` lets
+The browsers paint without a graphics card, on the machine of the microscope. ``--nice 19`` lets
 them step back behind the agent, which comes nearer to browsers on other desks.
 """
 

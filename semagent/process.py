@@ -24,8 +24,7 @@ from semagent.roles import AcquireRole, InferRole, RecordRole, RestoreRole, Role
 from semagent.types import Capabilities
 
 _IDLE_S = 0.01
-_CONSOLE_NICENESS = 5
-_RESTORE_NICENESS = 19
+_NICENESS = {Role.CONSOLE: 5, Role.RESTORE: 19}
 LISTENERS_S = 10.0
 
 
@@ -183,21 +182,20 @@ def _step_back(role: Role) -> None:
 
     Restored frames take what everybody else leaves.
     """
+    niceness = _NICENESS.get(role)
+    if niceness is None:
+        return
     process = psutil.Process()
+    leftovers = role is Role.RESTORE
     if sys.platform == "win32":
-        classes = {
-            Role.CONSOLE: psutil.BELOW_NORMAL_PRIORITY_CLASS,
-            Role.RESTORE: psutil.IDLE_PRIORITY_CLASS,
-        }
-        if role in classes:
-            process.nice(classes[role])
-    elif role is Role.CONSOLE:
-        process.nice(_CONSOLE_NICENESS)
-    elif role is Role.RESTORE:
-        process.nice(_RESTORE_NICENESS)
-        if sys.platform == "linux":
-            # Niceness alone lets it finish its slice of time while the others wait.
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        process.nice(
+            psutil.IDLE_PRIORITY_CLASS if leftovers else psutil.BELOW_NORMAL_PRIORITY_CLASS
+        )
+    elif sys.platform == "linux" and leftovers:
+        # Niceness alone would let it finish its slice of time while the others wait.
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        process.nice(niceness)
 
 
 def _run_role(plan: Plan, link: Connection, bus: ZmqBus, clock: Clock) -> None:
