@@ -8,8 +8,8 @@ the slider. Before they come and after they have gone, the same run is measured 
 
 - age: from the end of a frame's exposure until it has been painted in the browser, by the clock of
   the machine, for every frame that was shown;
-- loop: from the end of exposure until control has said what it believes, less the time the engine
-  took, as heard in the supervising process;
+- loop: from the end of exposure until control has said what it believes, as heard in the
+  supervising process, and the same less the time the engine took;
 - memory: resident, of each role, medians of the first and the last quarter of the browsers' time;
 - cores: processor time of each role and of the browsers, a second, and of a browser for each
   frame it has shown.
@@ -63,12 +63,12 @@ class Window(NamedTuple):
     """What was seen over some time.
 
     Attributes:
-        latencies_ms: of the loop, frame by frame.
+        loop_ms: the loop with and without the engine, frame by frame.
         memory: bytes of each role, over the time.
         cores: processor seconds a second, of each role.
     """
 
-    latencies_ms: list[float]
+    loop_ms: list[tuple[float, float]]
     memory: dict[str, list[int]]
     cores: dict[str, float]
 
@@ -118,11 +118,11 @@ class Watch:
         self._supervisor = supervisor
         self._analyses: Mailbox = supervisor.bus.subscribe("analysis")
         self._beliefs: Mailbox = supervisor.bus.subscribe("belief")
-        self._began_ns: dict[int, float] = {}
+        self._analysed: dict[int, tuple[int, float]] = {}
 
     def follow(self, seconds: float) -> Window:
         """Watch for some time."""
-        latencies_ms: list[float] = []
+        loop_ms: list[tuple[float, float]] = []
         memory: dict[str, list[int]] = {}
         began = {name: cpu_s(process) for name, process in roles()}
         end_s = time.perf_counter() + seconds
@@ -130,24 +130,24 @@ class Watch:
         while (now_s := time.perf_counter()) < end_s:
             self._supervisor.watch(0.0)
             self._supervisor.bus.wait(0.05)
-            latencies_ms += self._heard()
+            loop_ms += self._heard()
             if now_s >= weigh_s:
                 weigh_s = now_s + MEMORY_S
                 for name, process in roles():
                     memory.setdefault(name, []).append(process.memory_info().rss)
         cores = {name: (cpu_s(process) - began[name]) / seconds for name, process in roles()}
-        return Window(latencies_ms, memory, cores)
+        return Window(loop_ms, memory, cores)
 
-    def _heard(self) -> Iterator[float]:
+    def _heard(self) -> Iterator[tuple[float, float]]:
         while (message := self._analyses.take()) is not None:
-            analysis = message.value
-            self._began_ns = {
-                analysis.header.sequence: analysis.header.monotonic_ns + analysis.latency_s * 1e9
-            }
+            figures, header = message.value, message.value.header
+            self._analysed = {header.sequence: (header.monotonic_ns, figures.latency_s)}
         while (message := self._beliefs.take()) is not None:
-            began_ns = self._began_ns.pop(message.value.sequence, None)
-            if began_ns is not None:
-                yield (time.perf_counter_ns() - began_ns) / 1e6
+            analysed = self._analysed.pop(message.value.sequence, None)
+            if analysed is not None:
+                exposed_ns, engine_s = analysed
+                loop_ms = (time.perf_counter_ns() - exposed_ns) / 1e6
+                yield loop_ms, loop_ms - 1000 * engine_s
 
 
 def make_config(*, restored: bool) -> RunConfig:
@@ -236,6 +236,19 @@ def percentiles(values: list[float]) -> dict[str, float]:
     }
 
 
+def loop(before: Window, watched: Window, after: Window, part: int) -> dict[str, Any]:
+    """What the browsers change; ``part`` is 0 with the engine, 1 without."""
+    first, beside, last = ([each[part] for each in w.loop_ms] for w in (before, watched, after))
+    without, seen = percentiles(first + last), percentiles(beside)
+    return {
+        "without browsers": without,
+        "before": percentiles(first),
+        "with two browsers": seen,
+        "after": percentiles(last),
+        "p50_change_percent": round(100 * (seen["p50"] / without["p50"] - 1), 1),
+    }
+
+
 def growth(values: list[int]) -> dict[str, float]:
     """Megabytes at the begin, and what came on top."""
     quarter = max(1, len(values) // 4)
@@ -272,8 +285,6 @@ def measure(chromium: str, minutes: float, nice: int, *, restored: bool) -> dict
         after = watch.follow(alone_s)
     finally:
         supervisor.close()
-    without = percentiles(before.latencies_ms + after.latencies_ms)
-    beside = percentiles(watched.latencies_ms)
     return {
         "minutes": minutes,
         "restoring": restored,
@@ -283,13 +294,8 @@ def measure(chromium: str, minutes: float, nice: int, *, restored: bool) -> dict
         "frames_dropped": dropped,
         "age_ms": [percentiles(each) for each in ages],
         "browser_ms_a_frame": round(1000 * browsers_s / sum(map(len, ages)), 1),
-        "loop_ms": {
-            "without browsers": without,
-            "before": percentiles(before.latencies_ms),
-            "with two browsers": beside,
-            "after": percentiles(after.latencies_ms),
-        },
-        "loop_p50_change_percent": round(100 * (beside["p50"] / without["p50"] - 1), 1),
+        "loop_ms": loop(before, watched, after, 0),
+        "loop_without_engine_ms": loop(before, watched, after, 1),
         "memory": {role: growth(values) for role, values in sorted(watched.memory.items())},
         "cores": {
             "without browsers": rounded(before.cores),

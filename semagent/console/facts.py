@@ -32,6 +32,8 @@ from semagent.wire import Message
 
 T = TypeVar("T")
 
+_PATIENCE = 0.8  # of the time between two frames: whoever looks on sees one before the next comes
+_LONGEST_PATIENCE_S = 0.1
 _HISTORY = 3000
 _LOG = 500
 
@@ -128,6 +130,8 @@ class Board:
             )
         ]
         self._frames = self._boxes[0][0]
+        self._arrived_ns: int | None = None
+        self._until_ns = 0
         self.version = 0
         self.frame: Message | None = None
         self.restored: Message | None = None
@@ -158,6 +162,17 @@ class Board:
         """Half the depth of field of the newest frame, as control takes it."""
         header = self.header
         return None if header is None else self.run.config.control.scale.half_depth_of(header)
+
+    @property
+    def patience_s(self) -> float:
+        """How long whoever looks on should leave the machine to the loop.
+
+        Until control has said what it makes of the newest frame, or the next one is about to come.
+        """
+        header, belief = self.header, self.belief
+        if header is None or header.faults or (belief and belief.sequence >= header.sequence):
+            return 0.0
+        return max(0, self._until_ns - self._clock.monotonic_ns()) / 1e9
 
     def pending(self) -> bool:
         """Whether there is anything to take in."""
@@ -207,6 +222,12 @@ class Board:
 
     def _on_frame(self, message: Message) -> None:
         self.frame = message
+        now_ns, before_ns = self._clock.monotonic_ns(), self._arrived_ns
+        self._arrived_ns = now_ns
+        patience_ns = round(1e9 * _LONGEST_PATIENCE_S)
+        if before_ns is not None:
+            patience_ns = min(patience_ns, round(_PATIENCE * (now_ns - before_ns)))
+        self._until_ns = now_ns + patience_ns
 
     def _on_analysis(self, message: Message) -> None:
         self.analysis = message.value

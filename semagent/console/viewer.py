@@ -4,6 +4,9 @@ Three streams share it: facts (JSON text), raw frames and restored frames (binar
 each at most one message is on its way: the next is sent when the browser has acknowledged the
 last, and then it is the newest there is. So a slow browser sees fewer frames, never older ones, and
 neither memory nor the loop notices it. What it missed is counted and sent along.
+
+A browser on the machine of the microscope takes its time from the loop. So a frame is sent when
+the loop is through with it, together with what was read from it; see `Board.patience_s`.
 """
 
 import asyncio
@@ -103,17 +106,23 @@ class Viewer:
     async def _write(self) -> None:
         while True:
             self._news.clear()
+            if patience_s := self._board.patience_s:
+                await self._await_news(patience_s)
+                continue
             framed = await self._send_frame("raw", self._board.frame)
             framed |= await self._send_frame("restored", self._board.restored)
             apart_s = _FACTS_S if framed else _ALONE_S
             rest_s = self._facts_at_s + apart_s - asyncio.get_running_loop().time()
             if rest_s <= 0:
                 await self._send_facts()
-            # Not `wait_for`: when news come just then, its Python 3.11 loses the end of this task,
-            # which would outlive the browser and keep its place.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_ALONE_S if rest_s <= 0 else rest_s):
-                    await self._news.wait()
+            await self._await_news(_ALONE_S if rest_s <= 0 else rest_s)
+
+    async def _await_news(self, timeout_s: float) -> None:
+        # Not `wait_for`: when news come just then, its Python 3.11 loses the end of this task,
+        # which would outlive the browser and keep its place.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._news.wait()
 
     async def _send_frame(self, kind: Kind, message: Message | None) -> bool:
         if message is None or kind not in self._want or kind in self._on_their_way:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from starlette.websockets import WebSocketDisconnect
@@ -17,14 +18,14 @@ from websockets.sync.client import ClientConnection, connect
 
 from semagent.bus import LocalBus, LocalHub
 from semagent.channels import Role
-from semagent.clock import SystemClock
+from semagent.clock import ManualClock, SystemClock
 from semagent.console import RunFacts
 from semagent.console.access import Level
 from semagent.console.facts import Board
 from semagent.console.packets import Packer
 from semagent.console.viewer import Viewer
 from semagent.testing.engines import frame_of
-from semagent.types import Event, FrameAnalysis, GateStatus, Grid
+from semagent.types import Event, FocusBelief, FrameAnalysis, GateStatus, Grid
 
 from .bench import TOKENS, Run
 
@@ -142,6 +143,37 @@ def test_facts_go_along_with_a_frame_that_comes_in_time(run: Run, pixels: Any):
         socket.send('{"ping": 1}')  # answered at once
         following = receive(socket, lambda value: "pong" in value or newest(value) == 2)
     assert newest(following) == 2
+
+
+def test_a_frame_is_sent_when_the_loop_is_through_with_it(facts: RunFacts, pixels: Any):
+    clock = ManualClock()
+    hub = LocalHub(clock)
+    board = Board(LocalBus(hub, Role.CONSOLE), facts, clock)
+
+    def expose(sequence: int, **changes: Any) -> None:
+        header = msgspec.structs.replace(frame_of(pixels, sequence=sequence).header, **changes)
+        LocalBus(hub, Role.ACQUIRE).publish("frame", header, pixels)
+        board.update()
+
+    def believe(sequence: int) -> None:
+        belief = FocusBelief(sequence=sequence, settings_rev=1, frames=1)
+        LocalBus(hub, Role.CONTROL).publish("belief", belief)
+        board.update()
+
+    assert board.patience_s == 0
+    expose(1)
+    assert board.patience_s == pytest.approx(0.1)  # nobody waits longer, even for a hung loop
+    clock.advance(0.06)
+    assert board.patience_s == pytest.approx(0.04)
+    believe(1)
+    assert board.patience_s == 0
+    expose(2)
+    believe(1)  # an old belief says nothing of this frame
+    assert board.patience_s == pytest.approx(0.8 * 0.06)  # before the next frame is there
+    clock.advance(0.05)
+    assert board.patience_s == 0
+    expose(3, faults=("blank",))
+    assert board.patience_s == 0  # the loop does not look at it
 
 
 def test_restored_frames_come_when_wanted_with_their_maps(run: Run, pixels: Any):
