@@ -18,6 +18,7 @@ from semagent.types import (
     FrameHeader,
     GateStatus,
     Heartbeat,
+    Intent,
     Issuer,
     Level,
     MicroscopeState,
@@ -82,6 +83,7 @@ class Ledger:
         self._beliefs = subscribe("belief")
         self._commands = subscribe("command")
         self._replies = subscribe("reply")
+        self._intents = subscribe("intent")
         self._results = subscribe("result")
         self._events = subscribe("event")
         self._requests = subscribe("request")
@@ -95,6 +97,7 @@ class Ledger:
         self.belief: FocusBelief | None = None
         self.analysis: FrameAnalysis | None = None
         self.gate: GateStatus | None = None
+        self.intent: Intent | None = None
         self.result: FocusResult | None = None
         self.mode = Mode.OBSERVE
         self.state: MicroscopeState | None = None
@@ -121,6 +124,8 @@ class Ledger:
                 self.mode = message.value.mode
         for message in self._said(self._gates):
             self.gate = message.value
+        for message in self._said(self._intents):
+            self.intent = message.value
         for message in self._said(self._results):
             self.result = message.value
         for message in self._said(self._beats):

@@ -145,7 +145,7 @@ class _Session:
             self._config,
             supervisor.capabilities,
             supervisor.engine,
-            None if supervisor.console_links is None else supervisor.console_links[0],
+            supervisor.console_links,
         )
         drained_at_s: float | None = None
         with view:

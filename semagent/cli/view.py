@@ -17,12 +17,12 @@ from semagent.cli.ledger import Ledger
 from semagent.cli.output import Output, metres
 from semagent.config import RunConfig
 from semagent.health import Condition, Health, RoleHealth
-from semagent.types import Capabilities, Event, FocusBelief, Level
+from semagent.types import Capabilities, Event, FocusBelief, Intent, Level
 
 _REFRESH_S = 0.25
 _LINE_S = 5.0
 _WIDE = 130
-_FOCUS_ROWS, _ROLE_ROWS = 11, 7
+_FOCUS_ROWS, _NEWS_ROWS = 12, 6  # of the latter, at least
 _LABELS, _FRAME = 16, 6  # columns that a panel's labels and its border take
 _ENDS = 22  # columns that the ends of the posterior's range take
 _LEAST_SPAN = 0.1  # a sparkline shows no smaller differences: they would be noise
@@ -44,7 +44,7 @@ class LiveView:
     stand among the news and are printed again at the end.
 
     Args:
-        link: where the console is, if there is one.
+        links: where the console is, for operators and for viewers, if there is one.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class LiveView:
         config: RunConfig,
         capabilities: Capabilities,
         engine: str,
-        link: str | None = None,
+        links: tuple[str, str] | None = None,
     ) -> None:
         self._output = output
         self._ledger = ledger
         self._config = config
         self._title = f"{config.instrument} · {capabilities.microscope} · engine {engine}"
         self._simulated = capabilities.simulated
-        self._link = link
+        self._links = links
         console = output.people
         self._full = console.is_terminal and not console.is_dumb_terminal
         self._live = Live(console=console, auto_refresh=False, screen=self._full)
@@ -114,23 +114,31 @@ class LiveView:
         health = None if ledger.monitor is None else ledger.monitor.snapshot()
         roles = Panel(_roles(health), title="health", title_align="left")
         wide = console.width >= _WIDE
+        headline = self._headline()
+        head_rows = len(console.render_lines(headline))
+        role_rows = 3 + (0 if health is None else len(health.roles))
+        fixed_rows = head_rows + _FOCUS_ROWS + role_rows + 1
+        # A low screen shows what happened: a role that is not well is among the warnings there.
+        low = not wide and console.height < fixed_rows + _NEWS_ROWS
         columns = console.width // 2 if wide else console.width
         focus = focus_panel(ledger, self._config, health, columns=columns, utf8=is_utf8(console))
-        facts = Layout(size=_FOCUS_ROWS if wide else _FOCUS_ROWS + _ROLE_ROWS)
-        if wide:
+        facts = Layout(size=_FOCUS_ROWS if wide or low else _FOCUS_ROWS + role_rows)
+        if low:
+            facts.update(focus)
+        elif wide:
             facts.split_row(Layout(focus), Layout(roles))
         else:
-            facts.split_column(Layout(focus, size=_FOCUS_ROWS), Layout(roles, size=_ROLE_ROWS))
+            facts.split_column(Layout(focus, size=_FOCUS_ROWS), Layout(roles, size=role_rows))
         screen = Layout()
         screen.split_column(
-            Layout(self._headline(), size=2 if self._link is None else 3),
+            Layout(headline, size=head_rows),
             facts,
             Layout(Panel(self._news(health), title="news", title_align="left")),
             Layout(Text("Ctrl-C puts focus and stigmators back and ends", style="dim"), size=1),
         )
         return screen
 
-    def _headline(self) -> RenderableType:
+    def _headline(self) -> Group:
         text = Text(self._title, overflow="ellipsis", no_wrap=True)
         if self._simulated:
             text.append(" · simulated", style="cyan")
@@ -142,9 +150,9 @@ class LiveView:
         second.append(f"  {_duration(time.perf_counter() - self._started_s)}")
         if gate is not None and gate.reason:
             second.append(f"  {gate.reason}", "" if armed else "red")
-        if self._link is None:
-            return Group(text, second)
-        return Group(text, second, Text(f"console {self._link}", overflow="fold"))
+        names = ("console  ", "view only")
+        links = [f"{name} {link}" for name, link in zip(names, self._links or (), strict=False)]
+        return Group(text, second, *(Text(link, overflow="fold") for link in links))
 
     def _news(self, health: Health | None) -> Text:
         text = Text()
@@ -170,6 +178,8 @@ def line(ledger: Ledger) -> str:
         parts.append(f"score {ledger.analysis.focus_score:.3f}")
     if ledger.belief is not None and ledger.belief.focus_m is not None:
         parts.append(f"focus at {metres(ledger.belief.focus_m)} +- {metres(ledger.belief.sigma_m)}")
+    if ledger.intent is not None and ledger.intent.proposal_m is not None:
+        parts.append(f"proposes {metres(ledger.intent.proposal_m)}")
     return ", ".join(parts)
 
 
@@ -179,8 +189,8 @@ def focus_panel(
     """Where the microscope is, where focus is believed to be, and what that has cost."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", width=_LABELS)
-    table.add_column(no_wrap=True, overflow="ellipsis")
     width = max(16, columns - _LABELS - _FRAME)
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=width)
     state, analysis, belief = ledger.state, ledger.analysis, ledger.belief
     here_m = None if state is None else state.optics.working_distance_m
     table.add_row("working distance", metres(here_m))
@@ -196,6 +206,7 @@ def focus_panel(
             half_m = config.control.scale.half_depth_of(analysis.header)
         bar = posterior_bar(belief, here_m, half_m, width=max(9, width - _ENDS), utf8=utf8)
         table.add_row("", bar)
+    table.add_row("agent", "-" if ledger.intent is None else _intent(ledger.intent))
     score = "-" if analysis is None else f"{analysis.focus_score:.3f}"
     scores = list(ledger.scores)[-max(1, width - len(score) - 2) :]
     table.add_row("focus score", f"{score}  {sparkline(scores, utf8=utf8)}")
@@ -275,6 +286,11 @@ def _role(role: RoleHealth) -> list[RenderableType]:
         *map(str, counts),
         f"{role.rss_bytes / 2**20:.0f} MiB" if role.rss_bytes else "-",
     ]
+
+
+def _intent(intent: Intent) -> str:
+    proposes = "" if intent.proposal_m is None else f", proposes {metres(intent.proposal_m)}"
+    return f"{intent.doing}{proposes}: {intent.why}"
 
 
 def _frames(health: Health, flagged: int) -> str:

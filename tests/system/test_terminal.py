@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 pty = pytest.importorskip("pty", reason="pseudo terminals are POSIX")
@@ -18,12 +19,21 @@ Config = Callable[..., Path]
 ENTER, LEAVE = b"\x1b[?1049h", b"\x1b[?1049l"
 
 
-def on_a_terminal(*arguments: object, rows: int = 40, columns: int = 140) -> tuple[int, bytes]:
-    """Run semagent on a pseudo terminal of its own; return its exit code and all it wrote."""
+def on_a_terminal(
+    *arguments: object,
+    rows: int = 40,
+    columns: int = 140,
+    at: bytes | None = None,
+    look: Callable[[int], None] = lambda _pid: None,
+) -> tuple[int, bytes]:
+    """Run semagent on a pseudo terminal of its own; return its exit code and all it wrote.
+
+    As soon as it has written ``at``, ``look`` is called once with the number of its process.
+    """
     near, far = pty.openpty()
     termios.tcsetwinsize(far, (rows, columns))
     environment = {**os.environ, "TERM": "xterm-256color"}
-    for name in ("COLUMNS", "LINES", "NO_COLOR"):
+    for name in ("COLUMNS", "LINES", "NO_COLOR", "OPENBLAS_NUM_THREADS"):
         environment.pop(name, None)
     process = subprocess.Popen(
         [sys.executable, "-m", "semagent", *map(str, arguments)],
@@ -44,6 +54,9 @@ def on_a_terminal(*arguments: object, rows: int = 40, columns: int = 140) -> tup
             if not part:
                 break
             wrote += part
+            if at is not None and at in wrote:
+                at = None
+                look(process.pid)
         return process.wait(timeout=30), bytes(wrote)
     finally:
         process.kill()
@@ -67,6 +80,7 @@ def test_a_run_fills_the_screen_and_leaves_it_as_it_was(simulated_config: Config
     for fact in (
         "ARMED",
         "mode hold",
+        "holding: follows focus",
         "working distance",
         "believed focus",
         "electrons/nm²",
@@ -83,11 +97,42 @@ def test_a_run_fills_the_screen_and_leaves_it_as_it_was(simulated_config: Config
     assert "60 frames, 1 unusable" in after
 
 
-def test_a_narrow_terminal_gets_one_column(simulated_config: Config):
-    config = simulated_config(speed=0.0)
-    code, wrote = on_a_terminal("run", config, "--frames", 20, "--no-console", rows=24, columns=80)
-    assert code == 0
-    assert all(len(row) <= 80 for row in text_of(wrote).splitlines())
+def takes_leftovers(process: psutil.Process) -> bool:
+    """Whether all of it runs only when nobody else wants to."""
+    if sys.platform != "linux":
+        return process.nice() == 19
+    return {os.sched_getscheduler(each.id) for each in process.threads()} == {os.SCHED_IDLE}
+
+
+def test_a_low_and_narrow_terminal_shows_the_links_and_what_happened():
+    """The demo as a newcomer starts it, in a terminal of the usual size, and what it starts."""
+    pytest.importorskip("starlette", reason="the extra 'console' is not installed")
+    roles: list[dict[str, Any]] = []
+
+    def look(pid: int) -> None:
+        children = psutil.Process(pid).children()
+        started = [each for each in children if "spawn_main" in " ".join(each.cmdline())]
+        for child in sorted(started, key=lambda each: each.create_time()):
+            roles.append(
+                {
+                    "threads": child.environ().get("OPENBLAS_NUM_THREADS"),
+                    "nice": child.nice(),
+                    "leftovers": takes_leftovers(child),
+                }
+            )
+
+    sized = {"rows": 24, "columns": 80}
+    code, wrote = on_a_terminal("demo", "--frames", 40, **sized, at=b"control: focused", look=look)
+    assert code == 0, wrote[-2000:]
+    live = text_of(wrote.split(ENTER)[1].split(LEAVE)[0])
+    assert all(len(row) <= 80 for row in live.splitlines())
+    screen = live.split("Simulated SEM ·")[-1]
+    for fact in ("console   http://127.0.0.1:", "view only http://127.0.0.1:", "control: focused"):
+        assert fact in screen, screen
+    # The loop goes before the console, and both before the restored picture; no numpy spins.
+    assert [role["threads"] for role in roles] == ["1"] * 5
+    assert [role["nice"] for role in roles[:4]] == [psutil.Process().nice()] * 3 + [5]
+    assert [role["leftovers"] for role in roles] == [False] * 4 + [True]
 
 
 def test_without_a_terminal_lines_are_printed(
