@@ -59,7 +59,8 @@ class LiveView:
         self._output = output
         self._ledger = ledger
         self._config = config
-        self._title = f"{config.instrument} · {capabilities.microscope} · engine {engine}"
+        names = (config.instrument, capabilities.microscope, f"engine {engine}")
+        self._title = " · ".join(dict.fromkeys(names))
         self._simulated = capabilities.simulated
         self._links = links
         console = output.people

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from semagent.config import find_config
+from semagent.memory import Calibration, Matrix, Memory, Settings, as_text
 
 pytest.importorskip("starlette", reason="the extra 'console' is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -36,6 +37,8 @@ _START_S = 90.0
 _WAIT_MS = 60_000
 _SMALL = {"width_px": 512, "height_px": 384}
 _FRAME_S = 0.25
+# What `semagent calibrate` finds out of the stigmators of the simulated microscope.
+_COILS = Matrix(xx=20e-6, xy=0, yx=0, yy=20e-6, sigma=0.2e-6)
 _GREY_STEP = 16  # of pictures in the documents: finer ones would only keep the specimen's noise
 NAMELESS = """() => [...document.querySelectorAll("button, input, select, [role=slider]")]
     .filter((one) => !one.textContent.trim() && !one.ariaLabel && !one.labels?.length)
@@ -87,6 +90,9 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable
         raw["record"] = {"sync": False}
         config, session = tmp_path / "microscope.yaml", tmp_path / "session"
         config.write_text(yaml.safe_dump(raw), encoding="utf-8")
+        measured = Calibration(date="", frames=20, astigmatism_per_stigmator=_COILS)
+        memory = as_text(Memory().with_calibration(Settings(), measured))
+        config.with_suffix(".memory.yaml").write_text(memory, encoding="utf-8")
         log = tmp_path / "log"
         command = [sys.executable, "-m", "semagent", "run", str(config), "--record", str(session)]
         with log.open("wb") as out:

@@ -1,6 +1,7 @@
 """A whole run from the operator's chair: look, arm, focus, hold, take over, stop, look back."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +51,7 @@ def test_from_the_first_frame_to_the_report(
         expect(doing).to_have_text("holding")
         expect(page.locator("#log")).to_contain_text("focused")
         expect(page.locator("#focus-words")).to_contain_text("from here; in focus with")
+        expect(page.locator("#log li").first).to_contain_text(re.compile(r"· \d+ moves"))
         expect(toasts).to_be_empty()
         until(page, f"semagent.restored() >= {page.evaluate('semagent.sequence()')}")
         photograph(page, "console")
@@ -65,6 +67,7 @@ def test_from_the_first_frame_to_the_report(
             until(page, f"semagent.sequence() > {page.evaluate('semagent.sequence()') + 4}")
             if proposal.is_visible():
                 break
+        expect(page.locator("#stigmator-words")).to_contain_text("Δx ")
         photograph(page, "console-proposal")
         proposed_mm = float(page.locator("#proposal-value").text_content().removesuffix(" mm"))
         page.keyboard.press("y")

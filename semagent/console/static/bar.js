@@ -30,7 +30,8 @@ export function buildBar() {
 
 export function showInstrument(hello, stop) {
   const { capabilities } = hello;
-  el("instrument").textContent = `${hello.instrument} · ${capabilities.microscope} · engine ${hello.engine}`;
+  const names = new Set([hello.instrument, capabilities.microscope, `engine ${hello.engine}`]);
+  el("instrument").textContent = [...names].join(" · ");
   const chips = [];
   if (hello.level === "viewer") chips.push(chip("view only"));
   if (capabilities.simulated) chips.push(chip("simulated"));

@@ -30,8 +30,7 @@ const link = new Link({
     live.dataset.level = hello.level;
     showInstrument(hello, controls.stop);
     controls.greet(hello);
-    panels.history = []; // it is sent whole again
-    el("log").replaceChildren();
+    panels.forget();
   },
   facts(value) {
     state.facts = value.facts;

@@ -20,8 +20,17 @@ export class Panels {
     this.drawn = {}; // what the plots show, by name
     this.hello = null;
     this.refusals = [];
+    this.moves = 0; // of the agent, on the newest line of the log
     this.due = 0; // the timer until the histories are drawn
     new ResizeObserver(() => this.draw()).observe(el("posterior"));
+  }
+
+  // History and log are about to be sent whole again.
+  forget() {
+    this.history = [];
+    this.refusals = [];
+    this.moves = 0;
+    el("log").replaceChildren();
   }
 
   take({ facts, history, log }) {
@@ -51,6 +60,9 @@ export class Panels {
     // A wide guess must not look like an answer.
     el("focus-value").parentElement.classList.toggle("vague", !known || belief.sigma_m > half);
     say(el("focus-words"), known ? this.inWords(belief, here, half) : "The frames so far do not say where focus is.");
+    const { stigmator_correction: change, stigmator_sigma: sigma } = belief ?? {};
+    const part = (name, i) => `Δ${name} ${format.signed(change[i], 3)} ± ${format.number(sigma[i], 3)}`;
+    say(el("stigmator-words"), change && sigma ? `${part("x", 0)}\n${part("y", 1)}` : "");
     const perFrame = dose.per_frame_e_nm2;
     format.fill(el("dose-facts"), [
       ["frames here", String(dose.frames_here)],
@@ -124,17 +136,12 @@ export class Panels {
   addLog(entries) {
     const list = el("log");
     for (const entry of entries) {
-      const item = document.createElement("li");
-      item.className = entry.level;
-      const time = document.createElement("time");
-      time.textContent = format.clock(entry.wall_ns);
-      const who = document.createElement("span");
-      who.className = "who";
-      who.textContent = entry.who;
-      const text = document.createElement("span");
-      text.textContent = entry.text;
-      item.append(time, who, text);
-      list.prepend(item);
+      // Moves in a row share a line: holding focus would push everything else away.
+      const again = this.moves;
+      this.moves = entry.who === "agent" && entry.kind === "applied" ? again + 1 : 0;
+      const line = logLine(entry, this.moves);
+      if (again && this.moves) list.firstChild.replaceWith(line);
+      else list.prepend(line);
       if (["refused", "failed"].includes(entry.kind) && entry.code) this.refusals.unshift(entry);
     }
     while (list.children.length > LOG_LINES) list.lastChild.remove();
@@ -176,6 +183,7 @@ export class Panels {
       x: frame.optics.stigmator_x,
       y: frame.optics.stigmator_y,
       correction: belief?.stigmator_correction,
+      sigma: belief?.stigmator_sigma,
       limits: this.hello?.limits.stigmator,
     });
   }
@@ -192,6 +200,20 @@ export class Panels {
     plots.scores(el("scores"), this.history, this.span);
     plots.distances(el("distances"), this.history, this.span, this.facts.half_depth_m);
   }
+}
+
+function logLine(entry, moves) {
+  const item = document.createElement("li");
+  item.className = entry.level;
+  const time = document.createElement("time");
+  time.textContent = format.clock(entry.wall_ns);
+  const who = document.createElement("span");
+  who.className = "who";
+  who.textContent = entry.who;
+  const text = document.createElement("span");
+  text.textContent = moves > 1 ? `${entry.text} · ${moves} moves` : entry.text;
+  item.append(time, who, text);
+  return item;
 }
 
 function expertRow(index) {

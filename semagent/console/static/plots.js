@@ -4,6 +4,7 @@ export const INK = {
   grid: "#27303a", text: "#8e9ba8", line: "#54c7cf", band: "rgb(84 199 207 / 18%)",
   depth: "rgb(79 191 135 / 16%)", depthEdge: "#2f7a58", here: "#ffffff", aim: "#e5b04a",
 };
+const Z90 = 1.645; // standard deviations to either side hold 90 %
 const FONT = "11px system-ui, sans-serif";
 
 // Makes a canvas sharp on this screen and returns its context and size in CSS pixels.
@@ -176,11 +177,14 @@ export function line(context, points, x, y, colour, steps = false) {
   context.lineWidth = 1;
 }
 
-// Both stigmators now, the suggested setting, and what the envelope allows.
-export function stigmators(canvas, { x: nowX, y: nowY, correction, limits }) {
+// Both stigmators now, the suggested setting with its 90 % intervals, and what the envelope allows.
+export function stigmators(canvas, { x: nowX, y: nowY, correction, sigma, limits }) {
   const { context, width, height } = begin(canvas);
   const size = Math.min(width, height);
-  const reach = Math.max(0.05, ...[nowX, nowY, ...(correction ? [nowX + correction[0], nowY + correction[1]] : [])].map((v) => 1.4 * Math.abs(v ?? 0)));
+  const spread = (sigma ?? [0, 0]).map((one) => Z90 * one);
+  const aim = correction ? [nowX + correction[0], nowY + correction[1]] : [];
+  const ends = [nowX, nowY, ...aim.flatMap((v, i) => [v - spread[i], v + spread[i]])];
+  const reach = Math.max(0.05, ...ends.map((v) => 1.2 * Math.abs(v ?? 0)));
   const at = (value) => (size / 2) * (1 + value / reach);
   rule(context, at(0), 0, at(0), size, INK.grid);
   rule(context, 0, at(0), size, at(0), INK.grid);
@@ -195,8 +199,12 @@ export function stigmators(canvas, { x: nowX, y: nowY, correction, limits }) {
   write(context, `±${Number(reach.toPrecision(2))}`, 2, size - 4);
   if (nowX === null || nowX === undefined) return;
   if (correction) {
-    const toX = at(nowX + correction[0]);
-    const toY = at(-(nowY + correction[1]));
+    const toX = at(aim[0]);
+    const toY = at(-aim[1]);
+    context.fillStyle = INK.band;
+    context.beginPath();
+    context.ellipse(toX, toY, ...spread.map((one) => (size / 2) * (one / reach)), 0, 0, 2 * Math.PI);
+    context.fill();
     rule(context, at(nowX), at(-nowY), toX, toY, INK.line);
     context.strokeStyle = INK.line;
     context.beginPath();
