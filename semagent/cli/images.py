@@ -1,9 +1,12 @@
 """``score``, ``estimate`` and ``restore``: what can be said of images on disk."""
 
 import json
+from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tifffile
 from rich.progress import track
 
@@ -15,17 +18,19 @@ from semagent.config import Part
 from semagent.control import SpectralEstimator
 from semagent.control.options import ControlOptions
 from semagent.errors import EngineError, UsageError
-from semagent.images import ImageFile, read_image
+from semagent.images import ImageFile, read_detectors
 from semagent.ports import Engine
 from semagent.signature import with_signature
 from semagent.stack import as_recorded, config_for_stack
 from semagent.types import (
     CONSISTENT,
+    BlurEllipse,
     FocusBelief,
     Frame,
     FrameAnalysis,
     FrameHeader,
     Optics,
+    Pixels,
     Scan,
     StagePosition,
 )
@@ -34,20 +39,49 @@ from semagent.types import (
 def score(paths: list[Path], *, engine: str, output: Output) -> int:
     """Score each image in the order given and return the exit code."""
     opened = registry.open_engine(engine, {})
-    rows = []
+    rows, remarks = [], []
     try:
         for sequence, path in enumerate(paths, start=1):
-            image = read_image(path)
-            for note in image.notes:
-                output.warn(f"{path}: {note}")
-            figures = opened.analyse(frame_of(image, sequence)).figures
-            output.record(_score_record(path, figures))
-            rows.append(_score_row(path, figures))
+            each = [opened.analyse(frame).figures for frame in _scan(path, sequence, output)]
+            for figures in each:
+                record, label = _score_record(path, figures), str(path)
+                if len(each) > 1:
+                    record |= _scan_record(figures, each)
+                    label += f", {figures.header.detector}"
+                output.record(record)
+                rows.append(_score_row(label, figures))
+            surest = _surest(each)
+            if len(each) > 1 and surest is not None:
+                remarks.append(
+                    f"{path}: the blur of this scan is read best in {surest.header.detector}"
+                )
     finally:
         opened.close()
     columns = ["image", "score", "blur major", "minor", "angle", "noise", "time"]
     output.table(f"focus scores ({opened.name})", columns, rows)
+    for remark in remarks:
+        output.say(remark)
     return exits.DONE
+
+
+def _scan(path: Path, sequence: int, output: Output) -> list[Frame]:
+    """The frames of one scan, a detector each; says what had to be converted."""
+    images = read_detectors(path)
+    for note in dict.fromkeys(note for image in images for note in image.notes):
+        output.warn(f"{path}: {note}")
+    return [frame_of(image, sequence) for image in images]
+
+
+def _surest(figures: Sequence[FrameAnalysis]) -> FrameAnalysis | None:
+    """Of the frames of one scan, the one that its blur is read in with the least uncertainty.
+
+    One beam made them all, so this is the blur of each. It is not averaged: what a specimen hides
+    of the blur it hides from all detectors alike, and a mean, even one that takes the correlation
+    into account, came no nearer to the truth (docs/model-card.md). Without structure there is no
+    reading.
+    """
+    read = [(each.blur.log_sigma, each) for each in figures if each.blur is not None]
+    return min(read, key=itemgetter(0))[1] if read else None
 
 
 def frame_of(image: ImageFile, sequence: int) -> Frame:
@@ -77,28 +111,41 @@ def frame_of(image: ImageFile, sequence: int) -> Frame:
 
 
 def _score_record(path: Path, figures: FrameAnalysis) -> dict[str, Any]:
-    blur = figures.blur
     return {
         "path": str(path),
         "focus_score": figures.focus_score,
-        "blur": None
-        if blur is None
-        else {
-            "major_px": blur.major_px,
-            "minor_px": blur.minor_px,
-            "angle_rad": blur.angle_rad,
-            "log_sigma": blur.log_sigma,
-        },
+        "blur": _blur_record(figures.blur),
         "noise": figures.noise,
         "engine": figures.engine,
         "latency_ms": figures.latency_s * 1e3,
     }
 
 
-def _score_row(path: Path, figures: FrameAnalysis) -> list[str]:
+def _scan_record(figures: FrameAnalysis, scan: Sequence[FrameAnalysis]) -> dict[str, Any]:
+    """What the record of one of several detectors has beside that of an only one."""
+    surest = _surest(scan)
+    return {
+        "detector": figures.header.detector,
+        "scan_blur": None if surest is None else _blur_record(surest.blur),
+        "scan_blur_detector": None if surest is None else surest.header.detector,
+    }
+
+
+def _blur_record(blur: BlurEllipse | None) -> dict[str, float] | None:
+    if blur is None:
+        return None
+    return {
+        "major_px": blur.major_px,
+        "minor_px": blur.minor_px,
+        "angle_rad": blur.angle_rad,
+        "log_sigma": blur.log_sigma,
+    }
+
+
+def _score_row(label: str, figures: FrameAnalysis) -> list[str]:
     blur = figures.blur
     return [
-        str(path),
+        label,
         f"{figures.focus_score:.3f}",
         "-" if blur is None else f"{blur.major_px:.2f} px",
         "-" if blur is None else f"{blur.minor_px:.2f} px",
@@ -187,12 +234,13 @@ def restore(
                 raise UsageError(f"{target}: would be overwritten; name another --output")
         folder.mkdir(parents=True, exist_ok=True)
         for sequence, (path, target) in enumerate(zip(paths, targets, strict=True), start=1):
-            record = _restore_one(opened, path, target, sequence, output)
-            output.record(record)
-            output.say(
-                f"{target}: score {record['focus_score_before']:.3f} → "
-                f"{record['focus_score_after']:.3f}, consistency {record['consistency']:.2f}"
-            )
+            for record in _restore_one(opened, path, target, sequence, output):
+                output.record(record)
+                detector = f", {record['detector']}" if "detector" in record else ""
+                output.say(
+                    f"{target}{detector}: score {record['focus_score_before']:.3f} → "
+                    f"{record['focus_score_after']:.3f}, consistency {record['consistency']:.2f}"
+                )
     finally:
         opened.close()
     return exits.DONE
@@ -200,37 +248,69 @@ def restore(
 
 def _restore_one(
     engine: Engine, path: Path, target: Path, sequence: int, output: Output
-) -> dict[str, Any]:
-    image = read_image(path)
-    for note in image.notes:
-        output.warn(f"{path}: {note}")
-    frame = frame_of(image, sequence)
-    analysis = engine.analyse(frame, restore=True)
-    figures = analysis.figures
-    if analysis.restored is None or figures.consistency is None:
-        raise EngineError(f"{path}: the engine {engine.name!r} returned no restored frame")
-    if not figures.trustworthy:
-        low, high = CONSISTENT
-        output.warn(
-            f"{path}: do not trust this restoration, it does not explain the frame: consistency "
-            f"{figures.consistency:.2f}, good is {low} to {high}"
+) -> list[dict[str, Any]]:
+    """Restore what each detector recorded, write one file, and return a record of each.
+
+    Consistency is judged detector by detector, with the blur that was read in it: the network
+    restores each with that.
+    """
+    restored, judged, records = [], [], []
+    frames = _scan(path, sequence, output)
+    for frame in frames:
+        of = {"detector": frame.header.detector} if len(frames) > 1 else {}
+        label = ", ".join((str(path), *of.values()))
+        analysis = engine.analyse(frame, restore=True)
+        figures, pixels = analysis.figures, analysis.restored
+        if pixels is None or figures.consistency is None:
+            raise EngineError(f"{label}: the engine {engine.name!r} returned no restored frame")
+        if not figures.trustworthy:
+            low, high = CONSISTENT
+            output.warn(
+                f"{label}: do not trust this restoration, it does not explain the frame: "
+                f"consistency {figures.consistency:.2f}, good is {low} to {high}"
+            )
+        restored.append(pixels)
+        judgement = {"consistency": figures.consistency, "trustworthy": figures.trustworthy}
+        judged.append({**of, **judgement})
+        after = engine.analyse(Frame(frame.header, pixels.copy())).figures
+        records.append(
+            {
+                "path": str(path),
+                **of,
+                "output": str(target),
+                "focus_score_before": figures.focus_score,
+                "focus_score_after": after.focus_score,
+                "consistency": figures.consistency,
+                "engine": engine.name,
+                "latency_ms": figures.latency_s * 1e3,
+            }
         )
     description = {
         "derived": True,
         "by": f"semagent {__version__}",
         "engine": engine.name,
         "source": path.name,
-        "consistency": figures.consistency,
-        "trustworthy": figures.trustworthy,
     }
-    tifffile.imwrite(target, analysis.restored, description=json.dumps(description))
-    after = engine.analyse(Frame(frame.header, analysis.restored.copy())).figures
-    return {
-        "path": str(path),
-        "output": str(target),
-        "focus_score_before": figures.focus_score,
-        "focus_score_after": after.focus_score,
-        "consistency": figures.consistency,
-        "engine": engine.name,
-        "latency_ms": figures.latency_s * 1e3,
-    }
+    if len(frames) == 1:
+        tifffile.imwrite(target, restored[0], description=json.dumps(description | judged[0]))
+    else:
+        _write_channels(target, restored, frames, description | {"detectors": judged})
+    return records
+
+
+def _write_channels(
+    target: Path, restored: list[Pixels], frames: list[Frame], description: dict[str, Any]
+) -> None:
+    """An OME-TIFF with the channels of the raw file, in which the description has its place."""
+    tifffile.imwrite(
+        target,
+        np.stack(restored),
+        ome=True,
+        photometric="minisblack",
+        metadata={
+            "axes": "CYX",
+            "Name": f"{target.stem} (derived)",
+            "Description": json.dumps(description),
+            "Channel": {"Name": [frame.header.detector for frame in frames]},
+        },
+    )

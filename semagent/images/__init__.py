@@ -2,7 +2,13 @@
 
 from semagent.images.infobar import find_info_bar
 from semagent.images.metadata import ImageMetadata, merge
-from semagent.images.reader import ImageFile, ImageHeader, read_headers, read_image
+from semagent.images.reader import (
+    ImageFile,
+    ImageHeader,
+    read_detectors,
+    read_headers,
+    read_image,
+)
 
 __all__ = [
     "ImageFile",
@@ -10,6 +16,7 @@ __all__ = [
     "ImageMetadata",
     "find_info_bar",
     "merge",
+    "read_detectors",
     "read_headers",
     "read_image",
 ]

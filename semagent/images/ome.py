@@ -1,4 +1,4 @@
-"""OME-TIFF: where each plane of a focus series was taken.
+"""OME-TIFF: where each plane of a focus series was taken, or with which detector.
 
 The format is described at https://docs.openmicroscopy.org/ome-model/ (schema 2016-06).
 """
@@ -28,29 +28,42 @@ def read_ome_planes(tif: tifffile.TiffFile) -> dict[int, ImageMetadata]:
             instead, without the name of the file.
     """
     pixels = _pixels(tif)
-    series = tif.series[0]
-    sizes = {axis: pixels.get(f"Size{axis}", 1) for axis in "ZCT"}
-    if sizes["C"] not in (1, series.keyframe.samplesperpixel) or sizes["T"] != 1:
+    channels, planes, times = _sizes(tif, pixels)
+    if channels != 1 or times != 1:
         raise ValueError(
-            f"has {sizes['C']} channels and {sizes['T']} times; a focus series has one of each"
+            f"has {channels} channels and {times} times; a focus series has one of each"
         )
-
-    pages = [page.index for page in series.pages if page is not None and page.parent is tif]
-    if len(pages) != sizes["Z"]:
-        raise ValueError(f"holds {len(pages)} of the {sizes['Z']} planes its metadata describe")
-
-    common = ImageMetadata(
-        pixel_size_m=_length_m(pixels, "PhysicalSizeX"),
-        pixel_height_m=_length_m(pixels, "PhysicalSizeY"),
-    )
-    positions = _positions_m(pixels, len(pages))
+    pages = _pages(tif, planes)
     return {
-        page: ImageMetadata(
-            pixel_size_m=common.pixel_size_m,
-            pixel_height_m=common.pixel_height_m,
-            working_distance_m=position_m,
+        page: _metadata(pixels, working_distance_m=position_m)
+        for page, position_m in zip(pages, _positions_m(pixels, planes), strict=True)
+    }
+
+
+def read_ome_detectors(tif: tifffile.TiffFile) -> dict[int, ImageMetadata]:
+    """Read which detector each page of one scan was recorded with: one channel, one detector.
+
+    Returns:
+        Page number in the file to what is known of it, in the order of the channels; empty where
+        there is one channel only. A channel without a name is called by its number, from 1.
+
+    Raises:
+        ValueError: there are several channels of more than one scan, or as in `read_ome_planes`.
+    """
+    pixels = _pixels(tif)
+    channels, planes, times = _sizes(tif, pixels)
+    if channels == 1:
+        return {}
+    if planes != 1 or times != 1:
+        raise ValueError(
+            f"has {channels} channels of {planes} planes and {times} times; a scan recorded with "
+            "several detectors has one plane and one time"
         )
-        for page, position_m in zip(pages, positions, strict=True)
+    # It lies at Z 0 of the focus series of one plane that each of its channels is.
+    (position_m,) = _positions_m(pixels, 1)
+    return {
+        page: _metadata(pixels, working_distance_m=position_m, detector=name)
+        for page, name in zip(_pages(tif, channels), _names(pixels, channels), strict=True)
     }
 
 
@@ -66,6 +79,40 @@ def _pixels(tif: tifffile.TiffFile) -> Mapping[str, Any]:
     if not isinstance(pixels, Mapping) or not tif.series:
         raise ValueError("has no readable OME metadata")
     return pixels
+
+
+def _sizes(tif: tifffile.TiffFile, pixels: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Numbers of channels, of which the colours of a pixel are one, of planes and of times."""
+    channels, planes, times = (pixels.get(f"Size{axis}", 1) for axis in "CZT")
+    colours = tif.series[0].keyframe.samplesperpixel
+    return 1 if channels == colours else channels, planes, times
+
+
+def _pages(tif: tifffile.TiffFile, count: int) -> list[int]:
+    """Numbers of the pages in the order of the metadata, all of them in this file."""
+    pages = [page.index for page in tif.series[0].pages if page is not None and page.parent is tif]
+    if len(pages) != count:
+        raise ValueError(f"holds {len(pages)} of the {count} planes its metadata describe")
+    return pages
+
+
+def _metadata(pixels: Mapping[str, Any], **of_page: Any) -> ImageMetadata:
+    return ImageMetadata(
+        pixel_size_m=_length_m(pixels, "PhysicalSizeX"),
+        pixel_height_m=_length_m(pixels, "PhysicalSizeY"),
+        **of_page,
+    )
+
+
+def _names(pixels: Mapping[str, Any], count: int) -> list[str]:
+    """The name of the detector of each channel."""
+    channels = pixels.get("Channel", [])
+    names = [channel.get("Name") for channel in channels if isinstance(channel, Mapping)]
+    names += [None] * (count - len(names))
+    return [
+        f"channel {number}" if name is None else str(name)
+        for number, name in enumerate(names[:count], start=1)
+    ]
 
 
 def _length_m(element: Mapping[str, Any], name: str) -> float | None:

@@ -5,7 +5,7 @@ is printed or logged here.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from semagent.images.decode import NotAMicrographError, bit_depth_of, grey_tiff_
 from semagent.images.fibics import read_fibics
 from semagent.images.infobar import find_info_bar
 from semagent.images.metadata import ImageMetadata, merge
-from semagent.images.ome import read_ome_planes
+from semagent.images.ome import read_ome_detectors, read_ome_planes
 from semagent.images.sidecars import read_sidecar
 from semagent.images.tescan import read_tescan
 from semagent.images.thermo import read_thermo
@@ -105,17 +105,33 @@ def read_image(path: Path | str, page: int = 0) -> ImageFile:
     with _named(path):
         if _is_tiff(path):
             with tifffile.TiffFile(path) as tif:
-                header = _tiff_header(path, tif, page, _ome(tif))
-                pixels, notes = grey_tiff_page(_page(tif, page))
-            notes = (*header.notes, *notes)
-            metadata = header.metadata
-        else:
-            if page != 0:
-                raise NotAMicrographError(f"has one image; there is no page {page}")
-            pixels, notes = _decode(path)
-            metadata = read_sidecar(path, pixels.shape[0]) or ImageMetadata()
-    pixels.flags.writeable = False
-    return ImageFile(path, pixels, metadata, find_info_bar(pixels, metadata), notes)
+                return _tiff_image(path, tif, page, _ome(tif, read_ome_planes))
+        if page != 0:
+            raise NotAMicrographError(f"has one image; there is no page {page}")
+        pixels, notes = _decode(path)
+        metadata = read_sidecar(path, pixels.shape[0]) or ImageMetadata()
+    return _image(path, pixels, metadata, notes)
+
+
+def read_detectors(path: Path | str) -> tuple[ImageFile, ...]:
+    """Read one scan, which several detectors may have recorded at once.
+
+    Returns:
+        One image of the same size for each channel of an OME-TIFF, with the channel's name as its
+        detector; what `read_image` returns of any other file.
+
+    Raises:
+        InputFileError: as `read_image`; also when an OME-TIFF has several channels of more than
+            one plane or time.
+    """
+    path = Path(path)
+    with _named(path):
+        if _is_tiff(path):
+            with tifffile.TiffFile(path) as tif:
+                ome = _ome(tif, read_ome_detectors)
+                if ome:
+                    return tuple(_tiff_image(path, tif, page, ome) for page in ome)
+    return (read_image(path),)
 
 
 def read_headers(path: Path | str) -> tuple[ImageHeader, ...]:
@@ -132,7 +148,7 @@ def read_headers(path: Path | str) -> tuple[ImageHeader, ...]:
     with _named(path):
         if _is_tiff(path):
             with tifffile.TiffFile(path) as tif:
-                ome = _ome(tif)
+                ome = _ome(tif, read_ome_planes)
                 return tuple(_tiff_header(path, tif, page, ome) for page in ome or [0])
         pixels, notes = _decode(path)
         metadata = read_sidecar(path, pixels.shape[0]) or ImageMetadata()
@@ -191,14 +207,31 @@ def _page(tif: tifffile.TiffFile, number: int) -> tifffile.TiffPage:
     return page if isinstance(page, tifffile.TiffPage) else page.aspage()
 
 
-def _ome(tif: tifffile.TiffFile) -> dict[int, ImageMetadata]:
-    """The planes of an OME-TIFF; empty for other TIFFs."""
+def _ome(
+    tif: tifffile.TiffFile, read: Callable[[tifffile.TiffFile], dict[int, ImageMetadata]]
+) -> dict[int, ImageMetadata]:
+    """The pages of an OME-TIFF; empty for other TIFFs."""
     if not tif.is_ome:
         return {}
     try:
-        return read_ome_planes(tif)
+        return read(tif)
     except ValueError as error:
         raise NotAMicrographError(str(error)) from error
+
+
+def _tiff_image(
+    path: Path, tif: tifffile.TiffFile, number: int, ome: dict[int, ImageMetadata]
+) -> ImageFile:
+    header = _tiff_header(path, tif, number, ome)
+    pixels, notes = grey_tiff_page(_page(tif, number))
+    return _image(path, pixels, header.metadata, (*header.notes, *notes))
+
+
+def _image(
+    path: Path, pixels: Pixels, metadata: ImageMetadata, notes: tuple[str, ...]
+) -> ImageFile:
+    pixels.flags.writeable = False
+    return ImageFile(path, pixels, metadata, find_info_bar(pixels, metadata), notes)
 
 
 def _tiff_header(

@@ -255,6 +255,75 @@ def test_restore_writes_a_marked_copy_beside_the_raw_file(semagent: Run, tmp_pat
     assert "overwritten" in again.err
 
 
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    """A scan of 16 bits that three detectors recorded at once, the last of them noise alone."""
+    clear = specimen(320, 400, blur_px=2.0, noise=3.0)
+    faint = 255 - specimen(320, 400, blur_px=2.0, noise=12.0)
+    noise = np.random.default_rng(0).normal(120, 9, clear.shape).round().astype(np.uint8)
+    path = tmp_path / "scan.ome.tif"
+    tifffile.imwrite(
+        path,
+        np.stack([clear, faint, noise]).astype(np.uint16) * 257,
+        ome=True,
+        photometric="minisblack",
+        metadata={"axes": "CYX", "Channel": {"Name": ["SE", "BSE", "In-lens"]}},
+    )
+    return path
+
+
+def test_score_reads_one_blur_from_the_detectors_of_a_scan(semagent: Run, scan: Path):
+    run = semagent("score", scan, "--json")
+    assert run.code == 0, run.err
+    records = run.records
+    assert [record["detector"] for record in records] == ["SE", "BSE", "In-lens"]
+    seen = {record["detector"]: record["blur"] for record in records if record["blur"]}
+    assert set(seen) == {"SE", "BSE"}
+    surest = min(seen, key=lambda detector: seen[detector]["log_sigma"])
+    for record in records:
+        assert record["path"] == str(scan)
+        assert record["scan_blur"] == seen[surest]
+        assert record["scan_blur_detector"] == surest
+    table = semagent("score", scan)
+    assert f"read best in {surest}" in table.out
+
+
+def test_a_scan_of_noise_has_no_blur(semagent: Run, tmp_path: Path):
+    noise = np.random.default_rng(0).normal(120, 9, (2, 256, 256)).round().astype(np.uint8)
+    path = tmp_path / "noise.ome.tif"
+    tifffile.imwrite(path, noise, ome=True, photometric="minisblack", metadata={"axes": "CYX"})
+    run = semagent("score", path, "--json", "--engine", "sharpness")
+    assert run.code == 0, run.err
+    assert [record["detector"] for record in run.records] == ["channel 1", "channel 2"]
+    assert all(record["scan_blur"] is None for record in run.records)
+    assert all(record["scan_blur_detector"] is None for record in run.records)
+
+
+def test_restore_keeps_the_channels_of_a_scan(semagent: Run, scan: Path, tmp_path: Path):
+    run = semagent("restore", scan, "--output", tmp_path / "out", "--json")
+    assert run.code == 0, run.err
+    records = run.records
+    assert [record["detector"] for record in records] == ["SE", "BSE", "In-lens"]
+    (output,) = {record["output"] for record in records}
+    with tifffile.TiffFile(output) as restored:
+        pixels, raw = restored.asarray(), tifffile.imread(scan)
+        image = tifffile.xml2dict(restored.ome_metadata or "")["OME"]["Image"]
+    assert (pixels.shape, pixels.dtype) == (raw.shape, np.uint16)
+    assert not any(np.array_equal(one, other) for one, other in zip(pixels, raw, strict=True))
+    # The channels are where they were: each is most like its own raw one.
+    like = np.corrcoef(pixels.reshape(3, -1), raw.reshape(3, -1))[:2, 3:]
+    assert list(like.argmax(axis=1)) == [0, 1]
+    about = json.loads(image["Description"])
+    assert about["derived"] is True
+    assert about["source"] == scan.name
+    assert [each["detector"] for each in about["detectors"]] == ["SE", "BSE", "In-lens"]
+    assert [each["consistency"] for each in about["detectors"]] == [
+        record["consistency"] for record in records
+    ]
+    names = [channel["Name"] for channel in image["Pixels"]["Channel"]]
+    assert names == ["SE", "BSE", "In-lens"]
+
+
 def test_the_tables_are_for_people(semagent: Run, tmp_path: Path):
     path = tmp_path / "sharp.png"
     cv2.imwrite(str(path), specimen(256, 256, blur_px=1.0))

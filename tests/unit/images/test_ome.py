@@ -3,7 +3,7 @@ import pytest
 import tifffile
 
 from semagent.errors import InputFileError
-from semagent.images import read_headers, read_image
+from semagent.images import read_detectors, read_headers, read_image
 
 STACK = np.stack([np.full((24, 32), level, np.uint8) for level in (10, 20, 30, 40)])
 
@@ -152,3 +152,63 @@ def test_a_plane_that_is_cut_off_is_found_without_decoding(tmp_path):
 def test_a_single_frame_has_its_own_working_distance(tmp_path):
     path = write_ome(tmp_path / "f.ome.tif", STACK[0], "YX", **planes([4250.0]))
     assert read_image(path).metadata.working_distance_m == 4.25e-3
+
+
+def scan_of(path, channels=("SE", "BSE", "µ In-lens"), data=STACK[:3], axes="CYX", **metadata):
+    names = {"Channel": {"Name": list(channels)}} if channels else {}
+    tifffile.imwrite(
+        path,
+        data,
+        ome=True,
+        photometric="minisblack",
+        metadata={"axes": axes, **names, **metadata},
+    )
+    return path
+
+
+def test_channels_are_the_detectors_of_one_scan(tmp_path):
+    data = STACK[:3].astype(np.uint16) * 257
+    images = read_detectors(scan_of(tmp_path / "s.ome.tif", data=data, PhysicalSizeX=0.02))
+    assert [image.metadata.detector for image in images] == ["SE", "BSE", "µ In-lens"]
+    assert [image.metadata.pixel_size_m for image in images] == [20e-9] * 3
+    for image, plane in zip(images, data, strict=True):
+        assert image.pixels.dtype == np.uint16
+        assert np.array_equal(image.pixels, plane)
+        assert image.notes == ()
+
+
+def test_channels_without_names_are_numbered(tmp_path):
+    images = read_detectors(scan_of(tmp_path / "s.ome.tif", channels=None))
+    detectors = [image.metadata.detector for image in images]
+    assert detectors == ["channel 1", "channel 2", "channel 3"]
+
+
+def test_a_file_of_one_detector_is_read_as_ever(tmp_path):
+    path = write_ome(tmp_path / "f.ome.tif", STACK[0], "YX", **planes([4250.0]))
+    (image,) = read_detectors(path)
+    assert image.metadata == read_image(path).metadata
+    png = tmp_path / "f.tif"
+    tifffile.imwrite(png, STACK[0])
+    assert len(read_detectors(png)) == 1
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape"), [("ZCYX", (4, 2, 24, 32)), ("TCYX", (4, 2, 24, 32))], ids=["planes", "times"]
+)
+def test_several_scans_in_channels_are_refused(tmp_path, axes, shape):
+    path = scan_of(tmp_path / "s.ome.tif", None, np.zeros(shape, np.uint8), axes)
+    with pytest.raises(
+        InputFileError, match=r"s\.ome\.tif: has 2 channels of \d planes and \d times"
+    ):
+        read_detectors(path)
+
+
+def test_a_scan_that_lacks_a_detector_is_refused(tmp_path):
+    path = tmp_path / "s.ome.tif"
+    text = XML.replace('SizeZ="4" SizeC="1"', 'SizeZ="1" SizeC="4"')
+    with tifffile.TiffWriter(path) as tif:
+        for page in range(3):
+            described = text.format(data="<TiffData/>", planes="") if page == 0 else None
+            tif.write(STACK[page], description=described, metadata=None, contiguous=False)
+    with pytest.raises(InputFileError, match=r"s\.ome\.tif: holds 3 of the 4 planes"):
+        read_detectors(path)
