@@ -11,7 +11,7 @@ from semagent import __version__, registry
 from semagent.cli import exits
 from semagent.cli.output import Output
 from semagent.clock import SystemClock
-from semagent.config import check_parts, find_config, load_config
+from semagent.config import RunConfig, check_parts, find_config, load_config
 from semagent.errors import CommandRefusedError, ConfigError, SemagentError
 from semagent.keys import make_keys
 from semagent.remote.serve import serve as serve_microscope
@@ -92,12 +92,24 @@ def check(name: str, output: Output) -> int:
     path = find_config(name)
     config = load_config(path)
     check_parts(path, config)
+    _check_console(path, config)
     output.record({"path": str(path), "instrument": config.instrument, "ok": True})
     output.say(
         f"{path}: right. {config.instrument}: driver {config.driver.name}, "
         f"engine {config.engine.name}"
     )
     return exits.DONE
+
+
+def _check_console(path: Path, config: RunConfig) -> None:
+    try:
+        from semagent.console import check_access  # noqa: PLC0415 - the extra may be missing
+    except ImportError:
+        return
+    try:
+        check_access(config.console)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def schema() -> int:

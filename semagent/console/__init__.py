@@ -8,7 +8,7 @@ channels and the same safety gate as the agent's wishes. Nothing depends on it. 
 from semagent.console.access import Tokens
 from semagent.console.browse import Browser
 from semagent.console.facts import RunFacts
-from semagent.console.listener import Listener, listen
+from semagent.console.listener import Listener, check_access, listen
 from semagent.console.role import Console
 
-__all__ = ["Browser", "Console", "Listener", "RunFacts", "Tokens", "listen"]
+__all__ = ["Browser", "Console", "Listener", "RunFacts", "Tokens", "check_access", "listen"]

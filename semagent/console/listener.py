@@ -46,13 +46,7 @@ def listen(options: ConsoleOptions, earlier_port: int | None = None) -> Listener
         ConfigError: the address leaves this machine without TLS, the certificate cannot be used,
             or the port is taken.
     """
-    certificate = _certificate(options)
-    if not _is_loopback(options.host) and certificate is None:
-        raise ConfigError(
-            f"console: host: {options.host} can be reached from other machines, where tokens and "
-            "commands could be read on their way. Give certificate and key for TLS, or stay at "
-            "127.0.0.1 and put a reverse proxy with TLS in front (docs/console.md says how)"
-        )
+    certificate = check_access(options)
     port = options.port if options.port is not None else earlier_port
     bound = _bind(options.host, DEFAULT_PORT if port is None else port, or_any=port is None)
     port = bound.getsockname()[1]
@@ -69,6 +63,22 @@ def listen(options: ConsoleOptions, earlier_port: int | None = None) -> Listener
         ),
         certificate=certificate,
     )
+
+
+def check_access(options: ConsoleOptions) -> tuple[Path, Path] | None:
+    """PEM files of certificate and key, ``None`` for plain HTTP on this machine.
+
+    Raises:
+        ConfigError: the address leaves this machine without TLS, or the certificate cannot be used.
+    """
+    certificate = _certificate(options)
+    if not _is_loopback(options.host) and certificate is None:
+        raise ConfigError(
+            f"console: host: {options.host} can be reached from other machines, where tokens and "
+            "commands could be read on their way. Give certificate and key for TLS, or stay at "
+            "127.0.0.1 and put a reverse proxy with TLS in front (docs/console.md says how)"
+        )
+    return certificate
 
 
 def _is_loopback(host: str) -> bool:

@@ -467,6 +467,16 @@ def test_check_names_the_line_of_a_drivers_option(semagent: Run, simulated_confi
     assert f"{path}:{line}: driver.options.scan.width_px: 'wide': Expected `int`" in run.err
 
 
+def test_check_refuses_a_console_that_other_machines_could_listen_in_on(
+    semagent: Run, simulated_config: Config
+):
+    pytest.importorskip("starlette", reason="the extra 'console' is not installed")
+    path = simulated_config(_console={"host": "192.0.2.1"})
+    run = semagent("check", path)
+    assert run.code == 2
+    assert f"{path}: console: host: 192.0.2.1 can be reached from other machines" in run.err
+
+
 def test_check_prints_the_schema_for_editors(semagent: Run):
     run = semagent("check", "--schema")
     assert run.code == 0
