@@ -165,6 +165,7 @@ class Viewer:
                 "instrument": run.config.instrument,
                 "capabilities": run.capabilities,
                 "engine": run.engine,
+                "restores": run.config.restoration is not None or run.config.infer.restore,
                 "recording": None if run.session is None else run.session.name,
                 "specimen_holder": safety.specimen_holder,
                 "limits": {

@@ -121,6 +121,13 @@ def test_who_may_only_look(armed: Any, visit: Start, photograph: Start):
         assert kept_out == ["kept out", "kept out"]
         expect(page.locator("#gate-state")).to_have_text("ARMED")
 
+        page.keyboard.press("2")
+        nothing = "Nothing is restored: the configuration has no section restoration."
+        expect(page.locator("#veil")).to_have_text(nothing)
+        page.keyboard.press("3")
+        expect(page.locator("#tag-right")).to_have_text(nothing)
+        page.keyboard.press("1")
+
         photograph(page, "console-tablet")
         for width, height in (WIDE, TABLET):
             page.set_viewport_size({"width": width, "height": height})

@@ -31,6 +31,7 @@ const link = new Link({
     showInstrument(hello, controls.stop);
     controls.greet(hello);
     panels.forget();
+    if (!hello.restores) view.absent = "Nothing is restored: the configuration has no section restoration.";
   },
   facts(value) {
     state.facts = value.facts;

@@ -65,7 +65,7 @@ export function posterior(canvas, { hereM, focusM, sigmaM, intervalM, halfDepthM
   for (let tick = Math.ceil(low / step) * step; tick <= high; tick += step) {
     rule(context, x(tick), 0, x(tick), base, INK.grid);
     const text = Math.abs(tick) < step / 2 ? "0" : `${tick > 0 ? "+" : "−"}${Number(Math.abs(tick).toPrecision(3))}`;
-    if (x(tick) > 14 && x(tick) < width - 36) write(context, text, x(tick), height - 5, "center");
+    if (x(tick) > 14 && x(tick) < width - 44) write(context, text, x(tick), height - 5, "center");
   }
   write(context, "µm", width - 2, height - 5, "right");
   if (known) {

@@ -227,14 +227,15 @@ export class View {
     const shown = this.layout === "restored" ? null : this.left;
     tagLeft.hidden = !shown;
     if (shown) tag(tagLeft, "RAW", [`frame ${shown.sequence}`, ...this.behind(shown)]);
-    tagRight.hidden = this.layout === "raw" || !this.restored;
+    tagRight.hidden = this.layout === "raw" || Boolean(this.missing);
     tagRight.classList.toggle("alone", this.layout === "restored");
-    if (!tagRight.hidden) {
+    tagRight.classList.toggle("doubtful", this.restored?.head.trustworthy === false);
+    if (!this.restored) tagRight.textContent = this.absent;
+    else if (!tagRight.hidden) {
       const chi = this.restored.head.consistency;
       const words = [`restored from frame ${this.restored.sequence}`];
       if (chi !== null && chi !== undefined) words.push(`consistency ${chi.toFixed(2)}`);
       const doubtful = this.restored.head.trustworthy === false;
-      tagRight.classList.toggle("doubtful", doubtful);
       if (doubtful) words.push("does not explain the frame");
       tag(tagRight, doubtful ? "DERIVED, DO NOT TRUST" : "DERIVED", words);
     }

@@ -69,6 +69,7 @@ def test_the_greeting_says_what_one_may_do_and_within_which_limits(run: Run):
             hello = json.loads(socket.recv(timeout=10))["hello"]
             assert hello["level"] == level
             assert hello["instrument"] == "Simulated SEM"
+            assert hello["restores"] is True
             assert hello["limits"]["working_distance"]["max_step"] == 0.0002
             assert hello["capabilities"]["verified_on"] is None
 
