@@ -96,6 +96,7 @@ def test_a_call_that_takes_too_long_hangs(monitor: HealthMonitor, clock: ManualC
 
 def test_lost_and_unreadable_messages_are_warnings(monitor: HealthMonitor, clock: ManualClock):
     monitor.take(beat(Role.INFER, clock, missing=3, refused=2))
+    monitor.take(beat(Role.RESTORE, clock, missing=28))  # as few frames as time allows, on purpose
     warnings = monitor.snapshot().warnings
     assert warnings == (
         "3 messages to the infer role were lost",
