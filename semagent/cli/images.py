@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from semagent.clock import SystemClock
 from semagent.config import Part
 from semagent.control import SpectralEstimator
 from semagent.control.options import ControlOptions
+from semagent.ellipse import joint_ellipse
 from semagent.errors import EngineError, UsageError
 from semagent.images import ImageFile, read_detectors
 from semagent.ports import Engine
@@ -50,10 +50,11 @@ def score(paths: list[Path], *, engine: str, output: Output) -> int:
                     label += f", {figures.header.detector}"
                 output.record(record)
                 rows.append(_score_row(label, figures))
-            surest = _surest(each)
-            if len(each) > 1 and surest is not None:
+            blur = _scan_blur(each)
+            if len(each) > 1 and blur is not None:
                 remarks.append(
-                    f"{path}: the blur of this scan is read best in {surest.header.detector}"
+                    f"{path}: the blur in all detectors together is {blur.major_px:.2f} × "
+                    f"{blur.minor_px:.2f} px at {blur.angle_rad:+.2f} rad"
                 )
     finally:
         opened.close()
@@ -72,16 +73,8 @@ def _scan(path: Path, sequence: int, output: Output) -> list[Frame]:
     return [frame_of(image, sequence) for image in images]
 
 
-def _surest(figures: Sequence[FrameAnalysis]) -> FrameAnalysis | None:
-    """Of the frames of one scan, the one that its blur is read in with the least uncertainty.
-
-    One beam made them all, so this is the blur of each. It is not averaged: what a specimen hides
-    of the blur it hides from all detectors alike, and a mean, even one that takes the correlation
-    into account, came no nearer to the truth (docs/model-card.md). Without structure there is no
-    reading.
-    """
-    read = [(each.blur.log_sigma, each) for each in figures if each.blur is not None]
-    return min(read, key=itemgetter(0))[1] if read else None
+def _scan_blur(scan: Sequence[FrameAnalysis]) -> BlurEllipse | None:
+    return joint_ellipse([each.blur for each in scan if each.blur is not None])
 
 
 def frame_of(image: ImageFile, sequence: int) -> Frame:
@@ -123,12 +116,7 @@ def _score_record(path: Path, figures: FrameAnalysis) -> dict[str, Any]:
 
 def _scan_record(figures: FrameAnalysis, scan: Sequence[FrameAnalysis]) -> dict[str, Any]:
     """What the record of one of several detectors has beside that of an only one."""
-    surest = _surest(scan)
-    return {
-        "detector": figures.header.detector,
-        "scan_blur": None if surest is None else _blur_record(surest.blur),
-        "scan_blur_detector": None if surest is None else surest.header.detector,
-    }
+    return {"detector": figures.header.detector, "scan_blur": _blur_record(_scan_blur(scan))}
 
 
 def _blur_record(blur: BlurEllipse | None) -> dict[str, float] | None:

@@ -277,15 +277,14 @@ def test_score_reads_one_blur_from_the_detectors_of_a_scan(semagent: Run, scan: 
     assert run.code == 0, run.err
     records = run.records
     assert [record["detector"] for record in records] == ["SE", "BSE", "In-lens"]
-    seen = {record["detector"]: record["blur"] for record in records if record["blur"]}
-    assert set(seen) == {"SE", "BSE"}
-    surest = min(seen, key=lambda detector: seen[detector]["log_sigma"])
-    for record in records:
-        assert record["path"] == str(scan)
-        assert record["scan_blur"] == seen[surest]
-        assert record["scan_blur_detector"] == surest
+    seen = [record["blur"] for record in records]
+    assert seen[2] is None
+    (joint,) = {tuple(record["scan_blur"].items()) for record in records}
+    sizes = [math.hypot(each["major_px"], each["minor_px"]) for each in (*seen[:2], dict(joint))]
+    assert min(sizes[:2]) <= sizes[2] <= max(sizes[:2])
+    assert dict(joint)["log_sigma"] < min(each["log_sigma"] for each in seen[:2])
     table = semagent("score", scan)
-    assert f"read best in {surest}" in table.out
+    assert f"together is {dict(joint)['major_px']:.2f} × " in table.out
 
 
 def test_a_scan_of_noise_has_no_blur(semagent: Run, tmp_path: Path):
@@ -296,7 +295,6 @@ def test_a_scan_of_noise_has_no_blur(semagent: Run, tmp_path: Path):
     assert run.code == 0, run.err
     assert [record["detector"] for record in run.records] == ["channel 1", "channel 2"]
     assert all(record["scan_blur"] is None for record in run.records)
-    assert all(record["scan_blur_detector"] is None for record in run.records)
 
 
 def test_restore_keeps_the_channels_of_a_scan(semagent: Run, scan: Path, tmp_path: Path):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from semagent.ellipse import ellipse_of, parameters_of
 from semagent.spectrum import Array
 from semagent.types import BlurEllipse
 
@@ -30,7 +31,7 @@ class TileReadings:
     """Outputs of ``score.onnx`` for the tiles of one frame; one row for each tile.
 
     Attributes:
-        blur: (N, 3), ``ln σ`` and ``ln(major/minor)`` times (cos 2φ, sin 2φ).
+        blur: (N, 3), see `semagent.ellipse.parameters_of`.
         blur_std: (N, 3), standard deviations.
         noise: (N,), standard deviation of the noise in grey values.
         spectra: (N, scales, F), log power spectra of the normalised tiles.
@@ -59,19 +60,8 @@ class FrameReading:
     @property
     def ellipse(self) -> BlurEllipse:
         """Standard deviations along the axes, their direction, and their uncertainty."""
-        log_sigma, axial, diagonal = (float(value) for value in self.blur)
-        ratio = math.hypot(axial, diagonal)
-        # σ² is the mean of the squared axes; their ratio is exp(ratio).
-        excess = math.tanh(ratio)
-        sigma = math.exp(log_sigma)
         across = float(np.hypot(self.blur_std[0], 0.5 * self.blur_std[1:].mean()))
-        angle = 0.5 * math.atan2(diagonal, axial)
-        return BlurEllipse(
-            major_px=sigma * math.sqrt(1 + excess),
-            minor_px=sigma * math.sqrt(1 - excess),
-            angle_rad=angle if angle > -0.5 * math.pi else 0.5 * math.pi,
-            log_sigma=across,
-        )
+        return ellipse_of(self.blur, across)
 
     @property
     def covariance(self) -> Floats:
@@ -135,14 +125,7 @@ def together(
 
 def with_ellipse(reading: FrameReading, ellipse: BlurEllipse) -> FrameReading:
     """The reading of the head together with an ellipse fitted to the spectrum."""
-    log_ratio = math.log(ellipse.major_px / ellipse.minor_px)
-    fitted = np.array(
-        [
-            0.5 * math.log((ellipse.major_px**2 + ellipse.minor_px**2) / 2),
-            log_ratio * math.cos(2 * ellipse.angle_rad),
-            log_ratio * math.sin(2 * ellipse.angle_rad),
-        ]
-    )
+    fitted = parameters_of(ellipse)
     std = np.full_like(fitted, ellipse.log_sigma)
     blur, blur_std = together(fitted, std, reading.blur, HEAD_INFLATION * reading.blur_std)
     return FrameReading(blur.astype(np.float32), blur_std.astype(np.float32), reading.noise)
