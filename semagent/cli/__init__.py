@@ -1,6 +1,7 @@
 """The command line. Exit codes, options and JSON records are stable; see ``docs/cli.md``."""
 
 import argparse
+import io
 import math
 import signal
 import sys
@@ -22,6 +23,10 @@ Command = Callable[[argparse.Namespace, Output], int]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # On Windows a log file or a pipe may not know every sign; that must not end a run.
+            stream.reconfigure(errors="replace")
     arguments = _parser().parse_args(argv)
     output = Output(json=getattr(arguments, "json", False))
     command: Command = arguments.command

@@ -4,6 +4,8 @@ With ``--json`` standard output carries one JSON object a line and nothing else;
 meant for people goes to standard error.
 """
 
+import json
+import re
 import sys
 from typing import Any
 
@@ -33,7 +35,10 @@ class Output:
     def record(self, record: dict[str, Any]) -> None:
         """One JSON line, if that is what was asked for."""
         if self.json:
-            sys.stdout.write(msgspec.json.encode(record).decode() + "\n")
+            text = msgspec.json.encode(record).decode()
+            # In ASCII, since Windows decodes what comes through a pipe as it pleases.
+            escaped = re.sub(r"[^\x00-\x7f]", lambda sign: json.dumps(sign[0])[1:-1], text)
+            sys.stdout.write(escaped + "\n")
             sys.stdout.flush()
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:

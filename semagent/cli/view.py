@@ -21,7 +21,7 @@ from semagent.types import Capabilities, Event, FocusBelief, Intent, Level
 
 _REFRESH_S = 0.25
 _LINE_S = 5.0
-_WIDE = 130
+_WIDE = 140
 _FOCUS_ROWS, _NEWS_ROWS = 12, 6  # of the latter, at least
 _LABELS, _FRAME = 16, 6  # columns that a panel's labels and its border take
 _ENDS = 22  # columns that the ends of the posterior's range take

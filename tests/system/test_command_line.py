@@ -19,6 +19,7 @@ import tifffile
 import yaml
 
 from semagent.cli.output import Output
+from semagent.config import find_config
 from semagent.testing.engines import specimen
 from semagent_engines.runtime.artefact import DEFAULT
 
@@ -84,6 +85,21 @@ def test_simulate_holds_on_noise_and_nothing_moves(semagent: Run, tmp_path: Path
     assert result["status"] == "held"
     assert result["moves"] == 0
     assert result["final_working_distance_m"] == result["start_working_distance_m"]
+
+
+def test_an_output_that_knows_few_signs_does_not_end_a_run(
+    semagent: Run, drawn_stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As a log file on Windows, in the code page of the country."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    run = semagent("simulate", drawn_stack, "--start-um", 4990)
+    assert run.code == 0, run.err
+    assert "5.00" in run.out
+    config = tmp_path / "größe µ.yaml"
+    config.write_bytes(find_config("simulated").read_bytes())
+    check = semagent("check", config, "--json")
+    assert check.out.isascii()
+    assert check.records[0]["path"] == str(config)
 
 
 def test_simulate_keeps_to_its_frames(semagent: Run, drawn_stack: Path):
