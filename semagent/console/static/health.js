@@ -18,12 +18,14 @@ export function showHealth({ roles, latency_p50_s: p50, latency_p99_s: p99, warn
 
 function emptyRow() {
   const row = text("div", "");
-  row.append(...["i", "dt", "span", "dd"].map((tag) => text(tag, "")));
+  row.append(text("dt", ""), text("dd", ""));
+  row.firstChild.append(text("i", ""), text("span", ""));
+  row.lastChild.append(text("span", ""), text("span", ""));
   return row;
 }
 
 function showRole(row, { role: name, condition, skipped, rss_bytes: bytes }) {
-  const [dot, who, state, memory] = row.children;
+  const [[dot, who], [state, memory]] = [...row.children].map((cell) => cell.children);
   const atWork = condition === "busy" || condition === "idle";
   dot.className = state.className = LEVELS[condition];
   row.title = `${name} is ${condition}; ${skipped} frames left out for newer ones`;
