@@ -580,13 +580,19 @@ class Cancel(Value, frozen=True, kw_only=True, tag="cancel"):
     reason: str = "cancelled by the operator"
 
 
+class Decline(Value, frozen=True, kw_only=True, tag="decline"):
+    """Do not propose this working distance, or one as good, for this field again."""
+
+    working_distance_m: float
+
+
 class Note(Value, frozen=True, kw_only=True, tag="note"):
     """A remark of the operator for the record."""
 
     text: str
 
 
-Request = SetMode | StartAutofocus | Cancel | Note
+Request = SetMode | StartAutofocus | Cancel | Decline | Note
 """Everything that can be asked of the control role."""
 
 

@@ -11,6 +11,7 @@ from semagent.report import Story
 from semagent.report.words import belief_in_words
 from semagent.types import (
     Cancel,
+    Decline,
     Event,
     FocusBelief,
     FocusResult,
@@ -26,7 +27,7 @@ from semagent.types import (
 )
 
 _MARK = re.compile(r"mark at frame (\d+)")
-_SAID_OTHERWISE = {"autofocus_done"}
+_SAID_OTHERWISE = {"autofocus_done", "proposal_declined"}
 """News that only repeat what stands in the record in another form."""
 
 Kind = Literal["decision", "refused", "note", "operator", "news"]
@@ -172,5 +173,7 @@ def _request(request: Request) -> str:
             return "focus and stigmate" if stigmation else "focus"
         case Cancel(reason=reason):
             return f"put back: {reason}"
+        case Decline(working_distance_m=value_m):
+            return f"declines focus at {value_m * 1e3:.4f} mm"
         case Note(text=text):
             return text

@@ -9,6 +9,7 @@ from semagent.types import (
     Action,
     Arm,
     Cancel,
+    Decline,
     Disarm,
     Mode,
     Note,
@@ -73,7 +74,7 @@ class WishAccept(_Wish, frozen=True, kw_only=True, tag="accept"):
 
 
 class WishDecline(_Wish, frozen=True, kw_only=True, tag="decline"):
-    """Do not go where the agent proposes, and say so in the record."""
+    """Do not go where the agent proposes, nor hear of it again."""
 
     working_distance_m: float
 
@@ -155,7 +156,7 @@ def to_request(wish: Wish) -> Request:
         case WishCancel():
             return Cancel(reason="cancelled by the operator in the console")
         case WishDecline(working_distance_m=value_m):
-            return Note(text=f"declined: focus proposed at {value_m * 1e3:.4f} mm")
+            return Decline(working_distance_m=value_m)
         case WishMark(sequence=sequence, text=text):
             return Note(text=_text(f"mark at frame {sequence}" + (f": {text}" if text else "")))
         case WishNote(text=text):

@@ -5,6 +5,8 @@ it again gives the same commands. Time is known from ticks alone, so that stamps
 machine's clock are never compared with it.
 """
 
+import math
+
 import msgspec
 
 from semagent.control import autofocus, budget, ending, hold
@@ -33,6 +35,7 @@ from semagent.types import (
     Arm,
     Cancel,
     Capabilities,
+    Decline,
     Disarm,
     FocusBelief,
     FrameHeader,
@@ -165,6 +168,9 @@ def _propose(turn: Turn, header: FrameHeader, belief: FocusBelief) -> None:
         or belief.log_odds < options.min_log_odds
     ):
         return
+    declined_m, epoch = turn.state.declined or (math.inf, 0)
+    if epoch == turn.state.epoch and abs(belief.focus_m - declined_m) <= unit_m:
+        return
     away_m = belief.focus_m - header.optics.working_distance_m
     if abs(away_m) <= max(unit_m / 2, options.significance * belief.sigma_m):
         return
@@ -274,12 +280,15 @@ def _on_request(turn: Turn, request: Request) -> None:
             _start_autofocus(turn, request)
         case Cancel(reason=reason):
             _cancel(turn, reason)
+        case Decline(working_distance_m=value_m):
+            turn.update(declined=(value_m, turn.state.epoch))
+            turn.tell("proposal_declined", f"declined: focus at {value_m * 1e3:.4f} mm")
         case Note():
             pass
 
 
 def _set_mode(turn: Turn, mode: Mode) -> None:
-    turn.update(mode=mode, paused="", proposed_m=None)
+    turn.update(mode=mode, paused="", proposed_m=None, declined=None)
     turn.tell("mode_changed", f"mode {mode}")
     if mode is not Mode.HOLD:
         turn.update(in_focus=None)

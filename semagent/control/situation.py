@@ -271,6 +271,7 @@ class ControlState(Value, frozen=True, kw_only=True):
         waiting_ns: the tick since which a usable frame is waited for.
         paused: why no commands are given until the next request; empty if they are.
         proposed_m: the working distance last proposed.
+        declined: the one the operator last declined, and the epoch to which that applies.
         in_focus: settings that the last autofocus left in focus; ``None`` when unknown.
         epoch: grows when evidence so far stops counting; the estimator is reset.
     """
@@ -286,6 +287,7 @@ class ControlState(Value, frozen=True, kw_only=True):
     task: Task | None = None
     paused: str = ""
     proposed_m: float | None = None
+    declined: tuple[float, int] | None = None
     in_focus: MicroscopeState | None = None
     epoch: int = 0
 

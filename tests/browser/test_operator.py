@@ -69,6 +69,10 @@ def test_from_the_first_frame_to_the_report(
                 break
         expect(page.locator("#stigmator-words")).to_contain_text("Δx ")
         photograph(page, "console-proposal")
+        page.keyboard.press("n")
+        expect(proposal).to_be_hidden()
+        set_mode("Advise")  # asks for advice anew
+        expect(proposal).to_be_visible()
         proposed_mm = float(page.locator("#proposal-value").text_content().removesuffix(" mm"))
         page.keyboard.press("y")
         distance = "parseFloat(document.getElementById('wd-now').textContent)"

@@ -5,7 +5,16 @@ import pytest
 
 from semagent.control import Controller, ControlOptions
 from semagent.control.options import HoldOptions
-from semagent.types import Cancel, Mode, Note, Reply, SetMode, SetWorkingDistance, StartAutofocus
+from semagent.types import (
+    Cancel,
+    Decline,
+    Mode,
+    Note,
+    Reply,
+    SetMode,
+    SetWorkingDistance,
+    StartAutofocus,
+)
 
 from .bench import CAPABILITIES, UNIT_M, Bench
 
@@ -110,6 +119,19 @@ def test_proposal_is_not_repeated_and_ends_in_focus() -> None:
     assert bench.kinds.count("proposal") == said
     turn_knob(bench, (3.0, 3.0, 3.0))
     assert bench.controller.analysed(bench.analysis()).proposal is None
+
+
+def test_what_was_declined_is_not_proposed_again_for_this_field() -> None:
+    bench = Bench(focus=3.0, options=ControlOptions(mode=Mode.ADVISE), noise=0.005)
+    turn_knob(bench, PLACES)
+    proposal = bench.controller.analysed(bench.analysis()).proposal
+    assert isinstance(proposal, SetWorkingDistance)
+    bench.request(Decline(working_distance_m=proposal.working_distance_m))
+    assert bench.kinds[-1] == "proposal_declined"
+    turn_knob(bench, (14.0,) * 5)
+    assert bench.controller.analysed(bench.analysis()).proposal is None
+    bench.request(SetMode(mode=Mode.ADVISE))
+    assert bench.controller.analysed(bench.analysis()).proposal is not None
 
 
 def test_nothing_is_proposed_without_evidence() -> None:
