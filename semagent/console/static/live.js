@@ -70,13 +70,16 @@ function showFrame() {
     ["dropped", String(dropped)],
   ]);
   stage.follow();
+  look();
 }
 
-setInterval(() => {
+function look() {
   if (!view.raw) return;
   const now = link.now();
   showAge(now === null ? null : now - view.raw.head.exposed_ms, live.dataset.link === "open");
-}, LOOK_MS);
+}
+
+setInterval(look, LOOK_MS);
 
 // For tests and benchmarks: how old frames were when they were painted.
 window.semagent = {
