@@ -36,7 +36,7 @@ _VAGUE, _SLOPES = 0.3, (-1.0, 0.0, 1.0)  # slopes to start from, where it is not
 _STILL_LOG_SLOPE = -14.0  # a beam that no working distance changes
 _REFUTED = 8.0  # log of the odds at which a calibration of the stigmators is not believed any more
 _OTHERWISE, _ANY_RESPONSE = (0.0, -1.0), 2.0  # times what is remembered
-_STEPS_OF_DOUBT = 4  # a sign that is wrong shows soon
+_STEPS_OF_DOUBT = 3  # a sign that is wrong shows soon
 _LEAST_REMEMBERED_SIGMA = 0.02  # of the slope that is remembered
 
 
