@@ -36,6 +36,7 @@ def write(outcomes: Sequence[Outcome], settings: Settings, document: Path) -> li
         shared=len({each.number for each in shared}),
         missing=f" Not run here: {'; '.join(missing)}." if missing else "",
         goals=summary.goals(outcomes),
+        ours_by_source=summary.ours_by_source(experiments["focus"]),
         comparison=summary.focus_table(shared),
         plots="\n\n".join(f"![{_title(path)}](images/{path.name})" for path in plots),
         by_dose=summary.breakdown(shared, lambda each: f"{each.trial_dose} e/px"),

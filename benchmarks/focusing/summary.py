@@ -1,7 +1,7 @@
 """Figures from outcomes, as Markdown tables."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -136,9 +136,9 @@ def goals(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def _head(*columns: str) -> list[str]:
-    """The first two lines of a table with one method a line."""
-    return [f"| method | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+def _head(*columns: str, first: str = "method") -> list[str]:
+    """The first two lines of a table, with one method a line if nothing else is said."""
+    return [f"| {first} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
 
 
 def focus_table(outcomes: Sequence[Outcome]) -> str:
@@ -170,9 +170,21 @@ def _focused(outcome: Outcome) -> bool:
 
 def breakdown(outcomes: Sequence[Outcome], key: Callable[[Outcome], str]) -> str:
     """Success and median frames of each method in groups of trials."""
-    groups = sorted({key(outcome) for outcome in outcomes}, key=_natural)
-    lines = _head(*groups)
-    for method, own in by_method(outcomes).items():
+    return _grid("method", by_method(outcomes), key)
+
+
+def ours_by_source(outcomes: Sequence[Outcome]) -> str:
+    """The same of all trials of semagent, of each source and by electrons a pixel and frame."""
+    own = [each for each in outcomes if each.method == OURS]
+    sources = sorted(by(own, lambda each: each.source).items())
+    rows = {"all": own, **dict(sources)}
+    return _grid("source", rows, lambda each: f"{each.trial_dose} e/px")
+
+
+def _grid(what: str, rows: Mapping[str, Sequence[Outcome]], key: Callable[[Outcome], str]) -> str:
+    groups = sorted({key(outcome) for own in rows.values() for outcome in own}, key=_natural)
+    lines = _head(*groups, first=what)
+    for name, own in rows.items():
         parts = by(own, key)
         cells = [
             f"{100 * np.mean([each.success for each in parts[group]]):.0f} % "
@@ -181,7 +193,7 @@ def breakdown(outcomes: Sequence[Outcome], key: Callable[[Outcome], str]) -> str
             else "–"
             for group in groups
         ]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

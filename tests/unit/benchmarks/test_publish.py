@@ -48,6 +48,16 @@ def test_methods_are_compared_on_the_states_they_share(outcomes: list[Outcome]) 
     assert {each.number for each in shared} == set(range(10))
 
 
+def test_all_trials_of_ours_are_told_apart_by_source_and_dose(outcomes: list[Outcome]) -> None:
+    lines = summary.ours_by_source(outcomes).splitlines()
+    assert lines[0] == "| source | 400 e/px | 20 e/px |"
+    assert lines[2:] == [
+        "| all | 100 % in 4 | 100 % in 4 |",
+        "| axons | – | 100 % in 4 |",
+        "| fibres | 100 % in 4 | – |",
+    ]
+
+
 def test_goals_are_measured_on_all_trials_of_ours(outcomes: list[Outcome]) -> None:
     lines = summary.goals(outcomes).splitlines()
     assert any(
