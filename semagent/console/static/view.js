@@ -229,13 +229,13 @@ export class View {
     if (shown) tag(tagLeft, "RAW", [`frame ${shown.sequence}`, ...this.behind(shown)]);
     tagRight.hidden = this.layout === "raw" || Boolean(this.missing);
     tagRight.classList.toggle("alone", this.layout === "restored");
-    tagRight.classList.toggle("doubtful", this.restored?.head.trustworthy === false);
-    if (!this.restored) tagRight.textContent = this.absent;
+    const doubtful = this.restored?.head.trustworthy === false;
+    tagRight.classList.toggle("doubtful", doubtful);
+    if (!this.restored) tag(tagRight, "", [this.absent]);
     else if (!tagRight.hidden) {
       const chi = this.restored.head.consistency;
       const words = [`restored from frame ${this.restored.sequence}`];
       if (chi !== null && chi !== undefined) words.push(`consistency ${chi.toFixed(2)}`);
-      const doubtful = this.restored.head.trustworthy === false;
       if (doubtful) words.push("does not explain the frame");
       tag(tagRight, doubtful ? "DERIVED, DO NOT TRUST" : "DERIVED", words);
     }
@@ -320,10 +320,10 @@ function apart(a, b) {
 }
 
 function tag(element, name, words) {
-  const text = `${name} · ${words.join(" · ")}`;
+  const text = [name, ...words].filter(Boolean).join(" · ");
   if (element.dataset.text === text) return;
   element.dataset.text = text;
   const strong = document.createElement("b");
   strong.textContent = name;
-  element.replaceChildren(strong, ` · ${words.join(" · ")}`);
+  element.replaceChildren(strong, text.slice(name.length));
 }
