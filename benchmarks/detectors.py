@@ -15,7 +15,6 @@ With ``--split test`` the contrasts are real: three quadrants of a backscatter d
 recorded three fields at once (vyastreb/sem2surface), binned by two. Defocus is simulated in all.
 """
 
-import argparse
 import math
 import re
 import time
@@ -32,14 +31,14 @@ from model import (
     LARGE_FIELD_PX,
     NINETY_PERCENT,
     SPOT_PX,
-    astigmatism,
     blur_parameters,
     covariance,
+    draw_blur,
     markdown,
     read_fields,
 )
 from restoration_baselines import Image
-from through_focus import Beam, Exposure, expose, specimens
+from through_focus import Beam, Exposure, arguments, expose, specimens
 
 from semagent.ellipse import joint_ellipse, parameters_of
 from semagent.testing.engines import frame_of
@@ -60,12 +59,7 @@ Contrast = tuple[str, Image, float]
 
 def main() -> None:
     """Print both tables as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
-    parser.add_argument("--split", choices=("train", "test"), default="train")
-    parser.add_argument("--per-source", type=int, default=4, help="micrographs a source at most")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = arguments(__doc__, split="train").parse_args()
     engine = open_engine({"threads": 1})
     if options.split == "test":
         scans = list(recorded_scans(options.data))
@@ -125,9 +119,7 @@ def blur_table(
         edge = min(LARGE_FIELD_PX, *contrasts[0][1].shape)
         for dose in DOSES:
             for _ in range(DRAWS):
-                sigma = math.exp(rng.uniform(0.0, math.log(15.0)))
-                astigmatic = astigmatism(rng, rng.uniform(0.0, 0.5) * sigma)
-                defocus = math.sqrt(sigma**2 - astigmatic[0] ** 2 - astigmatic[1] ** 2)
+                _, defocus, astigmatic = draw_blur(rng)
                 truth = blur_parameters(covariance(defocus, astigmatic))
                 top, left = rng.integers(0, np.array(contrasts[0][1].shape) - edge + 1)
                 read = {}

@@ -8,7 +8,6 @@ given the true kernel and tuned on the truth of each image (see `restoration_bas
 The published tables use ``--split test``; develop with ``--split train``.
 """
 
-import argparse
 import importlib
 import math
 import time
@@ -28,8 +27,9 @@ from restoration_baselines import (
     structural_similarity,
 )
 from scipy.stats import spearmanr
-from through_focus import Beam, Exposure, expose, specimens, through_focus
+from through_focus import Beam, Exposure, arguments, expose, specimens, through_focus
 
+from semagent.ellipse import parameters_of
 from semagent.ports import Engine
 from semagent.spectrum import measure_spectrum
 from semagent.testing.engines import frame_of
@@ -60,14 +60,10 @@ class Field:
 
 def main() -> None:
     """Print all tables as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
-    parser.add_argument("--split", choices=("test", "train"), default="test")
+    parser = arguments(__doc__)
     parser.add_argument("--artefact", help="folder of an artefact; the shipped one if left out")
     parser.add_argument("--runtime", default="openvino", choices=("openvino", "onnxruntime"))
-    parser.add_argument("--per-source", type=int, default=4, help="micrographs a source at most")
     parser.add_argument("--repeats", type=int, default=40, help="frames to time")
-    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
     chosen = {"artefact": options.artefact} if options.artefact else {}
@@ -103,6 +99,13 @@ def astigmatism(rng: np.random.Generator, size: float) -> tuple[float, float]:
     """Astigmatism of the given size in a random direction, pixels."""
     angle = rng.uniform(0, 2 * math.pi)
     return size * math.cos(angle), size * math.sin(angle)
+
+
+def draw_blur(rng: np.random.Generator) -> tuple[float, float, tuple[float, float]]:
+    """Standard deviation of a blur of 1 to 15 px, and defocus and astigmatism that make it."""
+    sigma = math.exp(rng.uniform(0.0, math.log(15.0)))
+    astigmatic = astigmatism(rng, rng.uniform(0.0, 0.5) * sigma)
+    return sigma, math.sqrt(sigma**2 - astigmatic[0] ** 2 - astigmatic[1] ** 2), astigmatic
 
 
 def covariance(defocus: float, astigmatic: tuple[float, float]) -> npt.NDArray[np.float64]:
@@ -183,9 +186,7 @@ def blur_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generato
     for field in fields:
         for dose in DOSES:
             for _ in range(4):
-                sigma = math.exp(rng.uniform(0.0, math.log(15.0)))
-                astigmatic = astigmatism(rng, rng.uniform(0.0, 0.5) * sigma)
-                defocus = math.sqrt(sigma**2 - astigmatic[0] ** 2 - astigmatic[1] ** 2)
+                sigma, defocus, astigmatic = draw_blur(rng)
                 truth = blur_parameters(covariance(defocus, astigmatic))
                 specimen = crop(field.specimen, min(LARGE_FIELD_PX, *field.specimen.shape), rng)
                 frame = frame_of(
@@ -224,13 +225,6 @@ def blur_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generato
     bands = (f"σ {low:g} to {high:g} px" for low, high in SIGMA_BANDS_PX)
     columns = ("ln σ", "ln(axes), each component", *bands, "90 % interval holds", "frames")
     return markdown("blur ellipse, median error", columns, rows)
-
-
-def parameters_of(ellipse: "object") -> npt.NDArray[np.float64]:
-    """`blur_parameters` of a `BlurEllipse`."""
-    major, minor, angle = ellipse.major_px, ellipse.minor_px, ellipse.angle_rad
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    return blur_parameters(turn @ np.diag([major**2, minor**2]) @ turn.T)
 
 
 def pair_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generator) -> str:

@@ -1,7 +1,6 @@
 """``score``, ``estimate`` and ``restore``: what can be said of images on disk."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +42,15 @@ def score(paths: list[Path], *, engine: str, output: Output) -> int:
     try:
         for sequence, path in enumerate(paths, start=1):
             each = [opened.analyse(frame).figures for frame in _scan(path, sequence, output)]
+            blur = joint_ellipse([figures.blur for figures in each if figures.blur is not None])
             for figures in each:
                 record, label = _score_record(path, figures), str(path)
                 if len(each) > 1:
-                    record |= _scan_record(figures, each)
-                    label += f", {figures.header.detector}"
+                    detector = figures.header.detector
+                    record |= {"detector": detector, "scan_blur": _blur_record(blur)}
+                    label += f", {detector}"
                 output.record(record)
                 rows.append(_score_row(label, figures))
-            blur = _scan_blur(each)
             if len(each) > 1 and blur is not None:
                 remarks.append(
                     f"{path}: the blur in all detectors together is {blur.major_px:.2f} × "
@@ -71,10 +71,6 @@ def _scan(path: Path, sequence: int, output: Output) -> list[Frame]:
     for note in dict.fromkeys(note for image in images for note in image.notes):
         output.warn(f"{path}: {note}")
     return [frame_of(image, sequence) for image in images]
-
-
-def _scan_blur(scan: Sequence[FrameAnalysis]) -> BlurEllipse | None:
-    return joint_ellipse([each.blur for each in scan if each.blur is not None])
 
 
 def frame_of(image: ImageFile, sequence: int) -> Frame:
@@ -112,11 +108,6 @@ def _score_record(path: Path, figures: FrameAnalysis) -> dict[str, Any]:
         "engine": figures.engine,
         "latency_ms": figures.latency_s * 1e3,
     }
-
-
-def _scan_record(figures: FrameAnalysis, scan: Sequence[FrameAnalysis]) -> dict[str, Any]:
-    """What the record of one of several detectors has beside that of an only one."""
-    return {"detector": figures.header.detector, "scan_blur": _blur_record(_scan_blur(scan))}
 
 
 def _blur_record(blur: BlurEllipse | None) -> dict[str, float] | None:
@@ -239,8 +230,7 @@ def _restore_one(
 ) -> list[dict[str, Any]]:
     """Restore what each detector recorded, write one file, and return a record of each.
 
-    Consistency is judged detector by detector, with the blur that was read in it: the network
-    restores each with that.
+    Each is restored by itself, and its consistency is judged with the blur that was read in it.
     """
     restored, judged, records = [], [], []
     frames = _scan(path, sequence, output)

@@ -5,7 +5,6 @@ meant for people goes to standard error.
 """
 
 import json
-import re
 import sys
 from typing import Any
 
@@ -35,10 +34,9 @@ class Output:
     def record(self, record: dict[str, Any]) -> None:
         """One JSON line, if that is what was asked for."""
         if self.json:
-            text = msgspec.json.encode(record).decode()
+            plain = json.loads(msgspec.json.encode(record))
             # In ASCII, since Windows decodes what comes through a pipe as it pleases.
-            escaped = re.sub(r"[^\x00-\x7f]", lambda sign: json.dumps(sign[0])[1:-1], text)
-            sys.stdout.write(escaped + "\n")
+            sys.stdout.write(json.dumps(plain, separators=(",", ":")) + "\n")
             sys.stdout.flush()
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
