@@ -15,6 +15,7 @@ With ``--split test`` the contrasts are real: three quadrants of a backscatter d
 recorded three fields at once (vyastreb/sem2surface), binned by two. Defocus is simulated in all.
 """
 
+import argparse
 import math
 import re
 import time
@@ -38,7 +39,7 @@ from model import (
     read_fields,
 )
 from restoration_baselines import Image
-from through_focus import Beam, Exposure, arguments, expose, specimens
+from through_focus import Beam, Exposure, expose, specimens
 
 from semagent.ellipse import joint_ellipse, parameters_of
 from semagent.testing.engines import frame_of
@@ -59,7 +60,12 @@ Contrast = tuple[str, Image, float]
 
 def main() -> None:
     """Print both tables as Markdown."""
-    options = arguments(__doc__, split="train").parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
+    parser.add_argument("--split", choices=("train", "test"), default="train")
+    parser.add_argument("--per-source", type=int, default=4, help="micrographs a source at most")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
     engine = open_engine({"threads": 1})
     if options.split == "test":
         scans = list(recorded_scans(options.data))

@@ -9,13 +9,15 @@ measure, on one 1024 × 768 frame.
 The published table uses ``--split test``; develop with ``--split train``.
 """
 
+import argparse
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import spearmanr
-from through_focus import Beam, Exposure, StackFrame, arguments, expose, specimens, through_focus
+from through_focus import Beam, Exposure, StackFrame, expose, specimens, through_focus
 
 from semagent.sanity import FrameChecker, SanityOptions
 from semagent.spectrum import measure_spectrum
@@ -32,7 +34,11 @@ NINETY_PERCENT = 1.645
 
 def main() -> None:
     """Print all tables as Markdown."""
-    parser = arguments(__doc__, per_source=9)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
+    parser.add_argument("--split", choices=("test", "train"), default="test")
+    parser.add_argument("--per-source", type=int, default=9, help="micrographs a source at most")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=("rank", "interval", "ellipse", "speed"))
     options = parser.parse_args()
     fields = defaultdict(list)

@@ -8,6 +8,7 @@ given the true kernel and tuned on the truth of each image (see `restoration_bas
 The published tables use ``--split test``; develop with ``--split train``.
 """
 
+import argparse
 import importlib
 import math
 import time
@@ -27,7 +28,7 @@ from restoration_baselines import (
     structural_similarity,
 )
 from scipy.stats import spearmanr
-from through_focus import Beam, Exposure, arguments, expose, specimens, through_focus
+from through_focus import Beam, Exposure, expose, specimens, through_focus
 
 from semagent.ellipse import parameters_of
 from semagent.ports import Engine
@@ -60,10 +61,14 @@ class Field:
 
 def main() -> None:
     """Print all tables as Markdown."""
-    parser = arguments(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
+    parser.add_argument("--split", choices=("test", "train"), default="test")
     parser.add_argument("--artefact", help="folder of an artefact; the shipped one if left out")
     parser.add_argument("--runtime", default="openvino", choices=("openvino", "onnxruntime"))
+    parser.add_argument("--per-source", type=int, default=4, help="micrographs a source at most")
     parser.add_argument("--repeats", type=int, default=40, help="frames to time")
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
     chosen = {"artefact": options.artefact} if options.artefact else {}

@@ -9,14 +9,16 @@ its response) is counted as answering always.
 The published table uses ``--split test``; develop with ``--split train``.
 """
 
+import argparse
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
 from skimage.registration import phase_cross_correlation
-from through_focus import Beam, Exposure, arguments, expose, specimens
+from through_focus import Beam, Exposure, expose, specimens
 
 from semagent.registration import fingerprint, shift_between
 
@@ -31,7 +33,12 @@ Estimate = tuple[float, float, float] | None  # x, y, sigma
 
 def main() -> None:
     """Print all tables as Markdown."""
-    options = arguments(__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
+    parser.add_argument("--split", choices=("test", "train"), default="test")
+    parser.add_argument("--per-source", type=int, default=4, help="micrographs a source at most")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
     fields = defaultdict(list)
     for source, _, image in specimens(options.data, options.split):
         if len(fields[source]) < options.per_source:

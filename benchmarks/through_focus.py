@@ -12,7 +12,6 @@ then shifted, blurred, exposed and digitised, in this order:
 - brightness and contrast that wander from frame to frame, then 8-bit digitisation.
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,24 +66,6 @@ class StackFrame:
 
     defocus_px: float
     pixels: npt.NDArray[np.uint8]
-
-
-def arguments(about: str, *, split: str = "test", per_source: int = 4) -> argparse.ArgumentParser:
-    """What benchmarks on these micrographs are told, with their own defaults.
-
-    Args:
-        about: the program's documentation; its first line describes it.
-        split: which micrographs, if nothing is said.
-        per_source: how many of a source at most, if nothing is said.
-    """
-    parser = argparse.ArgumentParser(description=about.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
-    parser.add_argument("--split", choices=tuple(SOURCES), default=split)
-    parser.add_argument(
-        "--per-source", type=int, default=per_source, help="micrographs a source at most"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    return parser
 
 
 def specimens(data: Path, split: str) -> Iterator[tuple[str, str, FloatImage]]:
