@@ -1,12 +1,16 @@
 """Micro-Manager: its real core with its real demo camera, and its bridge served by the fake."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from semagent.clock import SystemClock
+from semagent.registry import open_microscope
 from semagent.testing import MicroscopeConformance, MicroscopeFaults, Rig
 from semagent_drivers.micromanager.fake import FakeCore, FakeMicroManager
 
@@ -32,6 +36,27 @@ class TestDemoCamera(MicroscopeConformance):
             "configuration": str(libs / "MMConfig_demo.cfg"),
             **_RANGES,
         }
+
+    def test_core_ends_with_the_microscope_and_not_in_a_garbage_collection(
+        self, driver_options: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pymmcore = pytest.importorskip("pymmcore")
+        cores: list[weakref.ref[Any]] = []
+
+        class Watched(pymmcore.CMMCore):  # type: ignore[misc] # pymmcore has no types
+            def __init__(self) -> None:
+                super().__init__()
+                cores.append(weakref.ref(self))
+
+        monkeypatch.setattr(pymmcore, "CMMCore", Watched)
+        gc.disable()
+        try:
+            microscope = open_microscope("micromanager", driver_options, clock=SystemClock())
+            microscope.acquire(20.0)
+            microscope.close()
+            assert [core() for core in cores] == [None]
+        finally:
+            gc.enable()
 
     def test_stop_ends_a_long_exposure_promptly(
         self, driver_options: Mapping[str, Any], tmp_path: Path

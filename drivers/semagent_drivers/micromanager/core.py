@@ -69,7 +69,7 @@ class PythonCore:
         if not file.is_file():
             raise ConfigError(f"driver micromanager: configuration: there is no file {file}")
         pymmcore = load_sdk("pymmcore", "micromanager", DRIVER)
-        self._core = pymmcore.CMMCore()
+        self._core: Any = pymmcore.CMMCore()
         self._thread = SdkThread("Micro-Manager")
         try:
             self.call("setDeviceAdapterSearchPaths", [str(folder)], timeout_s=timeout_s)
@@ -80,18 +80,18 @@ class PythonCore:
 
     def call(self, name: str, *arguments: Any, timeout_s: float) -> Any:
         """See `Core`."""
-        method = getattr(self._core, name)
         try:
             return self._thread.call(
-                lambda: method(*arguments), timeout_s=timeout_s, what=f"return from {name}"
+                lambda: getattr(self._core, name)(*arguments),
+                timeout_s=timeout_s,
+                what=f"return from {name}",
             )
         except (RuntimeError, OSError) as error:  # the latter while it loads its hardware
             raise CoreError(str(error)) from error
 
     def post(self, name: str, *arguments: Argument) -> None:
         """See `Core`."""
-        method = getattr(self._core, name)
-        self._thread.post(lambda: method(*arguments))
+        self._thread.post(lambda: getattr(self._core, name)(*arguments))
 
     def pop_image(self, *, timeout_s: float) -> Image:
         """See `Core`."""
@@ -105,5 +105,13 @@ class PythonCore:
     def close(self) -> None:
         """See `Core`."""
         # Devices whose thread hangs cannot be unloaded; the end of the process does it.
-        self._thread.post(self._core.unloadAllDevices)
+        self._thread.post(self._let_go)
         self._thread.close()
+
+    def _let_go(self) -> None:
+        """Unload the devices, and the core with them: on its thread, not in a garbage collection.
+
+        Another core may be at work by then.
+        """
+        core, self._core = self._core, None
+        core.unloadAllDevices()
