@@ -105,10 +105,10 @@ class PythonCore:
     def close(self) -> None:
         """See `Core`."""
         # Devices whose thread hangs cannot be unloaded; the end of the process does it.
-        self._thread.post(self._let_go)
+        self._thread.post(self._leave)
         self._thread.close()
 
-    def _let_go(self) -> None:
+    def _leave(self) -> None:
         """Unload the devices, and the core with them: on its thread, not in a garbage collection.
 
         Another core may be at work by then.
