@@ -39,6 +39,38 @@ class Views:
 
 
 @dataclass(frozen=True)
+class Draft:
+    """Everything drawn for a batch of views, before the physics.
+
+    A CPU, or several, draw it; `acquire` computes on whatever device it was moved to. The noise
+    is that device's: on another kind of device the same draft gives other views.
+
+    Attributes:
+        sharp: (B, H, W), specimens in [0, 1] with a margin.
+        beam: how they are blurred.
+        how: how they are detected.
+        seed: of the noise.
+        margin_px: width of the margin.
+    """
+
+    sharp: Tensor
+    beam: Beam
+    how: Detection
+    seed: int
+    margin_px: int
+
+    def to(self, device: torch.device) -> "Draft":
+        """The same on another device."""
+        moved = self.sharp.to(device), self.beam.to(device), self.how.to(device)
+        return Draft(*moved, self.seed, self.margin_px)
+
+    def acquire(self) -> Views:
+        """The views, (B, 1, H - 2 margin, W - 2 margin), on the draft's device."""
+        generator = torch.Generator(self.sharp.device).manual_seed(self.seed)
+        return _acquire(self.sharp, self.beam, self.how, generator, self.margin_px)
+
+
+@dataclass(frozen=True)
 class Pairs:
     """Two frames of one field each, with different focus, shift, brightness and contrast."""
 
@@ -109,12 +141,17 @@ class BatchSource:
         self, step: int, count: int, edge_px: int, ranges: Ranges = RESTORABLE, margin_px: int = 32
     ) -> Views:
         """A batch of degraded images with their truth, ``edge_px`` square."""
+        return self.draft(step, count, edge_px, ranges, margin_px).acquire()
+
+    def draft(
+        self, step: int, count: int, edge_px: int, ranges: Ranges = RESTORABLE, margin_px: int = 32
+    ) -> Draft:
+        """What `views` of the same arguments are computed from."""
         rng = self._rng(2, step)
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        seed = int(rng.integers(2**62))
         sharp = self.specimens(step, count, edge_px + 2 * margin_px)
         beam = _beams(rng, count, ranges)
-        how = _detections(rng, count, ranges)
-        return _acquire(sharp, beam, how, generator, margin_px)
+        return Draft(sharp, beam, _detections(rng, count, ranges), seed, margin_px)
 
     def pairs(
         self,

@@ -32,6 +32,10 @@ class Beam:
     floor_px: Tensor
     profile: Tensor
 
+    def to(self, device: torch.device) -> "Beam":
+        """The same on another device."""
+        return Beam(*(value.to(device) for value in vars(self).values()))
+
     def defocus_covariance(self) -> Tensor:
         """``(z I + A)²`` as (xx, yy, xy), (B, 3), px²."""
         z = self.defocus_px
@@ -60,7 +64,7 @@ def blur(images: Tensor, beam: Beam, shift_px: Tensor | None = None) -> Tensor:
     transfer = transfer_function(beam, height, width)
     spectrum = torch.fft.rfft2(images) * transfer
     if shift_px is not None:
-        ky, kx = _frequencies(height, width)
+        ky, kx = _frequencies(height, width, images.device)
         phase = kx * shift_px[:, 0, None, None] + ky * shift_px[:, 1, None, None]
         spectrum = spectrum * torch.polar(torch.ones_like(phase), -phase)
     blurred: Tensor = torch.fft.irfft2(spectrum, s=(height, width))
@@ -69,21 +73,22 @@ def blur(images: Tensor, beam: Beam, shift_px: Tensor | None = None) -> Tensor:
 
 def transfer_function(beam: Beam, height: int, width: int) -> Tensor:
     """Real optical transfer functions on the grid of ``rfft2``, (B, height, width // 2 + 1)."""
-    ky, kx = _frequencies(height, width)
+    device = beam.defocus_px.device
+    ky, kx = _frequencies(height, width, device)
     xx, yy, xy = beam.defocus_covariance()[:, :, None, None].unbind(1)
     kappa = (xx * kx**2 + yy * ky**2 + 2 * xy * kx * ky).clamp_min(0).sqrt()
     place = (kappa / _STEP).clamp(max=_POINTS - 1.001)
     index = place.long()
-    table = profile_table()
+    table = profile_table().to(device)
     start = beam.profile[:, None, None] * _POINTS + index
     value = torch.lerp(table.take(start), table.take(start + 1), place - index)
     floor = beam.floor_px[:, None, None]
     return value * torch.exp(-0.5 * floor**2 * (kx**2 + ky**2))
 
 
-def _frequencies(height: int, width: int) -> tuple[Tensor, Tensor]:
-    ky = 2 * torch.pi * torch.fft.fftfreq(height)[:, None]
-    kx = 2 * torch.pi * torch.fft.rfftfreq(width)[None, :]
+def _frequencies(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    ky = 2 * torch.pi * torch.fft.fftfreq(height, device=device)[:, None]
+    kx = 2 * torch.pi * torch.fft.rfftfreq(width, device=device)[None, :]
     return ky, kx
 
 

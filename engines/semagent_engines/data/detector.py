@@ -35,6 +35,10 @@ class Detection:
     offset: Tensor
     levels: Tensor
 
+    def to(self, device: torch.device) -> "Detection":
+        """The same on another device."""
+        return Detection(*(value.to(device) for value in vars(self).values()))
+
 
 def charge(specimens: Tensor, strength: Tensor, tail_px: float = 40.0) -> Tensor:
     """Specimens with a dark streak behind their bright parts, along the fast scan axis.
@@ -48,7 +52,7 @@ def charge(specimens: Tensor, strength: Tensor, tail_px: float = 40.0) -> Tensor
         tail_px: length over which the charge leaks away.
     """
     width = specimens.shape[-1]
-    k = 2 * torch.pi * torch.fft.rfftfreq(width)
+    k = 2 * torch.pi * torch.fft.rfftfreq(width, device=specimens.device)
     leak = 1.0 / (1.0 + 1j * k * tail_px)
     cause = specimens - specimens.mean(dim=(-2, -1), keepdim=True)
     streak = torch.fft.irfft(torch.fft.rfft(cause) * leak, n=width)
@@ -65,7 +69,7 @@ def detect(blurred: Tensor, how: Detection, generator: torch.Generator) -> tuple
     Args:
         blurred: (B, H, W), mostly in [0, 1].
         how: one detection per image.
-        generator: source of all randomness.
+        generator: source of all randomness, on the images' device.
 
     Returns:
         Grey values in [0, 1] of shape (B, H, W), and (B,) the standard deviation of the noise
@@ -76,7 +80,7 @@ def detect(blurred: Tensor, how: Detection, generator: torch.Generator) -> tuple
         return values[:, None, None]
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator, device=blurred.device)
 
     count, height, width = blurred.shape
     slope = torch.gradient(blurred, dim=-1)[0]

@@ -75,12 +75,15 @@ class Verdict:
 class Adaptation(nn.Module):
     """The model and the losses of adapting it; only the decoder learns."""
 
+    _start: Tensor
+
     def __init__(self, model: SemModel) -> None:
         super().__init__()
         self.model = model.requires_grad_(False)
         self.model.restorer.requires_grad_(True)
-        self._start = [value.detach().clone() for value in self.model.restorer.parameters()]
-        self._size = sum(float(value.square().sum()) for value in self._start)
+        start = _vector(self.model.restorer).detach()
+        self.register_buffer("_start", start, persistent=False)
+        self._size = float(start.square().sum())
 
     def forward(
         self, views: Views, live: Live, real: Views | None
@@ -91,14 +94,18 @@ class Adaptation(nn.Module):
             parts["pairs"] = self._restoration(real)
         chi_square = inconsistency(self.model, live)
         parts["consistency"] = _CONSISTENCY * chi_square.clamp_min(1e-3).log().square().mean()
-        pairs = zip(self.model.restorer.parameters(), self._start, strict=True)
-        strayed = torch.stack([(now - then).square().sum() for now, then in pairs]).sum()
+        strayed = (_vector(self.model.restorer) - self._start).square().sum()
         parts["anchor"] = _ANCHOR * strayed / self._size
         return torch.stack(list(parts.values())).sum(), parts
 
     def _restoration(self, views: Views) -> Tensor:
         restored = self.model.restore(views.pixels).tiles
         return restoration_loss(restored, views.truth, normalise(views.pixels).std)
+
+
+def _vector(part: nn.Module) -> Tensor:
+    """All weights of a part, one after the other."""
+    return torch.cat([value.flatten() for value in part.parameters()])
 
 
 class Adapting:
@@ -129,7 +136,6 @@ class Adapting:
         rng = np.random.default_rng([self._seed, 5, step])
         views = self.source.views(step, _PER_BATCH, _EDGE_PX, self.ranges).to(device)
         live = read_live(self.objective.model, self._frames, rng, _PER_BATCH)
-        live = Live(*(value.to(device) for value in live))
         real = crops(self._pairs, rng, _PER_BATCH, _EDGE_PX) if self._pairs else None
         return views, live, None if real is None else real.to(device)
 
@@ -179,7 +185,7 @@ def adapt(
     config = before.config.as_dict()
     path = train(task, settings, place, config=config, record=record, report=report)
     checkpoint = load_checkpoint(path)
-    after = task.objective.model
+    after = task.objective.model.cpu()
     after.load_state_dict(
         {name.removeprefix("model."): value for name, value in checkpoint.average.items()}
     )
@@ -266,7 +272,8 @@ def read_live(model: SemModel, frames: Frames, rng: np.random.Generator, count: 
         image = frames.raw[int(index)]
         top, left = (int(rng.integers(length - _EDGE_PX + 1)) for length in image.shape)
         crop.append(image[top : top + _EDGE_PX, left : left + _EDGE_PX])
-    pixels = torch.from_numpy(np.stack(crop))[:, None]
+    device = next(model.parameters()).device
+    pixels = torch.from_numpy(np.stack(crop))[:, None].to(device)
     seen = model(pixels, restore=False)
     half, axial, diagonal = covariance(seen.reading.blur).unbind(-1)
     matrix = torch.stack([half + axial, half - axial, diagonal], dim=-1)

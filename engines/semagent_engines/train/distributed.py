@@ -40,6 +40,9 @@ def join() -> Iterator[Place]:
     on_gpu = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        # TensorFloat-32 in matrix products too, as convolutions have it anyway.
+        torch.set_float32_matmul_precision("high")
     if world == 1:
         yield Place(0, 1, device)
         return

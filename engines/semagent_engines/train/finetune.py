@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from semagent_engines.data.ahead import Ahead, Drafts
 from semagent_engines.data.batches import BatchSource, Views
 from semagent_engines.model.config import ModelConfig
 from semagent_engines.model.network import (
@@ -56,6 +57,8 @@ class Finetuning:
             or of a whole model; what is not named starts from scratch.
         views: (count, edge in pixels) of the batches, taken in turn: small ones for variety,
             large ones for the distances that whole tiles have.
+        batch: factor of these counts; a GPU wants more at once than a CPU.
+        processes: how many draw batches ahead; see `Ahead`.
     """
 
     def __init__(
@@ -66,22 +69,24 @@ class Finetuning:
         *,
         start: Mapping[str, Tensor] | None = None,
         views: Sequence[tuple[int, int]] = ((8, 128), (8, 128), (8, 128), (2, 256)),
+        batch: int = 1,
+        processes: int = 0,
     ) -> None:
         self.objective = Objective(build(config))
         load_part(self.objective.model, start or {})
-        self._training, self._validation = training, validation
-        self._views = tuple(views)
+        many = tuple((batch * count, edge_px) for count, edge_px in views)
+        self._drafts = Ahead(Drafts(training, many), processes)
+        self._validation, self._judged = validation, views[0]
 
     def batch(self, step: int, device: torch.device) -> tuple[Any, ...]:
         """The views of this step."""
-        views = self._training.views(step, *self._views[step % len(self._views)])
-        return (views.to(device),)
+        return (self._drafts[step].to(device).acquire(),)
 
     def validate(self) -> Mapping[str, float]:
         """Restoration on the validation sources; see `judge_views`."""
         device = next(self.objective.parameters()).device
         views = [
-            self._validation.views(step, *self._views[0]).to(device)
+            self._validation.views(step, *self._judged).to(device)
             for step in range(_VALIDATION_BATCHES)
         ]
         return judge_views(self.objective.model, views)

@@ -87,9 +87,10 @@ def train(
     resumed = load_checkpoint(path) if path.exists() else None
     if resumed is not None:
         objective.load_state_dict(resumed.weights)
-    average = {name: value.detach().clone() for name, value in objective.state_dict().items()}
-    if resumed is not None:
-        average = dict(resumed.average)
+    average = objective.state_dict() if resumed is None else resumed.average
+    # Whole on every worker, so beside a model that is too large for one device not on it.
+    beside = place.device if settings.spread == "replicate" else torch.device("cpu")
+    average = {name: value.detach().to(beside, copy=True) for name, value in average.items()}
     spread_out = spread(objective, place, settings.spread)
     optimizer = torch.optim.AdamW(_groups(objective, settings.weight_decay), betas=(0.9, 0.98))
     step, before_s = 0, 0.0

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semagent_engines.data.batches import BatchSource, Ranges
+from semagent_engines.data.ahead import Ahead, Drafts
+from semagent_engines.data.batches import BatchSource, Draft, Ranges
 from semagent_engines.model.config import ModelConfig
 from semagent_engines.model.encoder import Block, Encoder, Rotary, feed_forward
 from semagent_engines.model.network import normalise
@@ -64,7 +65,14 @@ class MaskedAutoencoder(nn.Module):
 
 
 class Pretraining:
-    """The `Task` of pretraining."""
+    """The `Task` of pretraining.
+
+    Args:
+        count: tiles in a batch.
+        edge_px: edge of a tile.
+        batch: factor of ``count``; a GPU wants more at once than a CPU.
+        processes: how many draw batches ahead; see `Ahead`.
+    """
 
     def __init__(
         self,
@@ -74,27 +82,29 @@ class Pretraining:
         *,
         count: int = 16,
         edge_px: int = 256,
+        batch: int = 1,
+        processes: int = 0,
     ) -> None:
         self.objective = MaskedAutoencoder(config)
-        self._training, self._validation = training, validation
-        self._count, self._edge_px = count, edge_px
+        self._drafts = Ahead(Drafts(training, ((batch * count, edge_px),), _RANGES), processes)
+        self._judged = Drafts(validation, ((count, edge_px),), _RANGES)
 
     def batch(self, step: int, device: torch.device) -> tuple[Any, ...]:
         """Pixels and the order that decides what is seen."""
-        return self._make(self._training, step, device)
+        return self._make(self._drafts[step], step, device)
 
     def validate(self) -> Mapping[str, float]:
         """Error on hidden patches of the validation sources, in units of the tiles' variance."""
         device = next(self.objective.parameters()).device
         losses = [
-            float(self.objective(*self._make(self._validation, step, device))[1]["masked"])
+            float(self.objective(*self._make(self._judged[step], step, device))[1]["masked"])
             for step in range(4)
         ]
         return {"masked": sum(losses) / len(losses)}
 
-    def _make(self, source: BatchSource, step: int, device: torch.device) -> tuple[Any, ...]:
-        views = source.views(step, self._count, self._edge_px, _RANGES)
-        patches = (self._edge_px // self.objective.config.patch_px) ** 2
+    def _make(self, draft: Draft, step: int, device: torch.device) -> tuple[Any, ...]:
+        pixels = draft.to(device).acquire().pixels
+        patches = pixels.shape[-2] * pixels.shape[-1] // self.objective.config.patch_px**2
         generator = torch.Generator().manual_seed(step)
-        order = torch.rand(self._count, patches, generator=generator).argsort(dim=1)
-        return views.pixels.to(device), order.to(device)
+        order = torch.rand(len(pixels), patches, generator=generator).argsort(dim=1)
+        return pixels, order.to(device)
