@@ -3,15 +3,27 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from torch.utils.data import DataLoader
 
-from semagent_engines.data.batches import RESTORABLE, BatchSource, Draft, Ranges
+from semagent_engines.data.batches import RESTORABLE, BatchSource, Draft, PairDraft, Ranges
+
+Item = TypeVar("Item")
+Item_co = TypeVar("Item_co", covariant=True)
+
+
+class Drafts(Protocol[Item_co]):
+    """The draft of every step, the same in any process."""
+
+    def __getitem__(self, step: int) -> Item_co:
+        """The draft of a step."""
+        ...
 
 
 @dataclass(frozen=True)
-class Drafts:
-    """The draft of every step.
+class ViewDrafts:
+    """Drafts of views.
 
     Attributes:
         source: what draws them.
@@ -24,12 +36,25 @@ class Drafts:
     ranges: Ranges = RESTORABLE
 
     def __getitem__(self, step: int) -> Draft:
-        """The draft of a step, the same in any process."""
+        """See `Drafts`."""
         count, edge_px = self.views[step % len(self.views)]
         return self.source.draft(step, count, edge_px, self.ranges)
 
 
-class Ahead:
+@dataclass(frozen=True)
+class PairDrafts:
+    """Drafts of ``count`` pairs of ``edge_px`` square."""
+
+    source: BatchSource
+    count: int
+    edge_px: int
+
+    def __getitem__(self, step: int) -> PairDraft:
+        """See `Drafts`."""
+        return self.source.draft_pairs(step, self.count, self.edge_px)
+
+
+class Ahead(Generic[Item]):
     """The same drafts, drawn by other processes while this one computes.
 
     Args:
@@ -37,12 +62,12 @@ class Ahead:
         processes: how many draw; with 0 this one does when it is asked.
     """
 
-    def __init__(self, drafts: Drafts, processes: int = 0) -> None:
+    def __init__(self, drafts: Drafts[Item], processes: int = 0) -> None:
         self._drafts, self._processes = drafts, processes
-        self._coming: Iterator[Draft] = iter(())
+        self._coming: Iterator[Item] = iter(())
         self._next = -1
 
-    def __getitem__(self, step: int) -> Draft:
+    def __getitem__(self, step: int) -> Item:
         """The draft of a step; who asks for one after the other does not wait."""
         if self._processes == 0:
             return self._drafts[step]
@@ -51,11 +76,10 @@ class Ahead:
         self._next = step + 1
         return next(self._coming)
 
-    def _from(self, step: int) -> DataLoader[Draft]:
+    def _from(self, step: int) -> DataLoader[Item]:
         return DataLoader(
             self._drafts,  # type: ignore[arg-type]
             batch_size=None,
             sampler=range(step, sys.maxsize),
             num_workers=self._processes,
-            prefetch_factor=4,
         )

@@ -1,7 +1,7 @@
 """Seeded batches: the same seed, rank and step always give the same batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -51,6 +51,7 @@ class Draft:
         how: how they are detected.
         seed: of the noise.
         margin_px: width of the margin.
+        shift_px: (B, 2), image shift (x, y), or ``None`` for none.
     """
 
     sharp: Tensor
@@ -58,16 +59,28 @@ class Draft:
     how: Detection
     seed: int
     margin_px: int
+    shift_px: Tensor | None = None
 
     def to(self, device: torch.device) -> "Draft":
         """The same on another device."""
+        shift = None if self.shift_px is None else self.shift_px.to(device)
         moved = self.sharp.to(device), self.beam.to(device), self.how.to(device)
-        return Draft(*moved, self.seed, self.margin_px)
+        return Draft(*moved, self.seed, self.margin_px, shift)
 
     def acquire(self) -> Views:
         """The views, (B, 1, H - 2 margin, W - 2 margin), on the draft's device."""
         generator = torch.Generator(self.sharp.device).manual_seed(self.seed)
-        return _acquire(self.sharp, self.beam, self.how, generator, self.margin_px)
+        how, inner = self.how, slice(self.margin_px, self.sharp.shape[-1] - self.margin_px)
+        specimen = charge(self.sharp, how.charging)
+        blurred = blur(specimen, self.beam, self.shift_px)[:, inner, inner]
+        pixels, noise = detect(blurred, how, generator)
+        truth = how.gain[:, None, None] * specimen[:, inner, inner] + how.offset[:, None, None]
+        return Views(
+            pixels=pixels[:, None],
+            truth=truth[:, None].clamp(0.0, 1.0),
+            covariance=self.beam.covariance(),
+            noise=noise,
+        )
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,23 @@ class Pairs:
     def to(self, device: torch.device) -> "Pairs":
         """The same on another device."""
         return Pairs(self.first.to(device), self.second.to(device))
+
+
+@dataclass(frozen=True)
+class PairDraft:
+    """Drafts of two frames of the same specimens."""
+
+    first: Draft
+    second: Draft
+
+    def to(self, device: torch.device) -> "PairDraft":
+        """The same on another device."""
+        first = self.first.to(device)
+        return PairDraft(first, replace(self.second, sharp=first.sharp).to(device))
+
+    def acquire(self) -> Pairs:
+        """The pairs, on the draft's device."""
+        return Pairs(self.first.acquire(), self.second.acquire())
 
 
 @dataclass(frozen=True)
@@ -162,9 +192,20 @@ class BatchSource:
         margin_px: int = 64,
     ) -> Pairs:
         """A batch of frame pairs, ``edge_px`` square."""
+        return self.draft_pairs(step, count, edge_px, ranges, margin_px).acquire()
+
+    def draft_pairs(
+        self,
+        step: int,
+        count: int,
+        edge_px: int,
+        ranges: Ranges | None = None,
+        margin_px: int = 64,
+    ) -> PairDraft:
+        """What `pairs` of the same arguments are computed from."""
         ranges = ranges or Ranges()
         rng = self._rng(3, step)
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        seeds = [int(seed) for seed in rng.integers(2**62, size=2)]
         sharp = self.specimens(step, count, edge_px + 2 * margin_px)
         first = _beams(rng, count, ranges)
         second = _refocused(rng, first, ranges)
@@ -179,9 +220,9 @@ class BatchSource:
         shift = torch.from_numpy(
             rng.uniform(-ranges.image_shift, ranges.image_shift, (count, 2)).astype(np.float32)
         )
-        return Pairs(
-            _acquire(sharp, first, how, generator, margin_px),
-            _acquire(sharp, second, drifted, generator, margin_px, shift),
+        return PairDraft(
+            Draft(sharp, first, how, seeds[0], margin_px),
+            Draft(sharp, second, drifted, seeds[1], margin_px, shift),
         )
 
     def _rng(self, stream: int, step: int) -> np.random.Generator:
@@ -292,25 +333,4 @@ def _detections(rng: np.random.Generator, count: int, ranges: Ranges) -> Detecti
         gain=_uniform(rng, count, 0.7, 1.1),
         offset=_uniform(rng, count, -0.03, 0.1),
         levels=torch.where(deep, 65535.0, 255.0),
-    )
-
-
-def _acquire(
-    sharp: Tensor,
-    beam: Beam,
-    how: Detection,
-    generator: torch.Generator,
-    margin_px: int,
-    shift_px: Tensor | None = None,
-) -> Views:
-    inner = slice(margin_px, sharp.shape[-1] - margin_px)
-    specimen = charge(sharp, how.charging)
-    blurred = blur(specimen, beam, shift_px)[:, inner, inner]
-    pixels, noise = detect(blurred, how, generator)
-    truth = how.gain[:, None, None] * specimen[:, inner, inner] + how.offset[:, None, None]
-    return Views(
-        pixels=pixels[:, None],
-        truth=truth[:, None].clamp(0.0, 1.0),
-        covariance=beam.covariance(),
-        noise=noise,
     )

@@ -44,13 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
         command.add_argument("--shard", action="store_true", help="FSDP instead of DDP")
-        if name != "measure":
-            command.add_argument(
-                "--batch", type=int, default=1, help="times as many images a step; for a GPU"
-            )
-            command.add_argument(
-                "--processes", type=int, default=0, help="that draw batches ahead; for a GPU"
-            )
+        command.add_argument(
+            "--batch", type=int, default=1, help="times as many images at once; for a GPU"
+        )
+        command.add_argument(
+            "--processes", type=int, default=0, help="that draw batches ahead; for a GPU"
+        )
         if name == "finetune":
             command.add_argument(
                 "--start", type=Path, help="checkpoint of a pretraining or of a fine-tuning"
@@ -101,21 +100,33 @@ def run(arguments: argparse.Namespace) -> None:
         validation = BatchSource(held_out, seed=1, procedural_share=0.0, flat_share=0.0)
         task: Pretraining | Finetuning | Measuring
         before: dict[str, Any] = {}
-        ahead = {}
-        if arguments.stage != "measure":
-            ahead = {"batch": arguments.batch, "processes": arguments.processes}
+        batch, processes = arguments.batch, arguments.processes
         if arguments.stage == "pretrain":
-            task = Pretraining(config, training, validation, **ahead)
+            task = Pretraining(config, training, validation, batch=batch, processes=processes)
         elif arguments.stage == "finetune":
-            start = _start(arguments.start) if arguments.start else None
-            task = Finetuning(config, training, validation, start=start, **ahead)
+            task = Finetuning(
+                config,
+                training,
+                validation,
+                start=_start(arguments.start) if arguments.start else None,
+                batch=batch,
+                processes=processes,
+            )
         else:
             tuned = load_checkpoint(arguments.model)
             before = {**tuned.record, "steps": tuned.step, "minutes": tuned.elapsed_s / 60}
             config = ModelConfig.from_dict(tuned.config)
             weights = _averaged(arguments.model, "model.")
             task = Measuring(
-                config, training, validation, weights, pairs=arguments.pairs, report=report
+                config,
+                training,
+                validation,
+                weights,
+                pairs=arguments.pairs,
+                batch=batch,
+                device=place.device,
+                processes=processes,
+                report=report,
             )
         record = {
             "before": before,

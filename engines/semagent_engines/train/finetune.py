@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semagent_engines.data.ahead import Ahead, Drafts
+from semagent_engines.data.ahead import Ahead, ViewDrafts
 from semagent_engines.data.batches import BatchSource, Views
 from semagent_engines.model.config import ModelConfig
 from semagent_engines.model.network import (
@@ -75,7 +75,7 @@ class Finetuning:
         self.objective = Objective(build(config))
         load_part(self.objective.model, start or {})
         many = tuple((batch * count, edge_px) for count, edge_px in views)
-        self._drafts = Ahead(Drafts(training, many), processes)
+        self._drafts = Ahead(ViewDrafts(training, many), processes)
         self._validation, self._judged = validation, views[0]
 
     def batch(self, step: int, device: torch.device) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from semagent_engines.data.ahead import Ahead, PairDrafts
 from semagent_engines.data.batches import BatchSource, Views
 from semagent_engines.model.config import ModelConfig
 from semagent_engines.model.heads import Reading, Signature, pair_target
@@ -24,6 +25,7 @@ PAIR_PX = 384
 _PER_BATCH = 4
 _VALIDATION_BATCHES = 12
 _JITTER = 0.05
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,10 @@ class Measuring:
     Args:
         tuned: state dict of a fine-tuned `SemModel`.
         pairs: how many frame pairs to measure before training begins.
-        batch: pairs in a batch.
+        per_batch: pairs in a batch.
+        batch: factor of what is measured or learned from at once; a GPU wants more than a CPU.
+        device: where pairs are measured.
+        processes: how many draw them ahead; see `Ahead`.
     """
 
     def __init__(
@@ -92,20 +97,26 @@ class Measuring:
         tuned: Mapping[str, Tensor],
         *,
         pairs: int = 8000,
-        batch: int = 96,
+        per_batch: int = 96,
+        batch: int = 1,
+        device: torch.device = _CPU,
+        processes: int = 0,
         report: Callable[[str], None],
     ) -> None:
         self.objective = HeadObjective(config, tuned)
-        model = self.objective.model
-        self._validation, self._batch = validation, batch
+        model = self.objective.model.to(device)
+        self._validation, self._per_batch = validation, batch * per_batch
         sides: tuple[list[Measured], list[Measured]] = ([], [])
-        for step in range(-(-pairs // _PER_BATCH)):
-            made = training.pairs(step, _PER_BATCH, PAIR_PX)
+        at_once = batch * _PER_BATCH
+        drafts = Ahead(PairDrafts(training, at_once, PAIR_PX), processes)
+        for step in range(-(-pairs // at_once)):
+            made = drafts[step].to(device).acquire()
             for side, views in zip(sides, (made.first, made.second), strict=True):
-                side.append(measure(model, views))
+                side.append(measure(model, views).to(_CPU))
             if step % 250 == 249:
-                report(f"measured {(step + 1) * _PER_BATCH} of {pairs} pairs")
+                report(f"measured {(step + 1) * at_once} of {pairs} pairs")
         self._first, self._second = (_joined(side) for side in sides)
+        model.to(_CPU)
         every = torch.cat([self._first.spectra, self._second.spectra]).flatten(1)
         model.blur_head.standardise.fit(every)
         model.pair_head.standardise.fit(every)
@@ -114,7 +125,7 @@ class Measuring:
     def batch(self, step: int, device: torch.device) -> tuple[Any, ...]:
         """Both sides of some pairs, either way round."""
         rng = np.random.default_rng([11, step])
-        index = torch.from_numpy(rng.integers(len(self._first.spectra), size=self._batch))
+        index = torch.from_numpy(rng.integers(len(self._first.spectra), size=self._per_batch))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         picked = []
         for side in (self._first, self._second):

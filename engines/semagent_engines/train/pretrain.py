@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semagent_engines.data.ahead import Ahead, Drafts
+from semagent_engines.data.ahead import Ahead, ViewDrafts
 from semagent_engines.data.batches import BatchSource, Draft, Ranges
 from semagent_engines.model.config import ModelConfig
 from semagent_engines.model.encoder import Block, Encoder, Rotary, feed_forward
@@ -86,8 +86,8 @@ class Pretraining:
         processes: int = 0,
     ) -> None:
         self.objective = MaskedAutoencoder(config)
-        self._drafts = Ahead(Drafts(training, ((batch * count, edge_px),), _RANGES), processes)
-        self._judged = Drafts(validation, ((count, edge_px),), _RANGES)
+        self._drafts = Ahead(ViewDrafts(training, ((batch * count, edge_px),), _RANGES), processes)
+        self._judged = ViewDrafts(validation, ((count, edge_px),), _RANGES)
 
     def batch(self, step: int, device: torch.device) -> tuple[Any, ...]:
         """Pixels and the order that decides what is seen."""

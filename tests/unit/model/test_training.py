@@ -211,7 +211,7 @@ def test_the_heads_learn_from_spectra_and_leave_the_rest_alone(
     torch.manual_seed(0)
     tuned = build(small).state_dict()
     task = Measuring(
-        small, procedural, procedural, tuned, pairs=40, batch=24, report=lambda line: None
+        small, procedural, procedural, tuned, pairs=40, per_batch=24, report=lambda line: None
     )
     before, _ = task.objective(*task.batch(0, ALONE.device))
     checkpoint, _ = run(task, tmp_path, 40)
@@ -226,7 +226,7 @@ def test_the_heads_learn_from_spectra_and_leave_the_rest_alone(
 def test_pairs_come_either_way_round(small: ModelConfig, procedural: BatchSource) -> None:
     tuned = build(small).state_dict()
     task = Measuring(
-        small, procedural, procedural, tuned, pairs=4, batch=64, report=lambda line: None
+        small, procedural, procedural, tuned, pairs=4, per_batch=64, report=lambda line: None
     )
     (first, second), (one, other) = (task.batch(step, ALONE.device) for step in (0, 1))
     known = {tuple(row.tolist()) for row in first.covariance}
