@@ -35,6 +35,13 @@ from semagent.ports import Engine
 from semagent.spectrum import measure_spectrum
 from semagent.testing.engines import frame_of
 from semagent_engines.runtime.model_engine import ModelEngine
+from semagent_engines.runtime.unsupervised import (
+    FEWEST,
+    MARGIN_PX,
+    Unsupervised,
+    blurred_again,
+    unsupervised,
+)
 from semagent_engines.sharpness import open_engine as open_sharpness
 from semagent_engines.sharpness.change import fit_blur_change
 
@@ -77,7 +84,14 @@ def main() -> None:
     fields = read_fields(options.data, options.split, options.per_source)
     sources = {field.source for field in fields}
     print(f"{engine.name}: {len(fields)} micrographs of {len(sources)} sources\n")
-    for table in (restoration_table, blur_table, pair_table, rank_table, expert_table):
+    for table in (
+        restoration_table,
+        unsupervised_table,
+        blur_table,
+        pair_table,
+        rank_table,
+        expert_table,
+    ):
         print(table(engine, fields, np.random.default_rng(options.seed)), flush=True)
     print(latency_table(engine, options.repeats))
 
@@ -172,6 +186,51 @@ def restoration_table(engine: ModelEngine, fields: list[Field], rng: np.random.G
     table += f"\nAgainst the best classical method of each image, by electrons a pixel: {gains}.\n"
     low, middle, high = np.percentile(chi_squares, (10, 50, 90))
     return table + f"Consistency: median {middle:.2f}, 10 to 90 %: {low:.2f} to {high:.2f}.\n"
+
+
+def unsupervised_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generator) -> str:
+    """What four repeats of a field say of the restoration, beside what the truth says.
+
+    The truth is the frame without noise, to which the restoration blurred again is compared; see
+    `semagent_engines.runtime.unsupervised`.
+    """
+    found: dict[float, list[Unsupervised]] = defaultdict(list)
+    known: dict[float, list[float]] = defaultdict(list)
+    for field in fields:
+        for sigma in SIGMAS_PX:
+            for dose in DOSES:
+                image = Beam(crop(field.specimen, FIELD_PX, rng)).image(sigma, (0.0, 0.0), SPOT_PX)
+                repeats = [frame_of(expose(image, Exposure(dose), rng)) for _ in range(FEWEST)]
+                found[dose].append(unsupervised(engine, repeats))
+                clean = 0.1 + 0.65 * np.clip(image, 0, None)
+                error = np.square(blurred_again(engine, repeats[0]) - clean)
+                known[dose].append(float(error[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX].mean()))
+    rows = []
+    for dose, each in found.items():
+        told = [
+            (one.upsnr_db, -10 * math.log10(mse))
+            for one, mse in zip(each, known[dose], strict=True)
+            if one.upsnr_db is not None
+        ]
+        estimate, truth = np.transpose(told)
+        rows.append(
+            (
+                f"{dose:.0f}",
+                f"{np.median([one.upsnr_raw_db for one in each]):.1f}",
+                f"{np.median(estimate):.1f}",
+                f"{np.median(truth):.1f}",
+                f"{np.median(np.abs(estimate - truth)):.2f}",
+                f"{len(told)} of {len(each)}",
+            )
+        )
+    columns = (
+        "uPSNR as acquired, dB",
+        "uPSNR restored and blurred again, dB",
+        "its PSNR by the truth, dB",
+        "median difference, dB",
+        "told",
+    )
+    return markdown("four repeats, electrons a pixel", columns, rows)
 
 
 def true_kernel(defocus: float, astigmatic: tuple[float, float]) -> Image:

@@ -21,7 +21,7 @@ from semagent_engines.runtime.model_engine import ModelEngine
 
 FEWEST = 4
 _BLOCK_PX = 32
-_MARGIN_PX = 16
+MARGIN_PX = 16
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,7 @@ def unsupervised(engine: ModelEngine, frames: Sequence[Frame]) -> Unsupervised:
                 f"of shape {first.shape}; repeats of one field are alike"
             )
     full_scale = float(np.iinfo(first.dtype).max)
-    restored = engine.analyse(frames[0], restore=True).restored
-    if restored is None:
-        raise EngineError(f"{engine.name} returned no restored frame")
-    reading = engine.read(frames[0], fit=False)
-    again = reblur(restored[: first.shape[0]].astype(np.float32), reading.covariance) / full_scale
+    again = blurred_again(engine, frames[0])
     copies = [_scaled(other, full_scale) for other in others]
     errors = np.mean([_blocks((again - copy) ** 2) for copy in copies], axis=0)
     noises = [_blocks((b - c) ** 2) / 2 for b, c in itertools.pairwise(copies)]
@@ -87,13 +83,30 @@ def unsupervised(engine: ModelEngine, frames: Sequence[Frame]) -> Unsupervised:
     )
 
 
+def blurred_again(engine: ModelEngine, frame: Frame) -> npt.NDArray[np.float32]:
+    """The engine's restoration with the blur that its network read, as a fraction of full scale.
+
+    Returns:
+        (height, width) without the information bar; an estimate of the frame without its noise.
+
+    Raises:
+        EngineError: the engine failed.
+    """
+    restored = engine.analyse(frame, restore=True).restored
+    if restored is None:
+        raise EngineError(f"{engine.name} returned no restored frame")
+    specimen = restored[: frame.specimen.shape[0]]
+    again = reblur(specimen.astype(np.float32), engine.read(frame, fit=False).covariance)
+    return np.asarray(again / np.iinfo(specimen.dtype).max, np.float32)
+
+
 def _scaled(pixels: Pixels, full_scale: float) -> npt.NDArray[np.float32]:
     return np.asarray(pixels.astype(np.float32) / full_scale, np.float32)
 
 
 def _blocks(squared: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Means over blocks, without the frame's edges, where re-blurring has to guess."""
-    inner = squared[_MARGIN_PX:-_MARGIN_PX, _MARGIN_PX:-_MARGIN_PX].astype(np.float64)
+    inner = squared[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX].astype(np.float64)
     rows, columns = inner.shape[0] // _BLOCK_PX, inner.shape[1] // _BLOCK_PX
     cut = inner[: rows * _BLOCK_PX, : columns * _BLOCK_PX]
     blocks = cut.reshape(rows, _BLOCK_PX, columns, _BLOCK_PX)
