@@ -59,15 +59,14 @@ def compile_plan(
         EngineError: the library is missing, refuses the graph or cannot build it.
     """
     trt = library()
-    logger = trt.Logger(trt.Logger.ERROR)
+    logger, errors = listen(trt)
     builder = trt.Builder(logger)
     flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(flags)
     parser = trt.OnnxParser(network, logger)
     halve = precision == "fp16" and kind == "restore"
     if not parser.parse(in_half_precision(graph) if halve else graph.read_bytes()):
-        errors = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
-        raise EngineError(f"{trt.__name__} cannot read {graph}: {errors}")
+        raise EngineError(f"{trt.__name__} cannot read {graph}: {'; '.join(errors)}")
     config = builder.create_builder_config()
     if capability is not None:
         _compile_for(trt, config, capability)
@@ -78,7 +77,7 @@ def compile_plan(
     config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise EngineError(f"{trt.__name__} cannot build {graph}; its log above says why")
+        raise EngineError(f"{trt.__name__} cannot build {graph}: {'; '.join(errors)}")
     return bytes(plan)
 
 
@@ -117,6 +116,55 @@ def cached_plan(
     partial.write_bytes(plan)
     partial.replace(path)
     return plan
+
+
+class Loader:
+    """Loads plans for the GPU at hand.
+
+    Attributes:
+        errors: what the library complained of since the last plan was loaded.
+    """
+
+    def __init__(self) -> None:
+        self._library = library()
+        self._logger, self.errors = listen(self._library)
+        self._runtime = self._library.Runtime(self._logger)
+
+    def load(self, plan: bytes, what: str) -> Any:
+        """The library's engine of a plan.
+
+        Args:
+            plan: see `compile_plan`.
+            what: name of the plan, for the error.
+
+        Raises:
+            EngineError: the plan is broken, or this GPU cannot run it.
+        """
+        self.errors.clear()
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            said = "; ".join(self.errors)
+            raise EngineError(f"{self._library.__name__} cannot load {what}: {said}")
+        return engine
+
+
+def listen(trt: ModuleType) -> tuple[Any, list[str]]:
+    """A logger for the library, and the list that its errors come into.
+
+    By itself the library prints them, and whoever catches an error does not learn the reason.
+    """
+    errors: list[str] = []
+    serious = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
+
+    class Listener(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in serious:
+                errors.append(message)
+
+    return Listener(), errors
 
 
 def _compile_for(trt: ModuleType, config: Any, capability: str) -> None:

@@ -30,7 +30,7 @@ from semagent_engines.runtime.consistency import consistency_map, reblur
 from semagent_engines.runtime.golden import deviations
 from semagent_engines.runtime.half import in_half_precision
 from semagent_engines.runtime.model_engine import ModelEngine
-from semagent_engines.runtime.plans import compile_plan, library
+from semagent_engines.runtime.plans import Loader, compile_plan, library
 from semagent_engines.runtime.readings import TileReadings, combine, together, with_ellipse
 from semagent_engines.runtime.tiling import Stitcher, cut, informative_tiles, lay_out
 from semagent_engines.runtime.unsupervised import unsupervised
@@ -489,6 +489,28 @@ def test_an_unknown_gpu_is_refused(artefact: Artefact) -> None:
     pytest.importorskip("tensorrt_rtx")
     with pytest.raises(EngineError, match="'SM1'"):
         compile_plan(artefact.graph("pair"), "pair", capability="SM1")
+
+
+def test_a_graph_that_cannot_be_built_says_why(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    floats = onnx.TensorProto.FLOAT
+    wrong = onnx.helper.make_graph(
+        [onnx.helper.make_node("Reshape", ["pixels", "shape"], ["reshaped"])],
+        "wrong",
+        [onnx.helper.make_tensor_value_info("pixels", floats, [1, 4])],
+        [onnx.helper.make_tensor_value_info("reshaped", floats, [3])],
+        [onnx.helper.make_tensor("shape", onnx.TensorProto.INT64, [1], [3])],
+    )
+    path = tmp_path / "wrong.onnx"
+    onnx.save(onnx.helper.make_model(wrong), path)
+    with pytest.raises(EngineError, match=r"wrong\.onnx: .*Reshaping \[1,4\] to \[3\]"):
+        compile_plan(path, "score", capability="SM89")
+
+
+def test_a_plan_that_cannot_be_loaded_says_why() -> None:
+    pytest.importorskip("tensorrt_rtx")
+    with pytest.raises(EngineError, match=r"cannot load the plan of score: .*magicTag"):
+        Loader().load(b"no plan" * 40, "the plan of score")
 
 
 def test_a_missing_compiler_names_what_to_install() -> None:

@@ -1,7 +1,8 @@
 """TensorRT and TensorRT for RTX.
 
-Compilation is tested. Execution has never met a GPU: until it has, ``VERIFIED_ON`` stays
-``None`` and opening the engine warns.
+Compilation is tested. Execution has met one GPU, an NVIDIA H200, for which TensorRT for RTX 1.7.1
+is not made: it refused to load the plans. Until a plan has run, ``VERIFIED_ON`` stays ``None`` and
+opening the engine warns.
 """
 
 import ctypes
@@ -20,7 +21,7 @@ from semagent.options import parse_options
 from semagent_engines.runtime.artefact import GRAPHS, Artefact
 from semagent_engines.runtime.model_engine import ModelEngine, ModelOptions
 from semagent_engines.runtime.opening import open_model_engine
-from semagent_engines.runtime.plans import cached_plan, library
+from semagent_engines.runtime.plans import Loader, cached_plan
 
 Floats = npt.NDArray[np.float32]
 
@@ -64,8 +65,8 @@ class _Buffer:
 class _Graph:
     """One plan with the buffers of the largest shapes it has seen."""
 
-    def __init__(self, engine: Any, stream: Any) -> None:
-        self._engine, self._stream = engine, stream
+    def __init__(self, engine: Any, stream: Any, errors: list[str]) -> None:
+        self._engine, self._stream, self._errors = engine, stream, errors
         self._context = engine.create_execution_context()
         self._names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         self._buffers: dict[str, _Buffer] = {}
@@ -82,7 +83,8 @@ class _Graph:
             self._buffers[name].view(value.shape)[...] = value
             self._copy(name, shapes[name], to_device)
         if not self._context.execute_async_v3(int(self._stream)):
-            raise EngineError("TensorRT refused to execute a plan; its log says why")
+            said = "; ".join(self._errors)
+            raise EngineError(f"TensorRT refused to execute a plan: {said}")
         outputs = [name for name in self._names if name not in inputs]
         for name in outputs:
             self._copy(name, shapes[name], to_host)
@@ -118,20 +120,17 @@ class TensorRt:
     name = "tensorrt"
 
     def __init__(self, artefact: Artefact, options: TensorRtOptions) -> None:
-        trt = library()
         gpu = gpu_name(options.device)
         _check(cuda.cudaSetDevice(options.device))
         self._stream = _check(cuda.cudaStreamCreate())
-        self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        self._loader = Loader()
         self._graphs = {}
         for graph in GRAPHS:
             plan = cached_plan(
                 artefact, graph, Path(options.cache), gpu=gpu, precision=options.precision
             )
-            engine = self._runtime.deserialize_cuda_engine(plan)
-            if engine is None:
-                raise EngineError(f"{trt.__name__} cannot load the plan of {graph} on {gpu}")
-            self._graphs[graph] = _Graph(engine, self._stream)
+            engine = self._loader.load(plan, f"the plan of {graph} on {gpu}")
+            self._graphs[graph] = _Graph(engine, self._stream, self._loader.errors)
 
     def run(self, graph: str, inputs: dict[str, Floats]) -> dict[str, Floats]:
         """See `Runtime`."""
