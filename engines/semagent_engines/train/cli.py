@@ -133,6 +133,7 @@ def run(arguments: argparse.Namespace) -> None:
             "stage": arguments.stage,
             "seed": arguments.seed,
             "workers": place.world,
+            "batch": batch,
             "training": {source.name: len(source.images) for source in chosen},
             "validation": {source.name: len(source.images) for source in held_out},
         }
