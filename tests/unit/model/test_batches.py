@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from semagent_engines.data.ahead import Ahead, PairDrafts, ViewDrafts
 from semagent_engines.data.batches import BatchSource, Ranges
 from semagent_engines.data.sources import Source
 from semagent_engines.data.specimen import procedural_specimen
@@ -11,6 +12,17 @@ def test_the_same_step_gives_the_same_batch(procedural: BatchSource) -> None:
     one, same = procedural.views(4, 2, 128), procedural.views(4, 2, 128)
     assert torch.equal(one.pixels, same.pixels)
     assert torch.equal(one.covariance, same.covariance)
+
+
+def test_what_other_processes_draw_ahead_is_the_same(procedural: BatchSource) -> None:
+    views = ViewDrafts(procedural, ((2, 128), (1, 144)))
+    pairs = PairDrafts(procedural, 2, 128)
+    ahead, pairs_ahead = Ahead(views, processes=1), Ahead(pairs, processes=1)
+    for step in (0, 1, 2, 7):  # in their order, and after a jump
+        assert torch.equal(ahead[step].acquire().pixels, views[step].acquire().pixels)
+    drawn, expected = pairs_ahead[3].acquire(), procedural.pairs(3, 2, 128)
+    assert torch.equal(drawn.first.pixels, expected.first.pixels)
+    assert torch.equal(drawn.second.pixels, expected.second.pixels)
 
 
 def test_other_steps_ranks_and_seeds_give_other_batches(procedural: BatchSource) -> None:
