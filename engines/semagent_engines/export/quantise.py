@@ -65,6 +65,7 @@ def quantise(graph: Path, output: Path, training: BatchSource) -> None:
             output,
             _Tiles(batches),
             quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
