@@ -21,6 +21,7 @@ from semagent.types import Analysis, Frame, Grid, Pixels
 from semagent_engines.runtime.artefact import Artefact
 from semagent_engines.runtime.consistency import consistency_map
 from semagent_engines.runtime.readings import (
+    PAIR_CONTRADICTION,
     PAIR_INFLATION,
     FrameReading,
     TileReadings,
@@ -181,7 +182,9 @@ class ModelEngine:
             change = fit_blur_change(measure_spectrum(one), measure_spectrum(other))
             fitted = change.difference_px2 / _PAIR_UNIT_PX2
             fitted_std = change.std_px2 / _PAIR_UNIT_PX2 / np.hypot(1.0, fitted)
-            mean, std = together(np.arcsinh(fitted), fitted_std, mean, PAIR_INFLATION * std)
+            mean, std = together(
+                np.arcsinh(fitted), fitted_std, mean, PAIR_INFLATION * std, PAIR_CONTRADICTION
+            )
         ends = np.stack([mean - _Z90 * std, mean + _Z90 * std], axis=1)
         return BlurChange(_PAIR_UNIT_PX2 * np.sinh(mean), _PAIR_UNIT_PX2 * np.sinh(ends))
 

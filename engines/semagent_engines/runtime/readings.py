@@ -15,15 +15,16 @@ Floats = npt.NDArray[np.float32]
 SHARED = 0.5
 """Share of the reading's variance that all tiles of one specimen have in common."""
 
-HEAD_INFLATION = 2.0
+HEAD_INFLATION = 3.0
 """What the deviations of the head count more than predicted beside a fit of the spectrum: chosen,
 as the next, where both together err least on training sources."""
 
-PAIR_INFLATION = 2.0
-
-CONTRADICTION = 1.5
+CONTRADICTION = 1.0
 """Deviations apart from which fit and head contradict each other: chosen where ordinary training
-specimens are read as well as before, and those with grooves in one direction better."""
+specimens are read as well as without, and those with grooves in one direction better."""
+
+PAIR_INFLATION, PAIR_CONTRADICTION = 2.0, 1.5
+"""The same for the difference of two frames."""
 
 
 @dataclass(frozen=True)
@@ -103,20 +104,31 @@ def combine(tiles: TileReadings) -> FrameReading:
 
 
 def together(
-    fit: Array, fit_std: Array, head: Array | Floats, head_std: Array | Floats
+    fit: Array,
+    fit_std: Array,
+    head: Array | Floats,
+    head_std: Array | Floats,
+    at_most: float = CONTRADICTION,
 ) -> tuple[Array, Array]:
     """Weighted mean of what the spectral fit and the network's head read, and its deviation.
 
     Where they contradict each other the deviation grows by the factor of Birge (R. T. Birge,
     Phys. Rev. 40, 1932), and the head alone is believed: the fit supposes a specimen with structure
-    in all directions alike, and grooves or fibres that lie in parallel deceive it far more.
+    in all directions, and grooves or fibres that lie in parallel deceive it far more.
+
+    Args:
+        fit: what the fit read.
+        fit_std: its deviation.
+        head: what the head read.
+        head_std: its deviation.
+        at_most: deviations that they may be apart without contradicting each other.
     """
     variance, head_variance = np.square(fit_std), np.square(head_std)
     total = variance + head_variance
     mean = (head_variance * fit + variance * head) / total
     std = np.sqrt(variance * head_variance / total)
     contradiction = np.abs(fit - head) / np.sqrt(total)
-    believe_head = contradiction > CONTRADICTION
+    believe_head = contradiction > at_most
     return (
         np.where(believe_head, head, mean),
         np.where(believe_head, head_std, std) * np.maximum(contradiction, 1.0),

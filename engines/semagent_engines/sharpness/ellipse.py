@@ -1,12 +1,16 @@
 """The blur ellipse of one frame, from the shape of its power spectrum.
 
-The spectrum of a specimen is taken as an isotropic power law, so that the model of a frame is::
+The spectrum of a specimen is taken as a power law that bends a little and is stronger in some
+directions, so that the model of a frame is::
 
-    P = exp(a - β ln k) T(q) + N,    q = k² σ² (1 + e1 cos 2φ + e2 sin 2φ)
+    P = exp(a - β ln k + w1 cos 2φ + w2 sin 2φ + b ln² (k / k0)) T(q) + N
+    q = k² σ² (1 + e1 cos 2φ + e2 sin 2φ)
 
 with N the noise and T the squared transfer of a uniform disc, the blur of a defocused beam, with
 covariance ``σ² [[1 + e1, e2], [e2, 1 - e1]]``. Until q is about 1 it equals exp(-q), that of any
 blur of this covariance; beyond, the disc's rings are smoothed to their mean.
+Directions of a specimen differ at all frequencies alike, those of a blur the more the higher the
+frequency is: that tells them apart, as far as one frame does.
 The fit to the logarithm of P is a maximum a posteriori one by damped Gauss-Newton steps. The
 error of the model, by far the largest, is the scatter of real spectra about a power law.
 
@@ -40,7 +44,7 @@ MODEL_SCATTER = 0.8
 NOISE_SCATTER = 0.03
 """The same for the noise: it is never exactly white."""
 
-SPECIMEN_BIAS = 0.2
+SPECIMEN_BIAS = 0.15
 """Standard deviation of the log of the axes that is common to all frames of a field.
 
 Chosen, with the next, so that the 90 % interval holds on the worst source of micrographs, not on
@@ -50,13 +54,17 @@ their mean: a user's specimen is a source that nobody has seen.
 SPECIMEN_BLUR_PX2 = 0.8
 """Blur variance by which specimens differ when sharp: swamps the reading near focus."""
 
-PRIOR_MEAN = np.array([0.0, 3.0, np.log(3.0), 0.0, 0.0])
-PRIOR_STD = np.array([20.0, 0.8, 1.2, 0.4, 0.4])
-"""Of a, β, ln(σ / px), e1 and e2."""
+PRIOR_MEAN = np.array([0.0, 3.0, np.log(3.0), 0.0, 0.0, 0.0, 0.0, 0.0])
+PRIOR_STD = np.array([20.0, 0.8, 1.2, 0.4, 0.4, 0.5, 0.5, 0.2])
+"""Of a, β, ln(σ / px), e1, e2, w1, w2 and b; sharp micrographs have w of 0.2 to 0.4."""
+PLAIN = 5
+"""So many of them make up a plain power law that is alike in all directions."""
+BEND_RAD = 0.7
+"""Frequency k0 about which it bends."""
 
 STARTS_PX = (0.7, 1.4, 2.8, 5.0, 8.0, 12.0, 18.0)
-STEPS = 12
-LARGEST_STEP = np.array([3.0, 0.5, 0.5, 0.2, 0.2])
+STEPS, MORE_STEPS = 12, 8
+LARGEST_STEP = np.array([3.0, 0.5, 0.5, 0.2, 0.2, 0.5, 0.5, 0.5])
 LARGEST_E = 0.9
 """At 1, the minor axis would vanish."""
 
@@ -65,12 +73,12 @@ def fit_blur_ellipse(spectrum: Spectrum) -> BlurEllipse:
     """The ellipse that fits best. The frame must have structure above its noise."""
     bins = Bins.of(spectrum)
     parameters, covariance = _descend(bins)
-    log_spread, e1, e2 = parameters[2:]
+    log_spread, e1, e2 = parameters[2:5]
     ellipticity = float(np.hypot(e1, e2))
     spread = float(np.exp(log_spread))
     major, minor = spread * (1 + ellipticity) ** 0.5, spread * (1 - ellipticity) ** 0.5
     variances = np.diag(covariance)
-    of_axes = variances[2] + variances[3:].mean() / (4 * (1 - ellipticity**2))
+    of_axes = variances[2] + variances[3:5].mean() / (4 * (1 - ellipticity**2))
     of_specimen = SPECIMEN_BIAS**2 + (SPECIMEN_BLUR_PX2 / (major * minor)) ** 2
     angle = float(np.arctan2(e2, e1)) / 2
     return BlurEllipse(
@@ -83,13 +91,23 @@ def fit_blur_ellipse(spectrum: Spectrum) -> BlurEllipse:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Layout:
-    """Which polar bin each frequency belongs to, and where the bins are; flat arrays."""
+    """Which polar bin each frequency belongs to, and where the bins are; flat arrays.
+
+    Attributes:
+        used: frequencies that belong to a bin.
+        index: of the bin of each.
+        share: share of each in the mean over all frequencies.
+        log_k: of the bins.
+        quadratic: k², k² cos 2φ and k² sin 2φ of the bins.
+        shapes: what w1, w2 and b multiply.
+    """
 
     used: npt.NDArray[np.intp]
     index: npt.NDArray[np.intp]
     share: Array
     log_k: Array
     quadratic: Array
+    shapes: Array
 
     def mean(self, plane: Array) -> Array:
         """The mean of a plane of the spectrum in each bin."""
@@ -112,9 +130,16 @@ def _layout(size: int) -> _Layout:
     share = grid.share.ravel()[used]
     weight = np.bincount(index, share)
     planes = (np.log(k), k**2, k**2 * np.cos(2 * angle), k**2 * np.sin(2 * angle))
-    means = [np.bincount(index, share * plane) / weight for plane in planes]
+    log_k, *means = (np.bincount(index, share * plane) / weight for plane in planes)
+    quadratic = np.array(means)
+    shapes = [*(quadratic[1:] / quadratic[0]), (log_k - np.log(BEND_RAD)) ** 2]
     return _Layout(
-        used=used, index=index, share=share, log_k=means[0], quadratic=np.array(means[1:])
+        used=used,
+        index=index,
+        share=share,
+        log_k=log_k,
+        quadratic=quadratic,
+        shapes=np.array(shapes),
     )
 
 
@@ -151,40 +176,62 @@ class Bins:
 def _descend(bins: Bins) -> tuple[Array, Array]:
     """Parameters of the best fit and their covariance.
 
-    Gauss-Newton from all starting blurs at once, as the rings make for several minima; first
-    axis of all arrays: the start. Steps are limited to what the linearised model bears.
+    From several starting blurs at once, as the rings make for several minima; at first with a plain
+    power law, since all eight parameters together converge slowly.
     """
-    layout = bins.layout
-    log_power = np.log(bins.power)
-    parameters = np.tile(PRIOR_MEAN, (len(STARTS_PX), 1))
-    parameters[:, 2] = np.log(STARTS_PX)
-    parameters[:, 0] = bins.level(np.array(STARTS_PX))
-    precision = np.diag(1 / PRIOR_STD**2)
-    for _ in range(STEPS):
-        shape = np.exp(2 * parameters[:, 2])[:, None, None] * layout.quadratic
-        q = shape[:, 0] + (parameters[:, 3:, None] * shape[:, 1:]).sum(axis=1)
-        transfer, slope = log_disc_transfer(q, RING_SMOOTHING)
-        fall = slope / np.maximum(q, FAINTEST)
-        blurred = np.exp(parameters[:, :1] - parameters[:, 1:2] * layout.log_k + transfer)
-        model = blurred + bins.noise
-        slopes = np.empty((*parameters.shape, len(log_power)))
-        slopes[:, 0] = 1.0
-        slopes[:, 1] = -layout.log_k
-        slopes[:, 2] = 2 * q * fall
-        slopes[:, 3:] = fall[:, None] * shape[:, 1:]
-        slopes *= (blurred / model)[:, None]
-        variance = bins.scatter + (MODEL_SCATTER * blurred / model) ** 2
-        residual = log_power - np.log(model)
-        off = parameters - PRIOR_MEAN
-        weighted = slopes / variance[:, None]
-        hessian = weighted @ slopes.transpose(0, 2, 1) + precision
-        gradient = (weighted @ residual[:, :, None])[:, :, 0] - off @ precision
-        cost = (residual**2 / variance + np.log(variance)).sum(axis=1)
-        cost += (off @ precision * off).sum(axis=1)
-        best = int(cost.argmin())
-        result = parameters[best].copy(), np.linalg.inv(hessian[best])
-        step = np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
-        parameters += np.clip(step, -LARGEST_STEP, LARGEST_STEP)
+    starts = np.tile(PRIOR_MEAN[:PLAIN], (len(STARTS_PX), 1))
+    starts[:, 2] = np.log(STARTS_PX)
+    starts[:, 0] = bins.level(np.array(STARTS_PX))
+    plain, _ = _improve(bins, starts, STEPS)
+    return _improve(bins, np.concatenate([plain, PRIOR_MEAN[PLAIN:]])[None], MORE_STEPS)
+
+
+def _improve(bins: Bins, parameters: Array, steps: int) -> tuple[Array, Array]:
+    """The best of the starts after Gauss-Newton steps, and its covariance.
+
+    Steps are limited to what the linearised model bears.
+
+    Args:
+        bins: what was measured.
+        parameters: all or the first `PLAIN`, to start from; one start a row.
+        steps: how many to take.
+    """
+    largest = LARGEST_STEP[: parameters.shape[1]]
+    for _ in range(steps):
+        _, hessian, gradient = _linearised(bins, parameters)
+        move = np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
+        parameters = parameters + np.clip(move, -largest, largest)
         excess = np.hypot(parameters[:, 3], parameters[:, 4]) / LARGEST_E
-        parameters[:, 3:] /= np.maximum(excess, 1.0)[:, None]
-    return result
+        parameters[:, 3:5] /= np.maximum(excess, 1.0)[:, None]
+    cost, hessian, _ = _linearised(bins, parameters)
+    best = int(cost.argmin())
+    return parameters[best], np.linalg.inv(hessian[best])
+
+
+def _linearised(bins: Bins, parameters: Array) -> tuple[Array, Array, Array]:
+    """Cost, half its Hessian and half its gradient downhill, for each row of parameters."""
+    layout, count = bins.layout, parameters.shape[1]
+    shapes, mean, std = layout.shapes[: count - PLAIN], PRIOR_MEAN[:count], PRIOR_STD[:count]
+    shape = np.exp(2 * parameters[:, 2])[:, None, None] * layout.quadratic
+    q = shape[:, 0] + (parameters[:, 3:5, None] * shape[:, 1:]).sum(axis=1)
+    transfer, slope = log_disc_transfer(q, RING_SMOOTHING)
+    fall = slope / np.maximum(q, FAINTEST)
+    power_law = parameters[:, :1] - parameters[:, 1:2] * layout.log_k
+    blurred = np.exp(power_law + parameters[:, PLAIN:] @ shapes + transfer)
+    model = blurred + bins.noise
+    slopes = np.empty((*parameters.shape, len(bins.power)))
+    slopes[:, 0] = 1.0
+    slopes[:, 1] = -layout.log_k
+    slopes[:, 2] = 2 * q * fall
+    slopes[:, 3:5] = fall[:, None] * shape[:, 1:]
+    slopes[:, PLAIN:] = shapes
+    slopes *= (blurred / model)[:, None]
+    variance = bins.scatter + (MODEL_SCATTER * blurred / model) ** 2
+    residual = np.log(bins.power) - np.log(model)
+    off = parameters - mean
+    weighted = slopes / variance[:, None]
+    hessian = weighted @ slopes.transpose(0, 2, 1) + np.diag(std**-2)
+    gradient = (weighted @ residual[:, :, None])[:, :, 0] - off / std**2
+    cost = (residual**2 / variance + np.log(variance)).sum(axis=1)
+    cost += np.square(off / std).sum(axis=1)
+    return cost, hessian, gradient

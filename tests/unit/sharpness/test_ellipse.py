@@ -41,6 +41,27 @@ def test_a_specimen_of_another_slope_is_not_taken_for_blur(micrograph: Micrograp
         assert abs(math.log(blur.major_px / 3)) < 2 * blur.log_sigma
 
 
+def directed(strength: float, sigma_px: float) -> Pixels:
+    """A field whose power along x is ``exp(4 strength)`` times that along y, with a round blur."""
+    rng = np.random.default_rng(0)
+    ky, kx = np.meshgrid(*(2 * np.pi * np.fft.fftfreq(n) for n in (512, 640)), indexing="ij")
+    k2 = kx**2 + ky**2
+    k2[0, 0] = 1.0
+    log_power = -1.25 * np.log(k2) + 2 * strength * (kx**2 - ky**2) / k2 - sigma_px**2 * k2
+    field = np.fft.ifft2(np.exp(log_power / 2) * np.fft.fft2(rng.normal(size=k2.shape))).real
+    frame = 128 + 30 * (field - field.mean()) / field.std() + rng.normal(0, 3, field.shape)
+    return np.clip(np.rint(frame), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("strength", [-0.3, 0.3])
+def test_a_specimen_that_is_stronger_in_one_direction_is_not_taken_for_astigmatism(
+    strength: float,
+) -> None:
+    blur = fit(directed(strength, 3.0))
+    assert blur.major_px / blur.minor_px < 1.12
+    assert abs(math.log(blur.major_px / 3)) < 2 * blur.log_sigma
+
+
 def test_near_focus_it_says_that_it_does_not_know(micrograph: Micrograph) -> None:
     sharp = fit(micrograph(0.3))
     soft = fit(micrograph(4.0))
