@@ -83,6 +83,12 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if arguments.steps is None and arguments.minutes is None:
         raise UsageError(f"{arguments.stage}: give --steps, or --minutes, or both")
+    for option, value, least in (
+        ("--batch", arguments.batch, 1),
+        ("--processes", arguments.processes, 0),
+    ):
+        if value < least:
+            raise UsageError(f"{arguments.stage}: {option} {value} is not {least} or more")
     config = preset(arguments.preset)
     budget = Budget(arguments.steps, arguments.minutes)
     with join() as place:

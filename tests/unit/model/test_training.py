@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from semagent.errors import InputFileError
+from semagent.errors import InputFileError, UsageError
 from semagent_engines.data.batches import BatchSource
 from semagent_engines.export.artefact import model_of
 from semagent_engines.export.weights import model_of_artefact
@@ -19,6 +19,7 @@ from semagent_engines.model.network import SemModel, build
 from semagent_engines.model.spectrum import FEATURES
 from semagent_engines.runtime.artefact import Artefact
 from semagent_engines.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from semagent_engines.train.cli import main
 from semagent_engines.train.distributed import Place
 from semagent_engines.train.finetune import Finetuning
 from semagent_engines.train.loop import Settings, Task, train
@@ -257,6 +258,16 @@ def test_the_masked_loss_counts_hidden_patches_only(small: ModelConfig) -> None:
     seen, _ = masked(image, seen_first)
     hidden, _ = masked(image, seen_last)
     assert float(hidden.detach()) > float(seen.detach()) + 0.5
+
+
+@pytest.mark.parametrize(("option", "value"), [("--batch", "0"), ("--processes", "-1")])
+def test_no_images_at_once_and_fewer_than_no_processes_are_refused(
+    option: str, value: str, tmp_path: Path
+) -> None:
+    start = ["finetune", str(tmp_path), "--output", str(tmp_path / "out"), "--validation", "a"]
+    with pytest.raises(UsageError, match=f"finetune: {option} {value} is not"):
+        main([*start, "--steps", "1", option, value])
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
