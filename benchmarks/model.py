@@ -28,7 +28,7 @@ from restoration_baselines import (
     structural_similarity,
 )
 from scipy.stats import spearmanr
-from through_focus import Beam, Exposure, expose, specimens, through_focus
+from through_focus import Beam, Exposure, expose, recorded, specimens, through_focus
 
 from semagent.ellipse import parameters_of
 from semagent.ports import Engine
@@ -40,7 +40,7 @@ from semagent_engines.runtime.unsupervised import (
     MARGIN_PX,
     Unsupervised,
     blurred_again,
-    unsupervised,
+    judged,
 )
 from semagent_engines.sharpness import open_engine as open_sharpness
 from semagent_engines.sharpness.change import fit_blur_change
@@ -159,7 +159,7 @@ def restoration_table(engine: ModelEngine, fields: list[Field], rng: np.random.G
                 acquired = expose(
                     Beam(specimen).image(defocus, astigmatic, SPOT_PX), Exposure(dose), rng
                 )
-                truth = (255 * (0.1 + 0.65 * specimen)).astype(np.float32)
+                truth = (255 * recorded(specimen)).astype(np.float32)
                 kernel = Kernel(true_kernel(defocus, astigmatic), specimen.shape)
                 raw = acquired.astype(np.float32)
                 noise = 255 * math.sqrt(float(truth.mean()) / 255 / dose + 0.005**2)
@@ -200,10 +200,10 @@ def unsupervised_table(engine: ModelEngine, fields: list[Field], rng: np.random.
         for sigma in SIGMAS_PX:
             for dose in DOSES:
                 image = Beam(crop(field.specimen, FIELD_PX, rng)).image(sigma, (0.0, 0.0), SPOT_PX)
-                repeats = [frame_of(expose(image, Exposure(dose), rng)) for _ in range(FEWEST)]
-                found[dose].append(unsupervised(engine, repeats))
-                clean = 0.1 + 0.65 * np.clip(image, 0, None)
-                error = np.square(blurred_again(engine, repeats[0]) - clean)
+                first, *others = (expose(image, Exposure(dose), rng) for _ in range(FEWEST))
+                again = blurred_again(engine, frame_of(first))
+                found[dose].append(judged(again, others))
+                error = np.square(again - recorded(image))
                 known[dose].append(float(error[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX].mean()))
     rows = []
     for dose, each in found.items():

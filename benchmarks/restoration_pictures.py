@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from model import SPOT_PX, Field, crop, read_fields, true_kernel
 from restoration_baselines import METHODS, Kernel, decibels
-from through_focus import Beam, Exposure, expose
+from through_focus import Beam, Exposure, expose, recorded
 
 from semagent.testing.engines import frame_of
 from semagent_engines.export.weights import model_of_artefact
@@ -72,7 +72,7 @@ def draw(row: np.ndarray, field: Field, blur_px: float, dose: float, engine: Mod
     specimen = crop(field.specimen, EDGE_PX, rng)
     blurred = Beam(specimen).image(blur_px, (0.0, 0.0), SPOT_PX)
     acquired = expose(blurred, Exposure(dose), rng)
-    truth = (255 * (0.1 + 0.65 * specimen)).astype(np.float32)
+    truth = (255 * recorded(specimen)).astype(np.float32)
     raw = acquired.astype(np.float32)
     noise = 255 * math.sqrt(float(truth.mean()) / 255 / dose + 0.005**2)
     kernel = Kernel(true_kernel(blur_px, (0.0, 0.0)), specimen.shape)

@@ -123,11 +123,16 @@ class Beam:
         return full[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX].astype(np.float32)
 
 
+def recorded(image: FloatImage) -> FloatImage:
+    """What an image whose white is 1 is recorded as, a fraction of full scale: white at 3/4."""
+    return 0.1 + 0.65 * np.clip(image, 0, None)
+
+
 def expose(
     image: FloatImage, exposure: Exposure, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """Digitised frame of an image whose white is 1; white is recorded at about 3/4 of full."""
-    signal = 0.1 + 0.65 * np.clip(image, 0, None)
+    """Digitised frame of an image whose white is 1; see `recorded`."""
+    signal = recorded(image)
     counted = rng.poisson(signal * exposure.electrons) / exposure.electrons
     noisy = counted + rng.normal(0, exposure.read_noise, image.shape)
     return np.clip(np.rint(255 * (exposure.gain * noisy + exposure.offset)), 0, 255).astype(

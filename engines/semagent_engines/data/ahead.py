@@ -3,26 +3,17 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from semagent_engines.data.batches import RESTORABLE, BatchSource, Draft, PairDraft, Ranges
 
 Item = TypeVar("Item")
-Item_co = TypeVar("Item_co", covariant=True)
-
-
-class Drafts(Protocol[Item_co]):
-    """The draft of every step, the same in any process."""
-
-    def __getitem__(self, step: int) -> Item_co:
-        """The draft of a step."""
-        ...
 
 
 @dataclass(frozen=True)
-class ViewDrafts:
+class ViewDrafts(Dataset[Draft]):
     """Drafts of views.
 
     Attributes:
@@ -36,13 +27,13 @@ class ViewDrafts:
     ranges: Ranges = RESTORABLE
 
     def __getitem__(self, step: int) -> Draft:
-        """See `Drafts`."""
+        """The draft of a step, the same in any process."""
         count, edge_px = self.views[step % len(self.views)]
         return self.source.draft(step, count, edge_px, self.ranges)
 
 
 @dataclass(frozen=True)
-class PairDrafts:
+class PairDrafts(Dataset[PairDraft]):
     """Drafts of ``count`` pairs of ``edge_px`` square."""
 
     source: BatchSource
@@ -50,7 +41,7 @@ class PairDrafts:
     edge_px: int
 
     def __getitem__(self, step: int) -> PairDraft:
-        """See `Drafts`."""
+        """The draft of a step, the same in any process."""
         return self.source.draft_pairs(step, self.count, self.edge_px)
 
 
@@ -62,7 +53,7 @@ class Ahead(Generic[Item]):
         processes: how many draw; with 0 this one does when it is asked.
     """
 
-    def __init__(self, drafts: Drafts[Item], processes: int = 0) -> None:
+    def __init__(self, drafts: Dataset[Item], processes: int = 0) -> None:
         self._drafts, self._processes = drafts, processes
         self._coming: Iterator[Item] = iter(())
         self._next = -1
@@ -78,7 +69,7 @@ class Ahead(Generic[Item]):
 
     def _from(self, step: int) -> DataLoader[Item]:
         return DataLoader(
-            self._drafts,  # type: ignore[arg-type]
+            self._drafts,
             batch_size=None,
             sampler=range(step, sys.maxsize),
             num_workers=self._processes,

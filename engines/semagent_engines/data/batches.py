@@ -124,8 +124,14 @@ class Ranges:
     image_shift: float = 6.0
 
 
+MEASURABLE = Ranges()
+"""The whole range that a focus search meets."""
+
 RESTORABLE = Ranges(defocus=(0.25, 6.0), astigmatism=(0.1, 2.5), dose=(20.0, 1500.0))
 """Blur that leaves something to restore; beyond it only the measurement makes sense."""
+
+_MARGIN_PX, _PAIR_MARGIN_PX = 32, 64
+"""Around views and pairs, where the blur's edges wrap."""
 
 
 class BatchSource:
@@ -167,46 +173,29 @@ class BatchSource:
         rng = self._rng(1, step)
         return torch.from_numpy(np.stack([self._crop(rng, edge_px) for _ in range(count)]))
 
-    def views(
-        self, step: int, count: int, edge_px: int, ranges: Ranges = RESTORABLE, margin_px: int = 32
-    ) -> Views:
+    def views(self, step: int, count: int, edge_px: int, ranges: Ranges = RESTORABLE) -> Views:
         """A batch of degraded images with their truth, ``edge_px`` square."""
-        return self.draft(step, count, edge_px, ranges, margin_px).acquire()
+        return self.draft(step, count, edge_px, ranges).acquire()
 
-    def draft(
-        self, step: int, count: int, edge_px: int, ranges: Ranges = RESTORABLE, margin_px: int = 32
-    ) -> Draft:
+    def draft(self, step: int, count: int, edge_px: int, ranges: Ranges = RESTORABLE) -> Draft:
         """What `views` of the same arguments are computed from."""
         rng = self._rng(2, step)
         seed = int(rng.integers(2**62))
-        sharp = self.specimens(step, count, edge_px + 2 * margin_px)
+        sharp = self.specimens(step, count, edge_px + 2 * _MARGIN_PX)
         beam = _beams(rng, count, ranges)
-        return Draft(sharp, beam, _detections(rng, count, ranges), seed, margin_px)
+        return Draft(sharp, beam, _detections(rng, count, ranges), seed, _MARGIN_PX)
 
-    def pairs(
-        self,
-        step: int,
-        count: int,
-        edge_px: int,
-        ranges: Ranges | None = None,
-        margin_px: int = 64,
-    ) -> Pairs:
+    def pairs(self, step: int, count: int, edge_px: int, ranges: Ranges = MEASURABLE) -> Pairs:
         """A batch of frame pairs, ``edge_px`` square."""
-        return self.draft_pairs(step, count, edge_px, ranges, margin_px).acquire()
+        return self.draft_pairs(step, count, edge_px, ranges).acquire()
 
     def draft_pairs(
-        self,
-        step: int,
-        count: int,
-        edge_px: int,
-        ranges: Ranges | None = None,
-        margin_px: int = 64,
+        self, step: int, count: int, edge_px: int, ranges: Ranges = MEASURABLE
     ) -> PairDraft:
         """What `pairs` of the same arguments are computed from."""
-        ranges = ranges or Ranges()
         rng = self._rng(3, step)
         seeds = [int(seed) for seed in rng.integers(2**62, size=2)]
-        sharp = self.specimens(step, count, edge_px + 2 * margin_px)
+        sharp = self.specimens(step, count, edge_px + 2 * _PAIR_MARGIN_PX)
         first = _beams(rng, count, ranges)
         second = _refocused(rng, first, ranges)
         how = _detections(rng, count, ranges)
@@ -221,8 +210,8 @@ class BatchSource:
             rng.uniform(-ranges.image_shift, ranges.image_shift, (count, 2)).astype(np.float32)
         )
         return PairDraft(
-            Draft(sharp, first, how, seeds[0], margin_px),
-            Draft(sharp, second, drifted, seeds[1], margin_px, shift),
+            Draft(sharp, first, how, seeds[0], _PAIR_MARGIN_PX),
+            Draft(sharp, second, drifted, seeds[1], _PAIR_MARGIN_PX, shift),
         )
 
     def _rng(self, stream: int, step: int) -> np.random.Generator:

@@ -69,9 +69,17 @@ def unsupervised(engine: ModelEngine, frames: Sequence[Frame]) -> Unsupervised:
                 f"frame {index} is {other.dtype} of shape {other.shape}, the first {first.dtype} "
                 f"of shape {first.shape}; repeats of one field are alike"
             )
-    full_scale = float(np.iinfo(first.dtype).max)
-    again = blurred_again(engine, frames[0])
-    copies = [_scaled(other, full_scale) for other in others]
+    return judged(blurred_again(engine, frames[0]), others)
+
+
+def judged(again: npt.NDArray[np.float32], others: Sequence[Pixels]) -> Unsupervised:
+    """Judge an estimate of a frame without its noise by repeats it was not made from.
+
+    Args:
+        again: (height, width), as a fraction of full scale; see `blurred_again`.
+        others: two or more of the same shape, in grey values.
+    """
+    copies = [_scaled(other) for other in others]
     errors = np.mean([_blocks((again - copy) ** 2) for copy in copies], axis=0)
     noises = [_blocks((b - c) ** 2) / 2 for b, c in itertools.pairwise(copies)]
     noise = np.mean(noises, axis=0)
@@ -100,8 +108,8 @@ def blurred_again(engine: ModelEngine, frame: Frame) -> npt.NDArray[np.float32]:
     return np.asarray(again / np.iinfo(specimen.dtype).max, np.float32)
 
 
-def _scaled(pixels: Pixels, full_scale: float) -> npt.NDArray[np.float32]:
-    return np.asarray(pixels.astype(np.float32) / full_scale, np.float32)
+def _scaled(pixels: Pixels) -> npt.NDArray[np.float32]:
+    return np.asarray(pixels.astype(np.float32) / np.iinfo(pixels.dtype).max, np.float32)
 
 
 def _blocks(squared: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -81,7 +81,7 @@ def fit_blur_change(first: Spectrum, second: Spectrum) -> SpectralChange:
 def _descend(bins: tuple[Bins, Bins]) -> tuple[Array, Array]:
     """Parameters of the best fit and their covariance; first axis of all arrays: the start."""
     layout = bins[0].layout
-    log_power = np.log([each.power for each in bins])
+    log_power = np.array([each.log_power for each in bins])
     noise = np.array([each.noise for each in bins])
     clean = np.clip(1 - noise / np.exp(log_power), 0.0, 1.0)
     counting = np.array([each.scatter - NOISE_SCATTER**2 for each in bins])

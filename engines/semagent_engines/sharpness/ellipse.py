@@ -148,7 +148,7 @@ class Bins:
     """What was measured in each polar bin."""
 
     layout: _Layout
-    power: Array
+    log_power: Array
     noise: Array
     scatter: Array
 
@@ -159,7 +159,7 @@ class Bins:
         modes = np.bincount(layout.index, layout.share) * spectrum.pixels / 2
         return cls(
             layout=layout,
-            power=np.maximum(layout.mean(spectrum.power), FAINTEST**2),
+            log_power=np.log(np.maximum(layout.mean(spectrum.power), FAINTEST**2)),
             noise=layout.mean(np.broadcast_to(spectrum.noise, spectrum.power.shape)),
             scatter=1 / modes + NOISE_SCATTER**2,
         )
@@ -168,8 +168,8 @@ class Bins:
         """Levels ``a`` at which spectra with these round blurs pass through the strongest bins."""
         shape = np.square(sigma_px)[:, None] * self.layout.quadratic[0]
         transfer, _ = log_disc_transfer(shape, RING_SMOOTHING)
-        strong = self.power >= np.quantile(self.power, 0.7)
-        above = np.log(self.power) + PRIOR_MEAN[1] * self.layout.log_k - transfer
+        strong = self.log_power >= np.quantile(self.log_power, 0.7)
+        above = self.log_power + PRIOR_MEAN[1] * self.layout.log_k - transfer
         return np.asarray(np.median(above[:, strong], axis=1))
 
 
@@ -219,7 +219,7 @@ def _linearised(bins: Bins, parameters: Array) -> tuple[Array, Array, Array]:
     power_law = parameters[:, :1] - parameters[:, 1:2] * layout.log_k
     blurred = np.exp(power_law + parameters[:, PLAIN:] @ shapes + transfer)
     model = blurred + bins.noise
-    slopes = np.empty((*parameters.shape, len(bins.power)))
+    slopes = np.empty((*parameters.shape, len(bins.log_power)))
     slopes[:, 0] = 1.0
     slopes[:, 1] = -layout.log_k
     slopes[:, 2] = 2 * q * fall
@@ -227,7 +227,7 @@ def _linearised(bins: Bins, parameters: Array) -> tuple[Array, Array, Array]:
     slopes[:, PLAIN:] = shapes
     slopes *= (blurred / model)[:, None]
     variance = bins.scatter + (MODEL_SCATTER * blurred / model) ** 2
-    residual = np.log(bins.power) - np.log(model)
+    residual = bins.log_power - np.log(model)
     off = parameters - mean
     weighted = slopes / variance[:, None]
     hessian = weighted @ slopes.transpose(0, 2, 1) + np.diag(std**-2)

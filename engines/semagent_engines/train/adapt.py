@@ -134,10 +134,10 @@ class Adapting:
     def batch(self, step: int, device: torch.device) -> tuple[Any, ...]:
         """Simulated pairs, real frames, and real pairs if there are any."""
         rng = np.random.default_rng([self._seed, 5, step])
-        views = self.source.views(step, _PER_BATCH, _EDGE_PX, self.ranges).to(device)
+        draft = self.source.draft(step, _PER_BATCH, _EDGE_PX, self.ranges)
         live = read_live(self.objective.model, self._frames, rng, _PER_BATCH)
         real = crops(self._pairs, rng, _PER_BATCH, _EDGE_PX) if self._pairs else None
-        return views, live, None if real is None else real.to(device)
+        return draft.to(device).acquire(), live, None if real is None else real.to(device)
 
     def validate(self) -> Mapping[str, float]:
         """Nothing: the verdict on held-out frames is passed once, at the end."""
