@@ -19,7 +19,7 @@ magnifications too. Image shifts are displacements of the *content* of a frame, 
 import math
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import yaml
@@ -43,14 +43,23 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
-class Measure(Options, frozen=True, kw_only=True):
+class _Numbers(Options, frozen=True, kw_only=True):
+    """Numbers that are finite, all of them."""
+
+    def __post_init__(self) -> None:
+        for name, number in msgspec.structs.asdict(self).items():
+            if not math.isfinite(number):
+                raise ValueError(f"{name} is {number:g}; it has to be a finite number")
+
+
+class Measure(_Numbers, frozen=True, kw_only=True):
     """A number and its standard deviation, in the unit of the field it stands in."""
 
     value: float
     sigma: NotNegative
 
 
-class Vector(Options, frozen=True, kw_only=True):
+class Vector(_Numbers, frozen=True, kw_only=True):
     """An effect along x and y of one cause, per unit of it; ``sigma`` is that of each."""
 
     x: float
@@ -58,7 +67,7 @@ class Vector(Options, frozen=True, kw_only=True):
     sigma: NotNegative
 
 
-class Matrix(Options, frozen=True, kw_only=True):
+class Matrix(_Numbers, frozen=True, kw_only=True):
     """Effects of two causes: ``xy`` is the effect along x of the cause y; ``sigma`` of each."""
 
     xx: float
@@ -119,8 +128,11 @@ class Calibration(Options, frozen=True, kw_only=True):
     image_shift_per_beam_shift: Matrix | None = None
     image_shift_per_stage: Matrix | None = None
     stage_backlash_m: Measure | None = None
-    residual_blur: float | None = None
-    residual_shift_m: float | None = None
+    residual_blur: NotNegative | None = None
+    residual_shift_m: NotNegative | None = None
+
+    def __post_init__(self) -> None:
+        _check_blur(self.blur_per_focus, self.sigma0_m)
 
 
 class Learned(Options, frozen=True, kw_only=True):
@@ -137,6 +149,9 @@ class Learned(Options, frozen=True, kw_only=True):
     focusings: int
     blur_per_focus: Measure
     sigma0_m: Measure | None = None
+
+    def __post_init__(self) -> None:
+        _check_blur(self.blur_per_focus, self.sigma0_m)
 
 
 class Settings(Options, frozen=True, kw_only=True):
@@ -214,11 +229,22 @@ class Memory(Options, frozen=True, kw_only=True):
     entries: tuple[Entry, ...] = ()
 
     def at(self, header: FrameHeader) -> Entry | None:
-        """The entry for the settings of a frame: same beam, nearest magnification.
+        """What is known for the settings of a frame: same beam, nearest magnification.
 
-        ``None`` if there is none for this beam within a factor of four in magnification.
+        Calibration and what was learned may come from two entries. ``None`` if there is none for
+        this beam within a factor of four in magnification.
         """
-        return self._nearest(Settings.of(header), math.log(_MAGNIFICATION_RATIO))
+        settings, reach = Settings.of(header), math.log(_MAGNIFICATION_RATIO)
+        calibrated = self._nearest(settings, reach, "calibration")
+        learned = self._nearest(settings, reach, "learned")
+        nearest = self._nearest(settings, reach)
+        if nearest is None:
+            return None
+        return Entry(
+            settings=nearest.settings,
+            calibration=calibrated.calibration if calibrated else None,
+            learned=learned.learned if learned else None,
+        )
 
     def with_calibration(self, settings: Settings, calibration: Calibration) -> "Memory":
         """This memory with a new calibration in place of the one for these settings."""
@@ -247,11 +273,18 @@ class Memory(Options, frozen=True, kw_only=True):
         )
         return self._with(entry, msgspec.structs.replace(entry, learned=learned))
 
-    def _nearest(self, settings: Settings, reach: float) -> Entry | None:
+    def _nearest(
+        self,
+        settings: Settings,
+        reach: float,
+        part: Literal["calibration", "learned"] | None = None,
+    ) -> Entry | None:
+        """The nearest entry that is near enough, and has this part."""
         found: list[tuple[float, Entry]] = []
         for entry in self.entries:
             distance = entry.settings.distance(settings)
-            if distance is not None and distance <= reach:
+            has_it = part is None or getattr(entry, part) is not None
+            if has_it and distance is not None and distance <= reach:
                 found.append((distance, entry))
         return min(found, key=lambda pair: pair[0])[1] if found else None
 
@@ -289,6 +322,12 @@ def as_text(memory: Memory) -> str:
 def today(wall_ns: int) -> str:
     """A moment of the wall clock as it stands in the file."""
     return datetime.fromtimestamp(wall_ns // 10**9, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _check_blur(blur_per_focus: Measure | None, sigma0_m: Measure | None) -> None:
+    for name, measure in (("blur_per_focus", blur_per_focus), ("sigma0_m", sigma0_m)):
+        if measure is not None and measure.value <= 0:
+            raise ValueError(f"{name}.value is {measure.value:g}; it has to be above 0")
 
 
 def _alike(first: float | None, second: float | None, ratio: float) -> bool:

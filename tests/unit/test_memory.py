@@ -38,6 +38,11 @@ CALIBRATION = Calibration(
     image_shift_per_focus=Vector(x=2e-3, y=-1e-3, sigma=1e-5),
     astigmatism_per_stigmator=Matrix(xx=2e-5, xy=0, yx=0, yy=2e-5, sigma=1e-7),
 )
+LEARNED = """\
+entries:
+- settings: {{}}
+  learned: {{date: x, focusings: 1, blur_per_focus: {blur}}}
+"""
 
 
 def header(**changes: float | None) -> FrameHeader:
@@ -80,6 +85,10 @@ def test_a_file_that_does_not_exist_is_an_empty_memory(tmp_path: Path):
         ("instruments: x", "instruments"),
         ("entries: [{settings: {accelerating_voltage_v: -5}}]", ":1: .*accelerating_voltage_v"),
         ("entries:\n- settings: {}\n  calibration: {date: x}", "frames"),
+        (LEARNED.format(blur="{value: -0.0025, sigma: 1.0e-4}"), "blur_per_focus.value is -0.0025"),
+        (LEARNED.format(blur="{value: 0, sigma: 1.0e-4}"), "blur_per_focus.value is 0"),
+        (LEARNED.format(blur="{value: .nan, sigma: 1.0e-4}"), ":3: .*value is nan"),
+        (LEARNED.format(blur="{value: 0.0025, sigma: .inf}"), ":3: .*sigma is inf"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, says: str):
@@ -97,6 +106,18 @@ def test_the_entry_of_this_beam_and_the_nearest_magnification_is_found():
     found = kept.at(header())
     assert found is not None
     assert found.settings == near
+
+
+def test_what_was_learned_nearby_does_not_hide_a_calibration():
+    near = msgspec.structs.replace(SETTINGS, magnification=18000)
+    kept = memory(Entry(settings=near, calibration=CALIBRATION)).with_focusing(
+        SETTINGS, Measure(value=2.6e-3, sigma=1e-4), None, "2026-01-01"
+    )
+    found = kept.at(header())
+    assert found is not None
+    assert found.settings == SETTINGS
+    assert found.calibration == CALIBRATION
+    assert found.learned is not None
 
 
 @pytest.mark.parametrize(
