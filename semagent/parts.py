@@ -33,7 +33,7 @@ def make_control(
     It is told of the envelope, so that it does not ask for what the gate would refuse.
     """
     controller = Controller(
-        _within_envelope(config.control, config.safety),
+        within_envelope(config.control, config.safety),
         _reachable(capabilities, config.safety.working_distance_m),
         stabiliser=_stabiliser(config, capabilities) if config.control.drift.correct else None,
         memory=config.remembered,
@@ -57,8 +57,8 @@ def _axis(envelope: Envelope, key: str) -> Axis | None:
     return Axis(limits.min, limits.max, step, envelope.tolerance(key))
 
 
-def _within_envelope(options: ControlOptions, envelope: Envelope) -> ControlOptions:
-    """The options, with no step above the envelope's and no wait beyond the life of evidence."""
+def within_envelope(options: ControlOptions, envelope: Envelope) -> ControlOptions:
+    """The options, with no step above the envelope's, and waits that fit the life of evidence."""
     autofocus = options.autofocus
     stigmator, stigmator_range = envelope.stigmator, autofocus.stigmator_range
     if stigmator is None or stigmator_range is None:
@@ -74,10 +74,12 @@ def _within_envelope(options: ControlOptions, envelope: Envelope) -> ControlOpti
     )
     # After a time-out focus is put back, on the evidence of the last frame there was.
     frame_s = min(options.deadlines.frame_s, _WAIT_FRACTION * envelope.max_evidence_age_s)
+    # Commands wait for the end of a frame, and are carried out until they expire.
+    reply_s = max(options.deadlines.reply_s, envelope.max_evidence_age_s / _WAIT_FRACTION)
     return msgspec.structs.replace(
         options,
         autofocus=autofocus,
-        deadlines=msgspec.structs.replace(options.deadlines, frame_s=frame_s),
+        deadlines=msgspec.structs.replace(options.deadlines, frame_s=frame_s, reply_s=reply_s),
     )
 
 

@@ -6,7 +6,8 @@ from semagent.bus import LocalBus, LocalHub
 from semagent.channels import Role
 from semagent.clock import ManualClock
 from semagent.config import find_config, load_config
-from semagent.parts import make_control
+from semagent.control import ControlOptions
+from semagent.parts import make_control, within_envelope
 from semagent.types import Cancel, Capabilities, GateStatus, Mode, Request, SetMode, StartAutofocus
 
 
@@ -40,6 +41,13 @@ def test_what_is_not_done_is_answered_as_refused(request_: Request):
     bench.ask(SetMode(mode=Mode.OBSERVE))
     assert bench.ask(request_) == "request_refused"
     assert bench.acquire.deliveries() == []
+
+
+@pytest.mark.parametrize("name", ["hitachi", "smartsem", "zeiss-remcon", "simulated"])
+def test_slow_frames_are_waited_for_and_so_are_the_commands_that_wait_for_their_end(name: str):
+    envelope = load_config(find_config(name)).safety
+    deadlines = within_envelope(ControlOptions(), envelope).deadlines
+    assert deadlines.frame_s < envelope.max_evidence_age_s < deadlines.reply_s
 
 
 def test_what_it_took_up_is_told_in_order():
