@@ -201,7 +201,7 @@ def _on_flagged(turn: Turn, header: FrameHeader) -> None:
     if task.frames_affordable == 0:
         autofocus.hold(turn, reason)
     elif task.flagged >= turn.options.autofocus.max_flagged or not task.frames_left:
-        ending.go_home(turn, "failed", reason)
+        ending.go_home(turn, "held", reason)
 
 
 # -- replies ----------------------------------------------------------------------------------
@@ -220,6 +220,7 @@ def _on_reply(turn: Turn, reply: Reply) -> None:
         pending=None,
         waiting_ns=turn.state.now_ns,
         expected=reply.state,
+        unconfirmed=reply.state is None,
         task=_counted(turn.state.task, reply),
     )
     what = f"the command to {in_words(command.action)} was {reply.outcome}: {reply.reason}"
@@ -384,7 +385,7 @@ def _late(since_ns: int | None, now_ns: int, limit_s: float) -> bool:
 
 
 def _on_silence(turn: Turn, pending: Pending) -> None:
-    turn.update(pending=None)
+    turn.update(pending=None, unconfirmed=True)
     what = f"the command to {in_words(pending.action)}"
     reason = f"{what} was not answered within {turn.options.deadlines.reply_s:g} s"
     turn.tell("command_failed", reason, Level.ERROR, code="no_reply")

@@ -21,6 +21,7 @@ from semagent.types import (
 
 Status = Literal["focused", "held", "failed"]
 _AT_HOME_M = 1e-9
+_AT_HOME_STIGMATOR = 1e-6  # of the full range
 _TOO_OLD = {"expired", "stale"}
 """Refusals of the gate that a newer frame does away with."""
 
@@ -107,7 +108,9 @@ def finish(turn: Turn, status: Status, reason: str) -> None:
     turn.update(
         task=None,
         in_focus=turn.measured if status == "focused" else None,
-        expected=turn.state.expected if follows else None,
+        # While disarmed, the operator may do anything: following begins anew with the next arming.
+        expected=turn.state.expected if follows and turn.state.armed else None,
+        unconfirmed=False,
     )
     if follows and status != "focused" and turn.state.armed:
         turn.pause(reason)
@@ -156,14 +159,14 @@ def proceed(turn: Turn) -> None:
         if "focus" not in task.done:
             turn.set_task(msgspec.structs.replace(task, done=("focus",)))
             away_m = here.optics.working_distance_m - task.home.optics.working_distance_m
-            if abs(away_m) > _AT_HOME_M:
+            if turn.state.unconfirmed or abs(away_m) > _AT_HOME_M:
                 if not turn.state.armed:
                     give_up(turn, task, "the safety gate is disarmed")
                     return
                 turn.go(task.home.optics.working_distance_m)
         elif "stigmators" not in task.done:
             turn.set_task(msgspec.structs.replace(task, done=("focus", "stigmators")))
-            stigmators = _stigmators_to_restore(turn, here.optics, task.home.optics)
+            stigmators = _stigmators_to_restore(turn, task, here.optics)
             if stigmators is not None:
                 if not turn.state.armed:
                     give_up(turn, task, "the safety gate is disarmed")
@@ -173,13 +176,20 @@ def proceed(turn: Turn) -> None:
             finish(turn, task.status, task.reason)
 
 
-def _stigmators_to_restore(turn: Turn, here: Optics, home: Optics) -> tuple[float, float] | None:
-    """What to put the stigmators back to, if we have moved them."""
+def _stigmators_to_restore(turn: Turn, task: Return, here: Optics) -> tuple[float, float] | None:
+    """What to put the stigmators back to, if we have moved them, or something dragged them along.
+
+    What we have set is put back however small it is: on strong coils it may be much.
+    """
+    home = task.home.optics
     if not turn.capabilities.stigmator or home.stigmator_x is None or home.stigmator_y is None:
         return None
     x = math.inf if here.stigmator_x is None else here.stigmator_x
     y = math.inf if here.stigmator_y is None else here.stigmator_y
-    if max(abs(x - home.stigmator_x), abs(y - home.stigmator_y)) <= turn.options.operator.stigmator:
+    ours = isinstance(task.task, Autofocus) and task.task.stigmated
+    ours |= task.home != _home(task.task)
+    tolerance = _AT_HOME_STIGMATOR if ours else turn.options.operator.stigmator
+    if max(abs(x - home.stigmator_x), abs(y - home.stigmator_y)) <= tolerance:
         return None
     return home.stigmator_x, home.stigmator_y
 

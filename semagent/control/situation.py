@@ -124,6 +124,7 @@ class Autofocus(Value, frozen=True, kw_only=True):
         moves: commands carried out.
         trims: how often the stigmators were changed.
         probes: how many stigmators were changed to learn what they do.
+        stigmated: stigmators were commanded, if only to put them back.
         verified: the frame that was in focus, where another is taken beside it for the stigmators.
         resolution_m: largest difference between a working distance asked for and read back: a
             recorded stack has only its own.
@@ -146,6 +147,7 @@ class Autofocus(Value, frozen=True, kw_only=True):
     moves: int = 0
     trims: int = 0
     probes: int = 0
+    stigmated: bool = False
     verified: Sample | None = None
     resolution_m: float = 0.0
     engine: str = ""
@@ -268,6 +270,7 @@ class ControlState(Value, frozen=True, kw_only=True):
         first_sequence: earlier frames were exposed before the last command took effect.
         expected: settings as last read back, to tell when somebody else changes them; ``None``
             while the agent has no stake in them.
+        unconfirmed: the last command may have moved something, and nothing was read back since.
         waiting_ns: the tick since which a usable frame is waited for.
         paused: why no commands are given until the next request; empty if they are.
         proposed_m: the working distance last proposed.
@@ -282,6 +285,7 @@ class ControlState(Value, frozen=True, kw_only=True):
     header: FrameHeader | None = None
     first_sequence: int = 0
     expected: MicroscopeState | None = None
+    unconfirmed: bool = False
     pending: Pending | None = None
     waiting_ns: int | None = None
     task: Task | None = None

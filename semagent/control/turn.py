@@ -6,7 +6,15 @@ from typing import Any
 import msgspec
 
 from semagent.control.options import ControlOptions
-from semagent.control.situation import ControlState, Decision, Notice, Pending, Sample, Task
+from semagent.control.situation import (
+    Autofocus,
+    ControlState,
+    Decision,
+    Notice,
+    Pending,
+    Sample,
+    Task,
+)
 from semagent.legs import legs, pair_legs
 from semagent.types import (
     Basis,
@@ -69,6 +77,9 @@ class Turn:
     def command(self, action: MicroscopeAction, then: tuple[MicroscopeAction, ...] = ()) -> None:
         """Give a command, and when it was carried out the next; one at most is outstanding."""
         self._actions = (action,)
+        task = self.state.task
+        if isinstance(action, SetStigmator) and isinstance(task, Autofocus):
+            self.set_task(msgspec.structs.replace(task, stigmated=True))
         self.update(pending=Pending(action=action, then=then, since_ns=self.state.now_ns))
 
     def go(
@@ -80,11 +91,14 @@ class Turn:
     ) -> None:
         """Go to a working distance, in several commands where backlash or limits ask for it.
 
-        Where it already is, no command is given, and the next frame is waited for. Stigmators
-        are set first, if they are to be changed. ``straight`` does not mind the backlash.
+        Where it is known to be already, no command is given, and the next frame is waited for.
+        Stigmators are set first, if they are to be changed. ``straight`` does not mind the
+        backlash.
         """
         self.update(waiting_ns=self.state.now_ns)
         way = self._legs(self.working_distance_m, target_m, 0.0 if straight else 1.0)
+        if not way and self.state.unconfirmed:
+            way = (target_m,)
         moves: list[MicroscopeAction] = [
             SetWorkingDistance(working_distance_m=leg_m) for leg_m in way
         ]

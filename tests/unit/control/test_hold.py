@@ -266,6 +266,20 @@ def test_disarmed_gate_suspends_and_arming_starts_afresh() -> None:
     assert bench.kinds.count("hold_started") == 2
 
 
+def test_focusing_by_hand_while_disarmed_is_no_reason_to_rest_once_armed() -> None:
+    bench = Bench()
+    bench.arm()
+    bench.run(20)
+    bench.arm(False, "stopped")
+    bench.focus = 2.0
+    bench.carry_out(SetWorkingDistance(working_distance_m=bench.origin_m + 3 * UNIT_M))
+    bench.run(5)
+    bench.arm()
+    bench.run(20)
+    assert not bench.controller.state.paused
+    assert abs(bench.offset - bench.focus) < 1
+
+
 def test_autofocus_on_request_starts_from_the_working_point() -> None:
     bench = hold()
     run_until_beside(bench)

@@ -86,6 +86,41 @@ def test_command_that_is_never_answered(bench: Bench) -> None:
     assert "was not answered within 10 s" in assert_put_back(bench).reason
 
 
+def test_first_command_that_is_carried_out_too_late() -> None:
+    """What was read back last says nothing of where the lens is going."""
+    bench = Bench(focus=25.0, options=OPTIONS)
+    bench.arm()
+    bench.request(StartAutofocus())
+    waiting: list[Reply] = []
+    bench.answer = waiting.append
+    bench.frame()
+
+    def answer(reply: Reply) -> Reply:
+        bench.carry_out(waiting[0].command.action)  # commands wait in line
+        return reply
+
+    bench.answer = answer
+    bench.tick(11)
+    assert len(bench.commands) == 2
+    assert "was not answered within 10 s" in assert_put_back(bench).reason
+
+
+def test_first_command_that_fails_and_leaves_the_lens_nobody_knows_where() -> None:
+    bench = Bench(focus=25.0, options=OPTIONS)
+    bench.arm()
+    bench.request(StartAutofocus())
+
+    def answer(reply: Reply) -> Reply:
+        bench.carry_out(reply.command.action)
+        bench.answer = lambda reply: reply
+        return msgspec.structs.replace(reply, outcome=Outcome.FAILED, state=None, reason="lost")
+
+    bench.answer = answer
+    bench.frame()
+    assert len(bench.commands) == 2
+    assert "was failed: lost" in assert_put_back(bench).reason
+
+
 def test_frames_that_do_not_come(bench: Bench) -> None:
     bench.tick(29.9)
     assert not bench.results
@@ -99,6 +134,7 @@ def test_frames_that_cannot_be_used(bench: Bench) -> None:
     assert not bench.results
     bench.flagged()
     result = assert_put_back(bench)
+    assert result.status == "held"
     assert "5 frames in a row could not be used (saturated)" in result.reason
     assert result.frames_used == 8
 
@@ -324,8 +360,9 @@ def test_command_given_before_the_first_tick_has_a_deadline() -> None:
     bench.now_ns = 10**15
     bench.tick()
     assert bench.controller.state.pending is not None
+    assert "command_failed" not in bench.kinds
     bench.tick(11)
-    assert bench.controller.state.pending is None
+    assert "command_failed" in bench.kinds
 
 
 def test_stigmators_that_cannot_be_put_back_any_more(bench: Bench) -> None:

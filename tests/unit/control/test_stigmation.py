@@ -162,6 +162,29 @@ def test_a_cancelled_search_puts_the_stigmators_back() -> None:
     assert bench.offset == pytest.approx(0.0, abs=1e-6)
 
 
+def test_coils_so_strong_that_little_is_much() -> None:
+    """A hundredth of their range is more astigmatism than there was."""
+    coils = tuple(tuple(10 * each for each in row) for row in COILS)
+    wrong = tuple(tuple(-each for each in row) for row in coils)
+    bench = make(coils=coils, memory=calibrated(wrong), astigmatism=(1.0, -0.8))
+    bench.request(StartAutofocus())
+    while not trims(bench):
+        bench.frame()
+    bench.request(Cancel())
+    assert bench.stigmators == pytest.approx(STIGMATORS)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_strong_coils_are_set_when_the_result_says_so(seed: int) -> None:
+    coils = tuple(tuple(10 * each for each in row) for row in COILS)
+    bench = make(
+        coils=coils, memory=calibrated(coils), astigmatism=(0.7, -0.4), focus=6.0, seed=seed
+    )
+    result = search(bench)
+    assert ("astigmatism was taken out" in result.reason) == bool(trims(bench))
+    assert math.hypot(*bench.left) < 0.4
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_astigmatism_known_too_vaguely_takes_a_frame_beside_focus(seed: int) -> None:
     bench = make(spectrum=Spectrum(log_noise=1.0), seed=seed)
