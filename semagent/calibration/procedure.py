@@ -12,11 +12,12 @@ from semagent.calibration.blur import BlurFit, fit_blur
 from semagent.calibration.hands import Hands
 from semagent.calibration.shifts import Effect, ShiftFit, Shot, fit_shifts
 from semagent.config import RunConfig
-from semagent.errors import MicroscopeError, SemagentError
+from semagent.errors import CommandRefusedError, MicroscopeError, SemagentError
+from semagent.legs import legs, pair_legs
 from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, today
 from semagent.options import Options
 from semagent.registrar import Registrar
-from semagent.safety import AXES
+from semagent.safety import AXES, check_range
 from semagent.signature import signature_of
 from semagent.spectrum import measure_spectrum
 from semagent.types import (
@@ -33,13 +34,15 @@ from semagent.types import (
 
 _APPROACH = 4.0  # half depths of field below a target that it is approached from
 _AROUND = ((1, 0), (0, 1), (-1, 0), (0, -1))  # in this order no axis moves two steps at once
+_STIGMATOR_STEPS, _BEAM_STEPS, _STAGE_STEPS = 8, 4, 12  # that an axis moves in all, at most
+_ROUNDING = 1e-9
 _CERTAIN = 1.0  # half depths of field: focus has to be known this well
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class CalibrationOptions(Options, frozen=True, kw_only=True):
-    """How far each knob is turned.
+    """How far each knob is turned; all but focus less where ``max_travel`` does not suffice.
 
     Attributes:
         focus_half_depths: largest defocus either way, in half depths of field.
@@ -86,8 +89,9 @@ def calibrate(
 ) -> tuple[Settings, Calibration]:
     """Measure the instrument from where it stands now, and put everything back.
 
-    What the instrument cannot do, or the envelope does not allow at all, is left out. The gate
-    has to be armed.
+    What the instrument cannot do, or the envelope does not allow at all, is left out. What it
+    does not allow far enough is refused after the first frame, which says how far that is. The
+    gate has to be armed.
 
     Args:
         hands: on the microscope.
@@ -98,18 +102,23 @@ def calibrate(
 
     Raises:
         NotCalibratedError: focus is not within the sweep, or there is nothing to see.
-        CommandRefusedError: the gate or the microscope refused a move.
+        CommandRefusedError: the envelope has too little room, or the gate or the microscope
+            refused a move.
         MicroscopeError: it failed.
     """
     first = hands.expose()
     work = _Work(hands, config, first, options, progress)
+    stigmators = capabilities.stigmator and work.allows("stigmator")
+    beam_shift = capabilities.beam_shift and work.allows("beam_shift_m")
+    stage = {"x_m", "y_m"} <= set(capabilities.stage_axes) and work.allows("stage_x_m", "stage_y_m")
+    work.require_room(stigmators=stigmators, beam_shift=beam_shift, stage=stage)
     try:
         work.focus()
-        if capabilities.stigmator and work.allows("stigmator"):
+        if stigmators:
             work.stigmators()
-        if capabilities.beam_shift and work.allows("beam_shift_m"):
+        if beam_shift:
             work.beam_shift()
-        if {"x_m", "y_m"} <= set(capabilities.stage_axes) and work.allows("stage_x_m", "stage_y_m"):
+        if stage:
             work.stage()
     except BaseException as error:
         try:
@@ -150,8 +159,23 @@ class _Work:
         self._field_m = self._pixel_m * scan.width_px
         self._registrar = Registrar()
         self._registrar.register(first)
+        beam_m, stage_m = (
+            fraction * self._field_m
+            for fraction in (options.beam_shift_fraction, options.stage_fraction)
+        )
+        self._focus_reach_m = options.focus_half_depths * self._unit_m
+        self._stigmator_step = self._affordable(
+            options.stigmator_step, _STIGMATOR_STEPS, "stigmator"
+        )
+        self._beam_step_m = self._affordable(beam_m, _BEAM_STEPS, "beam_shift_m")
+        self._stage_step_m = self._affordable(stage_m, _STAGE_STEPS, "stage_x_m", "stage_y_m")
         self._directions: dict[str, int] = {}
-        self._at = {"focus": self._home.optics.working_distance_m}
+        optics = self._home.optics
+        self._at = {"focus": optics.working_distance_m}
+        self._stigmators_home = optics.stigmator_x or 0.0, optics.stigmator_y or 0.0
+        self._stigmators_at = self._stigmators_home
+        self._beam_home_m = optics.beam_shift_x_m or 0.0, optics.beam_shift_y_m or 0.0
+        self._beam_at_m = self._beam_home_m
         self._taken: list[Taken] = []
         self._focus_m = math.nan
         self._begun: set[Stage] = set()
@@ -164,14 +188,46 @@ class _Work:
             if axis.key in keys
         )
 
+    def require_room(self, *, stigmators: bool, beam_shift: bool, stage: bool) -> None:
+        """Find out before anything moves whether the envelope reaches as far as is needed.
+
+        Raises:
+            CommandRefusedError: it does not.
+        """
+        sweep_m = self._focus_reach_m
+        room = {"working_distance_m": (-sweep_m - _APPROACH * self._unit_m, sweep_m)}
+        if stigmators:
+            room["stigmator"] = -self._stigmator_step, self._stigmator_step
+        if beam_shift:
+            room["beam_shift_m"] = -self._beam_step_m, self._beam_step_m
+        if stage:
+            room["stage_x_m"] = room["stage_y_m"] = -2 * self._stage_step_m, 2 * self._stage_step_m
+        for axis in AXES:
+            limits, here = self._safety.limits(axis.key), axis.read(self._home)
+            if limits is None or here is None:
+                continue
+            for way in room.get(axis.key, ()):
+                refusal = check_range(axis, here + way, limits)
+                if refusal is not None:
+                    raise CommandRefusedError(
+                        f"nothing was moved: the calibration goes too far. {refusal.reason}"
+                    )
+
+    def _affordable(self, step: float, count: int, *keys: str) -> float:
+        """The step, or less of it where ``max_travel`` does not suffice for ``count`` of them."""
+        limits = [self._safety.limits(key) for key in keys]
+        travel = min((each.max_travel for each in limits if each is not None), default=math.inf)
+        return min(step, (1 - _ROUNDING) * travel / count)
+
     # -- what is done ---------------------------------------------------------------------------
 
     def focus(self) -> None:
         """Sweep focus up and down around the start, then find it."""
         start_m = self._home.optics.working_distance_m
         count = self._options.focus_steps
-        reach_m = self._options.focus_half_depths * self._unit_m
-        places = [start_m + reach_m * (2 * step / (count - 1) - 1) for step in range(count)]
+        places = [
+            start_m + self._focus_reach_m * (2 * step / (count - 1) - 1) for step in range(count)
+        ]
         self._focus_to(places[0] - _APPROACH * self._unit_m)
         for place_m in (*places, *reversed(places[:-1])):
             self._focus_to(place_m)
@@ -188,32 +244,27 @@ class _Work:
     def stigmators(self) -> None:
         """Turn each stigmator either way, on both sides of focus."""
         self._begun.add(Stage.STIGMATORS)
-        home = self._home.optics
-        x, y = home.stigmator_x or 0.0, home.stigmator_y or 0.0
-        step = self._options.stigmator_step
+        (x, y), step = self._stigmators_home, self._stigmator_step
         for side in (-1, 1):
-            away_m = side * 0.6 * self._options.focus_half_depths * self._unit_m
-            self._focus_from_below(self._focus_m + away_m)
+            self._focus_from_below(self._focus_m + side * 0.6 * self._focus_reach_m)
             for dx, dy in _AROUND:
-                self._hands.do(SetStigmator(x=x + dx * step, y=y + dy * step))
+                self._stigmators_to((x + dx * step, y + dy * step))
                 self._take(Stage.STIGMATORS)
-            self._hands.do(SetStigmator(x=x, y=y))
+            self._stigmators_to((x, y))
         self._focus_from_below(self._focus_m)
 
     def beam_shift(self) -> None:
         """Shift the beam either way."""
         self._begun.add(Stage.BEAM_SHIFT)
-        home = self._home.optics
-        x_m, y_m = home.beam_shift_x_m or 0.0, home.beam_shift_y_m or 0.0
-        step_m = self._options.beam_shift_fraction * self._field_m
+        (x_m, y_m), step_m = self._beam_home_m, self._beam_step_m
         for dx, dy in ((0, 0), *_AROUND):
-            self._hands.do(SetBeamShift(x_m=x_m + dx * step_m, y_m=y_m + dy * step_m))
+            self._beam_to((x_m + dx * step_m, y_m + dy * step_m))
             self._take(Stage.BEAM_SHIFT)
-        self._hands.do(SetBeamShift(x_m=x_m, y_m=y_m))
+        self._beam_to((x_m, y_m))
 
     def stage(self) -> None:
         """Move the stage along x and y, in both directions, turning round outside."""
-        step_m = self._options.stage_fraction * self._field_m
+        step_m = self._stage_step_m
         for axis in ("x_m", "y_m"):
             start_m: float = getattr(self._home.stage, axis)
             for step in (-2, -1, 0, 1, 2, 1, 0, -1):
@@ -244,21 +295,17 @@ class _Work:
 
     def _stigmators_back(self) -> None:
         if Stage.STIGMATORS in self._begun:
-            home = self._home.optics
-            self._hands.do(SetStigmator(x=home.stigmator_x or 0.0, y=home.stigmator_y or 0.0))
+            self._stigmators_to(self._stigmators_home)
 
     def _beam_back(self) -> None:
         if Stage.BEAM_SHIFT in self._begun:
-            home = self._home.optics
-            x_m, y_m = home.beam_shift_x_m or 0.0, home.beam_shift_y_m or 0.0
-            self._hands.do(SetBeamShift(x_m=x_m, y_m=y_m))
+            self._beam_to(self._beam_home_m)
 
     def _stage_back(self) -> None:
-        step_m = self._options.stage_fraction * self._field_m
         for axis in ("x_m", "y_m"):
             home_m: float = getattr(self._home.stage, axis) or 0.0
             if axis in self._at and self._at[axis] != home_m:
-                self._stage_to(axis, home_m - 2 * step_m)
+                self._stage_to(axis, home_m - 2 * self._stage_step_m)
                 self._stage_to(axis, home_m)
 
     # -- what follows ---------------------------------------------------------------------------
@@ -325,24 +372,37 @@ class _Work:
 
     def _focus_to(self, place_m: float) -> None:
         before_m = self._at["focus"]
-        if place_m != before_m:
-            self._hands.do(SetWorkingDistance(working_distance_m=place_m))
-            self._at["focus"] = place_m
+        step_m = self._safety.longest_step("working_distance_m")
+        for leg_m in legs(before_m, place_m, max_step=step_m):
+            self._hands.do(SetWorkingDistance(working_distance_m=leg_m))
+            self._at["focus"] = leg_m
             self._directions["focus"] = 1 if place_m > before_m else -1
 
     def _focus_from_below(self, place_m: float) -> None:
         self._focus_to(place_m - _APPROACH * self._unit_m)
         self._focus_to(place_m)
 
+    def _stigmators_to(self, target: tuple[float, float]) -> None:
+        step = self._safety.longest_step("stigmator")
+        for x, y in pair_legs(self._stigmators_at, target, step):
+            self._hands.do(SetStigmator(x=x, y=y))
+            self._stigmators_at = x, y
+
+    def _beam_to(self, target_m: tuple[float, float]) -> None:
+        step_m = self._safety.longest_step("beam_shift_m")
+        for x_m, y_m in pair_legs(self._beam_at_m, target_m, step_m):
+            self._hands.do(SetBeamShift(x_m=x_m, y_m=y_m))
+            self._beam_at_m = x_m, y_m
+
     def _stage_to(self, axis: str, place_m: float) -> None:
-        name = f"stage_{axis[0]}"
         before_m = self._at.get(axis, getattr(self._home.stage, axis))
         self._directions.setdefault("stage_x", 0)
         self._directions.setdefault("stage_y", 0)
-        self._hands.do(MoveStage(**{axis: place_m}))
-        self._at[axis] = place_m
-        if place_m != before_m:
-            self._directions[name] = 1 if place_m > before_m else -1
+        step_m = self._safety.longest_step(f"stage_{axis}")
+        for leg_m in legs(before_m, place_m, max_step=step_m):
+            self._hands.do(MoveStage(**{axis: leg_m}))
+            self._at[axis] = leg_m
+            self._directions[f"stage_{axis[0]}"] = 1 if place_m > before_m else -1
 
 
 def _scaled(measured: tuple[float, float], factor: float) -> Measure:

@@ -7,6 +7,7 @@ Pure: it owns no clock, no socket and no thread, and the only thing it does is s
 from semagent.safety.axes import AXES
 from semagent.safety.envelope import AxisLimits, Envelope, KeepOut, ReadbackTolerance, ScanLimits
 from semagent.safety.gate import SafetyGate
+from semagent.safety.limits import check_range
 from semagent.safety.refusal import Code, Refusal
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "Refusal",
     "SafetyGate",
     "ScanLimits",
+    "check_range",
 ]

@@ -30,7 +30,7 @@ def check_position(envelope: Envelope, state: MicroscopeState) -> Refusal | None
         limits = envelope.limits(axis.key)
         measured = axis.read(state)
         if limits is not None and measured is not None:
-            refusal = _check_range(axis, measured, limits)
+            refusal = check_range(axis, measured, limits)
             if refusal:
                 return refusal
     return _check_keep_out(envelope, state, {}, "the microscope stands in")
@@ -72,7 +72,7 @@ def check_action(
                 "own console",
             )
         refusal = (
-            _check_range(axis, target, limits)
+            check_range(axis, target, limits)
             or _check_step(axis, target, measured, limits)
             or _check_travel(axis, tracks[axis].plan(target, now_ns), limits, envelope)
         )
@@ -114,7 +114,8 @@ def _check_travel(axis: Axis, plan: Plan, limits: AxisLimits, envelope: Envelope
     )
 
 
-def _check_range(axis: Axis, value: float, limits: AxisLimits) -> Refusal | None:
+def check_range(axis: Axis, value: float, limits: AxisLimits) -> Refusal | None:
+    """Whether one place of an axis is inside its limits."""
     if limits.min <= value <= limits.max:
         return None
     text, low, high = show_alike(axis.quantity, value, limits.min, limits.max)

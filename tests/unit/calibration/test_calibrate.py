@@ -181,13 +181,63 @@ def test_refused_by_the_microscope_everything_is_put_back(command: int) -> None:
     assert after == before
 
 
-def test_refused_by_the_envelope() -> None:
+def test_within_the_limits_that_configurations_ship_with() -> None:
+    """Moves are split, and the stigmators turned less where their travel does not suffice."""
+    config, shipped = configuration(), load_config(find_config("sharksem")).safety
+    safety = msgspec.structs.replace(
+        config.safety,
+        working_distance_m=msgspec.structs.replace(shipped.working_distance_m, min=0.004),
+        stigmator=shipped.stigmator,
+        beam_shift_m=load_config(find_config("autoscript")).safety.beam_shift_m,
+        stage_x_m=msgspec.structs.replace(STAGE, max_step=1.5e-6),
+        stage_y_m=msgspec.structs.replace(STAGE, max_step=1.5e-6),
+        keep_out=(),
+    )
+    found, before, after, stages = run(
+        msgspec.structs.replace(config, safety=safety),
+        scan={**OPTIONS["scan"], "pixel_size_nm": 60},
+    )
+    assert isinstance(found, Calibration), found
+    assert set(stages) == set(Stage)
+    assert after == before
+    assert found.astigmatism_per_stigmator is not None
+    assert found.image_shift_per_beam_shift is not None
+    assert found.image_shift_per_beam_shift.xx == pytest.approx(-1, abs=0.05)
+
+
+LOW = AxisLimits(min=4.98e-3, max=6e-3, max_step=1e-4, max_travel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("key", "limits", "said"),
+    [
+        ("working_distance_m", LOW, "working distance 4.975 mm is outside 4.98 mm to 6 mm"),
+        (
+            "stigmator",
+            AxisLimits(min=-0.1, max=0.1, max_step=0.05, max_travel=2.0),
+            "stigmator x -0.15 is outside -0.1 to 0.1, the limits stigmator ",
+        ),
+        (
+            "beam_shift_m",
+            AxisLimits(min=-1e-7, max=1e-7, max_step=1e-7, max_travel=1e-5),
+            "beam shift x -307.2 nm is outside -100 nm to 100 nm, the limits beam_shift_m ",
+        ),
+        (
+            "stage_y_m",
+            msgspec.structs.replace(STAGE, max=3e-7),
+            "stage y 0.000384 mm is outside -1 mm to 0.0003 mm, the limits stage_y_m ",
+        ),
+    ],
+)
+def test_too_little_room_is_said_before_anything_moves(
+    key: str, limits: AxisLimits, said: str
+) -> None:
     config = configuration()
-    narrow = AxisLimits(min=-0.1, max=0.1, max_step=0.2, max_travel=2.0)
-    safety = msgspec.structs.replace(config.safety, stigmator=narrow)
-    found, before, after, _ = run(msgspec.structs.replace(config, safety=safety))
+    safety = msgspec.structs.replace(config.safety, **{key: limits})
+    found, before, after, stages = run(msgspec.structs.replace(config, safety=safety))
     assert isinstance(found, CommandRefusedError)
-    assert "stigmator x" in str(found)
+    assert said in str(found)
+    assert not stages
     assert after == before
 
 
