@@ -1,6 +1,9 @@
-"""The way to a target in several commands, where play or limits ask for it."""
+"""The way to a target in several commands, where play or limits ask for it, and the way back."""
 
 import math
+from collections.abc import Callable
+
+from semagent.errors import CommandRefusedError, MicroscopeError, SemagentError
 
 _NO_MOVE = 1e-12
 
@@ -42,6 +45,33 @@ def pair_legs(
         for step in range(1, count)
     ]
     return (*between, target)
+
+
+def put_back(*ways: Callable[[bool], None]) -> None:
+    """Go each way back, whatever becomes of the others.
+
+    Args:
+        ways: told whether to go straight. They are not at first; one that is refused goes again,
+            straight: the gate keeps enough travel for that, not for a way around the play.
+
+    Raises:
+        CommandRefusedError: not everything was put back, as all that did not was refused.
+        MicroscopeError: not everything was put back.
+    """
+    problems: list[SemagentError] = []
+    for way in ways:
+        try:
+            try:
+                way(False)
+            except CommandRefusedError:
+                way(True)
+        except SemagentError as error:
+            problems.append(error)
+    if problems:
+        refused = all(isinstance(problem, CommandRefusedError) for problem in problems)
+        kind = CommandRefusedError if refused else MicroscopeError
+        what = "; ".join(dict.fromkeys(map(str, problems)))
+        raise kind(f"not everything could be put back: {what}") from problems[0]
 
 
 def _split(here: float, target: float, max_step: float | None) -> list[float]:

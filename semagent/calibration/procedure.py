@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -13,7 +14,7 @@ from semagent.calibration.hands import Hands
 from semagent.calibration.shifts import Effect, ShiftFit, Shot, fit_shifts
 from semagent.config import RunConfig
 from semagent.errors import CommandRefusedError, MicroscopeError, SemagentError
-from semagent.legs import legs, pair_legs
+from semagent.legs import legs, pair_legs, put_back
 from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, today
 from semagent.options import Options
 from semagent.registrar import Registrar
@@ -125,8 +126,8 @@ def calibrate(
             work.put_back()
         except SemagentError as second:
             raise MicroscopeError(
-                f"{str(error) or 'interrupted'}; and not everything could be put back: {second}; "
-                "check working distance, stigmators, beam shift and stage"
+                f"{str(error) or 'interrupted'}; and {second}; check working distance, "
+                "stigmators, beam shift and stage"
             ) from error
         raise
     work.put_back()
@@ -275,38 +276,40 @@ class _Work:
             self._stage_to(axis, start_m)
 
     def put_back(self) -> None:
-        """Restore what was changed, each from the side that leaves no play.
+        """Restore what was changed, each from the side that leaves no play where it can be.
 
         Raises:
-            SemagentError: the first thing that could not be restored; the others were tried too.
+            MicroscopeError: what could not be restored; the others were tried too.
         """
-        problem: SemagentError | None = None
-        for restore in (self._focus_back, self._stigmators_back, self._beam_back, self._stage_back):
-            try:
-                restore()
-            except SemagentError as error:
-                problem = problem or error
-        if problem is not None:
-            raise problem
+        put_back(
+            self._focus_back,
+            self._stigmators_back,
+            self._beam_back,
+            partial(self._stage_back, "x_m"),
+            partial(self._stage_back, "y_m"),
+        )
 
-    def _focus_back(self) -> None:
-        if self._directions.get("focus"):
-            self._focus_from_below(self._home.optics.working_distance_m)
+    def _focus_back(self, straight: bool) -> None:
+        home_m = self._home.optics.working_distance_m
+        if straight:
+            self._focus_to(home_m)
+        elif self._directions.get("focus"):
+            self._focus_from_below(home_m)
 
-    def _stigmators_back(self) -> None:
+    def _stigmators_back(self, _straight: bool) -> None:
         if Stage.STIGMATORS in self._begun:
             self._stigmators_to(self._stigmators_home)
 
-    def _beam_back(self) -> None:
+    def _beam_back(self, _straight: bool) -> None:
         if Stage.BEAM_SHIFT in self._begun:
             self._beam_to(self._beam_home_m)
 
-    def _stage_back(self) -> None:
-        for axis in ("x_m", "y_m"):
-            home_m: float = getattr(self._home.stage, axis) or 0.0
-            if axis in self._at and self._at[axis] != home_m:
+    def _stage_back(self, axis: str, straight: bool) -> None:
+        home_m: float = getattr(self._home.stage, axis) or 0.0
+        if axis in self._at and self._at[axis] != home_m:
+            if not straight:
                 self._stage_to(axis, home_m - 2 * self._stage_step_m)
-                self._stage_to(axis, home_m)
+            self._stage_to(axis, home_m)
 
     # -- what follows ---------------------------------------------------------------------------
 

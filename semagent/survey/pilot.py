@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from semagent.clock import Clock
 from semagent.config import RunConfig
 from semagent.errors import CommandRefusedError, MicroscopeError, MicroscopeTimeoutError
-from semagent.legs import legs
+from semagent.legs import legs, put_back
 from semagent.lockstep import Lockstep
 from semagent.places import Place
 from semagent.types import (
@@ -136,27 +137,42 @@ class Pilot:
         belief = self._beliefs.take()
         return result, None if belief is None else belief.value
 
-    def go(self, place: Place, working_distance_m: float | None) -> None:
+    def go(self, place: Place, working_distance_m: float) -> None:
         """Go to a place, from the same side as always, then to a working distance.
 
         The working distance is read back after the stage has moved, and set where it is not what
         it should be: on many instruments the one drags the other along.
 
-        Args:
-            place: where to.
-            working_distance_m: ``None`` keeps the one there is.
-
         Raises:
             CommandRefusedError: the gate or the microscope refused a move.
             MicroscopeError: one failed.
         """
-        here = self._here()
-        wanted_m = working_distance_m or here.optics.working_distance_m
-        for x_m, y_m in self._stage_legs(here, place):
-            self._do(MoveStage(x_m=x_m, y_m=y_m))
-        self.focus_to(wanted_m)
+        self._stage_to(place)
+        self._focus_to(working_distance_m)
 
-    def focus_to(self, working_distance_m: float) -> None:
+    def put_back(self, place: Place, working_distance_m: float) -> None:
+        """Go to a place and to a working distance, each whatever becomes of the other.
+
+        Raises:
+            MicroscopeError: what could not be put back, and why.
+        """
+        put_back(partial(self._stage_to, place), partial(self._focus_to, working_distance_m))
+
+    def _stage_to(self, place: Place, straight: bool = False) -> None:
+        """Go to a place, along both axes at once; the one that is there first waits."""
+        stage = self._here().stage
+        x = self._axis_legs(stage.x_m, place.x_m, "stage_x_m", straight)
+        y = self._axis_legs(stage.y_m, place.y_m, "stage_y_m", straight)
+        last_x, last_y = x[-1] if x else place.x_m, y[-1] if y else place.y_m
+        for x_m, y_m in itertools.zip_longest(x, y):
+            self._do(
+                MoveStage(
+                    x_m=last_x if x_m is None else x_m,
+                    y_m=last_y if y_m is None else y_m,
+                )
+            )
+
+    def _focus_to(self, working_distance_m: float, straight: bool = False) -> None:
         """Go to a working distance, from below."""
         safety, options = self._config.safety, self._config.control
         limits = safety.working_distance_m
@@ -167,21 +183,15 @@ class Pilot:
         for leg_m in legs(
             here_m,
             working_distance_m,
-            approach=options.autofocus.approach * unit_m,
+            approach=0.0 if straight else options.autofocus.approach * unit_m,
             max_step=safety.longest_step("working_distance_m"),
             lowest=limits.min if limits else 0.0,
         ):
             self._do(SetWorkingDistance(working_distance_m=leg_m))
 
-    def _stage_legs(self, here: MicroscopeState, place: Place) -> list[tuple[float, float]]:
-        """Both axes at once; the one that is there first waits."""
-        x = self._axis_legs(here.stage.x_m, place.x_m, "stage_x_m")
-        y = self._axis_legs(here.stage.y_m, place.y_m, "stage_y_m")
-        last_x, last_y = x[-1] if x else place.x_m, y[-1] if y else place.y_m
-        steps = itertools.zip_longest(x, y)
-        return [(last_x if x is None else x, last_y if y is None else y) for x, y in steps]
-
-    def _axis_legs(self, here_m: float | None, target_m: float, key: str) -> tuple[float, ...]:
+    def _axis_legs(
+        self, here_m: float | None, target_m: float, key: str, straight: bool
+    ) -> tuple[float, ...]:
         safety = self._config.safety
         limits = safety.limits(key)
         if here_m is None or limits is None:
@@ -192,7 +202,7 @@ class Pilot:
         return legs(
             here_m,
             target_m,
-            approach=self._approach_m,
+            approach=0.0 if straight else self._approach_m,
             max_step=safety.longest_step(key),
             lowest=limits.min,
         )

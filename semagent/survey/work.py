@@ -117,8 +117,8 @@ class Survey:
                 self._put_back()
             except SemagentError as second:
                 raise MicroscopeError(
-                    f"{str(error) or 'interrupted'}; and not everything could be put back: "
-                    f"{second}; check the stage and the working distance"
+                    f"{str(error) or 'interrupted'}; and {second}; check the stage and the "
+                    "working distance"
                 ) from error
             raise
         self._put_back()
@@ -209,7 +209,8 @@ class Survey:
     def _put_back(self) -> None:
         if self._pilot.moved:
             stage, optics = self._first.stage, self._first.optics
-            self._pilot.go(Place(stage.x_m or 0.0, stage.y_m or 0.0), optics.working_distance_m)
+            home = Place(stage.x_m or 0.0, stage.y_m or 0.0)
+            self._pilot.put_back(home, optics.working_distance_m)
 
 
 def _reach_m(places: Sequence[Place]) -> float:

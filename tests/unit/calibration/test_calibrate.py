@@ -241,6 +241,16 @@ def test_too_little_room_is_said_before_anything_moves(
     assert after == before
 
 
+def test_with_no_travel_left_for_the_way_around_the_play_it_goes_back_straight() -> None:
+    config = configuration()
+    short = AxisLimits(min=4e-3, max=6e-3, max_step=40e-6, max_travel=95e-6)
+    safety = msgspec.structs.replace(config.safety, working_distance_m=short)
+    found, before, after, _ = run(msgspec.structs.replace(config, safety=safety))
+    assert isinstance(found, CommandRefusedError), found
+    assert "working_distance_m.max_travel" in str(found)
+    assert after == before
+
+
 def test_what_could_not_be_put_back_is_said() -> None:
     """A command that is ignored disarms the gate, and nobody but a person may arm it again."""
     found, *_ = run(faults={"ignored": {"at": [30]}})

@@ -162,6 +162,38 @@ def test_interrupted_anywhere_everything_is_put_back(frame: int) -> None:
     assert bench.after.optics.working_distance_m == pytest.approx(wanted_m, abs=1e-9)
 
 
+def test_with_no_travel_left_for_the_way_around_the_backlash_it_goes_back_straight() -> None:
+    config = configuration()
+    short = AxisLimits(min=4e-3, max=6e-3, max_step=50e-6, max_travel=115e-6)
+    safety = msgspec.structs.replace(config.safety, working_distance_m=short)
+    bench = Bench(
+        config=msgspec.structs.replace(config, safety=safety),
+        column={**OPTIONS["column"], "working_distance_mm": 4.990},
+    )
+    assert isinstance(bench.found, CommandRefusedError), bench.found
+    assert "working_distance_m.max_travel" in str(bench.found)
+    assert bench.after.stage == bench.before.stage
+    wanted_m = bench.before.optics.working_distance_m
+    assert bench.after.optics.working_distance_m == pytest.approx(wanted_m, abs=1e-9)
+
+
+def test_focus_is_put_back_where_the_stage_is_not() -> None:
+    seen = 0
+
+    def interrupt(_header: FrameHeader) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 15:
+            raise KeyboardInterrupt
+
+    bench = Bench(on_frame=interrupt, faults={"refused": {"at": [25, 26]}})
+    assert isinstance(bench.found, MicroscopeError)
+    assert "not everything could be put back: MoveStage" in str(bench.found)
+    assert bench.after.stage != bench.before.stage
+    wanted_m = bench.before.optics.working_distance_m
+    assert bench.after.optics.working_distance_m == pytest.approx(wanted_m, abs=1e-9)
+
+
 def test_beyond_the_envelope_it_is_refused_and_put_back() -> None:
     config = configuration()
     narrow = AxisLimits(min=-60e-6, max=60e-6, max_step=150e-6, max_travel=1e-2)
