@@ -1,6 +1,8 @@
 """``run --positions``: a tile scan with a map of focus, in this process."""
 
 import time
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,10 +15,11 @@ from semagent.cli.interrupt import Interrupt, caught_interrupts
 from semagent.cli.output import Output, metres
 from semagent.clock import SystemClock
 from semagent.config import RunConfig, find_config, load_config
-from semagent.errors import CommandRefusedError, UsageError
+from semagent.errors import CommandRefusedError, MicroscopeError, RecordError, UsageError
 from semagent.lockstep import Lockstep
 from semagent.parts import make_recorder
 from semagent.places import Place, ScanOptions, read_places
+from semagent.safety import AXES, Envelope, check_range
 from semagent.survey import Found, NoMapError, Pilot, Survey, Visit
 from semagent.survey.files import describe, write_results
 from semagent.survey.pilot import for_survey
@@ -49,8 +52,11 @@ def run(name: str, *, positions: str, arm: bool, record: Path | None, output: Ou
     except BaseException:
         microscope.close()
         raise
+    survey: Survey | None = None
+    code, kept = exits.DONE, True
     try:
         with (
+            closing(recorder),
             Lockstep(config, microscope, engine, clock, recorder) as lockstep,
             # A stage move that is cut short disarms the gate, and then nothing could be put back:
             # the scan ends at the next frame.
@@ -66,34 +72,53 @@ def run(name: str, *, positions: str, arm: bool, record: Path | None, output: Ou
                 else options.approach_m,
                 on_frame=bar.step,
             )
-            found = _scan(pilot, config, options, listed, bar)
-            frames = lockstep.acquire.frames
+            survey = _begin(pilot, config, options, listed, bar)
+            survey.run()
     except _InterruptedError:
         output.fail("interrupted; stage and focus were put back")
-        return exits.INTERRUPTED
+        code = exits.INTERRUPTED
     except CommandRefusedError as error:
         output.fail(str(error))
-        return exits.REFUSED
+        code = exits.REFUSED
     except NoMapError as error:
         output.fail(str(error))
-        return exits.HELD
+        code = exits.HELD
     finally:
-        recorder.close()
-    files = write_results(record, found)
-    _report(found, files, record, frames, time.perf_counter() - started_s, output)
-    return exits.DONE
+        if survey is not None and survey.found is not None:
+            frames, wall_s = lockstep.acquire.frames, time.perf_counter() - started_s
+            kept = _keep(survey.found, bar.total, record, frames, wall_s, output)
+    return code if kept else exits.FAILED
 
 
 def _options(config: RunConfig, positions: str) -> tuple[ScanOptions, tuple[Place, ...] | None]:
     options = config.scan or ScanOptions()
     if positions != GRID:
-        return options, read_places(Path(positions))
+        listed = read_places(Path(positions))
+        _require_inside(listed, positions, config.safety)
+        return options, listed
     if options.grid is None and options.positions_m is None:
         raise UsageError(
             "--positions grid: the configuration has no section scan with grid or positions_m "
             "(docs/focus-maps.md)"
         )
     return options, None
+
+
+def _require_inside(places: Sequence[Place], source: str, safety: Envelope) -> None:
+    """Find out before anything moves whether all positions are within the limits of the stage.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for number, place in enumerate(places, 1):
+        targets = {"stage_x_m": place.x_m, "stage_y_m": place.y_m}
+        for axis in AXES:
+            limits = safety.limits(axis.key)
+            if axis.key not in targets or limits is None:
+                continue
+            refusal = check_range(axis, targets[axis.key], limits)
+            if refusal is not None:
+                raise UsageError(f"{source}, position {number} of {len(places)}: {refusal.reason}")
 
 
 def _play_m(config: RunConfig) -> float:
@@ -106,21 +131,38 @@ def _play_m(config: RunConfig) -> float:
     return max(plays, default=0.0)
 
 
-def _scan(
+def _begin(
     pilot: Pilot,
     config: RunConfig,
     options: ScanOptions,
     listed: tuple[Place, ...] | None,
     bar: "_Bar",
-) -> Found:
+) -> Survey:
+    """Arm and take the first frame; nothing moves yet."""
     pilot.arm()
-    first = pilot.look().header
-    places = listed or options.places(first)
+    first = pilot.look()
+    if first.analysis is None:
+        raise MicroscopeError(f"the first frames cannot be used: {first.fault}")
+    places = listed or options.places(first.header)
+    if listed is None:
+        _require_inside(places, "scan.grid" if options.grid else "scan.positions_m", config.safety)
     bar.total = len(places)
-    survey = Survey(
-        pilot, config, options, first, places, on_focus=bar.focused, on_visit=bar.visited
+    return Survey(
+        pilot, config, options, first.header, places, on_focus=bar.focused, on_visit=bar.visited
     )
-    return survey.run()
+
+
+def _keep(
+    found: Found, planned: int, record: Path, frames: int, wall_s: float, output: Output
+) -> bool:
+    """Write what was found, and say so; whether it could be written."""
+    try:
+        files = write_results(record, found)
+    except RecordError as error:
+        output.fail(str(error))
+        return False
+    _report(found, planned, files, record, frames, wall_s, output)
+    return True
 
 
 class _Bar:
@@ -162,6 +204,7 @@ class _Bar:
 
 def _report(
     found: Found,
+    planned: int,
     files: tuple[Path, ...],
     record: Path,
     frames: int,
@@ -173,9 +216,11 @@ def _report(
         {
             "event": "summary",
             "frames": frames,
+            "planned": planned,
             "positions": len(how),
             "focusings": len(found.focused),
             "held": how.count("held"),
+            "unusable": how.count("unusable"),
             "map": describe(found),
             "files": [str(path) for path in files],
             "record": str(record),
@@ -184,9 +229,11 @@ def _report(
     )
     surface = found.surface
     x, y = surface.tilt
-    rejected = len(surface.rejected)
+    rejected, unusable = len(surface.rejected), how.count("unusable")
     output.say(
-        f"{len(how)} positions, {frames} frames, focused at {len(found.focused)} places"
+        f"{len(how)} of {planned} positions"
+        + (f", {unusable} without frames that can be used" if unusable else "")
+        + f", {frames} frames, focused at {len(found.focused)} places"
         + (f", {rejected} left out as they contradict the others" if rejected else "")
         + f"\nfocus rises by {x * 1e3:+.2f} µm per mm along x and {y * 1e3:+.2f} along y; "
         f"the fit leaves {metres(surface.residual_m)}; drift "

@@ -17,6 +17,8 @@ POSITIONS, MAP, PICTURE = "positions.csv", "focus-map.json", "focus-map.png"
 def write_results(folder: Path, found: Found) -> tuple[Path, ...]:
     """Write the table and the map into ``folder``, and the picture if matplotlib is installed.
 
+    Without any visit there is no picture.
+
     Raises:
         RecordError: they cannot be written.
     """
@@ -26,7 +28,8 @@ def write_results(folder: Path, found: Found) -> tuple[Path, ...]:
     except ImportError:
         pass
     else:
-        files.append((folder / PICTURE, picture(found)))
+        if found.visits:
+            files.append((folder / PICTURE, picture(found)))
     for path, data in files:
         with mapped_errors(path):
             write_whole(path, data, sync=True)
@@ -47,6 +50,7 @@ def _table(found: Found) -> bytes:
             "how",
             "focus_score",
             "frames",
+            "reason",
         ]
     )
     for visit in found.visits:
@@ -56,8 +60,9 @@ def _table(found: Found) -> bytes:
                 visit.index,
                 *(f"{length * 1e6:.4f}" for length in lengths),
                 visit.how,
-                f"{visit.focus_score:.4f}",
+                "" if visit.focus_score is None else f"{visit.focus_score:.4f}",
                 " ".join(map(str, visit.sequences)),
+                visit.reason,
             ]
         )
     return text.getvalue().encode()

@@ -9,7 +9,7 @@ from semagent.survey.work import Found
 
 _GRID = 60
 _MARGIN = 0.08  # of the extent of the area
-_COLOURS = {"focused": GREEN, "predicted": BLUE, "held": RED}
+_COLOURS = {"focused": GREEN, "predicted": BLUE, "held": RED, "unusable": GREY}
 
 
 def picture(found: Found) -> bytes:
@@ -33,7 +33,11 @@ def _draw_map(figure: Figure, axes: Axes, found: Found) -> None:
     filled = axes.contourf(across * 1e6, down * 1e6, heights * 1e6, levels=14, cmap="cividis")
     bar = figure.colorbar(filled, ax=axes)
     bar.set_label(f"focus from {zero_m * 1e3:.4f} mm, µm", fontsize=8.5)
-    axes.plot(xs * 1e6, ys * 1e6, "s", color="white", ms=4, mec="black", mew=0.5, label="acquired")
+    unusable = np.array([visit.how == "unusable" for visit in found.visits])
+    for which, colour, label in ((~unusable, "white", "acquired"), (unusable, GREY, "unusable")):
+        if which.any():
+            at = xs[which] * 1e6, ys[which] * 1e6
+            axes.plot(*at, "s", color=colour, ms=4, mec="black", mew=0.5, label=label)
     for index, place in enumerate(found.focused):
         rejected = index in found.surface.rejected
         axes.plot(

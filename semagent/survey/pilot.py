@@ -40,10 +40,16 @@ _AT_FOCUS_M = 1e-9
 
 
 class Look(NamedTuple):
-    """A frame that is fit for use."""
+    """A frame that is fit for use, or the last of several that are not.
+
+    Attributes:
+        analysis: ``None`` if the frame is not fit for use.
+        fault: why it is not.
+    """
 
     header: FrameHeader
-    analysis: FrameAnalysis
+    analysis: FrameAnalysis | None
+    fault: str = ""
 
 
 def for_survey(config: RunConfig) -> RunConfig:
@@ -100,20 +106,17 @@ class Pilot:
         self._lockstep.request(SetMode(mode=Mode.HOLD))
 
     def look(self) -> Look:
-        """Expose one frame that is fit for use.
+        """Expose frames until one is fit for use, though no more than a few.
 
         Raises:
-            MicroscopeError: there is none.
+            MicroscopeError: there are no frames.
         """
-        faults: tuple[str, ...] = ()
         for _ in range(_TRIES):
             header = self._next_frame()
             message = self._analyses.take()
             if not header.faults and message is not None:
                 return Look(header, message.value)
-            faults = header.faults
-        why = ", ".join(faults) or "the engine failed"
-        raise MicroscopeError(f"{_TRIES} frames in a row cannot be used: {why}")
+        return Look(header, None, ", ".join(header.faults) or "the engine failed")
 
     def focus(self) -> tuple[FocusResult, FocusBelief | None]:
         """Have the agent focus here: how it ended, and what is believed.
@@ -216,6 +219,7 @@ class Pilot:
         if last is None or self._clock.monotonic_ns() - last.monotonic_ns > round(
             _FRESH * self._config.safety.max_evidence_age_s * 1e9
         ):
+            # Fit for use or not, it says how the microscope stands: enough to go elsewhere.
             last = self.look().header
         reply = self._lockstep.carry_out(
             Command(

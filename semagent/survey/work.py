@@ -12,8 +12,9 @@ from semagent.surface import Expected, Focused, Surface, fit_surface
 from semagent.survey.pilot import Look, Pilot
 from semagent.types import FocusResult, FrameHeader
 
-How = Literal["focused", "predicted", "held"]
+How = Literal["focused", "predicted", "held", "unusable"]
 _LEAST_SIGMA = 0.15  # half depths of field: no focusing is believed to be better
+_MOST_UNUSABLE = 3  # positions in a row whose frames cannot be used
 
 
 class NoMapError(SemagentError):
@@ -22,7 +23,7 @@ class NoMapError(SemagentError):
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A position that was acquired.
+    """A position that was visited.
 
     Attributes:
         index: in the order of the scan, from 0.
@@ -30,9 +31,11 @@ class Visit:
         working_distance_m: at which the frames were taken.
         predicted_m: what the map said before.
         sigma_m: how sure it was.
-        how: focused here, predicted by the map, or predicted after focusing had failed here.
-        focus_score: of the last frame.
-        sequences: of the frames.
+        how: focused here, predicted by the map, predicted after focusing had failed here, or not
+            acquired, as the frames cannot be used.
+        focus_score: of the last frame; ``None`` if it cannot be used.
+        sequences: of the frames that can be used.
+        reason: why the others cannot.
     """
 
     index: int
@@ -41,13 +44,14 @@ class Visit:
     predicted_m: float
     sigma_m: float
     how: How
-    focus_score: float
+    focus_score: float | None
     sequences: tuple[int, ...]
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a tile scan has found.
+    """What a tile scan has found, so far as it came.
 
     Attributes:
         visits: the positions, in order.
@@ -72,7 +76,7 @@ class Survey:
         first: a frame of the place where it begins.
         places: to be visited, in order.
         on_focus: told of every focusing, with the number of the place.
-        on_visit: told of every position that was acquired.
+        on_visit: told of every position that was visited.
     """
 
     def __init__(
@@ -100,18 +104,28 @@ class Survey:
             reach_m=max(_reach_m(self._places), 1e-9),
         )
         self._focused: list[Focused] = []
+        self._visits: list[Visit] = []
 
-    def run(self) -> Found:
+    @property
+    def found(self) -> Found | None:
+        """What was found, however it ended; ``None`` as long as focus was found nowhere."""
+        if not self._focused:
+            return None
+        start_ns = self._first.monotonic_ns
+        return Found(tuple(self._visits), tuple(self._focused), self._surface(), start_ns)
+
+    def run(self) -> None:
         """Do it, and put stage and focus back, whatever happens.
 
         Raises:
             NoMapError: focus was found nowhere.
             CommandRefusedError: the gate or the microscope refused a move.
-            MicroscopeError: it failed, or not everything could be put back.
+            MicroscopeError: it failed, several positions in a row could not be acquired, or not
+                everything could be put back.
         """
         try:
             self._map()
-            visits = self._acquire()
+            self._acquire()
         except BaseException as error:
             try:
                 self._put_back()
@@ -122,7 +136,6 @@ class Survey:
                 ) from error
             raise
         self._put_back()
-        return Found(visits, tuple(self._focused), self._surface(), self._first.monotonic_ns)
 
     def _map(self) -> None:
         """Focus at a few places far from each other, each time where the map expects it."""
@@ -140,9 +153,8 @@ class Survey:
                 "one of them, and check that there is structure"
             )
 
-    def _acquire(self) -> tuple[Visit, ...]:
-        visits: list[Visit] = []
-        since = 0
+    def _acquire(self) -> None:
+        since = unusable = 0
         for index, place in enumerate(self._places):
             predicted_m, sigma_m = self._predict(place)
             self._pilot.go(place, predicted_m)
@@ -152,10 +164,21 @@ class Survey:
             if (every and since > every) or sigma_m > self._options.max_sigma * self._unit_m:
                 since = 0
                 how = "focused" if self._focus(index) else "held"
-            looks = [self._pilot.look() for _ in range(self._options.frames)]
-            visits.append(self._visit(index, looks, predicted_m, sigma_m, how))
-            self._on_visit(visits[-1])
-        return tuple(visits)
+            visit = self._visit(index, self._looks(), predicted_m, sigma_m, how)
+            self._visits.append(visit)
+            self._on_visit(visit)
+            unusable = unusable + 1 if visit.how == "unusable" else 0
+            if unusable == _MOST_UNUSABLE:
+                raise MicroscopeError(
+                    f"the frames of {unusable} positions in a row cannot be used: {visit.reason}"
+                )
+
+    def _looks(self) -> list[Look]:
+        """As many as are wanted here, up to one that cannot be used."""
+        looks = [self._pilot.look()]
+        while len(looks) < self._options.frames and looks[-1].analysis is not None:
+            looks.append(self._pilot.look())
+        return looks
 
     def _visit(
         self, index: int, looks: Sequence[Look], predicted_m: float, sigma_m: float, how: How
@@ -168,9 +191,10 @@ class Survey:
             working_distance_m=last.header.optics.working_distance_m,
             predicted_m=predicted_m,
             sigma_m=sigma_m,
-            how=how,
-            focus_score=last.analysis.focus_score,
-            sequences=tuple(look.header.sequence for look in looks),
+            how="unusable" if last.analysis is None else how,
+            focus_score=None if last.analysis is None else last.analysis.focus_score,
+            sequences=tuple(look.header.sequence for look in looks if look.analysis is not None),
+            reason=last.fault,
         )
 
     def _focus(self, index: int) -> bool:

@@ -1,5 +1,7 @@
 """Tile scans over a simulated specimen that is tilted."""
 
+import csv
+import dataclasses
 import functools
 import math
 from pathlib import Path
@@ -18,6 +20,7 @@ from semagent.lockstep import Lockstep
 from semagent.places import GridOptions, ScanOptions
 from semagent.safety import AxisLimits
 from semagent.survey import Found, NoMapError, Pilot, Survey, Visit
+from semagent.survey.files import write_results
 from semagent.survey.pilot import for_survey
 from semagent.types import FrameHeader
 
@@ -66,7 +69,7 @@ class Bench:
         )
         engine = registry.open_engine("sharpness", {})
         self.visits: list[tuple[Visit, float]] = []
-        self.found: Found | BaseException
+        self.found: Found | BaseException | None
         with Lockstep(config, self.microscope, engine, clock) as lockstep:
             pilot = Pilot(lockstep, config, clock, approach_m=3e-6, on_frame=on_frame)
             pilot.arm()
@@ -74,9 +77,11 @@ class Bench:
             survey = Survey(pilot, config, scan, first, scan.places(first), on_visit=self._visited)
             self.before = self.microscope.read_state()
             try:
-                self.found = survey.run()
+                survey.run()
+                self.found = survey.found
             except BaseException as error:  # noqa: BLE001 - the tests look at it
                 self.found = error
+            self.kept = survey.found
             self.after = self.microscope.read_state()
 
     def _visited(self, visit: Visit) -> None:
@@ -217,6 +222,54 @@ def test_a_stage_that_does_not_obey_ends_the_scan_and_says_so() -> None:
     bench = Bench(faults={"ignored": {"at": [20]}})
     assert isinstance(bench.found, MicroscopeError)
     assert "not everything could be put back" in str(bench.found)
+
+
+def saturated_from(scanned: Bench, index: int, count: int) -> dict[str, Any]:
+    """Faults of the exposures at a position and after."""
+    assert isinstance(scanned.found, Found)
+    (first,) = scanned.found.visits[index].sequences
+    return {"saturated": {"at": list(range(first, first + count))}}
+
+
+def test_a_position_that_cannot_be_used_is_noted_and_the_scan_goes_on(
+    scanned: Bench, tmp_path: Path
+) -> None:
+    bench = Bench(faults=saturated_from(scanned, 2, 5))
+    assert isinstance(bench.found, Found)
+    how = [visit.how for visit in bench.found.visits]
+    assert len(how) == 9
+    assert [index for index, each in enumerate(how) if each == "unusable"] == [2]
+    unusable = bench.found.visits[2]
+    assert unusable.place == pytest.approx((100e-6, -100e-6), abs=1e-9)
+    assert (unusable.focus_score, unusable.sequences) == (None, ())
+    assert "saturated" in unusable.reason
+    assert bench.after.stage == bench.before.stage
+    write_results(tmp_path, bench.found)
+    with (tmp_path / "positions.csv").open(encoding="utf-8", newline="") as file:
+        row = list(csv.DictReader(file))[2]
+    assert (row["how"], row["focus_score"], row["frames"]) == ("unusable", "", "")
+    assert "saturated" in row["reason"]
+
+
+def test_several_in_a_row_end_the_scan_and_what_was_found_is_kept(scanned: Bench) -> None:
+    bench = Bench(faults=saturated_from(scanned, 2, 500))
+    assert isinstance(bench.found, MicroscopeError)
+    assert "3 positions in a row cannot be used: " in str(bench.found)
+    assert "put back" not in str(bench.found)
+    assert bench.after.stage == bench.before.stage
+    wanted_m = bench.before.optics.working_distance_m
+    assert bench.after.optics.working_distance_m == pytest.approx(wanted_m, abs=1e-9)
+    assert bench.kept is not None
+    how = [visit.how for visit in bench.kept.visits]
+    assert len(how) == 5
+    assert "unusable" not in how[:2]
+    assert how[2:] == 3 * ["unusable"]
+
+
+def test_without_a_visit_there_is_a_map_and_no_picture(scanned: Bench, tmp_path: Path) -> None:
+    assert isinstance(scanned.found, Found)
+    files = write_results(tmp_path, dataclasses.replace(scanned.found, visits=()))
+    assert [path.name for path in files] == ["positions.csv", "focus-map.json"]
 
 
 def test_where_the_map_is_too_uncertain_it_looks() -> None:
