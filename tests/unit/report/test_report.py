@@ -6,12 +6,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
+import msgspec
+import numpy as np
 import pytest
 
 from semagent.cli import main
 from semagent.errors import InputFileError, UsageError
 from semagent.report import read_story, write_report
-from semagent.types import Outcome, SetWorkingDistance
+from semagent.report.figures import density_of
+from semagent.types import FocusBelief, FocusMode, Outcome, SetWorkingDistance
 
 
 def test_the_story_has_every_focusing_with_its_frames(session: Path) -> None:
@@ -88,6 +91,22 @@ def test_the_picture_shows_the_same(report: Path) -> None:
     height, width, _ = picture.shape
     assert width > 1000
     assert height > 800
+
+
+def test_where_focus_is_known_not_to_be_nothing_is_drawn() -> None:
+    mirrored = tuple(
+        FocusMode(weight=0.5, focus_m=focus_m, sigma_m=1e-6) for focus_m in (4.98e-3, 5.02e-3)
+    )
+    belief = FocusBelief(
+        sequence=1, settings_rev=1, frames=1, focus_m=5e-3, sigma_m=20e-6, modes=mirrored
+    )
+    density = density_of(belief, np.array([4.98e-3, 5e-3, 5.02e-3]))
+    assert density == pytest.approx([1.0, 0.0, 1.0], abs=1e-9)
+    # Of a peak that is not in the picture there is its foot only.
+    assert density_of(belief, np.array([5.022e-3])) == pytest.approx([np.exp(-2)])
+    without = msgspec.structs.replace(belief, modes=())
+    density = density_of(without, np.array([4.98e-3, 5e-3]))
+    assert density == pytest.approx([np.exp(-0.5), 1.0])
 
 
 def test_a_record_that_breaks_off_is_told_to_its_end(session: Path, tmp_path: Path) -> None:
