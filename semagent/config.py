@@ -13,6 +13,7 @@ from semagent.options import Options
 from semagent.places import ScanOptions
 from semagent.safety import Envelope
 from semagent.sanity import SanityOptions
+from semagent.types import FrameHeader
 from semagent.yamltext import read_source
 
 FORMAT = 1
@@ -129,6 +130,10 @@ class RunConfig(Options, frozen=True, kw_only=True):
     scan: ScanOptions | None = None
     memory: str | None = None
     remembered: Memory = Memory()
+
+    def half_depth_of(self, header: FrameHeader) -> float:
+        """Half the depth of field of a frame in metres, as control takes it."""
+        return self.control.scale.half_depth_of(self.remembered.with_angle(header))
 
 
 def load_config(path: Path) -> RunConfig:

@@ -37,6 +37,7 @@ _CURRENT_RATIO = 1.5
 _MAGNIFICATION_RATIO = 4.0
 _LEAST_RELATIVE_SIGMA = 0.02  # of learned values: apertures and specimens differ by as much
 _SHARED_RELATIVE_SIGMA = 0.04  # error that searches of one instrument share: more do not lessen it
+_CERTAIN = 0.1  # relative error below which an angle is as good as one that a microscope reports
 _MOST_FOCUSINGS = 20  # weight of what was learned before; more would never change again
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -206,6 +207,12 @@ class Entry(Options, frozen=True, kw_only=True):
         """Blur in pixels of the frame per metre of defocus, α/2p; the more certain source."""
         return _in_pixels(self._best("blur_per_focus"), header)
 
+    @property
+    def convergence_angle_rad(self) -> float | None:
+        """The half-angle of the beam that its blur shows; ``None`` where that is not certain."""
+        blur = self._best("blur_per_focus")
+        return 2 * blur.value if blur and blur.sigma < _CERTAIN * blur.value else None
+
     def sigma0_px(self, header: FrameHeader) -> Measure | None:
         """Blur left in focus, in pixels of the frame."""
         return _in_pixels(self._best("sigma0_m"), header)
@@ -245,6 +252,19 @@ class Memory(Options, frozen=True, kw_only=True):
             calibration=calibrated.calibration if calibrated else None,
             learned=learned.learned if learned else None,
         )
+
+    def with_angle(self, header: FrameHeader) -> FrameHeader:
+        """The header, with the convergence angle of these settings where it carries none.
+
+        For whoever works with it, not for the record: no microscope has reported it.
+        """
+        entry = None if header.optics.convergence_angle_rad else self.at(header)
+        if entry is None or entry.convergence_angle_rad is None:
+            return header
+        optics = msgspec.structs.replace(
+            header.optics, convergence_angle_rad=entry.convergence_angle_rad
+        )
+        return msgspec.structs.replace(header, optics=optics)
 
     def with_calibration(self, settings: Settings, calibration: Calibration) -> "Memory":
         """This memory with a new calibration in place of the one for these settings."""

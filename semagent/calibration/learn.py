@@ -29,7 +29,7 @@ def learn(
     """
     if not analyses:
         return None
-    header = analyses[-1].header
+    header = memory.with_angle(analyses[-1].header)
     seen = [
         (Shot(each.header, each.shift), each.signature)
         for each in analyses
@@ -54,4 +54,6 @@ def learn(
     if not sigma < _MOST_SIGMA * slope or away_m > _MOST_AWAY * unit_m:
         return None
     measure = Measure(value=slope * pixel_size_m, sigma=sigma * pixel_size_m)
-    return memory.with_focusing(Settings.of(header), measure, None, today(header.wall_ns))
+    return memory.with_focusing(
+        Settings.of(analyses[-1].header), measure, None, today(header.wall_ns)
+    )

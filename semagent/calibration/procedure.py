@@ -151,10 +151,10 @@ class _Work:
         self._progress = progress
         self._home: MicroscopeState = first.header.settings
         self._wall_ns = first.header.wall_ns
-        self._unit_m = config.control.scale.half_depth_of(first.header)
+        self._unit_m = config.half_depth_of(first.header)
         scan = first.header.scan
         # Without a pixel size the half depth of field stands for it, as everywhere.
-        angle_rad = first.header.optics.convergence_angle_rad
+        angle_rad = config.remembered.with_angle(first.header).optics.convergence_angle_rad
         self._angle_rad = angle_rad or config.control.scale.assumed_convergence_angle_rad
         self._pixel_m = scan.pixel_size_m or self._unit_m * self._angle_rad
         self._field_m = self._pixel_m * scan.width_px

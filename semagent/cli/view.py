@@ -204,7 +204,7 @@ def focus_panel(
         table.add_row("believed focus", f"{metres(belief.focus_m)} ± {metres(belief.sigma_m)}")
         half_m = None
         if analysis is not None:
-            half_m = config.control.scale.half_depth_of(analysis.header)
+            half_m = config.half_depth_of(analysis.header)
         bar = posterior_bar(belief, here_m, half_m, width=max(9, width - _ENDS), utf8=utf8)
         table.add_row("", bar)
     table.add_row("agent", "-" if ledger.intent is None else _intent(ledger.intent))

@@ -161,7 +161,7 @@ class Board:
     def half_depth_m(self) -> float | None:
         """Half the depth of field of the newest frame, as control takes it."""
         header = self.header
-        return None if header is None else self.run.config.control.scale.half_depth_of(header)
+        return None if header is None else self.run.config.half_depth_of(header)
 
     @property
     def patience_s(self) -> float:

@@ -47,7 +47,8 @@ class Controller:
         capabilities: of the microscope.
         estimator: of focus.
         stabiliser: takes drift out while `decide` has nothing to do, if that is wanted.
-        memory: what is remembered of the instrument, for the estimator.
+        memory: what is remembered of the instrument; where frames carry no convergence angle,
+            that of the memory stands in their headers for `decide`.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Controller:
         self._options = options
         self._capabilities = capabilities
         self._estimator = estimator or SpectralEstimator(options.estimator, options.scale, memory)
+        self._memory = memory or Memory()
         self._state = ControlState(mode=options.mode)
         self._belief: FocusBelief | None = None
         self._stabiliser = stabiliser
@@ -78,7 +80,7 @@ class Controller:
 
     def analysed(self, analysis: FrameAnalysis) -> Decision:
         """Take an analysed frame into account."""
-        header = analysis.header
+        header = self._memory.with_angle(analysis.header)
         # A frame of a new field is the first of it that counts, not the last that does not.
         self._remember(noticed(self._state, header, self._options))
         follows = isinstance(self._state.task, Follow)
@@ -87,7 +89,8 @@ class Controller:
         belief = self._belief or FocusBelief(
             sequence=header.sequence, settings_rev=header.settings_rev, frames=0
         )
-        decision = self._decide(Analysed(analysis=analysis, belief=belief))
+        known = msgspec.structs.replace(analysis, header=header)
+        decision = self._decide(Analysed(analysis=known, belief=belief))
         if follows and isinstance(decision.state.task, Follow):
             self._belief = hold.belief_of(decision.state.task, header, belief.log_odds)
         if self._stabiliser is None:
@@ -101,7 +104,7 @@ class Controller:
 
     def flagged(self, header: FrameHeader) -> Decision:
         """Take note of a frame that has faults and was not analysed."""
-        return self._decide(Flagged(header=header))
+        return self._decide(Flagged(header=self._memory.with_angle(header)))
 
     def replied(self, reply: Reply) -> Decision:
         """Take the answer to a command, of the agent or the operator, into account."""

@@ -123,8 +123,8 @@ class SpectralEstimator:
         if self._seen and signature and signature.tile_px != self._seen[0].signature.tile_px:
             self.reset()
         if self._first is None:
-            self._first, self._entry = header, self._memory.at(header)
-            self._response = response_of(self._entry, self._scale.half_depth_of(header))
+            self._first, self._entry = self._memory.with_angle(header), self._memory.at(header)
+            self._response = response_of(self._entry, self._scale.half_depth_of(self._first))
         if signature is None:
             return FocusBelief(
                 sequence=header.sequence, settings_rev=header.settings_rev, frames=self._frames

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 
 from semagent.options import Options
-from semagent.types import FrameHeader, Mode
+from semagent.types import FrameHeader, MicroscopeState, Mode
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -23,7 +23,8 @@ class ScaleOptions(Options, frozen=True, kw_only=True):
     Attributes:
         half_depth_m: half depth of field in metres, where it is known better than from the
             frame's pixel size and convergence angle; ``None`` derives it.
-        assumed_convergence_angle_rad: half-angle taken where the instrument reports none.
+        assumed_convergence_angle_rad: half-angle taken where the instrument reports none, and
+            none is remembered of it.
         assumed_half_depth_m: taken where the frame carries no pixel size either (2 µm is 10 nm
             pixels at 5 mrad).
     """
@@ -32,14 +33,14 @@ class ScaleOptions(Options, frozen=True, kw_only=True):
     assumed_convergence_angle_rad: Positive = 5e-3
     assumed_half_depth_m: Positive = 2e-6
 
-    def half_depth_of(self, header: FrameHeader) -> float:
+    def half_depth_of(self, frame: FrameHeader | MicroscopeState) -> float:
         """Half the depth of field of a frame, p/alpha, in metres."""
         if self.half_depth_m is not None:
             return self.half_depth_m
-        pixel_size_m = header.scan.pixel_size_m
+        pixel_size_m = frame.scan.pixel_size_m
         if not pixel_size_m:
             return self.assumed_half_depth_m
-        angle_rad = header.optics.convergence_angle_rad or self.assumed_convergence_angle_rad
+        angle_rad = frame.optics.convergence_angle_rad or self.assumed_convergence_angle_rad
         return pixel_size_m / angle_rad
 
 

@@ -179,7 +179,7 @@ class Pilot:
         """Go to a working distance, from below."""
         safety, options = self._config.safety, self._config.control
         limits = safety.working_distance_m
-        unit_m = options.scale.half_depth_of(self.last) if self.last else 0.0
+        unit_m = self._config.half_depth_of(self.last) if self.last else 0.0
         here_m = self._here().optics.working_distance_m
         if abs(here_m - working_distance_m) <= _AT_FOCUS_M:
             return

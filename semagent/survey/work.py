@@ -96,7 +96,7 @@ class Survey:
         self._places = tuple(places)
         self._on_focus = on_focus
         self._on_visit = on_visit
-        self._unit_m = config.control.scale.half_depth_of(first)
+        self._unit_m = config.half_depth_of(first)
         self._expected = Expected(
             slope=options.slope,
             sag_m=options.sag * self._unit_m,

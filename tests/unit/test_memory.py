@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from semagent.config import find_config, load_config, memory_file, save_memory
+from semagent.control.options import ScaleOptions
 from semagent.errors import ConfigError
 from semagent.memory import (
     Calibration,
@@ -179,6 +180,46 @@ def test_focusings_are_averaged_and_old_ones_do_not_weigh_for_ever():
     learned = kept.entries[0].learned
     assert learned is not None
     assert learned.blur_per_focus.value == pytest.approx(4e-3, rel=0.1)
+
+
+UNREPORTED = header(convergence_angle_rad=None)
+
+
+@pytest.mark.parametrize("sigma", [2e-5, 2e-4])
+def test_a_frame_without_its_angle_gets_the_one_that_is_remembered(sigma: float):
+    measured = Measure(value=7e-3, sigma=sigma)
+    settings = Settings.of(UNREPORTED)
+    calibrated = memory().with_calibration(
+        settings, msgspec.structs.replace(CALIBRATION, blur_per_focus=measured)
+    )
+    learned = memory().with_focusing(settings, measured, None, DATE)
+    for kept in (calibrated, learned):
+        known = kept.with_angle(UNREPORTED)
+        assert known.optics.convergence_angle_rad == pytest.approx(14e-3)
+        plain = msgspec.structs.replace(known.optics, convergence_angle_rad=None)
+        assert msgspec.structs.replace(known, optics=plain) == UNREPORTED
+    config = msgspec.structs.replace(load_config(find_config("simulated")), remembered=calibrated)
+    assert config.half_depth_of(UNREPORTED) == pytest.approx(10e-9 / 14e-3)
+    scale = ScaleOptions(half_depth_m=1e-6)
+    given = msgspec.structs.replace(config.control, scale=scale)
+    assert msgspec.structs.replace(config, control=given).half_depth_of(UNREPORTED) == 1e-6
+
+
+@pytest.mark.parametrize(
+    ("frame", "blur"),
+    [
+        (header(), Measure(value=7e-3, sigma=2e-5)),
+        (UNREPORTED, None),
+        (UNREPORTED, Measure(value=7e-3, sigma=1e-3)),
+        (UNREPORTED, Measure(value=float("nan"), sigma=1e-4)),
+        (header(convergence_angle_rad=None, beam_current_a=400e-12), Measure(value=7e-3, sigma=0)),
+    ],
+    ids=["reported", "not measured", "uncertain", "no number", "another beam"],
+)
+def test_a_header_is_left_as_it_is(frame: FrameHeader, blur: Measure | None):
+    calibration = msgspec.structs.replace(CALIBRATION, blur_per_focus=blur)
+    kept = memory(Entry(settings=Settings.of(UNREPORTED), calibration=calibration))
+    assert kept.with_angle(frame) == frame
 
 
 def test_a_new_calibration_takes_the_place_of_the_old_and_keeps_what_was_learned():

@@ -14,7 +14,7 @@ from semagent.cli import main
 from semagent.clock import ManualClock
 from semagent.config import find_config
 from semagent.control.options import ScaleOptions
-from semagent.memory import Memory, load_memory
+from semagent.memory import Measure, Memory, Settings, load_memory
 from semagent.signature import with_signature
 from semagent.types import FrameAnalysis, SetWorkingDistance
 
@@ -55,6 +55,29 @@ def test_the_slope_is_learned(seed: int) -> None:
     assert learned is not None
     assert learned.blur_per_focus.value == pytest.approx(BLUR_PER_FOCUS, rel=0.05)
     assert learned.focusings == 1
+
+
+def test_frames_that_do_not_carry_their_angle_are_measured_by_the_one_that_is_known() -> None:
+    seen = [
+        msgspec.structs.replace(
+            each,
+            header=msgspec.structs.replace(
+                each.header,
+                optics=msgspec.structs.replace(each.header.optics, convergence_angle_rad=None),
+            ),
+        )
+        for each in frames(0)
+    ]
+    shallow = ScaleOptions(assumed_convergence_angle_rad=1e-3)
+    assert learn(NOTHING, seen, FOCUS_M, shallow) is None  # too near to each other, it seems
+    settings = Settings.of(seen[0].header)
+    known = NOTHING.with_focusing(settings, Measure(value=BLUR_PER_FOCUS, sigma=1e-4), None, "")
+    memory = learn(known, seen, FOCUS_M, shallow)
+    assert memory is not None
+    (entry,) = memory.entries
+    assert entry.settings.convergence_angle_rad is None
+    assert entry.learned is not None
+    assert entry.learned.focusings == 2
 
 
 def test_another_focusing_makes_it_more_certain() -> None:

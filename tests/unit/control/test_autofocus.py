@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from semagent.control import ControlOptions
 from semagent.control.options import AutofocusOptions, HoldOptions
+from semagent.memory import Measure, Memory, Settings
 from semagent.types import FocusResult, Mode, StartAutofocus
 
-from .bench import CAPABILITIES, UNIT_M, Bench, Curve
+from .bench import CAPABILITIES, UNIT_M, Bench, Curve, Spectrum
 
 
 def options(**autofocus: object) -> ControlOptions:
@@ -51,6 +52,22 @@ def test_finds_focus_from_both_sides_in_few_frames() -> None:
     assert np.mean(np.array(errors) <= 1) >= 0.97
     assert np.median(frames) <= 4
     assert max(frames) <= AutofocusOptions().max_frames
+
+
+@pytest.mark.parametrize("seed", [3, 29])
+def test_half_a_depth_of_field_is_that_of_the_angle_that_is_remembered(seed: int) -> None:
+    """15 mrad where 5 would be assumed: a third of the depth of field."""
+    blur = Measure(value=15e-3 / 2, sigma=1e-4)
+    bench = Bench(
+        seed=seed,
+        focus=6 + seed % 7,
+        options=options(),
+        memory=Memory().with_focusing(Settings(), blur, None, ""),
+        convergence_angle_rad=None,
+        spectrum=Spectrum(pixels_a_half_depth=1.5, log_noise=1.0, scatter=0.03),
+    )
+    assert focus(bench).status == "focused"
+    assert 3 * abs(bench.offset - bench.focus) <= 1
 
 
 @settings(max_examples=25, deadline=None)

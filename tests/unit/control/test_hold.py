@@ -7,6 +7,7 @@ import pytest
 from semagent.control import ControlOptions
 from semagent.control.options import DriftOptions, HoldOptions
 from semagent.control.situation import Follow
+from semagent.memory import Measure, Memory, Settings
 from semagent.types import Cancel, Mode, Outcome, SetMode, SetWorkingDistance, StartAutofocus
 
 from .bench import UNIT_M, Bench, Spectrum
@@ -42,6 +43,18 @@ def test_follows_a_drifting_specimen(drift: float, spectrum: Spectrum) -> None:
     assert np.mean(np.abs(bench.errors[30:]) <= 1) >= 0.98
     assert bench.controller.state.paused == ""
     assert lost(bench) == 0
+
+
+def test_an_angle_that_is_remembered_counts_as_one_that_is_reported() -> None:
+    angle_rad = 15e-3
+    blur = Measure(value=angle_rad / 2, sigma=0.01 * angle_rad)
+    memory = Memory().with_focusing(Settings(), blur, None, "")
+    bench = hold(
+        20, convergence_angle_rad=None, memory=memory, spectrum=Spectrum(pixels_a_half_depth=1.5)
+    )
+    task = follow(bench)
+    assert (task.half_depth_m, task.slope) == pytest.approx((10e-9 / angle_rad, 0.5))
+    assert task.slope_known
 
 
 def test_drift_that_turns_round_is_followed() -> None:
