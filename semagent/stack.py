@@ -1,16 +1,20 @@
 """Recorded stacks as a microscope: the settings under which one is focused."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Protocol, cast
 
 from semagent.config import Part, RunConfig
 from semagent.control import ControlOptions
-from semagent.control.options import ScaleOptions
+from semagent.control.options import AutofocusOptions, EstimatorOptions, ScaleOptions
 from semagent.errors import InputFileError
 from semagent.ports import Microscope
 from semagent.safety import AxisLimits, Envelope, ReadbackTolerance
 from semagent.types import Frame
+
+_MOST_STEPS = 40  # steps of the search that a stack is long; finer ones show no difference
+_LEAST_DEPTHS = 8  # half depths of field that a stack is long, if it shows any blur
 
 
 class StackEntry(Protocol):
@@ -59,8 +63,7 @@ def as_recorded(microscope: Microscope) -> RecordedMicroscope:
 def config_for_stack(microscope: RecordedMicroscope, engine: Part) -> RunConfig:
     """The configuration under which a recorded stack is focused.
 
-    Nothing can be harmed here, so the envelope is the stack's own range. The finest answer a
-    stack can give is its own step, so that stands for half the depth of field.
+    Nothing can be harmed here, so the envelope is the stack's own range.
     """
     distances_m = sorted({entry.working_distance_m for entry in microscope.stack.entries})
     gaps_m = [high - low for low, high in itertools.pairwise(distances_m)]
@@ -109,5 +112,32 @@ def config_for_stack(microscope: RecordedMicroscope, engine: Part) -> RunConfig:
                 region=1.0,
             ),
         ),
-        control=ControlOptions(scale=ScaleOptions(half_depth_m=typical_m)),
+        control=_control(microscope, typical_m, span_m),
+    )
+
+
+def _control(microscope: RecordedMicroscope, step_m: float, span_m: float) -> ControlOptions:
+    """How focus is looked for in a stack of this step and length.
+
+    The finest answer a stack can give is its own step: half the depth of field is no less. Where
+    the frames carry no pixel size, the step stands for it, unless there are very many, and the
+    blur for each step is the less certain the more there are. Focus is expected, and looked for,
+    by the step of the stack, however few depths of field it spans.
+    """
+    scale, estimator = ScaleOptions(), EstimatorOptions()
+    fine_m = max(step_m, span_m / _MOST_STEPS)
+    slope_sigma = estimator.unknown_slope_sigma
+    state = microscope.read_state()
+    if state.scan.pixel_size_m:
+        unit_m = max(step_m, scale.half_depth_of(state))
+    else:
+        unit_m = fine_m
+        slope_sigma = max(slope_sigma, math.log(span_m / unit_m / _LEAST_DEPTHS))
+    share = min(1.0, fine_m / unit_m)
+    return ControlOptions(
+        scale=ScaleOptions(half_depth_m=unit_m),
+        estimator=EstimatorOptions(
+            prior_half_range=share * estimator.prior_half_range, unknown_slope_sigma=slope_sigma
+        ),
+        autofocus=AutofocusOptions(fine_step=share * AutofocusOptions().fine_step),
     )

@@ -1,0 +1,104 @@
+"""The settings under which a recorded stack is focused, however finely it is stepped."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from semagent import registry
+from semagent.cli import main
+from semagent.clock import ManualClock
+from semagent.config import Part
+from semagent.control import ControlOptions, SpectralEstimator
+from semagent.control.options import AutofocusOptions, EstimatorOptions
+from semagent.signature import with_signature
+from semagent.stack import config_for_stack
+from semagent.types import Capabilities, FrameAnalysis, SetWorkingDistance
+from semagent_drivers.simulated.stack import StackOptions, write_stack
+
+FOCUS_M = 5e-3
+UNIT_M = 2e-6  # 10 nm pixels at 5 mrad
+SCAN = {"width_px": 384, "height_px": 288, "pixel_size_nm": 10, "dwell_us": 0.5}
+
+
+def control(step_m: float, reach_m: float, pixel_size_m: float | None = 10e-9) -> ControlOptions:
+    """The options for a stack around focus."""
+    count = round(2 * reach_m / step_m) + 1
+    places_m = FOCUS_M + np.linspace(-reach_m, reach_m, count)
+    entries = [SimpleNamespace(working_distance_m=place_m) for place_m in places_m.tolist()]
+    state = SimpleNamespace(
+        scan=SimpleNamespace(pixel_size_m=pixel_size_m),
+        optics=SimpleNamespace(convergence_angle_rad=None),
+    )
+    recorded: Any = SimpleNamespace(
+        stack=SimpleNamespace(entries=entries),
+        capabilities=Capabilities(
+            driver="recorded", microscope="stack", verified_on=None, simulated=True
+        ),
+        read_state=lambda: state,
+    )
+    return config_for_stack(recorded, Part(name="sharpness")).control
+
+
+def seen(seed: int, *places_um: float) -> list[FrameAnalysis]:
+    """Frames so far from focus, which do not carry their convergence angle."""
+    options = {"seed": seed, "scan": SCAN, "specimen": {"kind": "particles"}}
+    microscope = registry.open_microscope("simulated", options, clock=ManualClock())
+    engine = registry.open_engine("sharpness", {})
+    analyses = []
+    for place_um in places_um:
+        place_m = FOCUS_M + place_um * 1e-6
+        microscope.apply(SetWorkingDistance(working_distance_m=place_m))
+        frame = microscope.acquire(10.0)
+        figures = with_signature(engine.analyse(frame), frame).figures
+        optics = msgspec.structs.replace(figures.header.optics, convergence_angle_rad=None)
+        header = msgspec.structs.replace(figures.header, optics=optics)
+        analyses.append(msgspec.structs.replace(figures, header=header))
+    return analyses
+
+
+@pytest.mark.parametrize("pixel_size_m", [10e-9, None])
+@pytest.mark.parametrize("step_m", [0.1e-6, 0.25e-6, 1e-6])
+def test_the_interval_holds_focus_however_fine_the_steps_are(
+    step_m: float, pixel_size_m: float | None
+) -> None:
+    options = control(step_m, 15e-6, pixel_size_m)
+    for seed in range(2):
+        estimator = SpectralEstimator(options.estimator, options.scale)
+        for analysis in seen(seed, -15.0, -7.5):
+            belief = estimator.update(analysis)
+        assert belief.interval90_m is not None
+        low_m, high_m = belief.interval90_m
+        assert low_m <= FOCUS_M <= high_m
+
+
+def test_the_depth_of_field_is_that_of_the_frames_and_no_less_than_the_step() -> None:
+    assert control(0.1e-6, 15e-6).scale.half_depth_m == pytest.approx(UNIT_M)
+    for pixel_size_m in (10e-9, None):
+        coarse = control(4e-6, 20e-6, pixel_size_m)
+        assert coarse.scale.half_depth_m == pytest.approx(4e-6)
+        assert coarse.estimator == EstimatorOptions()
+        assert coarse.autofocus == AutofocusOptions()
+
+
+def test_without_a_pixel_size_many_steps_leave_open_how_fast_blur_grows() -> None:
+    fine = control(0.1e-6, 15e-6, None)
+    assert fine.scale.half_depth_m == pytest.approx(0.75e-6)
+    assert fine.estimator.unknown_slope_sigma > 1.5
+
+
+def test_a_stack_of_few_depths_of_field_is_focused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three half depths of field, in sixty steps."""
+    places_m = (FOCUS_M + np.linspace(-3e-6, 3e-6, 61)).tolist()
+    specimen = {"kind": "particles", "tile_px": 512, "working_distance_mm": 5.0}
+    write_stack(tmp_path / "fine", places_m, msgspec.convert({"specimen": specimen}, StackOptions))
+    arguments = [str(tmp_path / "fine"), "--start-um=4997.3", "--engine=sharpness", "--json"]
+    assert main(["simulate", *arguments]) == 0
+    *_, result = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert abs(result["final_working_distance_m"] - FOCUS_M) < UNIT_M
