@@ -88,8 +88,13 @@ def took_too_long(turn: Turn, reply: Reply) -> bool:
     way is judged anew from where the microscope is by then.
     """
     header, state = turn.state.header, reply.state
-    moved = header is not None and state is not None and state.optics != header.optics
-    return moved and turn.state.armed and reply.code in _TOO_OLD
+    if header is None or state is None or not turn.state.armed or reply.code not in _TOO_OLD:
+        return False
+    return _knobs(state.optics) != _knobs(header.optics)
+
+
+def _knobs(optics: Optics) -> tuple[float | None, ...]:
+    return optics.working_distance_m, optics.stigmator_x, optics.stigmator_y
 
 
 def finish(turn: Turn, status: Status, reason: str) -> None:
