@@ -211,10 +211,9 @@ def test_a_frame_without_its_angle_gets_the_one_that_is_remembered(sigma: float)
         (header(), Measure(value=7e-3, sigma=2e-5)),
         (UNREPORTED, None),
         (UNREPORTED, Measure(value=7e-3, sigma=1e-3)),
-        (UNREPORTED, Measure(value=float("nan"), sigma=1e-4)),
         (header(convergence_angle_rad=None, beam_current_a=400e-12), Measure(value=7e-3, sigma=0)),
     ],
-    ids=["reported", "not measured", "uncertain", "no number", "another beam"],
+    ids=["reported", "not measured", "uncertain", "another beam"],
 )
 def test_a_header_is_left_as_it_is(frame: FrameHeader, blur: Measure | None):
     calibration = msgspec.structs.replace(CALIBRATION, blur_per_focus=blur)

@@ -3,6 +3,7 @@
 import msgspec
 
 from semagent.control.options import AutofocusOptions
+from semagent.memory import Calibration, Measure, Memory, Settings
 from semagent.types import Cancel, Outcome, Reply, SetWorkingDistance, StartAutofocus
 
 from .bench import OPTIONS, SCAN, UNIT_M, Bench
@@ -69,6 +70,19 @@ def test_so_is_the_way_back() -> None:
 
 def test_frames_too_old_to_begin_with_end_the_search() -> None:
     bench = slow_bench()
+    expire(bench, after=0)
+    bench.frame()
+    assert "was refused: too old" in assert_put_back(bench).reason
+
+
+def test_an_angle_that_is_remembered_is_no_move() -> None:
+    calibration = Calibration(
+        date="", frames=20, blur_per_focus=Measure(value=2.5e-3, sigma=2.5e-5)
+    )
+    memory = Memory().with_calibration(Settings(), calibration)
+    bench = Bench(focus=25.0, options=OPTIONS, convergence_angle_rad=None, memory=memory)
+    bench.arm()
+    bench.request(StartAutofocus())
     expire(bench, after=0)
     bench.frame()
     assert "was refused: too old" in assert_put_back(bench).reason
