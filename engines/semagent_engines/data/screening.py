@@ -8,6 +8,12 @@ Grey = npt.NDArray[np.uint8]
 
 _DARK, _BRIGHT = 12, 243
 _BAR_SHARE = 0.25
+_TEXT = 250
+_FEWEST_GLYPHS = 5
+_GLYPH_GAP = 4  # heights of a glyph between it and the next
+_STEP = 20  # grey levels at the edge of a scale bar
+_LABEL = 12  # of the height, on either side of a scale bar
+_SHORTEST = 20  # of the width: a scale bar
 _BANDS = ((0.06, 0.12), (0.20, 0.30), (0.42, 0.50))
 _WINDOW = 64
 _STEEPEST = 4.5
@@ -15,11 +21,13 @@ _FLATTEST = 0.35
 
 
 def specimen_rows(image: Grey) -> slice:
-    """Rows of ``image`` without an information bar or burnt-in text at either edge.
+    """The longest run of rows of ``image`` without information bar, burnt-in text and scale bar.
 
-    A bar is a run of rows at the bottom whose median is black or white and in which most pixels
-    have that value. Burnt-in text is a line of at least eight glyph-sized, saturated components
-    in the lowest or highest eighth.
+    An information bar is a run of rows at the bottom whose median is black or white and in which
+    most pixels have that value; `semagent.images.find_info_bar` finds those of other greys.
+    Burnt-in text is a line of at least five black or white components of equal height, each
+    beside the next; the ticks of a scale are such a line too. A scale bar is a black or white
+    rectangle with sharp edges, long and flat; its label is beside it.
 
     Args:
         image: (height, width), uint8.
@@ -27,16 +35,19 @@ def specimen_rows(image: Grey) -> slice:
     Returns:
         The rows to keep; all of them where nothing is found.
     """
+    image = image[: image.shape[0] - _bar_height(image)]
     height = image.shape[0]
-    bottom = height - _bar_height(image)
-    for top_row, _ in _text_lines(image[:bottom]):
-        if top_row > bottom - height // 8:
-            bottom = min(bottom, top_row - 2)
-    first = 0
-    for _, bottom_row in _text_lines(image[:bottom]):
-        if bottom_row < height // 8:
-            first = max(first, bottom_row + 2)
-    return slice(first, max(bottom, first))
+    free = np.zeros(height + 2, np.int8)
+    free[1:-1] = 1
+    for shade in (image, 255 - image):
+        for first, last in (*_text_lines(shade), *_scale_bars(shade)):
+            free[1 + max(0, first - 2) : 1 + min(height, last + 2)] = 0
+    edges = np.flatnonzero(np.diff(free))
+    if not edges.size:
+        return slice(0, 0)
+    starts, stops = edges[::2], edges[1::2]
+    longest = int(np.argmax(stops - starts))
+    return slice(int(starts[longest]), int(stops[longest]))
 
 
 def _bar_height(image: Grey) -> int:
@@ -56,24 +67,45 @@ def _bar_height(image: Grey) -> int:
 
 
 def _text_lines(image: Grey) -> list[tuple[int, int]]:
-    """(first, last) row of every line of saturated glyphs."""
+    """(first, last) row of every line of white glyphs."""
     height, width = image.shape
-    mask = (image >= 250).astype(np.uint8)
-    count, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    if count <= 8:
-        return []
-    boxes = stats[1:]
-    tall = boxes[:, cv2.CC_STAT_HEIGHT]
-    wide = boxes[:, cv2.CC_STAT_WIDTH]
+    mask = (image >= _TEXT).astype(np.uint8)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    tall, wide = stats[:, cv2.CC_STAT_HEIGHT], stats[:, cv2.CC_STAT_WIDTH]
     glyph = (tall >= 7) & (tall <= height // 16) & (wide >= 2) & (wide <= width // 20)
-    rows = boxes[glyph, cv2.CC_STAT_TOP]
-    last = rows + tall[glyph]
+    boxes = stats[glyph]
+    boxes = boxes[np.argsort(boxes[:, cv2.CC_STAT_LEFT])]
+    left, top = boxes[:, cv2.CC_STAT_LEFT], boxes[:, cv2.CC_STAT_TOP]
+    right, bottom = left + boxes[:, cv2.CC_STAT_WIDTH], top + boxes[:, cv2.CC_STAT_HEIGHT]
     lines = []
-    for row in np.unique(rows):
-        on_line = np.abs(rows - row) <= 2
-        if on_line.sum() >= 8 and np.ptp(last[on_line]) <= 4:
-            lines.append((int(rows[on_line].min()), int(last[on_line].max())))
+    for row, end in np.unique(np.stack([top, bottom], axis=1), axis=0):
+        on_line = (np.abs(top - row) <= 2) & (np.abs(bottom - end) <= 2)
+        beside = left[on_line][1:] - right[on_line][:-1] <= _GLYPH_GAP * (end - row)
+        # A run of n gaps joins n + 1 glyphs.
+        breaks = np.flatnonzero(~np.concatenate([[False], beside, [False]]))
+        if np.diff(breaks).max(initial=0) >= _FEWEST_GLYPHS:
+            lines.append((int(top[on_line].min()), int(bottom[on_line].max())))
     return lines
+
+
+def _scale_bars(image: Grey) -> list[tuple[int, int]]:
+    """(first, last) row of every white scale bar with its label."""
+    height, width = image.shape
+    mask = (image >= _BRIGHT).astype(np.uint8)
+    shortest = max(32, width // _SHORTEST)
+    flat = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((1, shortest), np.uint8))
+    _, _, stats, _ = cv2.connectedComponentsWithStats(flat, connectivity=8)
+    bars = []
+    for left, top, wide, tall, area in stats[1:].tolist():
+        if not 3 <= tall <= min(height // 40, wide // 5) or area < 0.97 * wide * tall:
+            continue
+        if top < 2 or top + tall + 2 > height or left == 0 or left + wide == width:
+            continue
+        inside = image[top, left : left + wide].astype(np.int16)
+        around = image[[top - 2, top + tall + 1], left : left + wide]
+        if (np.abs(around - inside) >= _STEP).mean() >= 0.9:
+            bars.append((top - height // _LABEL, top + tall + height // _LABEL))
+    return bars
 
 
 def band_powers(image: npt.NDArray[np.float32], window: int = _WINDOW) -> npt.NDArray[np.float64]:

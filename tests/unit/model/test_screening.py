@@ -37,6 +37,45 @@ def test_burnt_in_text_is_cut_off_with_everything_below(micrograph: Grey) -> Non
     assert 470 <= found.stop < 490
 
 
+@pytest.mark.parametrize("ink", [0, 255], ids=["black", "white"])
+@pytest.mark.parametrize("baseline", [40, 200, 490], ids=["top", "middle", "bottom"])
+def test_the_larger_side_of_burnt_in_text_is_kept(
+    micrograph: Grey, ink: int, baseline: int
+) -> None:
+    image = micrograph.repeat(2, axis=0).repeat(2, axis=1)
+    cv2.putText(image, "5.0kV 10.2mm x20.0k", (20, baseline), cv2.FONT_HERSHEY_SIMPLEX, 0.7, ink, 2)
+    found = specimen_rows(image)
+    if baseline < 256:
+        assert found.start > baseline
+        assert found.stop == 512
+    else:
+        assert found == slice(0, found.stop)
+        assert 460 <= found.stop <= baseline - 12
+
+
+@pytest.mark.parametrize("ink", [0, 255], ids=["black", "white"])
+@pytest.mark.parametrize("quality", [None, 85], ids=["lossless", "jpeg"])
+def test_a_scale_bar_is_cut_off_with_its_label(
+    micrograph: Grey, ink: int, quality: int | None
+) -> None:
+    image = micrograph.repeat(2, axis=0).repeat(2, axis=1)
+    cv2.rectangle(image, (380, 470), (480, 476), ink, -1)
+    cv2.putText(image, "10 um", (395, 462), cv2.FONT_HERSHEY_SIMPLEX, 0.7, ink, 2)
+    if quality is not None:
+        _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE), np.uint8)
+    found = specimen_rows(image)
+    assert found.start == 0
+    assert 400 <= found.stop < 445
+
+
+def test_white_particles_of_any_size_are_specimen() -> None:
+    image = np.full((512, 512), 60, np.uint8)
+    for x, y, radius in np.random.default_rng(0).integers((0, 0, 3), (512, 512, 20), (100, 3)):
+        cv2.circle(image, (int(x), int(y)), int(radius), 255, -1, cv2.LINE_AA)
+    assert specimen_rows(image) == slice(0, 512)
+
+
 def test_a_plain_micrograph_is_kept_whole(micrograph: Grey) -> None:
     assert specimen_rows(np.minimum(micrograph, 240)) == slice(0, 256)
 
