@@ -11,14 +11,14 @@ import numpy.typing as npt
 import torch
 
 from semagent.errors import InputFileError
+from semagent.registration import Shift, fingerprint, shift_between
 from semagent_engines.data.batches import Views
-from semagent_engines.data.screening import specimen_rows
-from semagent_engines.data.sources import IMAGE_SUFFIXES, read_grey, usable_image
+from semagent_engines.data.sources import image_files, read_micrograph, usable_image
 
 Image = npt.NDArray[np.float32]
 
 _FEWEST = 4
-_DERIVED = "derived"
+_COLUMNS = ("defocused", "focused")
 _SMALLEST_PX = 128
 
 
@@ -47,18 +47,14 @@ def read_frames(folder: Path) -> tuple[Frames, Frames]:
     """Frames to adapt on, and every fourth frame to judge by.
 
     Args:
-        folder: a recorded session, or any folder with images; derived frames are left out.
+        folder: a recorded session, or any folder with images; see `image_files`.
 
     Raises:
         InputFileError: there are too few frames, or no sharp one on either side.
     """
     if not folder.is_dir():
         raise InputFileError(f"{folder}: no such folder; give a recorded session or images")
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and _DERIVED not in path.relative_to(folder).parts
-    )
+    files = image_files(folder)
     if len(files) < _FEWEST:
         raise InputFileError(f"{folder}: {len(files)} frames; at least {_FEWEST} are needed")
     sides = [
@@ -77,21 +73,33 @@ def read_frames(folder: Path) -> tuple[Frames, Frames]:
 def read_pairs(table: Path) -> tuple[RealPair, ...]:
     """Pairs from a CSV table with the columns ``defocused`` and ``focused``, files beside it.
 
-    The focused frame is moved onto the defocused one (phase correlation, sub-pixel) and brought
-    to its grey scale.
+    The focused frame is moved onto the defocused one, see `semagent.registration`, and brought to
+    its grey scale. What is information bar or burnt-in text in one of them is cut off both.
 
     Raises:
-        InputFileError: the table or a file cannot be used, or two files differ in size.
+        InputFileError: the table or a file cannot be used, two files differ in size or cannot be
+            registered, or too little of their field is in both.
     """
     try:
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        names = [(table.parent / row["defocused"], table.parent / row["focused"]) for row in rows]
-    except (OSError, UnicodeDecodeError, KeyError, TypeError) as error:
+        # Excel begins its tables with a byte order mark.
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), reader.fieldnames or ()
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputFileError(f"{table}: not a CSV table: {error}") from error
+    if not set(_COLUMNS) <= set(columns):
         raise InputFileError(
-            f"{table}: not a table with the columns defocused and focused: {error}"
-        ) from error
-    return tuple(_pair(*both) for both in names)
+            f"{table}: the columns are {', '.join(columns) or 'none'}; "
+            f"expected {' and '.join(_COLUMNS)}, separated by a comma"
+        )
+    if not rows:
+        raise InputFileError(f"{table}: no pair below the names of the columns")
+    pairs = []
+    for line, row in enumerate(rows, start=2):
+        if not all(row[column] for column in _COLUMNS):
+            raise InputFileError(f"{table}: line {line} does not name two files")
+        pairs.append(_pair(*(table.parent / row[column] for column in _COLUMNS)))
+    return tuple(pairs)
 
 
 def crops(pairs: Sequence[RealPair], rng: np.random.Generator, count: int, edge_px: int) -> Views:
@@ -114,39 +122,61 @@ def crops(pairs: Sequence[RealPair], rng: np.random.Generator, count: int, edge_
 def _frames(files: Sequence[Path]) -> Frames:
     raw, sharp = [], []
     for path in files:
-        grey = read_grey(path)
-        image = grey[specimen_rows(grey)].astype(np.float32) / 255.0
-        if min(image.shape) < _SMALLEST_PX:
-            raise InputFileError(
-                f"{path}: {image.shape[1]} x {image.shape[0]} pixels of specimen; "
-                f"{_SMALLEST_PX} x {_SMALLEST_PX} are needed"
-            )
+        image = read_micrograph(path).specimen
+        _check_size(path, image, "of specimen")
         raw.append(image)
-        usable = usable_image(grey)
+        usable = usable_image(image)
         if usable is not None:
             sharp.append(usable)
     return Frames(tuple(raw), tuple(sharp))
 
 
 def _pair(defocused: Path, focused: Path) -> RealPair:
-    blurred, truth = (read_grey(path).astype(np.float32) / 255.0 for path in (defocused, focused))
-    if blurred.shape != truth.shape:
+    both = [read_micrograph(path) for path in (defocused, focused)]
+    shapes = [micrograph.pixels.shape for micrograph in both]
+    if shapes[0] != shapes[1]:
         raise InputFileError(
-            f"{focused}: {truth.shape[1]} x {truth.shape[0]} pixels, but {defocused.name} has "
-            f"{blurred.shape[1]} x {blurred.shape[0]}"
+            f"{focused}: {shapes[1][1]} x {shapes[1][0]} pixels, but {defocused.name} has "
+            f"{shapes[0][1]} x {shapes[0][0]}"
         )
-    window = cv2.createHanningWindow(truth.shape[::-1], cv2.CV_32F)
-    (x, y), _ = cv2.phaseCorrelate(truth, blurred, window)
+    common = slice(
+        max(micrograph.rows.start for micrograph in both),
+        min(micrograph.rows.stop for micrograph in both),
+    )
+    blurred, truth = (micrograph.pixels[common] for micrograph in both)
+    _check_size(focused, truth, f"of specimen shared with {defocused.name}")
+    shift = _shift(truth, blurred)
+    if shift is None:
+        raise InputFileError(
+            f"{focused}: cannot be registered with {defocused.name}: no field, too much blur or "
+            "noise, or a pattern that repeats"
+        )
     moved = cv2.warpAffine(
         truth,
-        np.array([[1, 0, x], [0, 1, y]], np.float32),
+        np.array([[1, 0, shift.x_px], [0, 1, shift.y_px]], np.float32),
         truth.shape[::-1],
         borderMode=cv2.BORDER_REFLECT_101,
     )
     # Coarse structure is the same in both, whatever the focus: it gives contrast and brightness.
     coarse = [cv2.GaussianBlur(image, (0, 0), 12.0) for image in (moved, blurred)]
     gain, offset = np.polyfit(coarse[0].ravel(), coarse[1].ravel(), 1)
-    margin = int(np.ceil(max(abs(x), abs(y)))) + 1
+    margin = int(np.ceil(max(abs(shift.x_px), abs(shift.y_px)))) + 1
     inner = (slice(margin, -margin), slice(margin, -margin))
     graded = (gain * moved + offset).astype(np.float32)
+    _check_size(focused, graded[inner], f"of field shared with {defocused.name}")
     return RealPair(np.ascontiguousarray(blurred[inner]), np.ascontiguousarray(graded[inner]))
+
+
+def _shift(before: Image, after: Image) -> Shift | None:
+    prints = [fingerprint(np.rint(65535 * image).astype(np.uint16)) for image in (before, after)]
+    if prints[0] is None or prints[1] is None:
+        return None
+    return shift_between(prints[0], prints[1])
+
+
+def _check_size(path: Path, image: Image, what: str) -> None:
+    if min(image.shape) < _SMALLEST_PX:
+        raise InputFileError(
+            f"{path}: {image.shape[1]} x {image.shape[0]} pixels {what}; "
+            f"{_SMALLEST_PX} x {_SMALLEST_PX} are needed"
+        )

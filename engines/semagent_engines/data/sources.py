@@ -1,5 +1,7 @@
 """Real micrographs from a folder with one sub-folder per source."""
 
+import html
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,15 +9,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+import tifffile
 
 from semagent.errors import InputFileError
+from semagent.images import read_image
 from semagent_engines.data.screening import is_truth, specimen_rows
 
 Image = npt.NDArray[np.float32]
 
-IMAGE_SUFFIXES = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"}
+_SUFFIXES = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"}
 _BINNINGS = (2, 3, 4)
 _PATCH_PX = 160
+_WHITE_SHARE = 99.9  # per cent of the pixels, at most as bright as white
+_DERIVED_FOLDER, _DERIVED_NAME = "derived", "-restored."
+_DERIVED_MARKS = ('"derived": true', "semagent/derived")
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,48 @@ class Source:
     refused: int
 
 
+@dataclass(frozen=True)
+class Micrograph:
+    """An image, and which part of it is specimen.
+
+    Attributes:
+        pixels: (height, width), float32; the specimen's grey values are in [0, 1].
+        rows: those without information bar and burnt-in marks; see `specimen_rows`.
+    """
+
+    pixels: Image
+    rows: slice
+
+    @property
+    def specimen(self) -> Image:
+        """The pixels of these rows."""
+        return self.pixels[self.rows]
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Images anywhere below ``folder``, in order, without what semagent itself restored.
+
+    That is what lies in a session's folder ``derived``, has a name that ends in ``-restored``, or
+    is a TIFF whose description says that it is derived.
+    """
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in _SUFFIXES and not _is_derived(path, folder)
+    ]
+
+
+def _is_derived(path: Path, folder: Path) -> bool:
+    if _DERIVED_FOLDER in path.relative_to(folder).parts[:-1] or _DERIVED_NAME in path.name:
+        return True
+    try:
+        with tifffile.TiffFile(path) as tif:
+            description = html.unescape(tif.pages.first.description)
+    except (OSError, ValueError, LookupError, struct.error):
+        return False  # no TIFF, or a damaged one: `read_image` says which
+    return any(mark in description for mark in _DERIVED_MARKS)
+
+
 def read_sources(folder: Path) -> tuple[Source, ...]:
     """Read and screen every source below ``folder``.
 
@@ -47,10 +96,10 @@ def read_sources(folder: Path) -> tuple[Source, ...]:
         raise InputFileError(f"{folder}: no such folder; give one with a sub-folder per source")
     sources = []
     for sub in sorted(path for path in folder.iterdir() if path.is_dir()):
-        files = sorted(path for path in sub.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        files = image_files(sub)
         if not files:
             continue
-        candidates = [usable_image(read_grey(path)) for path in files]
+        candidates = [usable_image(read_micrograph(path).specimen) for path in files]
         images = tuple(image for image in candidates if image is not None)
         sources.append(Source(sub.name, images, refused=len(files) - len(images)))
     if not sources:
@@ -64,7 +113,7 @@ def split_sources(
     """Training and validation sources. The split is by source, never by image.
 
     Raises:
-        InputFileError: a validation source does not exist, or nothing is left to train on.
+        InputFileError: a validation source does not exist, or one side has no usable image.
     """
     names = [source.name for source in sources]
     for name in validation:
@@ -77,24 +126,34 @@ def split_sources(
     return rest, held_out
 
 
-def read_grey(path: Path) -> npt.NDArray[np.uint8]:
-    """Read one image as 8-bit grey, (height, width); deeper images are scaled to their maximum.
+def read_micrograph(path: Path) -> Micrograph:
+    """Read one image; 16 bits are scaled to the white point of the specimen.
 
     Raises:
-        InputFileError: it cannot be decoded.
+        InputFileError: it cannot be read, or nothing of it is specimen.
     """
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-    if image is None:
-        raise InputFileError(f"{path}: not an image that can be read")
-    if image.dtype != np.uint8:
-        image = (image.astype(np.float32) * (255.0 / max(float(image.max()), 1.0))).astype(np.uint8)
-    return np.asarray(image, np.uint8)
+    image = read_image(path)
+    pixels = image.pixels.astype(np.float32)
+    height = pixels.shape[0]
+    deep = image.pixels.itemsize > 1
+    # Bars are in the lowest third, and often brighter than everything else.
+    white = _white_point(pixels[: 2 * height // 3 + 1]) if deep else 255.0
+    grey = np.minimum(pixels * (255.0 / white), 255.0).astype(np.uint8)
+    rows = specimen_rows(grey[: height - image.info_bar_px])
+    specimen = pixels[rows]
+    if not specimen.size:
+        raise InputFileError(f"{path}: no specimen: information bar or burnt-in text everywhere")
+    white = _white_point(specimen) if deep else 255.0
+    return Micrograph(np.minimum(pixels / white, 1.0), rows)
 
 
-def usable_image(grey: npt.NDArray[np.uint8]) -> Image | None:
-    """The specimen part of ``grey`` at the first binning that is sharp and quiet, or ``None``."""
-    specimen = grey[specimen_rows(grey)].astype(np.float32) / 255.0
+def _white_point(pixels: Image) -> float:
+    """Grey value that few pixels exceed: neither a hot pixel nor the depth of the file's type."""
+    return max(float(np.percentile(pixels, _WHITE_SHARE)), 1.0)
+
+
+def usable_image(specimen: Image) -> Image | None:
+    """``specimen`` at the first binning that is sharp and quiet, or ``None``."""
     for image in _binned(specimen):
         if is_truth(image):
             return image

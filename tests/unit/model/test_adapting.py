@@ -65,13 +65,29 @@ def test_too_few_frames_and_frames_out_of_focus_are_refused(tmp_path: Path) -> N
         read_frames(tmp_path)
 
 
+def test_what_semagent_restored_is_not_adapted_on(session: Path) -> None:
+    for index, image in enumerate(fields(8)):
+        write(session / "images" / "restored" / f"{index}-restored.png", image)
+    learned, held_out = read_frames(session)
+    assert (len(learned.raw), len(held_out.raw)) == (6, 2)
+
+
+def write_pair(folder: Path, focused: Image, defocused: Image, *, blur_px: float) -> Path:
+    write(folder / "sharp.png", focused)
+    write(folder / "blurred.png", defocused, blur_px=blur_px, seed=1)
+    return write_table(folder, "blurred.png", "sharp.png")
+
+
+def write_table(folder: Path, *names: str, encoding: str = "utf-8") -> Path:
+    table = folder / "pairs.csv"
+    table.write_text("\n".join(("defocused,focused", ",".join(names))), encoding=encoding)
+    return table
+
+
 def test_real_pairs_are_registered_and_brought_to_one_scale(tmp_path: Path) -> None:
     [field] = fields(1)
     moved = np.roll(field, (5, -3), axis=(0, 1))
-    write(tmp_path / "sharp.png", field)
-    write(tmp_path / "blurred.png", 0.6 * moved + 0.2, blur_px=2.0, seed=1)
-    table = tmp_path / "pairs.csv"
-    table.write_text("defocused,focused\nblurred.png,sharp.png\n", encoding="utf-8")
+    table = write_pair(tmp_path, field, 0.6 * moved + 0.2, blur_px=2.0)
     [pair] = read_pairs(table)
     again = cv2.GaussianBlur(pair.focused, (0, 0), 2.0)
     inner = (slice(20, -20), slice(20, -20))
@@ -82,6 +98,65 @@ def test_real_pairs_are_registered_and_brought_to_one_scale(tmp_path: Path) -> N
     assert views.pixels.shape == views.truth.shape == (3, 1, 128, 128)
 
 
+@pytest.mark.parametrize("bar", [None, 0, 128, 255])
+def test_pairs_are_registered_on_the_specimen_to_a_fraction_of_a_pixel(
+    bar: int | None, tmp_path: Path
+) -> None:
+    [field] = fields(1, 640)
+    focused, defocused = field[20:500, 20:620], 0.6 * field[15:495, 28:628] + 0.2
+    table = write_pair(tmp_path, focused, defocused, blur_px=4.0)
+    if bar is not None:
+        for name in ("sharp.png", "blurred.png"):
+            specimen = cv2.imread(str(tmp_path / name), cv2.IMREAD_GRAYSCALE)
+            strip = np.full((48, 600), bar, np.uint8)
+            ink = 0 if bar else 255
+            cv2.putText(strip, "HV 5.00 kV WD 10.2 mm", (8, 34), cv2.FONT_HERSHEY_PLAIN, 2, ink, 2)
+            cv2.imwrite(str(tmp_path / name), np.concatenate([specimen, strip]))
+    [pair] = read_pairs(table)
+    height, width = pair.focused.shape
+    assert 480 - height == 600 - width <= 20  # 8 px a side, and less than two for the fraction
+    again = cv2.GaussianBlur(pair.focused, (0, 0), 4.0)
+    window = cv2.createHanningWindow((width, height), cv2.CV_32F)
+    residual, _ = cv2.phaseCorrelate(again, cv2.GaussianBlur(pair.defocused, (0, 0), 1.0), window)
+    assert np.hypot(*residual) < 0.2
+
+
+def test_frames_of_two_fields_are_no_pair(tmp_path: Path) -> None:
+    one, other = fields(2)
+    with pytest.raises(InputFileError, match=r"sharp\.png: cannot be registered with blurred"):
+        read_pairs(write_pair(tmp_path, one, other, blur_px=2.0))
+
+
+def test_pairs_of_too_little_specimen_are_refused(tmp_path: Path) -> None:
+    [field] = fields(1, 200)
+    with pytest.raises(InputFileError, match=r"sharp\.png: 110 x 110 pixels of specimen"):
+        read_pairs(write_pair(tmp_path, field[:110, :110], field[:110, :110], blur_px=1.0))
+    with pytest.raises(InputFileError, match=r"sharp\.png: .* of field shared with blurred"):
+        read_pairs(write_pair(tmp_path, field[:150, :150], field[:150, 20:170], blur_px=1.0))
+
+
+def test_a_table_that_excel_wrote_is_read(tmp_path: Path) -> None:
+    [field] = fields(1)
+    write_pair(tmp_path, field, field, blur_px=1.0)
+    assert len(read_pairs(write_table(tmp_path, "blurred.png", "sharp.png", encoding="utf-8-sig")))
+
+
+def test_a_table_that_names_no_pair_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "pairs.csv"
+    table.write_text("defocused,focused\n", encoding="utf-8")
+    with pytest.raises(InputFileError, match=r"pairs\.csv: no pair"):
+        read_pairs(table)
+    table.write_text("defocused;focused\na.png;b.png\n", encoding="utf-8")
+    with pytest.raises(InputFileError, match=r"pairs\.csv: the columns are defocused;focused"):
+        read_pairs(table)
+    with pytest.raises(InputFileError, match=r"pairs\.csv: line 2 does not name two files"):
+        read_pairs(write_table(tmp_path, "a.png"))
+    with pytest.raises(InputFileError, match=r"a\.png: no such file"):
+        read_pairs(write_table(tmp_path, "a.png", "b.png"))
+    with pytest.raises(InputFileError, match=r"none\.csv"):
+        read_pairs(tmp_path / "none.csv")
+
+
 def test_pairs_of_unequal_size_or_a_wrong_table_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "a.png", fields(1)[0])
     write(tmp_path / "b.png", fields(1, 256)[0])
@@ -90,7 +165,7 @@ def test_pairs_of_unequal_size_or_a_wrong_table_are_refused(tmp_path: Path) -> N
     with pytest.raises(InputFileError, match=r"b\.png: 256 x 256"):
         read_pairs(table)
     table.write_text("one,two\na.png,b.png\n", encoding="utf-8")
-    with pytest.raises(InputFileError, match="columns defocused and focused"):
+    with pytest.raises(InputFileError, match="expected defocused and focused"):
         read_pairs(table)
 
 

@@ -2,11 +2,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
+import tifffile
 
 from semagent.errors import InputFileError
 from semagent_engines.data.sources import (
-    read_grey,
+    image_files,
+    read_micrograph,
     read_sources,
     split_sources,
     usable_image,
@@ -69,18 +72,73 @@ def test_a_broken_image_is_an_error_that_names_it(folder: Path) -> None:
         read_sources(folder)
 
 
-def test_sixteen_bit_images_are_brought_to_eight(tmp_path: Path) -> None:
-    path = tmp_path / "deep.png"
-    ramp = np.linspace(0, 40000, 64, dtype=np.uint16).repeat(64).reshape(64, 64)
-    cv2.imwrite(str(path), ramp)
-    grey = read_grey(path)
-    assert grey.dtype == np.uint8
-    assert grey.max() == 255
-    np.testing.assert_allclose(grey, ramp / 40000 * 255, atol=1)
+@pytest.mark.parametrize("grey", [60, 128, 220])
+def test_a_grey_information_bar_is_no_specimen(grey: int, tmp_path: Path) -> None:
+    specimen = (30 + 180 * procedural_specimen(np.random.default_rng(1), 512)).astype(np.uint8)
+    bar = np.full((48, 512), grey, np.uint8)
+    ink = 230 if grey < 100 else 0
+    cv2.putText(bar, "5.0kV 10.2mm x20.0k", (20, 34), cv2.FONT_HERSHEY_SIMPLEX, 1.0, ink, 2)
+    cv2.imwrite(str(tmp_path / "a.png"), np.concatenate([specimen, bar]))
+    read = read_micrograph(tmp_path / "a.png")
+    assert read.rows == slice(0, 512)
+    np.testing.assert_allclose(read.specimen, specimen / 255, atol=1e-6)
+
+
+def with_hot_pixel(image: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    hot = image.copy()
+    hot[5, 5] = 65535
+    return hot
+
+
+def with_white_bar(image: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    bar = np.full((64, image.shape[1]), 255, np.uint8)
+    cv2.putText(bar, "HV 5 kV WD 10 mm", (8, 40), cv2.FONT_HERSHEY_SIMPLEX, 0.7, 0, 2)
+    return np.concatenate([image, bar.astype(np.uint16) * 257])
+
+
+@pytest.mark.parametrize("spoil", [lambda image: image, with_hot_pixel, with_white_bar])
+def test_sixteen_bits_are_scaled_to_what_the_specimen_uses(spoil: object, tmp_path: Path) -> None:
+    assert callable(spoil)
+    twelve_bits = 200 + 3000 * procedural_specimen(np.random.default_rng(1), 512)
+    cv2.imwrite(str(tmp_path / "deep.png"), spoil(twelve_bits.astype(np.uint16)))
+    read = read_micrograph(tmp_path / "deep.png")
+    assert read.rows == slice(0, 512)
+    assert read.pixels.dtype == np.float32
+    scaled = np.minimum(twelve_bits / np.percentile(twelve_bits, 99.9), 1.0)
+    assert np.quantile(np.abs(read.specimen - scaled), 0.9999) < 1e-3
+
+
+def test_an_empty_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "e.png").write_bytes(b"")
+    with pytest.raises(InputFileError, match=r"e\.png"):
+        read_micrograph(tmp_path / "e.png")
+
+
+def test_an_image_full_of_text_is_an_error_that_names_it(tmp_path: Path) -> None:
+    image = np.full((120, 120), 128, np.uint8)
+    for row in range(2, 120, 10):
+        for column in range(2, 116, 6):
+            cv2.rectangle(image, (column, row), (column + 2, row + 6), 255, -1)
+    cv2.imwrite(str(tmp_path / "text.png"), image)
+    with pytest.raises(InputFileError, match=r"text\.png: no specimen"):
+        read_micrograph(tmp_path / "text.png")
+
+
+def test_what_semagent_restored_is_no_micrograph(tmp_path: Path) -> None:
+    pixels = np.zeros((64, 64), np.uint8)
+    for name in ("raw.tif", "session/derived/f.tif", "a-restored.tif", "b.ome-restored.tif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(tmp_path / name, pixels)
+    marked = '{"derived": true, "by": "semagent"}'
+    tifffile.imwrite(tmp_path / "renamed.tif", pixels, description=marked)
+    channels = {"axes": "CYX", "Description": marked}
+    tifffile.imwrite(
+        tmp_path / "renamed.ome.tif", np.stack([pixels] * 2), ome=True, metadata=channels
+    )
+    assert [path.name for path in image_files(tmp_path)] == ["raw.tif"]
 
 
 def test_patches_too_small_to_bin_are_taken_as_they_are() -> None:
-    sharp = procedural_specimen(np.random.default_rng(3), 128)
-    image = usable_image((255 * sharp).astype(np.uint8))
+    image = usable_image(procedural_specimen(np.random.default_rng(3), 128))
     assert image is not None
     assert image.shape == (128, 128)
