@@ -8,14 +8,25 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.utils.tensorboard import SummaryWriter
 
+from semagent.errors import UsageError
 from semagent_engines.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from semagent_engines.train.distributed import Place, Spread, spread
 from semagent_engines.train.schedule import Budget, learning_rate
 
 Report = Callable[[str], None]
+
+_SAME = ("stage", "validation", "model_sha256", "adapted_from", "adapted_on")
+"""What a record has in common with that of the checkpoint a run goes on from."""
+
+_WHOLE = StateDictOptions(full_state_dict=True)
 
 
 class Task(Protocol):
@@ -81,11 +92,16 @@ def train(
 
     Returns:
         The path of the last checkpoint.
+
+    Raises:
+        UsageError: the checkpoint is of another run: another stage, model or split, or adapted
+            on other frames.
     """
     objective = task.objective
     path = settings.folder / "checkpoint.pt"
     resumed = load_checkpoint(path) if path.exists() else None
     if resumed is not None:
+        _check_same_run(path, resumed, config, record)
         objective.load_state_dict(resumed.weights)
     average = objective.state_dict() if resumed is None else resumed.average
     # Whole on every worker, so beside a model that is too large for one device not on it.
@@ -97,8 +113,10 @@ def train(
     if resumed is not None:
         step, before_s = resumed.step, resumed.elapsed_s
         if resumed.optimizer:
-            optimizer.load_state_dict(resumed.optimizer)
+            set_optimizer_state_dict(objective, optimizer, resumed.optimizer, options=_WHOLE)
         report(f"going on from step {step} after {before_s / 60:.1f} min")
+        if settings.budget.progress(step, before_s) >= 1.0:
+            report("the budget is used up, nothing is trained; give more steps or minutes")
 
     writer = SummaryWriter(str(settings.folder / "log")) if place.leads else None
     began = time.monotonic()
@@ -111,7 +129,7 @@ def train(
 
     def save() -> None:
         weights = _full_weights(objective)
-        state = optimizer.state_dict() if settings.spread == "replicate" else {}
+        state = _optimizer_state(objective, optimizer)
         if place.leads:
             kept = {**record, "metrics": metrics}
             save_checkpoint(
@@ -148,6 +166,25 @@ def train(
     return path
 
 
+def _check_same_run(
+    path: Path, found: Checkpoint, config: Mapping[str, Any], record: Mapping[str, Any]
+) -> None:
+    was, now = _identity(found.config, found.record), _identity(config, record)
+    for key in now.keys() | was.keys():
+        if was.get(key) != now.get(key):
+            raise UsageError(
+                f"{path}: is of another run, with {key} {was.get(key)!r} instead of "
+                f"{now.get(key)!r}; name another --output, or remove it"
+            )
+
+
+def _identity(config: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    # Of the sources only the names: how many of their images are usable may change.
+    same = {key: record.get(key) for key in _SAME}
+    same |= {key: sorted(value) for key, value in same.items() if isinstance(value, dict)}
+    return {f"model {key}": value for key, value in config.items()} | same
+
+
 def _groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Matrices with weight decay; biases, norms and tokens without."""
     parameters = [value for value in module.parameters() if value.requires_grad]
@@ -166,13 +203,25 @@ def _agreed(value: float, place: Place) -> float:
     return float(shared)
 
 
+def _sharded(objective: nn.Module) -> bool:
+    return any(hasattr(value, "full_tensor") for value in objective.parameters())
+
+
 def _full_weights(objective: nn.Module) -> dict[str, Tensor]:
     """All weights on this process, gathered if they are sharded."""
-    options = StateDictOptions(full_state_dict=True)
-    if any(hasattr(value, "full_tensor") for value in objective.parameters()):
-        state = get_model_state_dict(objective, options=options)
+    if _sharded(objective):
+        state = get_model_state_dict(objective, options=_WHOLE)
         return {name: value for name, value in state.items() if isinstance(value, Tensor)}
     return objective.state_dict()
+
+
+def _optimizer_state(objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """By the names of the weights, gathered if they are sharded; empty before the first step."""
+    if not optimizer.state:
+        return {}
+    # Only the leading worker has the room for it, and that beside its device.
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return dict(get_optimizer_state_dict(objective, optimizer, options=options))
 
 
 @torch.no_grad()
@@ -193,8 +242,11 @@ def _validate(
     report: Report,
     step: int,
 ) -> dict[str, float]:
-    """Judge the averaged weights on the leading worker."""
-    if not place.leads or any(hasattr(v, "full_tensor") for v in task.objective.parameters()):
+    """Judge the averaged weights on the leading worker, unless they are sharded."""
+    if not place.leads:
+        return {}
+    if _sharded(task.objective):
+        report("not validated: the weights are sharded")
         return {}
     trained = {name: value.clone() for name, value in task.objective.state_dict().items()}
     task.objective.load_state_dict(average)
@@ -206,7 +258,9 @@ def _validate(
     if writer is not None:
         for name, value in metrics.items():
             writer.add_scalar(f"validation/{name}", value, step)
-    report("validation: " + "  ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
+    if metrics:
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        report(f"validation: {shown}")
     return metrics
 
 

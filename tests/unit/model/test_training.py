@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,6 +177,81 @@ def test_training_goes_on_where_it_stopped(
     assert list((tmp_path / "log").glob("events*"))
 
 
+class Interrupted(Finetuning):
+    """Ends after two steps, as if the machine had been switched off."""
+
+    def batch(self, step: int, device: torch.device) -> tuple[Any, ...]:
+        if step == 2:
+            raise InterruptedError
+        return super().batch(step, device)
+
+
+def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(
+    small: ModelConfig, procedural: BatchSource, tmp_path: Path
+) -> None:
+    def checkpoint(kind: type[Finetuning], folder: Path) -> Checkpoint:
+        # Other weights each time: what a resumed run begins with must not matter.
+        task = kind(small, procedural, procedural, views=((2, 128),))
+        settings = Settings(Budget(steps=4), folder, peak_rate=0.3, save_s=0.0)
+        train(task, settings, ALONE, config={}, record={}, report=lambda line: None)
+        return load_checkpoint(folder / "checkpoint.pt")
+
+    torch.manual_seed(0)
+    straight = checkpoint(Finetuning, tmp_path / "straight")
+    torch.manual_seed(0)
+    with pytest.raises(InterruptedError):
+        checkpoint(Interrupted, tmp_path / "resumed")
+    resumed = checkpoint(Finetuning, tmp_path / "resumed")
+    assert resumed.step == straight.step == 4
+    for which in ("weights", "average"):
+        for name, value in getattr(straight, which).items():
+            torch.testing.assert_close(getattr(resumed, which)[name], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"stage": "measure"}, "stage 'finetune' instead of 'measure'"),
+        ({"validation": {"axons": 3}}, r"validation \['fibres'\] instead of \['axons'\]"),
+        ({"model_sha256": "b"}, "model_sha256 'a' instead of 'b'"),
+        ({"adapted_from": "x"}, "adapted_from None instead of 'x'"),
+        ({"adapted_on": "x"}, "adapted_on None instead of 'x'"),
+    ],
+)
+def test_the_checkpoint_of_another_run_is_not_gone_on_from(
+    changed: dict[str, Any],
+    message: str,
+    small: ModelConfig,
+    procedural: BatchSource,
+    tmp_path: Path,
+) -> None:
+    task = finetuning(small, procedural)
+    record = {"stage": "finetune", "validation": {"fibres": 2}, "model_sha256": "a"}
+    found = Checkpoint(
+        {"name": "small"},
+        task.objective.state_dict(),
+        task.objective.state_dict(),
+        {},
+        2,
+        1.0,
+        {**record, "validation": {"fibres": 3}, "seed": 5},
+    )
+    save_checkpoint(found, tmp_path / "checkpoint.pt")
+    lines: list[str] = []
+
+    def go_on(name: str, changed: dict[str, Any]) -> None:
+        settings = Settings(Budget(steps=2), tmp_path)
+        values = record | changed
+        train(task, settings, ALONE, config={"name": name}, record=values, report=lines.append)
+
+    with pytest.raises(UsageError, match=rf"checkpoint\.pt: is of another run, with {message}"):
+        go_on("small", changed)
+    with pytest.raises(UsageError, match="model name 'small' instead of 'base'"):
+        go_on("base", {})
+    go_on("small", {})
+    assert any("budget is used up" in line for line in lines)
+
+
 def test_the_exported_model_is_the_averaged_one(
     small: ModelConfig, procedural: BatchSource, tmp_path: Path
 ) -> None:
@@ -282,6 +358,5 @@ def test_two_workers_train_one_model(how: str, tmp_path: Path) -> None:
         command, env=environment, capture_output=True, text=True, check=False, timeout=280
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    checkpoint = load_checkpoint(tmp_path / "checkpoint.pt")
-    assert checkpoint.step == 2
     assert done.stdout.count("same weights") == 2
+    assert ("not validated: the weights are sharded" in done.stdout) == (how == "shard")

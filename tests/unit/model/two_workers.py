@@ -1,33 +1,62 @@
-"""Run by ``torchrun`` with two workers: two steps, then both must hold the same weights."""
+"""Run by ``torchrun`` with two workers: both must hold the same weights, resumed or not."""
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from conftest import SMALL
 from torch import distributed
 
 from semagent_engines.data.batches import BatchSource
-from semagent_engines.train.distributed import join
+from semagent_engines.train.checkpoint import Checkpoint, load_checkpoint
+from semagent_engines.train.distributed import Place, join
 from semagent_engines.train.finetune import Finetuning
 from semagent_engines.train.loop import Settings, train
 from semagent_engines.train.schedule import Budget
 
+STEPS = 4
+
+
+class Interrupted(Finetuning):
+    """Ends after half of the steps, as if the machine had been switched off."""
+
+    def batch(self, step: int, device: torch.device) -> tuple[Any, ...]:
+        if step == STEPS // 2:
+            raise InterruptedError
+        return super().batch(step, device)
+
+
+def run(kind: type[Finetuning], folder: Path, how: str, place: Place) -> Checkpoint:
+    torch.manual_seed(0)
+    source = BatchSource([], seed=0, rank=place.rank, procedural_count=2, procedural_px=256)
+    task = kind(SMALL, source, source, views=((1, 128),))
+    assert how in ("replicate", "shard")
+    spread = "shard" if how == "shard" else "replicate"
+    settings = Settings(Budget(steps=STEPS), folder, save_s=0.0, spread=spread)
+    try:
+        train(task, settings, place, config=SMALL.as_dict(), record={}, report=print)
+    except InterruptedError:
+        assert kind is Interrupted
+    weight = task.objective.model.encoder.embed_spectrum.weight.detach()
+    full = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+    others = [torch.zeros_like(full) for _ in range(place.world)]
+    distributed.all_gather(others, full)
+    assert torch.equal(others[0], others[1])
+    distributed.barrier()
+    return load_checkpoint(folder / "checkpoint.pt")
+
 
 def main(folder: Path, how: str) -> None:
     with join() as place:
-        source = BatchSource([], seed=0, rank=place.rank, procedural_count=2, procedural_px=256)
-        task = Finetuning(SMALL, source, source, views=((1, 128),))
-        assert how in ("replicate", "shard")
-        settings = Settings(
-            Budget(steps=2), folder, spread="shard" if how == "shard" else "replicate"
-        )
-        train(task, settings, place, config=SMALL.as_dict(), record={}, report=print)
-        weight = task.objective.model.encoder.embed_spectrum.weight.detach()
-        full = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
-        others = [torch.zeros_like(full) for _ in range(place.world)]
-        distributed.all_gather(others, full)
-        assert torch.equal(others[0], others[1])
+        straight = run(Finetuning, folder / "straight", how, place)
+        half = run(Interrupted, folder / "resumed", how, place)
+        resumed = run(Finetuning, folder / "resumed", how, place)
+        assert (straight.step, half.step, resumed.step) == (STEPS, STEPS // 2, STEPS)
+        for name, value in straight.weights.items():
+            torch.testing.assert_close(resumed.weights[name], value, rtol=0.0, atol=1e-7)
+        for name, value in straight.average.items():
+            torch.testing.assert_close(resumed.average[name], value, rtol=0.0, atol=1e-7)
         print("same weights", flush=True)
 
 
