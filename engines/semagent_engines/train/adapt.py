@@ -8,6 +8,8 @@ in. Only the decoder learns, and a pull towards the weights it started from keep
 forgetting what a few frames cannot show.
 """
 
+import hashlib
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,6 +100,10 @@ class Adaptation(nn.Module):
         parts["anchor"] = _ANCHOR * strayed / self._size
         return torch.stack(list(parts.values())).sum(), parts
 
+    def train(self, mode: bool = True) -> "Adaptation":  # noqa: ARG002 - the base's argument
+        """Stay in evaluation mode: the head whose dropout this leaves off reads the targets."""
+        return super().train(False)
+
     def _restoration(self, views: Views) -> Tensor:
         restored = self.model.restore(views.pixels).tiles
         return restoration_loss(restored, views.truth, normalise(views.pixels).std)
@@ -156,6 +162,8 @@ def adapt(
 ) -> tuple[Verdict, Path | None]:
     """Adapt, judge, and write an artefact only if it is better.
 
+    An artefact that an earlier run left in the folder goes if this one's is not.
+
     Args:
         artefact: what to start from.
         sides: frames to learn from, and frames held out.
@@ -167,6 +175,9 @@ def adapt(
 
     Returns:
         The verdict, and the new artefact's folder or ``None``.
+
+    Raises:
+        UsageError: the folder holds a checkpoint of other frames or of another artefact.
     """
     learned, held_out = sides
     before = model_of_artefact(artefact)
@@ -175,7 +186,9 @@ def adapt(
     task = Adapting(model_of_artefact(artefact), learned, used_pairs, seed=seed)
     record: dict[str, Any] = {
         **artefact.manifest.training,
+        "stage": "adapt",
         "adapted_from": artefact.manifest.name,
+        "adapted_on": _digest(sides, pairs),
         "adaptation": {
             "frames": len(learned.raw),
             "sharp": len(learned.sharp),
@@ -203,10 +216,13 @@ def adapt(
     if held_pairs:
         fields.append(crops(held_pairs, np.random.default_rng(seed), 4 * _PER_BATCH, _EDGE_PX))
     verdict = judge(before, after, fields, held_out, seed=seed)
+    folder = settings.folder / "artefact"
     if not verdict.better:
+        if folder.exists():
+            shutil.rmtree(folder)
+            report(f"removed: {folder}, of an earlier run; it would pass for this one's")
         return verdict, None
     record["adaptation"] |= {"gain_db": verdict.gain_db, "error_db": verdict.error_db}
-    folder = settings.folder / "artefact"
     write_artefact(
         replace(checkpoint, record=record),
         folder,
@@ -215,6 +231,17 @@ def adapt(
         judged=judged,
     )
     return verdict, folder
+
+
+def _digest(sides: Sequence[Frames], pairs: Sequence[RealPair]) -> str:
+    """SHA-256 of all that is learned from or judged by."""
+    digest = hashlib.sha256()
+    for image in [
+        *(image for side in sides for image in side.raw),
+        *(image for pair in pairs for image in (pair.defocused, pair.focused)),
+    ]:
+        digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
 
 
 @torch.no_grad()

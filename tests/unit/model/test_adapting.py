@@ -8,15 +8,26 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from semagent.errors import InputFileError
+from semagent.errors import InputFileError, UsageError
 from semagent_engines.data.batches import BatchSource
 from semagent_engines.data.instrument import crops, read_frames, read_pairs
 from semagent_engines.data.specimen import procedural_specimen
 from semagent_engines.export.weights import model_of_artefact
 from semagent_engines.runtime.artefact import Artefact, open_artefact
 from semagent_engines.runtime.backends.onnxruntime import open_engine
-from semagent_engines.train.adapt import Live, inconsistency, judge, reblurred
+from semagent_engines.train.adapt import (
+    Adapting,
+    Live,
+    inconsistency,
+    judge,
+    read_live,
+    reblurred,
+)
+from semagent_engines.train.checkpoint import load_checkpoint
 from semagent_engines.train.cli import main
+from semagent_engines.train.distributed import Place
+from semagent_engines.train.loop import Settings, train
+from semagent_engines.train.schedule import Budget
 
 Image = npt.NDArray[np.float32]
 
@@ -214,10 +225,34 @@ def test_weights_that_are_no_better_are_not_used(
     artefact: Artefact, session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "adapted"
-    start = ["adapt", str(session), "--output", str(output), "--artefact", str(artefact.folder)]
-    main([*start, "--steps", "2", "--rate", "1e-9"])
+    (output / "artefact").mkdir(parents=True)
+    (output / "artefact" / "manifest.json").write_text("of an earlier run")
+    rest = ["--output", str(output), "--artefact", str(artefact.folder)]
+    rest += ["--steps", "2", "--rate", "1e-9"]
+    main(["adapt", str(session), *rest])
     assert "the old weights stay" in capsys.readouterr().err
     assert not (output / "artefact").exists()
+    record = load_checkpoint(output / "checkpoint.pt").record
+    assert (record["stage"], record["adapted_from"]) == ("adapt", artefact.manifest.name)
+    # Other frames: the weights that were adapted on the first ones are not theirs.
+    write(session / "frames" / "0.png", fields(1)[0], seed=99)
+    with pytest.raises(UsageError, match=r"checkpoint\.pt: is of another run, with adapted_on"):
+        main(["adapt", str(session), *rest])
+
+
+def test_what_frames_are_compared_with_is_read_without_dropout(
+    artefact: Artefact, session: Path, tmp_path: Path
+) -> None:
+    learned, _ = read_frames(session)
+    task = Adapting(model_of_artefact(artefact), learned, (), seed=0)
+    # A validation in the midst of training puts the objective back into training mode.
+    settings = Settings(Budget(steps=1), tmp_path / "run", validate_s=0.0)
+    alone = Place(0, 1, torch.device("cpu"))
+    train(task, settings, alone, config={}, record={}, report=lambda line: None)
+    first, again = (
+        read_live(task.objective.model, learned, np.random.default_rng(1), 4) for _ in range(2)
+    )
+    assert torch.equal(first.covariance, again.covariance)
 
 
 def test_weights_that_were_spoilt_are_refused(
