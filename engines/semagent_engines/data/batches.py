@@ -144,6 +144,9 @@ class BatchSource:
         procedural_share: share of procedural specimens.
         procedural_count: how many of them to draw, once, at the start.
         flat_share: share of fields without any structure, on which nothing may be invented.
+
+    Raises:
+        ValueError: there is no image, and no procedural specimen is wanted either.
     """
 
     def __init__(
@@ -159,6 +162,8 @@ class BatchSource:
     ) -> None:
         self._seed = (seed, rank)
         self._groups = [source.images for source in sources if source.images]
+        if not self._groups and procedural_share == 0:
+            raise ValueError("no images, and no procedural specimens")
         # Few large images say more than one image does, but not in proportion to their area.
         areas = [sum(image.size for image in group) ** (1 / 3) for group in self._groups]
         self._weights = np.array(areas) / max(sum(areas), 1.0)

@@ -123,6 +123,11 @@ def split_sources(
     rest = tuple(source for source in sources if source.name not in validation and source.images)
     if not rest:
         raise InputFileError("no source with usable images is left for training")
+    if not any(source.images for source in held_out):
+        raise InputFileError(
+            f"no usable image in the validation sources {', '.join(validation) or '(none named)'}: "
+            "all are blurred, noisy or flat; hold out another source"
+        )
     return rest, held_out
 
 

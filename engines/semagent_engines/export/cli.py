@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from semagent.errors import InputFileError
 from semagent_engines.data.batches import BatchSource
 from semagent_engines.data.sources import read_sources, split_sources
 from semagent_engines.export.artefact import model_of, write_artefact
@@ -12,11 +13,14 @@ from semagent_engines.export.calibrate import calibrate
 from semagent_engines.train.checkpoint import load_checkpoint
 
 _JUDGED_BATCHES = 10
+_STAGES = ("measure", "adapt")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``export``."""
-    parser.add_argument("checkpoint", type=Path, help="checkpoint of `train measure`")
+    parser.add_argument(
+        "checkpoint", type=Path, help="checkpoint of `train measure` or `train adapt`"
+    )
     parser.add_argument("output", type=Path, help="folder of the artefact")
     parser.add_argument(
         "--data", type=Path, required=True, help="the training data: ranges and calibration"
@@ -30,6 +34,12 @@ def run(arguments: argparse.Namespace) -> None:
         UsageError: the checkpoint or the data cannot be used.
     """
     checkpoint = load_checkpoint(arguments.checkpoint)
+    stage = checkpoint.record.get("stage")
+    if stage not in _STAGES:
+        raise InputFileError(
+            f"{arguments.checkpoint}: of the stage {stage}, in which the heads that read blur have "
+            f"not learned; give a checkpoint of {' or '.join(_STAGES)}"
+        )
     names = list(checkpoint.record["validation"])
     trained, held_out = split_sources(read_sources(arguments.data), names)
     validation = BatchSource(held_out, seed=2, procedural_share=0.0, flat_share=0.0)

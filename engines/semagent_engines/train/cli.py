@@ -1,11 +1,13 @@
 """``semagent train``: its arguments, and what they start."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from semagent.errors import InputFileError, UsageError
@@ -13,7 +15,8 @@ from semagent_engines.data.batches import BatchSource
 from semagent_engines.data.instrument import read_frames, read_pairs
 from semagent_engines.data.sources import read_sources, split_sources
 from semagent_engines.model.config import PRESETS, ModelConfig, preset
-from semagent_engines.runtime.artefact import DEFAULT, open_artefact
+from semagent_engines.model.network import load_part
+from semagent_engines.runtime.artefact import DEFAULT, file_hash, open_artefact
 from semagent_engines.train.adapt import adapt
 from semagent_engines.train.checkpoint import load_checkpoint
 from semagent_engines.train.distributed import join
@@ -76,22 +79,20 @@ def run(arguments: argparse.Namespace) -> None:
     """Carry out a parsed command.
 
     Raises:
-        UsageError: data or checkpoint cannot be used, or neither steps nor minutes are given.
+        UsageError: data, checkpoint or a number cannot be used, or neither steps nor minutes are
+            given.
     """
+    _check(arguments)
     if arguments.stage == "adapt":
         _adapt(arguments)
         return
     if arguments.steps is None and arguments.minutes is None:
         raise UsageError(f"{arguments.stage}: give --steps, or --minutes, or both")
-    for option, value, least in (
-        ("--batch", arguments.batch, 1),
-        ("--processes", arguments.processes, 0),
-    ):
-        if value < least:
-            raise UsageError(f"{arguments.stage}: {option} {value} is not {least} or more")
     config = preset(arguments.preset)
     budget = Budget(arguments.steps, arguments.minutes)
     with join() as place:
+        # The same on all workers, which begin with the same weights.
+        torch.manual_seed(arguments.seed)
 
         def report(line: str) -> None:
             if place.leads:
@@ -106,21 +107,18 @@ def run(arguments: argparse.Namespace) -> None:
         validation = BatchSource(held_out, seed=1, procedural_share=0.0, flat_share=0.0)
         task: Pretraining | Finetuning | Measuring
         before: dict[str, Any] = {}
+        model: dict[str, str] = {}
         batch, processes = arguments.batch, arguments.processes
         if arguments.stage == "pretrain":
             task = Pretraining(config, training, validation, batch=batch, processes=processes)
         elif arguments.stage == "finetune":
-            task = Finetuning(
-                config,
-                training,
-                validation,
-                start=_start(arguments.start) if arguments.start else None,
-                batch=batch,
-                processes=processes,
-            )
+            task = Finetuning(config, training, validation, batch=batch, processes=processes)
+            if arguments.start:
+                _load_start(task, arguments.start)
         else:
             tuned = load_checkpoint(arguments.model)
             before = {**tuned.record, "steps": tuned.step, "minutes": tuned.elapsed_s / 60}
+            model = {"model_sha256": file_hash(arguments.model)}
             config = ModelConfig.from_dict(tuned.config)
             weights = _averaged(arguments.model, "model.")
             task = Measuring(
@@ -129,6 +127,7 @@ def run(arguments: argparse.Namespace) -> None:
                 validation,
                 weights,
                 pairs=arguments.pairs,
+                seed=arguments.seed,
                 batch=batch,
                 device=place.device,
                 processes=processes,
@@ -142,6 +141,7 @@ def run(arguments: argparse.Namespace) -> None:
             "batch": batch,
             "training": {source.name: len(source.images) for source in chosen},
             "validation": {source.name: len(source.images) for source in held_out},
+            **model,
         }
         settings = Settings(
             budget=budget,
@@ -190,11 +190,39 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _start(path: Path) -> dict[str, Tensor]:
-    """Weights to fine-tune from: a whole model's, or those of a pretrained encoder."""
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse numbers that cannot be meant.
+
+    Raises:
+        UsageError: one is too small.
+    """
+    least = {"--steps": 1, "--seed": 0, "--batch": 1, "--processes": 0}
+    if arguments.stage == "measure":
+        least["--pairs"] = 1
+    for option, smallest in least.items():
+        value = getattr(arguments, option[2:], None)
+        if value is not None and value < smallest:
+            raise UsageError(f"{arguments.stage}: {option} {value} is not {smallest} or more")
+    for option in ("--minutes", "--rate"):
+        value = getattr(arguments, option[2:])
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"{arguments.stage}: {option} {value} is not above 0")
+
+
+def _load_start(task: Finetuning, path: Path) -> None:
+    """Begin with a whole model's weights, or with those of a pretrained encoder.
+
+    Raises:
+        InputFileError: the checkpoint is of another preset.
+    """
     if load_checkpoint(path).record.get("stage") == "pretrain":
-        return {f"encoder.{name}": value for name, value in _averaged(path, "encoder.").items()}
-    return _averaged(path, "model.")
+        weights = {f"encoder.{name}": value for name, value in _averaged(path, "encoder.").items()}
+    else:
+        weights = _averaged(path, "model.")
+    try:
+        load_part(task.objective.model, weights)
+    except ValueError as error:
+        raise InputFileError(f"{path}: a checkpoint of another preset: {error}") from error
 
 
 def _averaged(path: Path, prefix: str) -> dict[str, Tensor]:

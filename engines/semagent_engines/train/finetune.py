@@ -9,13 +9,7 @@ from torch import Tensor, nn
 from semagent_engines.data.ahead import Ahead, ViewDrafts
 from semagent_engines.data.batches import BatchSource, Views
 from semagent_engines.model.config import ModelConfig
-from semagent_engines.model.network import (
-    Restoration,
-    SemModel,
-    build,
-    load_part,
-    normalise,
-)
+from semagent_engines.model.network import Restoration, SemModel, build, normalise
 from semagent_engines.train.losses import restoration_loss
 from semagent_engines.train.validate import judge_views
 
@@ -53,8 +47,6 @@ class Finetuning:
     """The `Task` of fine-tuning.
 
     Args:
-        start: weights to start from, by their names in `SemModel`: those of a pretrained encoder,
-            or of a whole model; what is not named starts from scratch.
         views: (count, edge in pixels) of the batches, taken in turn: small ones for variety,
             large ones for the distances that whole tiles have.
         batch: factor of these counts; a GPU wants more at once than a CPU.
@@ -67,13 +59,11 @@ class Finetuning:
         training: BatchSource,
         validation: BatchSource,
         *,
-        start: Mapping[str, Tensor] | None = None,
         views: Sequence[tuple[int, int]] = ((8, 128), (8, 128), (8, 128), (2, 256)),
         batch: int = 1,
         processes: int = 0,
     ) -> None:
         self.objective = Objective(build(config))
-        load_part(self.objective.model, start or {})
         many = tuple((batch * count, edge_px) for count, edge_px in views)
         self._drafts = Ahead(ViewDrafts(training, many), processes)
         self._validation, self._judged = validation, views[0]

@@ -84,6 +84,7 @@ class Measuring:
         tuned: state dict of a fine-tuned `SemModel`.
         pairs: how many frame pairs to measure before training begins.
         per_batch: pairs in a batch.
+        seed: of which pairs a batch has, and of its noise.
         batch: factor of what is measured or learned from at once; a GPU wants more than a CPU.
         device: where pairs are measured.
         processes: how many draw them ahead; see `Ahead`.
@@ -98,6 +99,7 @@ class Measuring:
         *,
         pairs: int = 8000,
         per_batch: int = 96,
+        seed: int = 0,
         batch: int = 1,
         device: torch.device = _CPU,
         processes: int = 0,
@@ -106,6 +108,7 @@ class Measuring:
         self.objective = HeadObjective(config, tuned)
         model = self.objective.model.to(device)
         self._validation, self._per_batch = validation, batch * per_batch
+        self._seed = seed
         sides: tuple[list[Measured], list[Measured]] = ([], [])
         at_once = batch * _PER_BATCH
         drafts = Ahead(PairDrafts(training, at_once, PAIR_PX), processes)
@@ -124,7 +127,7 @@ class Measuring:
 
     def batch(self, step: int, device: torch.device) -> tuple[Any, ...]:
         """Both sides of some pairs, either way round."""
-        rng = np.random.default_rng([11, step])
+        rng = np.random.default_rng([self._seed, 11, step])
         index = torch.from_numpy(rng.integers(len(self._first.spectra), size=self._per_batch))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         picked = []

@@ -35,6 +35,11 @@ def test_other_steps_ranks_and_seeds_give_other_batches(procedural: BatchSource)
         assert not any(torch.equal(batch, other) for other in batches[index + 1 :])
 
 
+def test_nothing_to_draw_from_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no images, and no procedural specimens"):
+        BatchSource([Source("empty", (), refused=3)], seed=0, procedural_share=0.0)
+
+
 def test_views_have_the_shapes_and_scale_they_promise(procedural: BatchSource) -> None:
     views = procedural.views(0, 3, 144)
     assert views.pixels.shape == views.truth.shape == (3, 1, 144, 144)

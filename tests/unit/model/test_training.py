@@ -4,21 +4,26 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from semagent.errors import InputFileError, UsageError
 from semagent_engines.data.batches import BatchSource
+from semagent_engines.data.specimen import procedural_specimen
 from semagent_engines.export.artefact import model_of
+from semagent_engines.export.cli import main as export_main
 from semagent_engines.export.weights import model_of_artefact
 from semagent_engines.model.config import ModelConfig
-from semagent_engines.model.network import SemModel, build
+from semagent_engines.model.network import SemModel, build, load_part
 from semagent_engines.model.spectrum import FEATURES
 from semagent_engines.runtime.artefact import Artefact
+from semagent_engines.train import cli
 from semagent_engines.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from semagent_engines.train.cli import main
 from semagent_engines.train.distributed import Place
@@ -275,11 +280,12 @@ def test_pretraining_hands_its_encoder_to_fine_tuning(
     start = {
         name: value for name, value in checkpoint.average.items() if name.startswith("encoder.")
     }
-    tuned = Finetuning(small, procedural, procedural, start=start)
-    weight = tuned.objective.model.encoder.embed_patch.weight
+    tuned = build(small)
+    load_part(tuned, start)
+    weight = tuned.encoder.embed_patch.weight
     assert torch.equal(weight, start["encoder.embed_patch.weight"])
     with pytest.raises(ValueError, match="no_such_weight"):
-        Finetuning(small, procedural, procedural, start={"no_such_weight": weight})
+        load_part(tuned, {"no_such_weight": weight})
 
 
 def test_the_heads_learn_from_spectra_and_leave_the_rest_alone(
@@ -336,14 +342,132 @@ def test_the_masked_loss_counts_hidden_patches_only(small: ModelConfig) -> None:
     assert float(hidden.detach()) > float(seen.detach()) + 0.5
 
 
-@pytest.mark.parametrize(("option", "value"), [("--batch", "0"), ("--processes", "-1")])
-def test_no_images_at_once_and_fewer_than_no_processes_are_refused(
-    option: str, value: str, tmp_path: Path
+# -- the command ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A source to train on, one to hold out, and one of which nothing is usable."""
+    folder = tmp_path / "data"
+    for source, seed in (("alloy", 1), ("fibres", 2), ("soft", 3)):
+        (folder / source).mkdir(parents=True)
+        grey = (20 + 200 * procedural_specimen(np.random.default_rng(seed), 256)).astype(np.uint8)
+        grey = grey.repeat(2, axis=0).repeat(2, axis=1)
+        if source == "soft":
+            grey = np.asarray(cv2.GaussianBlur(grey, (0, 0), 16.0), np.uint8)
+        cv2.imwrite(str(folder / source / "a.png"), grey)
+    return folder
+
+
+@pytest.fixture
+def tasks(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
+    """What the command would train, had its training not been left out."""
+    seen: list[Task] = []
+
+    def untrained(task: Task, *args: object, **named: object) -> Path:
+        seen.append(task)
+        return Path("nowhere")
+
+    monkeypatch.setattr(cli, "train", untrained)
+    monkeypatch.setattr(cli, "BatchSource", partial(BatchSource, procedural_count=1))
+    return seen
+
+
+def stage(name: str, data: Path, *rest: str, validation: str = "fibres") -> None:
+    output = ["--output", str(data.parent / "out"), "--validation", validation]
+    main([name, str(data), *output, "--steps", "1", *rest])
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "message"),
+    [
+        ("finetune", "--batch", "0", "0 is not 1 or more"),
+        ("finetune", "--processes", "-1", "-1 is not 0 or more"),
+        ("pretrain", "--seed", "-1", "-1 is not 0 or more"),
+        ("pretrain", "--steps", "-3", "-3 is not 1 or more"),
+        ("pretrain", "--minutes", "0", "0.0 is not above 0"),
+        ("pretrain", "--rate", "nan", "nan is not above 0"),
+        ("measure", "--pairs", "0", "0 is not 1 or more"),
+        ("adapt", "--seed", "-1", "-1 is not 0 or more"),
+        ("adapt", "--steps", "0", "0 is not 1 or more"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(
+    name: str, option: str, value: str, message: str, tmp_path: Path
 ) -> None:
-    start = ["finetune", str(tmp_path), "--output", str(tmp_path / "out"), "--validation", "a"]
-    with pytest.raises(UsageError, match=f"finetune: {option} {value} is not"):
+    start = [name, str(tmp_path), "--output", str(tmp_path / "out")]
+    if name != "adapt":
+        start += ["--validation", "a"]
+    if name == "measure":
+        start += ["--model", "none.pt"]
+    with pytest.raises(UsageError, match=f"{name}: {option} {message}"):
         main([*start, "--steps", "1", option, value])
     assert not (tmp_path / "out").exists()
+
+
+def test_the_seed_gives_the_weights_a_training_begins_with(data: Path, tasks: list[Task]) -> None:
+    for seed in ("5", "5", "6"):
+        stage("pretrain", data, "--seed", seed)
+    first, same, other = (task.objective.state_dict() for task in tasks)
+    assert all(torch.equal(value, same[name]) for name, value in first.items())
+    assert not all(torch.equal(value, other[name]) for name, value in first.items())
+
+
+def test_the_seed_gives_the_batches_of_the_heads(
+    small: ModelConfig, procedural: BatchSource
+) -> None:
+    tuned = build(small).state_dict()
+    batches = []
+    for seed in (0, 0, 1):
+        task = Measuring(
+            small, procedural, procedural, tuned, pairs=4, seed=seed, report=lambda line: None
+        )
+        batches.append(task.batch(0, ALONE.device)[0].spectra)
+    assert torch.equal(batches[0], batches[1])
+    assert not torch.equal(batches[0], batches[2])
+
+
+def test_a_validation_without_usable_images_is_refused(data: Path, tasks: list[Task]) -> None:
+    with pytest.raises(InputFileError, match="no usable image in the validation sources soft"):
+        stage("pretrain", data, validation="soft")
+    assert not tasks
+
+
+def stored(path: Path, config: ModelConfig, name: str) -> Path:
+    weights = {f"model.{key}": value for key, value in build(config).state_dict().items()}
+    record = {"stage": name, "validation": {"fibres": 1}}
+    save_checkpoint(Checkpoint(config.as_dict(), weights, weights, {}, 1, 1.0, record), path)
+    return path
+
+
+def test_a_start_of_another_preset_is_refused(
+    data: Path, tasks: list[Task], small: ModelConfig
+) -> None:
+    start = stored(data.parent / "small.pt", small, "finetune")
+    with pytest.raises(InputFileError, match=r"small\.pt: a checkpoint of another preset"):
+        stage("finetune", data, "--start", str(start))
+
+
+def test_the_heads_of_another_model_are_not_gone_on_from(
+    data: Path, small: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "BatchSource", partial(BatchSource, procedural_count=1))
+    arguments = ["--pairs", "1", "--model"]
+    stage("measure", data, *arguments, str(stored(data.parent / "a.pt", small, "finetune")))
+    other = stored(data.parent / "b.pt", small, "finetune")
+    with pytest.raises(UsageError, match=r"checkpoint\.pt: is of another run, with model_sha256"):
+        stage("measure", data, *arguments, str(other))
+
+
+@pytest.mark.parametrize("name", ["finetune", "pretrain"])
+def test_heads_that_did_not_learn_are_not_exported(
+    name: str, data: Path, small: ModelConfig
+) -> None:
+    checkpoint = stored(data.parent / "x.pt", small, name)
+    output = data.parent / "artefact"
+    with pytest.raises(InputFileError, match=rf"x\.pt: of the stage {name}, .* measure or adapt"):
+        export_main([str(checkpoint), str(output), "--data", str(data)])
+    assert not output.exists()
 
 
 @pytest.mark.slow
