@@ -188,7 +188,7 @@ def adapt(
         **artefact.manifest.training,
         "stage": "adapt",
         "adapted_from": artefact.manifest.name,
-        "adapted_on": _digest(sides, pairs),
+        "adapted_on": _description(sides, pairs),
         "adaptation": {
             "frames": len(learned.raw),
             "sharp": len(learned.sharp),
@@ -233,15 +233,13 @@ def adapt(
     return verdict, folder
 
 
-def _digest(sides: Sequence[Frames], pairs: Sequence[RealPair]) -> str:
-    """SHA-256 of all that is learned from or judged by."""
+def _description(sides: Sequence[Frames], pairs: Sequence[RealPair]) -> str:
+    """Of all that is learned from or judged by; of anything else it is another."""
+    frames = [image for side in sides for image in side.raw]
     digest = hashlib.sha256()
-    for image in [
-        *(image for side in sides for image in side.raw),
-        *(image for pair in pairs for image in (pair.defocused, pair.focused)),
-    ]:
+    for image in [*frames, *(each for pair in pairs for each in (pair.defocused, pair.focused))]:
         digest.update(np.ascontiguousarray(image).data)
-    return digest.hexdigest()
+    return f"{len(frames)} frames, {len(pairs)} pairs, SHA-256 {digest.hexdigest()[:12]}"
 
 
 @torch.no_grad()
