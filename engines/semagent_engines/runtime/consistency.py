@@ -5,8 +5,11 @@ import numpy as np
 import numpy.typing as npt
 
 from semagent.types import Pixels
+from semagent_engines.runtime.tiling import telling
 
 Floats = npt.NDArray[np.float32]
+
+BLOCK_PX = 32
 
 
 def reblur(image: Floats, covariance_px2: Floats) -> Floats:
@@ -31,7 +34,7 @@ def reblur(image: Floats, covariance_px2: Floats) -> Floats:
 
 
 def consistency_map(
-    raw: Pixels, restored: Pixels, covariance_px2: Floats, noise: float, *, block_px: int = 32
+    raw: Pixels, restored: Pixels, covariance_px2: Floats, noise: float, *, block_px: int = BLOCK_PX
 ) -> Floats:
     """Reduced chi-square of the re-blurred restoration against the raw frame, block by block.
 
@@ -56,3 +59,14 @@ def consistency_map(
     height, width = min(block_px, raw.shape[0]), min(block_px, raw.shape[1])
     blocks = squared[: rows * height, : columns * width].reshape(rows, height, columns, width)
     return np.asarray(blocks.mean(axis=(1, 3)), np.float32)
+
+
+def mean_consistency(blocks: Floats, raw: Pixels, *, block_px: int = BLOCK_PX) -> float:
+    """Mean of a `consistency_map` without blank blocks and what borders on them.
+
+    Blank blocks agree with anything; where the beam was switched, the edge is sharp at any blur.
+    """
+    told = telling(raw, block_px)
+    inside = cv2.erode(told.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    chosen = next((which for which in (inside, told) if which.any()), np.ones_like(told))
+    return float(blocks[chosen].mean())

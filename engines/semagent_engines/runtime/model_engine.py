@@ -19,7 +19,7 @@ from semagent.options import Options
 from semagent.spectrum import Array, measure_spectrum
 from semagent.types import Analysis, Frame, Grid, Pixels
 from semagent_engines.runtime.artefact import Artefact
-from semagent_engines.runtime.consistency import consistency_map
+from semagent_engines.runtime.consistency import consistency_map, mean_consistency
 from semagent_engines.runtime.readings import (
     PAIR_CONTRADICTION,
     PAIR_INFLATION,
@@ -33,6 +33,7 @@ from semagent_engines.runtime.readings import (
 from semagent_engines.runtime.tiling import Layout, Stitcher, cut, informative_tiles, lay_out
 from semagent_engines.sharpness.change import fit_blur_change
 from semagent_engines.sharpness.engine import SharpnessEngine, SharpnessOptions
+from semagent_engines.sharpness.exposed import exposed_part
 
 Floats = npt.NDArray[np.float32]
 
@@ -136,7 +137,7 @@ class ModelEngine:
             chi_square = consistency_map(
                 pixels, restored[: pixels.shape[0]], head.covariance, head.noise
             )
-            consistency = float(chi_square.mean())
+            consistency = mean_consistency(chi_square, pixels)
             consistency_grid = _grid(chi_square)
         figures = msgspec.structs.replace(
             figures,
@@ -165,9 +166,9 @@ class ModelEngine:
         one, other = self._specimen(first), self._specimen(second)
         if one.shape != other.shape:
             raise EngineError(f"frames of {one.shape} and {other.shape} pixels are not one field")
-        layout = self._layout(one, _SCORE_TILE_PX, overlap_px=0)
-        corners = self._choose(one, layout)
-        read = [self._read(pixels, layout, corners) for pixels in (one, other)]
+        exposed = exposed_part(one, other, least_px=self._manifest.smallest_tile_px)
+        one, other = one[exposed], other[exposed]
+        read = self._read(one, other)
         inputs = {
             f"{field}_{letter}": getattr(tiles, field)
             for letter, tiles in zip("ab", read, strict=True)
@@ -223,23 +224,29 @@ class ModelEngine:
         step = self._manifest.tile_step_px
         return lay_out((height, width), tile_px=tile_px, overlap_px=overlap_px, step_px=step)
 
-    def _choose(self, pixels: Pixels, layout: Layout) -> list[tuple[int, int]]:
-        count = len(layout.rows) * len(layout.columns)
-        return informative_tiles(pixels, layout, self._tiles or count)
-
     def _head(self, pixels: Pixels) -> FrameReading:
-        layout = self._layout(pixels, _SCORE_TILE_PX, overlap_px=0)
-        return combine(self._read(pixels, layout, self._choose(pixels, layout)))
+        exposed = exposed_part(pixels, least_px=self._manifest.smallest_tile_px)
+        [tiles] = self._read(pixels[exposed])
+        return combine(tiles)
 
-    def _read(self, pixels: Pixels, layout: Layout, corners: list[tuple[int, int]]) -> TileReadings:
-        tiles = cut(pixels, layout, corners)
-        out = self._runtime.run("score", {"pixels": tiles})
-        return TileReadings(
-            blur=out["blur"],
-            blur_std=out["blur_std"],
-            noise=out["noise"],
-            spectra=out["spectra"],
-        )
+    def _read(self, *frames: Pixels) -> list[TileReadings]:
+        """Readings of the same tiles of frames of one field."""
+        layout = self._layout(frames[0], _SCORE_TILE_PX, overlap_px=0)
+        count = len(layout.rows) * len(layout.columns)
+        corners = informative_tiles(frames, layout, self._tiles or count)
+        read = []
+        for pixels in frames:
+            out = self._runtime.run("score", {"pixels": cut(pixels, layout, corners)})
+            read.append(
+                TileReadings(
+                    blur=out["blur"],
+                    blur_std=out["blur_std"],
+                    noise=out["noise"],
+                    spectra=out["spectra"],
+                )
+            )
+        within = np.all([tiles.within(self._manifest.blur_range_px) for tiles in read], axis=0)
+        return [tiles.of(within) for tiles in read]
 
     def _restore(self, pixels: Pixels) -> tuple[Pixels, Grid]:
         layout = self._layout(pixels, _RESTORE_TILE_PX, overlap_px=_OVERLAP_PX)

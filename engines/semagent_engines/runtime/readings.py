@@ -43,6 +43,19 @@ class TileReadings:
     noise: Floats
     spectra: Floats
 
+    def within(self, blur_range_px: tuple[float, float]) -> npt.NDArray[np.bool_]:
+        """Which tiles read a blur that training covered: what else they say means nothing."""
+        low, high = np.log(blur_range_px)
+        return np.asarray((self.blur[:, 0] >= low) & (self.blur[:, 0] <= high))
+
+    def of(self, which: npt.NDArray[np.bool_]) -> "TileReadings":
+        """Some of the tiles, or all where it would be none."""
+        if not which.any():
+            return self
+        return TileReadings(
+            self.blur[which], self.blur_std[which], self.noise[which], self.spectra[which]
+        )
+
 
 @dataclass(frozen=True)
 class FrameReading:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,7 +14,7 @@ from semagent.types import Pixels
 Floats = npt.NDArray[np.float32]
 
 _COARSE = 8
-_DARK, _BRIGHT = 0.005, 0.995
+_LEAST_TOLD = 0.75
 
 
 @dataclass(frozen=True)
@@ -115,26 +115,58 @@ def _ramp(size: int, starts: tuple[int, ...]) -> Floats:
     return (0.5 - 0.5 * np.cos(np.pi * rise)).astype(np.float32)
 
 
-def informative_tiles(pixels: Pixels, layout: Layout, count: int) -> list[tuple[int, int]]:
-    """The tiles with the most structure, most first.
+def telling(pixels: Pixels, block_px: int) -> npt.NDArray[np.bool_]:
+    """Which blocks tell anything, (height // block_px, width // block_px).
+
+    Neither those of one value, where there was no beam or too much, nor those whose mean is as dark
+    or as bright as pixels can be.
+    """
+    return _blocks(pixels, block_px)[1]
+
+
+def _blocks(pixels: Pixels, block_px: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Means of blocks, and which of them tell anything."""
+    rows, columns = (length // block_px for length in pixels.shape)
+    whole = pixels[: rows * block_px, : columns * block_px]
+    mean = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
+    strips = whole.reshape(rows, block_px, columns * block_px)
+    # The last axis is short, and numpy is slow along those.
+    low, high = (
+        np.moveaxis(edge.reshape(rows, columns, block_px), 2, 0).copy()
+        for edge in (strips.min(axis=1), strips.max(axis=1))
+    )
+    unclipped = (mean > 0) & (mean < np.iinfo(pixels.dtype).max)
+    told = unclipped & (low.min(axis=0) < high.max(axis=0))
+    return np.asarray(mean, np.float32), np.asarray(told)
+
+
+def informative_tiles(
+    frames: Sequence[Pixels], layout: Layout, count: int
+) -> list[tuple[int, int]]:
+    """The tiles of a field with the most structure, most first.
 
     Structure is the variance of the frame after binning by 8, which neither noise nor moderate
-    defocus changes much, so that frames of one field are read at the same places. Saturated
-    pixels count as no structure.
+    defocus changes much, so that frames of one field are read at the same places. Tiles with
+    clearly fewer telling pixels than others are left out, however few there are: blur and noise
+    would be read from blank ones.
+
+    Args:
+        frames: one or more of the field, of one size; the first is searched for structure.
+        layout: the tiles.
+        count: most tiles to choose.
     """
+    binned = [_blocks(pixels, _COARSE) for pixels in frames]
+    told = np.all([each for _, each in binned], axis=0)
+    coarse = binned[0][0]
     corners = list(layout.corners())
-    if len(corners) <= count:
-        return corners
-    full_scale = float(np.iinfo(pixels.dtype).max)
-    size = (max(1, pixels.shape[1] // _COARSE), max(1, pixels.shape[0] // _COARSE))
-    coarse = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    usable = (coarse > _DARK * full_scale) & (coarse < _BRIGHT * full_scale)
-    structure = []
+    shares, structure = [], []
     for row, column in corners:
         place = (
             slice(row // _COARSE, (row + layout.height) // _COARSE),
             slice(column // _COARSE, (column + layout.width) // _COARSE),
         )
-        structure.append(float(coarse[place].var()) * float(usable[place].mean()))
+        shares.append(float(told[place].mean()))
+        structure.append(float(coarse[place].var()) * shares[-1])
+    least = _LEAST_TOLD * max(shares)
     order = np.argsort(structure, kind="stable")[::-1]
-    return [corners[index] for index in order[:count]]
+    return [corners[index] for index in order if shares[index] >= least][:count]

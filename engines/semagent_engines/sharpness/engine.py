@@ -8,9 +8,10 @@ import numpy as np
 
 from semagent.options import Options
 from semagent.signature import signature_of
-from semagent.spectrum import TILE_SIZES_PX, measure_spectrum
-from semagent.types import Analysis, Frame, FrameAnalysis
+from semagent.spectrum import MIN_SIDE_PX, TILE_SIZES_PX, Spectrum, measure_spectrum
+from semagent.types import Analysis, BlurEllipse, Frame, FrameAnalysis, Pixels
 from semagent_engines.sharpness.ellipse import fit_blur_ellipse
+from semagent_engines.sharpness.exposed import exposed_part
 from semagent_engines.sharpness.measures import DEFAULT_MEASURE, MEASURES, Measure
 from semagent_engines.sharpness.multiscale import structure_over_noise
 
@@ -35,7 +36,7 @@ class SharpnessEngine:
     """See `semagent.ports.Engine`. Needs no training and does not restore.
 
     Frames of any size from 64 × 64 px; of frames larger than about 2000 × 1500 px, at most 24
-    tiles of 512 px, spread evenly, are looked at.
+    tiles of 512 px, spread evenly, are looked at. The blur ellipse is that of the exposed part.
     """
 
     def __init__(self, options: SharpnessOptions) -> None:
@@ -64,8 +65,7 @@ class SharpnessEngine:
         spectrum = measure_spectrum(pixels)
         reading = self._measure.read(pixels, spectrum)
         structure = structure_over_noise(spectrum)
-        fit = self._options.blur and structure >= self._options.min_structure
-        blur = fit_blur_ellipse(spectrum) if fit else None
+        blur = self._ellipse(pixels, spectrum, structure) if self._options.blur else None
         figures = FrameAnalysis(
             header=frame.header,
             engine=self.name,
@@ -79,6 +79,13 @@ class SharpnessEngine:
             latency_s=time.perf_counter() - started,
         )
         return Analysis(figures=figures)
+
+    def _ellipse(self, pixels: Pixels, spectrum: Spectrum, structure: float) -> BlurEllipse | None:
+        exposed = pixels[exposed_part(pixels, least_px=MIN_SIDE_PX)]
+        if exposed.shape != pixels.shape:
+            spectrum = measure_spectrum(exposed)
+            structure = structure_over_noise(spectrum)
+        return fit_blur_ellipse(spectrum) if structure >= self._options.min_structure else None
 
     def close(self) -> None:
         """Nothing is held."""

@@ -24,7 +24,7 @@ from semagent_engines.runtime.backends.onnxruntime import open_engine as open_on
 from semagent_engines.runtime.backends.openvino import OpenVino
 from semagent_engines.runtime.backends.openvino import open_engine as open_openvino
 from semagent_engines.runtime.cli import bench_main, compare_main, quality_main
-from semagent_engines.runtime.consistency import consistency_map, reblur
+from semagent_engines.runtime.consistency import consistency_map, mean_consistency, reblur
 from semagent_engines.runtime.golden import deviations
 from semagent_engines.runtime.model_engine import ModelEngine
 from semagent_engines.runtime.readings import TileReadings, combine, together, with_ellipse
@@ -83,8 +83,28 @@ def test_structure_is_preferred_to_noise_and_to_saturation() -> None:
     pixels[0:192, 192:384] = specimen(192, 192, blur_px=2.0)
     pixels[192:384, 384:576] = 255
     layout = lay_out((384, 576), tile_px=192, overlap_px=0, step_px=16)
-    assert informative_tiles(pixels, layout, 1) == [(0, 192)]
-    assert (192, 384) not in informative_tiles(pixels, layout, 5)
+    assert informative_tiles([pixels], layout, 1) == [(0, 192)]
+    assert (192, 384) not in informative_tiles([pixels], layout, 5)
+
+
+def test_tiles_that_are_blank_in_any_of_the_frames_are_left_out() -> None:
+    one, other = (specimen(384, 576, blur_px=blur) for blur in (1.0, 2.0))
+    layout = lay_out(one.shape, tile_px=192, overlap_px=0, step_px=16)
+    assert len(informative_tiles([one, other], layout, 6)) == 6
+    one[0:192, 0:192] = 4
+    other[192:384, 0:150] = 255
+    assert sorted(informative_tiles([one, other], layout, 6)) == [
+        (row, column) for row in (0, 192) for column in (192, 384)
+    ]
+    assert informative_tiles([np.zeros_like(one)], layout, 6), "one has to be read"
+
+
+def test_a_specimen_on_black_keeps_its_tiles() -> None:
+    """Each has as few telling pixels as the next."""
+    pixels = specimen(384, 576, blur_px=1.0)
+    pixels[:, np.arange(576) % 96 < 60] = 0
+    layout = lay_out(pixels.shape, tile_px=192, overlap_px=0, step_px=16)
+    assert len(informative_tiles([pixels], layout, 6)) == 6
 
 
 # -- readings ---------------------------------------------------------------------------------
@@ -103,6 +123,14 @@ def readings(blur: list[list[float]], std: list[list[float]]) -> TileReadings:
 def test_certain_tiles_count_more() -> None:
     found = combine(readings([[1.0, 0, 0], [2.0, 0, 0]], [[0.1] * 3, [0.3] * 3]))
     assert float(found.blur[0]) == pytest.approx(1.1, abs=1e-5)
+
+
+def test_tiles_that_read_what_was_never_trained_do_not_count_where_others_do() -> None:
+    tiles = readings([[0.5, 0, 0], [5.3, 0, 0], [math.nan, 0, 0]], [[0.3] * 3] * 3)
+    within = tiles.within((0.3, 24.0))
+    assert within.tolist() == [True, False, False]
+    np.testing.assert_array_equal(tiles.of(within).blur, [[0.5, 0, 0]])
+    assert len(tiles.of(~within & False).blur) == 3
 
 
 def test_more_tiles_are_surer_but_never_sure() -> None:
@@ -163,6 +191,17 @@ def test_the_truth_is_consistent_and_an_invention_is_not() -> None:
     assert blocks.shape == (8, 8)
     assert blocks[2:4, 2:4].min() > 3.0
     assert np.delete(blocks, [1, 2, 3, 4], axis=0).mean() == pytest.approx(1, abs=0.15)
+
+
+def test_blank_blocks_and_their_neighbours_prove_nothing() -> None:
+    raw = specimen(256, 256, blur_px=1.0)
+    raw[:, :100] = 0
+    blocks = np.ones((8, 8), np.float32)
+    blocks[:, :3] = 0.0
+    blocks[:, 3] = 20.0
+    blocks[:, 7] = 3.0
+    assert mean_consistency(blocks, raw) == pytest.approx(1.5)
+    assert mean_consistency(blocks, np.zeros_like(raw)) == pytest.approx(float(blocks.mean()))
 
 
 def test_reblurring_keeps_the_mean_and_widens_by_the_covariance() -> None:

@@ -1,12 +1,13 @@
 """The artefact that ships: whole, small, the same on every runtime, and sane on odd frames."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
 import pytest
 
 from semagent.testing.engines import frame_of, specimen
+from semagent.types import Pixels
 from semagent_engines.runtime.artefact import DEFAULT, Artefact, open_artefact
 from semagent_engines.runtime.backends import onnxruntime, openvino
 from semagent_engines.runtime.golden import deviations
@@ -124,6 +125,54 @@ def test_a_blank_frame_stays_blank(engine: ModelEngine, level: int) -> None:
     assert int(np.abs(analysis.restored.astype(int) - level).max()) <= 1
     assert np.isfinite(analysis.figures.sharpness)
     assert np.isfinite(analysis.figures.structure)
+
+
+HEIGHT, WIDTH = 512, 768
+
+
+def half_blank(pixels: Pixels, level: int) -> Pixels:
+    rows = pixels.copy()
+    rows[HEIGHT // 2 :] = level
+    return rows
+
+
+def with_blank_tile(pixels: Pixels, level: int) -> Pixels:
+    corner = pixels.copy()
+    corner[:260, :390] = level
+    return corner
+
+
+@pytest.mark.parametrize("level", [0, 90, 255], ids=["black", "grey", "saturated"])
+@pytest.mark.parametrize("blanked", [half_blank, with_blank_tile])
+def test_what_is_blank_in_a_frame_spoils_no_figure(
+    engine: ModelEngine, blanked: Callable[[Pixels, int], Pixels], level: int
+) -> None:
+    whole = specimen(HEIGHT, WIDTH, blur_px=1.5)
+    plain = engine.analyse(frame_of(whole), restore=True).figures
+    figures = engine.analyse(frame_of(blanked(whole, level)), restore=True).figures
+    assert plain.blur is not None
+    assert figures.blur is not None
+    assert figures.blur.major_px == pytest.approx(plain.blur.major_px, rel=0.2)
+    assert figures.blur.minor_px == pytest.approx(plain.blur.minor_px, rel=0.2)
+    assert figures.noise == pytest.approx(plain.noise, rel=0.2)
+    assert plain.trustworthy
+    assert figures.trustworthy
+    assert figures.consistency_map is not None
+    # The map has no such exception, and is high where a sharp edge cannot be what the blur left.
+    assert float(np.median(figures.consistency_map.values)) < 1.5
+
+
+@pytest.mark.parametrize("level", [0, 255], ids=["black", "saturated"])
+@pytest.mark.parametrize("fit", [True, False], ids=["fit and head", "head"])
+def test_frames_are_compared_by_what_is_not_blank_in_either(
+    engine: ModelEngine, level: int, fit: bool
+) -> None:
+    one, other = (specimen(HEIGHT, WIDTH, blur_px=blur) for blur in (1.5, 4.0))
+    plain = engine.compare(frame_of(one), frame_of(other), fit=fit)
+    found = engine.compare(frame_of(one), frame_of(half_blank(other, level)), fit=fit)
+    assert found.difference_px2[0] == pytest.approx(plain.difference_px2[0], rel=0.2)
+    low, high = found.interval90_px2[0]
+    assert 0.5 * found.difference_px2[0] < low < high < 2 * found.difference_px2[0]
 
 
 def test_there_are_no_seams(engine: ModelEngine) -> None:
