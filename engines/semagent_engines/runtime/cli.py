@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -22,6 +23,9 @@ from semagent_engines.runtime.golden import deviations
 from semagent_engines.runtime.model_engine import ModelEngine, Runtime
 from semagent_engines.runtime.opening import CpuOptions, bare_frame, synthetic_frame
 from semagent_engines.runtime.unsupervised import FEWEST, unsupervised
+
+if TYPE_CHECKING:
+    from semagent_engines.runtime.plans import Gpu
 
 RUNTIMES = ("onnxruntime", "openvino", "tensorrt")
 FRAME_SHAPE = (768, 1024)
@@ -74,20 +78,15 @@ def compile_main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     plans = importlib.import_module("semagent_engines.runtime.plans")
     artefact = open_artefact(options.artefact)
-    gpu = options.capability or _gpu_here()
+    gpu = plans.Gpu(options.capability) if options.capability else _gpu_here()
     for graph in GRAPHS:
         began = time.perf_counter()
         plan = plans.cached_plan(
-            artefact,
-            graph,
-            options.cache,
-            gpu=gpu,
-            precision=options.precision,
-            capability=options.capability,
+            artefact, graph, options.cache, gpu=gpu, precision=options.precision
         )
         line = {
             "graph": graph,
-            "gpu": gpu,
+            "gpu": gpu.name or gpu.capability,
             "precision": options.precision,
             "bytes": len(plan),
             "seconds": round(time.perf_counter() - began, 2),
@@ -241,15 +240,15 @@ def _open(name: str, artefact: Artefact, precision: str | None) -> Runtime:
     return runtime
 
 
-def _gpu_here() -> str:
+def _gpu_here() -> "Gpu":
     try:
         backend = importlib.import_module(f"{_BACKENDS}.tensorrt")
     except ImportError as error:
         raise EngineError(
             f"no GPU can be looked for ({error}): give --capability, such as SM89"
         ) from error
-    name: str = backend.gpu_name(0)
-    return name
+    found: Gpu = backend.gpu_of(0)
+    return found
 
 
 def _opened(name: str, artefact: Artefact, precision: str | None) -> Runtime:

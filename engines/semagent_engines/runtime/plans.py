@@ -8,19 +8,36 @@ in what is used here. Networks are strongly typed: they compute in the types tha
 import hashlib
 import importlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from semagent.errors import EngineError
-from semagent_engines.runtime.artefact import Artefact
-from semagent_engines.runtime.half import in_half_precision
+from semagent_engines.runtime import half
+from semagent_engines.runtime.artefact import Artefact, file_hash
 
 LIBRARIES = ("tensorrt_rtx", "tensorrt")
 
-_SMALLEST, _LARGEST = (1, 1, 128, 128), (32, 1, 512, 512)
+MOST_TILES = 32
+"""A plan takes no more of them at once."""
+
+_SMALLEST, _LARGEST = (1, 1, 128, 128), (MOST_TILES, 1, 512, 512)
 _USUAL = {"score": (24, 1, 192, 192), "restore": (1, 1, 288, 288)}
-_TILES = (1, 24, 32)
+_TILES = (1, 24, MOST_TILES)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What a plan is for.
+
+    Attributes:
+        capability: compute capability, such as ``SM89``.
+        name: what the GPU calls itself; ``None`` for one that is not here.
+    """
+
+    capability: str
+    name: str | None = None
 
 
 def library(names: Sequence[str] = LIBRARIES) -> ModuleType:
@@ -64,8 +81,8 @@ def compile_plan(
     flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(flags)
     parser = trt.OnnxParser(network, logger)
-    halve = precision == "fp16" and kind == "restore"
-    if not parser.parse(in_half_precision(graph) if halve else graph.read_bytes()):
+    halved = _is_halved(kind, precision)
+    if not parser.parse(half.in_half_precision(graph) if halved else graph.read_bytes()):
         raise EngineError(f"{trt.__name__} cannot read {graph}: {'; '.join(errors)}")
     config = builder.create_builder_config()
     if capability is not None:
@@ -86,30 +103,39 @@ def cached_plan(
     kind: str,
     cache: Path,
     *,
-    gpu: str,
+    gpu: Gpu,
     precision: str,
-    capability: str | None = None,
 ) -> bytes:
     """The plan from ``cache``, compiled and stored there if it is not yet.
 
-    The key is the GPU, the library with its version, the precision and the hash of the graph: any
-    other plan would be refused, or worse, run slowly.
+    The key is the GPU, the library with its version, the hash of the graph, the shapes it is
+    optimised for and how it is halved: any other plan would be refused, or worse, run slowly.
+    TensorRT for RTX compiles for a compute capability, so that its plans can be made elsewhere.
 
     Args:
         artefact: whose graph it is.
         kind: see `compile_plan`.
         cache: folder, made if it does not exist.
-        gpu: name or capability of the GPU the plan is for.
+        gpu: which the plan is for; one without a name need not be here.
         precision: see `compile_plan`.
-        capability: see `compile_plan`.
     """
     trt = library()
     graph = artefact.graph(kind)
-    parts = (gpu, trt.__name__, trt.__version__, precision, artefact.manifest.hashes[graph.name])
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    portable = hasattr(trt, "ComputeCapability")
+    parts = (
+        gpu.capability,
+        "" if portable else gpu.name,
+        trt.__name__,
+        trt.__version__,
+        artefact.manifest.hashes[graph.name],
+        (_SMALLEST, _USUAL.get(kind), _LARGEST, _TILES),
+        file_hash(Path(half.__file__)) if _is_halved(kind, precision) else "",
+    )
+    key = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]
     path = cache / f"{kind}-{key}.plan"
     if path.is_file():
         return path.read_bytes()
+    capability = gpu.capability if gpu.name is None else None
     plan = compile_plan(graph, kind, precision=precision, capability=capability)
     cache.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
@@ -165,6 +191,10 @@ def listen(trt: ModuleType) -> tuple[Any, list[str]]:
                 errors.append(message)
 
     return Listener(), errors
+
+
+def _is_halved(kind: str, precision: str) -> bool:
+    return precision == "fp16" and kind == "restore"
 
 
 def _compile_for(trt: ModuleType, config: Any, capability: str) -> None:

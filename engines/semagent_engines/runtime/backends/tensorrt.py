@@ -10,8 +10,9 @@ import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from cuda.bindings import runtime as cuda
@@ -21,7 +22,7 @@ from semagent.options import parse_options
 from semagent_engines.runtime.artefact import GRAPHS, Artefact
 from semagent_engines.runtime.model_engine import ModelEngine, ModelOptions
 from semagent_engines.runtime.opening import open_model_engine
-from semagent_engines.runtime.plans import Loader, cached_plan
+from semagent_engines.runtime.plans import MOST_TILES, Gpu, Loader, cached_plan
 
 Floats = npt.NDArray[np.float32]
 
@@ -38,7 +39,7 @@ class TensorRtOptions(ModelOptions, frozen=True, kw_only=True):
     """
 
     cache: str = "plans"
-    device: int = 0
+    device: Annotated[int, msgspec.Meta(ge=0)] = 0
     precision: Literal["fp16", "fp32"] = "fp16"
 
 
@@ -73,7 +74,8 @@ class _Graph:
 
     def run(self, inputs: dict[str, Floats]) -> dict[str, Floats]:
         for name, value in inputs.items():
-            self._context.set_input_shape(name, value.shape)
+            if not self._context.set_input_shape(name, value.shape):
+                raise self._refused(f"{name} of shape {value.shape}")
         shapes = {name: tuple(self._context.get_tensor_shape(name)) for name in self._names}
         for name, shape in shapes.items():
             self._context.set_tensor_address(name, int(self._buffer(name, shape).device))
@@ -83,13 +85,15 @@ class _Graph:
             self._buffers[name].view(value.shape)[...] = value
             self._copy(name, shapes[name], to_device)
         if not self._context.execute_async_v3(int(self._stream)):
-            said = "; ".join(self._errors)
-            raise EngineError(f"TensorRT refused to execute a plan: {said}")
+            raise self._refused("to execute a plan")
         outputs = [name for name in self._names if name not in inputs]
         for name in outputs:
             self._copy(name, shapes[name], to_host)
         _check(cuda.cudaStreamSynchronize(self._stream))
         return {name: self._buffers[name].view(shapes[name]).copy() for name in outputs}
+
+    def _refused(self, what: str) -> EngineError:
+        return EngineError(f"TensorRT refused {what}: {'; '.join(self._errors)}")
 
     def free(self) -> None:
         for buffer in self._buffers.values():
@@ -120,7 +124,7 @@ class TensorRt:
     name = "tensorrt"
 
     def __init__(self, artefact: Artefact, options: TensorRtOptions) -> None:
-        gpu = gpu_name(options.device)
+        gpu = gpu_of(options.device)
         _check(cuda.cudaSetDevice(options.device))
         self._stream = _check(cuda.cudaStreamCreate())
         self._loader = Loader()
@@ -129,12 +133,19 @@ class TensorRt:
             plan = cached_plan(
                 artefact, graph, Path(options.cache), gpu=gpu, precision=options.precision
             )
-            engine = self._loader.load(plan, f"the plan of {graph} on {gpu}")
+            engine = self._loader.load(plan, f"the plan of {graph} on {gpu.name}")
             self._graphs[graph] = _Graph(engine, self._stream, self._loader.errors)
 
     def run(self, graph: str, inputs: dict[str, Floats]) -> dict[str, Floats]:
-        """See `Runtime`."""
-        return self._graphs[graph].run(inputs)
+        """See `Runtime`. More tiles than a plan takes are run one part after the other."""
+        count = len(next(iter(inputs.values())))
+        parts = [
+            self._graphs[graph].run(
+                {name: value[start : start + MOST_TILES] for name, value in inputs.items()}
+            )
+            for start in range(0, count, MOST_TILES)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def close(self) -> None:
         """Free buffers and stream."""
@@ -144,13 +155,14 @@ class TensorRt:
         _check(cuda.cudaStreamDestroy(self._stream))
 
 
-def gpu_name(device: int) -> str:
-    """What a GPU calls itself.
+def gpu_of(device: int) -> Gpu:
+    """The GPU with this number.
 
     Raises:
-        EngineError: there is none with this number.
+        EngineError: there is none.
     """
-    return str(_check(cuda.cudaGetDeviceProperties(device)).name.decode())
+    found = _check(cuda.cudaGetDeviceProperties(device))
+    return Gpu(f"SM{found.major}{found.minor}", str(found.name.decode()))
 
 
 def _check(answer: tuple[Any, ...]) -> Any:
