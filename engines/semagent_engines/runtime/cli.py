@@ -101,7 +101,7 @@ def compare_main(argv: Sequence[str]) -> None:
         EngineError: a runtime does not reproduce the golden tensors.
     """
     parser = _parser("compare", "parity and speed of all installed runtimes, side by side")
-    parser.add_argument("--repeats", type=int, default=10, help="frames to time")
+    parser.add_argument("--repeats", type=_count, default=10, help="frames to time")
     options = parser.parse_args(argv)
     artefact = open_artefact(options.artefact)
     wrong = []
@@ -152,13 +152,13 @@ def bench_main(argv: Sequence[str]) -> None:
     parser = _parser("bench", "time and memory of one engine by frame size")
     parser.add_argument("--engine", choices=RUNTIMES, default="openvino")
     parser.add_argument("--precision", choices=("int8", "fp16", "fp32"))
-    parser.add_argument("--repeats", type=int, default=10, help="frames to time")
+    parser.add_argument("--repeats", type=_count, default=10, help="frames to time")
     parser.add_argument(
         "--sizes", nargs="+", default=["512x512", "1024x768", "2048x1536"], metavar="WIDTHxHEIGHT"
     )
     options = parser.parse_args(argv)
-    shapes = [_shape(size) for size in options.sizes]
     artefact = open_artefact(options.artefact)
+    shapes = [_shape(size, artefact.manifest.smallest_tile_px) for size in options.sizes]
     runtime = _opened(options.engine, artefact, options.precision)
     engine = ModelEngine(runtime, artefact, tiles=CpuOptions().tiles)
     for shape in shapes:
@@ -183,7 +183,7 @@ def quality_main(argv: Sequence[str]) -> None:
     """``semagent engine quality``: how good restorations of one instrument are, without a truth.
 
     Raises:
-        UsageError: a file cannot be read, or the frames are too few or unlike.
+        UsageError: a file cannot be read, or the frames are too few, unlike or the same.
         EngineError: the engine is missing or failed.
     """
     parser = argparse.ArgumentParser(
@@ -258,10 +258,18 @@ def _opened(name: str, artefact: Artefact, precision: str | None) -> Runtime:
         raise EngineError(f"engine {name}: not installed: {error}") from error
 
 
-def _shape(size: str) -> tuple[int, int]:
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number, at least 1")
+    return int(text)
+
+
+def _shape(size: str, smallest_px: int) -> tuple[int, int]:
     width, _, height = size.partition("x")
     if not (width.isdigit() and height.isdigit()):
         raise UsageError(f"size {size!r} is not WIDTHxHEIGHT in pixels, e.g. 1024x768")
+    if min(int(height), int(width)) < smallest_px:
+        raise UsageError(f"size {size!r} is too small: {smallest_px}x{smallest_px} are needed")
     return int(height), int(width)
 
 

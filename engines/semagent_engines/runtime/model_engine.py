@@ -8,7 +8,7 @@ are those of the engine ``sharpness``, which rank frames of one field better tha
 
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 import numpy as np
@@ -75,8 +75,8 @@ class ModelOptions(Options, frozen=True, kw_only=True):
     """
 
     artefact: str | None = None
-    tiles: int = 24
-    threads: int | None = None
+    tiles: Annotated[int, msgspec.Meta(ge=0)] = 24
+    threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def unsupervised(engine: ModelEngine, frames: Sequence[Frame]) -> Unsupervised:
         frames: at least four of one field with the same settings, nothing moved between them.
 
     Raises:
-        UsageError: there are too few, or they differ in size or depth.
+        UsageError: there are too few, they differ in size or depth, or two are the same.
         EngineError: the engine failed.
     """
     if len(frames) < FEWEST:
@@ -68,6 +68,11 @@ def unsupervised(engine: ModelEngine, frames: Sequence[Frame]) -> Unsupervised:
             raise UsageError(
                 f"frame {index} is {other.dtype} of shape {other.shape}, the first {first.dtype} "
                 f"of shape {first.shape}; repeats of one field are alike"
+            )
+    for (one, before), (two, after) in itertools.combinations(enumerate([first, *others], 1), 2):
+        if np.array_equal(before, after):
+            raise UsageError(
+                f"frames {one} and {two} are the same; repeats of one field have noise of their own"
             )
     return judged(blurred_again(engine, frames[0]), others)
 

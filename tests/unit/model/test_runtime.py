@@ -6,7 +6,7 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -342,12 +342,17 @@ def test_a_closed_engine_says_so(engine: ModelEngine) -> None:
         ({"artefakt": "x"}, "artefakt"),
         ({"artefact": "/no/such/folder"}, "not an artefact"),
         ({"tiles": "many"}, "tiles"),
+        ({"tiles": -1}, r">= 0.*tiles"),
+        ({"threads": -1}, r">= 1.*threads"),
     ],
     ids=str,
 )
-def test_options_that_cannot_be_used_are_named(options: dict[str, object], message: str) -> None:
+@pytest.mark.parametrize("opener", [open_onnxruntime, open_openvino])
+def test_options_that_cannot_be_used_are_named(
+    opener: Callable[[dict[str, object]], ModelEngine], options: dict[str, object], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
-        open_onnxruntime(options)
+        opener(options)
 
 
 def test_a_runtime_process_has_no_torch(artefact: Artefact) -> None:
@@ -431,6 +436,19 @@ def test_bench_times_the_sizes_it_is_given(
     assert 0 < row["score_p50_ms"] <= row["score_p99_ms"]
     with pytest.raises(UsageError, match="'big'"):
         bench_main([folder, "--sizes", "big"])
+    with pytest.raises(UsageError, match="'100x200' is too small: 128x128"):
+        bench_main([folder, "--sizes", "100x200"])
+
+
+@pytest.mark.parametrize("main", [bench_main, compare_main])
+@pytest.mark.parametrize("repeats", ["0", "-1", "few"])
+def test_a_number_of_repeats_that_times_nothing_is_refused(
+    main: Callable[[list[str]], None], repeats: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["--repeats", repeats])
+    assert refused.value.code == 2
+    assert f"{repeats}: a whole number, at least 1" in capsys.readouterr().err
 
 
 def test_quality_without_a_truth_is_the_quality_with_one(artefact: Artefact) -> None:
@@ -455,6 +473,8 @@ def test_quality_without_a_truth_is_the_quality_with_one(artefact: Artefact) -> 
         unsupervised(engine, frames[:3])
     with pytest.raises(UsageError, match="frame 4 is"):
         unsupervised(engine, [*frames[:3], frame_of(np.zeros((512, 256), np.uint8))])
+    with pytest.raises(UsageError, match="frames 2 and 4 are the same"):
+        unsupervised(engine, [*frames[:3], frames[1]])
 
 
 def test_quality_is_a_command(
