@@ -283,8 +283,15 @@ def test_impossible_sizes_are_refused(small: ModelConfig, values: dict[str, int]
 
 
 @pytest.mark.slow
-def test_base_runs_forward_and_backward() -> None:
-    model = build(preset("base"))
-    seen = model(tiles(1, 128, 128))
+@pytest.mark.parametrize(
+    ("name", "device"), [("tiny", "cpu"), ("base", "cpu"), ("large", "meta")], ids=str
+)
+def test_every_preset_runs_forward_and_backward(name: str, device: str) -> None:
+    """The largest without its values, which take 3 GB: shapes and types are checked."""
+    with torch.device(device):
+        model = SemModel(preset(name))
+    model.set_dense(device == "meta")
+    seen = model(tiles(1, 128, 128).to(device))
+    assert seen.restoration.tiles.shape == (1, 1, 128, 128)
     (seen.restoration.tiles.mean() + seen.reading.blur.sum()).backward()
     assert model.encoder.embed_patch.weight.grad is not None
