@@ -11,6 +11,7 @@ from torch import Tensor
 
 from semagent.errors import InputFileError
 from semagent_engines.data.batches import BatchSource, Ranges, Views
+from semagent_engines.export.card import MODEL_CARD, model_card
 from semagent_engines.export.graphs import (
     TILE_RANGE_PX,
     TILE_STEP_PX,
@@ -86,7 +87,7 @@ def write_artefact(
     ranges: BatchSource,
     judged: Sequence[Views],
 ) -> Manifest:
-    """Export all graphs with golden tensors and manifest into ``folder``.
+    """Export all graphs with golden tensors, manifest and model card into ``folder``.
 
     The eight-bit form of the restoration is left out where it loses more than `WORST_LOSS_DB`.
 
@@ -141,6 +142,7 @@ def write_artefact(
         revision=_revision(),
     )
     (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+    (folder / MODEL_CARD).write_text(model_card(manifest), encoding="utf-8", newline="\n")
     return manifest
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from semagent.errors import ConfigError, EngineError, UsageError
 from semagent.testing.engines import frame_of, specimen
+from semagent_engines.export.card import model_card
 from semagent_engines.runtime.artefact import Artefact, open_artefact
 from semagent_engines.runtime.backends.onnxruntime import OnnxRuntime
 from semagent_engines.runtime.backends.onnxruntime import open_engine as open_onnxruntime
@@ -254,6 +256,16 @@ def test_a_manifest_that_is_not_understood_is_refused(
 def test_a_folder_that_is_no_artefact_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not an artefact"):
         open_artefact(tmp_path)
+
+
+def test_every_artefact_has_a_model_card(artefact: Artefact) -> None:
+    card = (artefact.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert card.startswith(f"# Model card: {artefact.manifest.name}")
+    sources = {"training": {"our SEM": 12}, "adapted_from": "tiny-1", "adaptation": {"frames": 3}}
+    training = {**artefact.manifest.training, **sources}
+    adapted = model_card(msgspec.structs.replace(artefact.manifest, training=training))
+    assert "| training | our SEM | 12 | not recorded |" in adapted
+    assert "from tiny-1: frames 3." in adapted
 
 
 # -- engines ----------------------------------------------------------------------------------

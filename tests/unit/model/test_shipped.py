@@ -8,6 +8,7 @@ import pytest
 
 from semagent.testing.engines import frame_of, specimen
 from semagent.types import Pixels
+from semagent_engines.export.card import MODEL_CARD, model_card
 from semagent_engines.runtime.artefact import DEFAULT, Artefact, open_artefact
 from semagent_engines.runtime.backends import onnxruntime, openvino
 from semagent_engines.runtime.golden import deviations
@@ -34,6 +35,15 @@ def test_it_says_what_it_was_trained_on_and_what_it_was_judged_on(shipped: Artef
     training = shipped.manifest.training
     assert not training["training"].keys() & training["validation"].keys()
     assert training["metrics"]
+
+
+def test_its_model_card_is_that_of_its_manifest(shipped: Artefact) -> None:
+    card = (shipped.folder / MODEL_CARD).read_text(encoding="utf-8")
+    assert card == model_card(shipped.manifest)
+    assert "| validation | axons | 10 | axondeepseg/data_axondeepseg_sem, MIT |" in card
+    assert "not recorded" not in card
+    assert card.index("| pretrain | 467 |") < card.index("| finetune | 5296 |")
+    assert card.index("| finetune | 5296 |") < card.index("| finetune | 16791 |")
 
 
 @pytest.mark.parametrize(
