@@ -1,9 +1,11 @@
 """``score``, ``estimate`` and ``restore``: what can be said of images on disk."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import tifffile
 from rich.progress import track
@@ -12,27 +14,32 @@ from semagent import __version__, registry
 from semagent.cli import exits
 from semagent.cli.output import Output, metres
 from semagent.clock import SystemClock
-from semagent.config import Part
+from semagent.config import Part, RunConfig
 from semagent.control import SpectralEstimator
-from semagent.control.options import ControlOptions
+from semagent.control.options import AutofocusOptions
 from semagent.ellipse import joint_ellipse
-from semagent.errors import EngineError, UsageError
+from semagent.errors import EngineError, InputFileError, UsageError
 from semagent.images import ImageFile, read_detectors
 from semagent.ports import Engine
+from semagent.sanity import FrameChecker, SanityOptions
 from semagent.signature import with_signature
-from semagent.stack import as_recorded, config_for_stack
+from semagent.stack import RecordedMicroscope, as_recorded, config_for_stack
 from semagent.types import (
     CONSISTENT,
+    Analysis,
     BlurEllipse,
     FocusBelief,
     Frame,
     FrameAnalysis,
+    FrameFault,
     FrameHeader,
     Optics,
     Pixels,
     Scan,
     StagePosition,
 )
+
+_AMPLE_PX = 256  # no engine finds a frame with sides this long too small
 
 
 def score(paths: list[Path], *, engine: str, output: Output) -> int:
@@ -41,7 +48,7 @@ def score(paths: list[Path], *, engine: str, output: Output) -> int:
     rows, remarks = [], []
     try:
         for sequence, path in enumerate(paths, start=1):
-            each = [opened.analyse(frame).figures for frame in _scan(path, sequence, output)]
+            each = [_fit_for_use(opened, frame) for frame in _scan(path, sequence, output)]
             blur = joint_ellipse([figures.blur for figures in each if figures.blur is not None])
             for figures in each:
                 record, label = _score_record(path, figures), str(path)
@@ -49,6 +56,7 @@ def score(paths: list[Path], *, engine: str, output: Output) -> int:
                     detector = figures.header.detector
                     record |= {"detector": detector, "scan_blur": _blur_record(blur)}
                     label += f", {detector}"
+                _doubt(label, figures, output)
                 output.record(record)
                 rows.append(_score_row(label, figures))
             if len(each) > 1 and blur is not None:
@@ -99,12 +107,57 @@ def frame_of(image: ImageFile, sequence: int) -> Frame:
     )
 
 
+def _fit_for_use(engine: Engine, frame: Frame) -> FrameAnalysis:
+    """What the engine says of a frame, with its faults and without a blur if it has any."""
+    figures = _analyse(engine, frame).figures
+    faults = _faults(frame, SanityOptions())
+    if not faults:
+        return figures
+    header = msgspec.structs.replace(figures.header, faults=faults)
+    return msgspec.structs.replace(figures, header=header, blur=None)
+
+
+def _faults(frame: Frame, options: SanityOptions) -> tuple[FrameFault, ...]:
+    """Why the agent would not use this frame; it is compared with no other."""
+    checker = FrameChecker(options, repeats_frames=True)
+    return checker.check(frame, now_ns=frame.header.monotonic_ns)
+
+
+def _analyse(engine: Engine, frame: Frame, *, restore: bool = False) -> Analysis:
+    """What the engine says of a frame from a file.
+
+    Raises:
+        InputFileError: the frame is too small for the engine.
+        EngineError: the engine failed.
+    """
+    try:
+        return engine.analyse(frame, restore=restore)
+    except EngineError as error:
+        kind = InputFileError if min(frame.specimen.shape) < _AMPLE_PX else EngineError
+        raise kind(f"{frame.header.source}: {error}") from error
+
+
+def _doubt(label: str, figures: FrameAnalysis, output: Output) -> None:
+    """Say so if a score is not to be had or says nothing."""
+    needed = AutofocusOptions().min_structure
+    if figures.header.faults:
+        output.warn(f"{label}: no score, not fit for use: {', '.join(figures.header.faults)}")
+    elif figures.structure < needed:
+        output.warn(
+            f"{label}: its score says nothing, there is nothing to focus on: structure over noise "
+            f"{figures.structure:.2g}, {needed:.2g} is needed"
+        )
+
+
 def _score_record(path: Path, figures: FrameAnalysis) -> dict[str, Any]:
+    faults = figures.header.faults
     return {
         "path": str(path),
-        "focus_score": figures.focus_score,
+        "focus_score": None if faults else figures.focus_score,
         "blur": _blur_record(figures.blur),
         "noise": figures.noise,
+        "structure": figures.structure,
+        "faults": list(faults),
         "engine": figures.engine,
         "latency_ms": figures.latency_s * 1e3,
     }
@@ -125,7 +178,7 @@ def _score_row(label: str, figures: FrameAnalysis) -> list[str]:
     blur = figures.blur
     return [
         label,
-        f"{figures.focus_score:.3f}",
+        "unusable" if figures.header.faults else f"{figures.focus_score:.3f}",
         "-" if blur is None else f"{blur.major_px:.2f} px",
         "-" if blur is None else f"{blur.minor_px:.2f} px",
         "-" if blur is None else f"{blur.angle_rad:+.2f} rad",
@@ -141,27 +194,21 @@ def estimate(stack: str, *, frames: list[int] | None, engine: str, output: Outpu
     )
     try:
         entries = microscope.stack.entries
-        wanted = list(range(len(entries))) if frames is None else frames
-        if len(wanted) < 2:
-            raise UsageError("--frames: two frames or more are needed to tell where focus is")
-        for index in wanted:
-            if not 0 <= index < len(entries):
-                raise UsageError(
-                    f"--frames: there is no frame {index}; {stack} has 0 to {len(entries) - 1}"
-                )
-        options = config_for_stack(microscope, Part(name=engine)).control
-        belief, name = _belief(microscope, wanted, engine, options, output)
-        used = [entries[index].source for index in wanted]
+        wanted = _wanted(frames, len(entries), stack)
+        config = config_for_stack(microscope, Part(name=engine))
+        belief, used, name = _belief(microscope, wanted, config, output)
     finally:
         microscope.close()
-    known = belief is not None and belief.log_odds >= options.autofocus.min_log_odds
+    distances_m = [entry.working_distance_m for entry in entries]
+    span_m = max(distances_m) - min(distances_m)
+    known = belief is not None and _say(used, belief, span_m, config.control.autofocus)
     output.record(
         {
             "focus_working_distance_m": belief.focus_m if belief and known else None,
             "sigma_m": belief.sigma_m if belief and known else None,
             "interval90_m": belief.interval90_m if belief and known else None,
             "stigmator_correction": belief.stigmator_correction if belief and known else None,
-            "frames": used,
+            "frames": [figures.header.source for figures in used],
             "engine": name,
         }
     )
@@ -171,26 +218,69 @@ def estimate(stack: str, *, frames: list[int] | None, engine: str, output: Outpu
     low_m, high_m = belief.interval90_m
     output.say(
         f"focus at {metres(belief.focus_m)} ± {metres(belief.sigma_m)} "
-        f"(90 % within {metres(low_m)} to {metres(high_m)}) from {len(wanted)} frames"
+        f"(90 % within {metres(low_m)} to {metres(high_m)}) from {len(used)} frames"
     )
     return exits.DONE
 
 
+def _wanted(frames: list[int] | None, count: int, stack: str) -> list[int]:
+    """Which frames of a stack are asked for.
+
+    Raises:
+        UsageError: they are too few, one is not there, or one is named twice.
+    """
+    if frames is None:
+        return list(range(count))
+    if len(frames) < 2:
+        raise UsageError("--frames: two frames or more are needed to tell where focus is")
+    for index in frames:
+        if not 0 <= index < count:
+            raise UsageError(f"--frames: there is no frame {index}; {stack} has 0 to {count - 1}")
+        if frames.count(index) > 1:
+            raise UsageError(f"--frames: {index} is there twice; a frame counts once")
+    return frames
+
+
 def _belief(
-    microscope: Any, wanted: list[int], engine: str, options: ControlOptions, output: Output
-) -> tuple[FocusBelief | None, str]:
-    opened = registry.open_engine(engine, {})
-    estimator = SpectralEstimator(options.estimator, options.scale)
-    belief = None
+    microscope: RecordedMicroscope, wanted: list[int], config: RunConfig, output: Output
+) -> tuple[FocusBelief | None, list[FrameAnalysis], str]:
+    """What the frames that are fit for use say together, what was seen in each, and the engine."""
+    opened = registry.open_engine(config.engine.name, {})
+    estimator = SpectralEstimator(config.control.estimator, config.control.scale)
+    belief, used = None, []
     try:
         for index in track(
             wanted, "frames", console=output.people, transient=True, disable=output.json
         ):
             frame = microscope.frame(index)
-            belief = estimator.update(with_signature(opened.analyse(frame), frame).figures)
+            faults = _faults(frame, config.sanity)
+            if faults:
+                output.warn(f"{frame.header.source}: not fit for use: {', '.join(faults)}")
+                continue
+            figures = with_signature(_analyse(opened, frame), frame).figures
+            used.append(figures)
+            belief = estimator.update(figures)
     finally:
         opened.close()
-    return belief, opened.name
+    return belief, used, opened.name
+
+
+def _say(
+    used: list[FrameAnalysis], belief: FocusBelief, span_m: float, options: AutofocusOptions
+) -> bool:
+    """Whether the frames say where focus is, by what an autofocus asks for.
+
+    They have to show a specimen, whose blur depends on the working distance, and to leave focus
+    no more open than it was before anybody looked: somewhere in the stack.
+    """
+    structure = sum(figures.structure for figures in used) / math.sqrt(len(used))
+    low_m, high_m = belief.interval90_m or (-math.inf, math.inf)
+    return (
+        len(used) > 1
+        and structure >= options.min_structure
+        and belief.log_odds >= options.min_log_odds
+        and high_m - low_m <= span_m
+    )
 
 
 def restore(
@@ -237,7 +327,7 @@ def _restore_one(
     for frame in frames:
         of = {"detector": frame.header.detector} if len(frames) > 1 else {}
         label = ", ".join((str(path), *of.values()))
-        analysis = engine.analyse(frame, restore=True)
+        analysis = _analyse(engine, frame, restore=True)
         figures, pixels = analysis.figures, analysis.restored
         if pixels is None or figures.consistency is None:
             raise EngineError(f"{label}: the engine {engine.name!r} returned no restored frame")

@@ -219,12 +219,96 @@ def test_estimate_from_some_frames(semagent: Run, drawn_stack: Path):
     assert len(run.records[0]["frames"]) == 5
 
 
-@pytest.mark.parametrize("frames", ["3", "0,99", "0,-1"])
-def test_estimate_refuses_frames_that_are_not_there(semagent: Run, drawn_stack: Path, frames: str):
+@pytest.mark.parametrize("frames", ["3", "0,99", "0,-1", "4,16,4"])
+def test_estimate_refuses_frames_that_are_not_there_or_are_there_twice(
+    semagent: Run, drawn_stack: Path, frames: str
+):
     run = semagent("estimate", drawn_stack, f"--frames={frames}", "--json")
     assert run.code == 2
     assert run.out == ""
     assert "--frames" in run.err
+
+
+def stack_of(folder: Path, frames: list[np.ndarray], step_um: float = 2.5) -> Path:
+    """A folder with these frames and the table of where they were taken."""
+    folder.mkdir()
+    rows = ["file,working_distance_um"]
+    for index, pixels in enumerate(frames):
+        cv2.imwrite(str(folder / f"{index}.png"), pixels)
+        rows.append(f"{index}.png,{5000 + step_um * index}")
+    (folder / "stack.csv").write_text("\n".join(rows), encoding="utf-8")
+    return folder
+
+
+def flat(grey: float, noise: float) -> list[np.ndarray]:
+    """Frames of an empty field."""
+    rng = np.random.default_rng(4)
+    return [rng.normal(grey, noise, (256, 256)).clip(0, 255).astype(np.uint8) for _ in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("frames", "used"),
+    [(flat(0, 0), 0), (flat(255, 0), 0), (flat(120, 12), 3)],
+    ids=["black", "saturated", "empty"],
+)
+def test_estimate_claims_no_focus_where_there_is_nothing_to_see(
+    semagent: Run, tmp_path: Path, frames: list[np.ndarray], used: int
+):
+    run = semagent("estimate", stack_of(tmp_path / "stack", frames), "--json")
+    assert run.code == 4
+    (record,) = run.records
+    assert record["focus_working_distance_m"] is None
+    assert record["interval90_m"] is None
+    assert len(record["frames"]) == used
+    assert run.err.count("not fit for use: saturated, blank") == 3 - used
+
+
+def test_estimate_leaves_out_what_is_not_fit_for_use(
+    semagent: Run, drawn_stack: Path, tmp_path: Path
+):
+    spoilt = shutil.copytree(drawn_stack, tmp_path / "spoilt")
+    frames = sorted(spoilt.glob("*.png"))
+    cv2.imwrite(str(frames[3]), np.zeros_like(cv2.imread(str(frames[3]), cv2.IMREAD_UNCHANGED)))
+    run = semagent("estimate", spoilt, "--json")
+    assert run.code == 0, run.err
+    (record,) = run.records
+    assert len(record["frames"]) == 32
+    assert str(frames[3]) not in record["frames"]
+    assert abs(record["focus_working_distance_m"] - 5.003e-3) < 2e-6
+
+
+def test_estimate_holds_where_focus_may_be_anywhere_in_the_stack(semagent: Run, drawn_stack: Path):
+    run = semagent("estimate", drawn_stack, "--frames", "0,1,2", "--json")
+    assert run.code == 4
+    assert run.records[0]["sigma_m"] is None
+
+
+def test_score_gives_no_score_to_what_is_not_fit_for_use(semagent: Run, tmp_path: Path):
+    folder = stack_of(
+        tmp_path / "frames", [*flat(0, 0)[:1], *flat(120, 12)[:1], specimen(256, 256, blur_px=1.0)]
+    )
+    run = semagent("score", *sorted(folder.glob("*.png")), "--json")
+    assert run.code == 0, run.err
+    black, empty, clear = run.records
+    assert (black["focus_score"], black["blur"]) == (None, None)
+    assert black["faults"] == ["saturated", "blank"]
+    assert empty["faults"] == clear["faults"] == []
+    assert empty["structure"] < 0.45 < clear["structure"]
+    black_says, empty_says = run.err.splitlines()
+    assert "0.png: no score, not fit for use: saturated, blank" in black_says
+    assert "1.png: its score says nothing" in empty_says
+
+
+@pytest.mark.parametrize("command", ["score", "restore", "estimate"])
+def test_a_frame_that_is_too_small_is_wrong_input(semagent: Run, tmp_path: Path, command: str):
+    frames = [specimen(100, 100, blur_px=blur_px) for blur_px in (1.0, 2.0)]
+    folder = stack_of(tmp_path / "small", frames)
+    given = [folder] if command == "estimate" else [folder / "0.png"]
+    output = ["--output", tmp_path / "restored"] if command == "restore" else []
+    run = semagent(command, *given, *output)
+    assert run.code == 2
+    assert f"{folder / '0.png'}: a frame of 100 x 100 pixels" in run.err
+    assert "128 x 128 are needed" in run.err
 
 
 def test_score_keeps_the_order_given(semagent: Run, tmp_path: Path):
@@ -237,7 +321,16 @@ def test_score_keeps_the_order_given(semagent: Run, tmp_path: Path):
     assert run.code == 0, run.err
     records = run.records
     assert [record["path"] for record in records] == [str(path) for path in paths]
-    assert set(records[0]) == {"path", "focus_score", "blur", "noise", "engine", "latency_ms"}
+    assert set(records[0]) == {
+        "path",
+        "focus_score",
+        "blur",
+        "noise",
+        "structure",
+        "faults",
+        "engine",
+        "latency_ms",
+    }
     assert records[1]["focus_score"] > records[2]["focus_score"] > records[0]["focus_score"]
     assert set(records[0]["blur"]) == {"major_px", "minor_px", "angle_rad", "log_sigma"}
 
