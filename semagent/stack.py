@@ -97,7 +97,7 @@ def config_for_stack(microscope: RecordedMicroscope, engine: Part) -> RunConfig:
             travel_window_s=60.0,
             max_evidence_age_s=600.0,
             operator_hold_s=0.0,
-            heartbeat_timeout_s=600.0,
+            heartbeat_timeout_s=60.0,
             # What is read back is the nearest recorded frame, half a step away at most.
             readback_tolerance=ReadbackTolerance(
                 working_distance_m=widest_m,

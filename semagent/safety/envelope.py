@@ -21,8 +21,14 @@ _CEILINGS = {
     "stage_tilt_rad": math.pi,
 }
 _DWELL_CEILING_S = 0.01
-_ROUNDING = 1e-9
 # No microscope goes beyond these: a larger limit was written in another unit.
+_TIMES_S = {
+    "travel_window_s": (1.0, 604800.0),
+    "max_evidence_age_s": (0.001, 600.0),
+    "heartbeat_timeout_s": (0.01, 60.0),
+}
+"""Shortest and longest: beyond them a limit was written in another unit, or protects nobody."""
+_ROUNDING = 1e-9
 
 
 class AxisLimits(Options, frozen=True, kw_only=True):
@@ -150,9 +156,12 @@ class Envelope(Options, frozen=True, kw_only=True):
     readback_tolerance: ReadbackTolerance
 
     def __post_init__(self) -> None:
-        for key in ("travel_window_s", "max_evidence_age_s", "heartbeat_timeout_s"):
-            value = getattr(self, key)
-            _require(0 < value < math.inf, f"{key} is {value} s: must be positive and finite")
+        for key, (shortest_s, longest_s) in _TIMES_S.items():
+            value_s = getattr(self, key)
+            _require(
+                shortest_s <= value_s <= longest_s,
+                f"{key}: {value_s:g} s: must be {shortest_s:g} to {longest_s:g} s",
+            )
         _require(
             0 <= self.operator_hold_s < math.inf, "operator_hold_s must be finite, not negative"
         )

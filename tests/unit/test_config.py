@@ -101,6 +101,11 @@ def test_the_line_is_named(tmp_path: Path):
             r"safety\.max_evidence_aeg_s: unknown key; did you mean max_evidence_age_s\?",
         ),
         ("name: simulated", "nmae: simulated", r"driver\.nmae: unknown key; did you mean name\?"),
+        (
+            "heartbeat_timeout_s: 2",
+            "heartbeat_timeout_s: 2000",
+            r"safety\.heartbeat_timeout_s: 2000 s: must be 0\.01 to 60 s",
+        ),
         ("seed: 1", "seed: one", r"driver\.options\.seed: 'one': Expected `int`"),
         ("seed: 1", "sede: 1", r"driver\.options\.sede: unknown key; did you mean seed\?"),
         (

@@ -159,9 +159,22 @@ def test_tolerances_are_finite_and_not_negative(key: str) -> None:
         assert is_valid(ReadbackTolerance, data) is valid, value
 
 
-@pytest.mark.parametrize("key", ["travel_window_s", "max_evidence_age_s", "heartbeat_timeout_s"])
-def test_times_are_positive_and_finite(key: str) -> None:
-    for value, valid in ((5e-324, True), (0, False), (math.inf, False), (math.nan, False)):
+@pytest.mark.parametrize(
+    ("key", "shortest_s", "longest_s"),
+    [
+        ("travel_window_s", 1.0, 604800.0),
+        ("max_evidence_age_s", 0.001, 600.0),
+        ("heartbeat_timeout_s", 0.01, 60.0),
+    ],
+)
+def test_a_time_in_the_wrong_unit_is_caught(key: str, shortest_s: float, longest_s: float) -> None:
+    for value, valid in (
+        (shortest_s, True),
+        (below(shortest_s), False),
+        (longest_s, True),
+        (above(longest_s), False),
+        (math.nan, False),
+    ):
         assert is_valid(Envelope, {**ENVELOPE, key: value}) is valid, value
 
 
@@ -220,7 +233,8 @@ def test_messages_say_what_is_allowed() -> None:
     for changes, message in (
         ({"stage_x_m": limits(0, 1, 0, 2)}, "max_step must be positive - at `$.stage_x_m`"),
         ({"stage_x_m": limits(0, 1, 1, 1)}, "at least twice max_step: it counts the way back"),
-        ({"travel_window_s": -1}, "travel_window_s is -1.0 s: must be positive and finite"),
+        ({"travel_window_s": -1}, "travel_window_s: -1 s: must be 1 to 604800 s"),
+        ({"heartbeat_timeout_s": 2000}, "heartbeat_timeout_s: 2000 s: must be 0.01 to 60 s"),
         ({"operator_hold_s": -1}, "operator_hold_s must be finite, not negative"),
         ({"keep_out": [{**BOX, "stage_z_m": [1, 0]}]}, "stage_z_m must be [low, high]"),
         (
