@@ -17,6 +17,7 @@ from semagent.types import FrameHeader
 from semagent.yamltext import read_source
 
 FORMAT = 1
+_RELATIVE = "recorded"  # a recorded stack may count its working distances from anywhere
 
 
 class Part(Options, frozen=True, kw_only=True):
@@ -153,6 +154,12 @@ def load_config(path: Path) -> RunConfig:
         raise ConfigError(
             f"{source.where('semagent')}: {config.semagent} is a format this release does not "
             f"know; it reads {FORMAT}"
+        )
+    distance_m = config.safety.working_distance_m
+    if distance_m is not None and distance_m.min <= 0 and config.driver.name != _RELATIVE:
+        raise ConfigError(
+            f"{source.where('safety', 'working_distance_m', 'min')}: {distance_m.min:g} m: must be "
+            "above 0 m"
         )
     memory = memory_file(path, config.memory)
     return msgspec.structs.replace(config, memory=str(memory), remembered=load_memory(memory))

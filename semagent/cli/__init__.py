@@ -295,7 +295,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("simulate", _simulate, "autofocus over a recorded stack as if it were the microscope")
     sub.add_argument("stack", help="folder, glob, OME-TIFF or recorded session")
-    sub.add_argument("--start-um", type=_positive, metavar="WD", help="where to start")
+    sub.add_argument("--start-um", type=_finite, metavar="WD", help="where to start")
     sub.add_argument("--max-frames", type=_count, metavar="N")
     sub.add_argument("--seed", type=int, metavar="N", help="without --start-um: start at random")
     sub.add_argument("--console", action="store_true", help="watch it in the console, until Ctrl-C")
@@ -391,6 +391,16 @@ def _positive(text: str) -> float:
         value = 0.0
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text}: a positive number")
+    return value
+
+
+def _finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text}: a finite number")
     return value
 
 

@@ -176,8 +176,6 @@ class Envelope(Options, frozen=True, kw_only=True):
                 self.tolerance(key) < limits.max_step,
                 f"readback_tolerance.{key} must be below {key}.max_step",
             )
-        if self.working_distance_m is not None:
-            _require(self.working_distance_m.min > 0, "working_distance_m.min must be positive")
 
     def limits(self, key: str) -> AxisLimits | None:
         """Limits of the axis called ``key``."""

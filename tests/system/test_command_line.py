@@ -460,6 +460,7 @@ def test_long_names_are_whole_in_a_narrow_terminal(
         (("score", "x.png", "--engine", "no-such-engine"), "no-such-engine"),
         (("autofocus", "simulated", "--max-frames", "0"), "at least 1"),
         (("run", "simulated", "--mode", "autopilot"), "autopilot"),
+        (("simulate", "no-such-folder", "--start-um", "nan"), "nan: a finite number"),
         (("restore", "x.png", "--output", "out", "--engine", "sharpness"), "needs a model"),
         (("restore", "x.png", "--output", "out"), "x.png"),
         (("restore", "x.png", "--output", "out", "--artefact", "none"), "not an artefact"),
@@ -481,6 +482,40 @@ def test_a_start_outside_the_stack_is_refused(semagent: Run, drawn_stack: Path):
     run = semagent("simulate", drawn_stack, "--start-um", 9000, "--json")
     assert run.code == 2
     assert "recorded" in run.err
+
+
+@pytest.mark.parametrize("start_um", [-50, 0, 50])
+def test_a_stack_may_count_its_working_distances_from_anywhere(
+    semagent: Run, drawn_stack: Path, tmp_path: Path, start_um: int
+):
+    """As an OME-TIFF does that carries steps or offsets only: all below 0, around it, above it."""
+    files = sorted(drawn_stack.glob("*.png"))
+    path = tmp_path / "relative.ome.tif"
+    first_um = start_um - 30
+    tifffile.imwrite(
+        path,
+        np.stack([cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in files]),
+        ome=True,
+        photometric="minisblack",
+        metadata={
+            "axes": "ZYX",
+            "PhysicalSizeX": 10,
+            "PhysicalSizeXUnit": "nm",
+            "Plane": {
+                "PositionZ": [first_um + 2.5 * index for index in range(len(files))],
+                "PositionZUnit": ["µm"] * len(files),
+            },
+        },
+    )
+    run = semagent("simulate", path, "--start-um", start_um, "--json")
+    assert run.code == 0, run.err
+    result = run.records[-1]
+    assert result["start_working_distance_m"] == pytest.approx(start_um * 1e-6, abs=1.3e-6)
+    truth = json.loads((drawn_stack / "truth.json").read_text(encoding="utf-8"))
+    table = (drawn_stack / "stack.csv").read_text(encoding="utf-8").splitlines()
+    shift_m = float(table[1].split(",")[1]) * 1e-6 - first_um * 1e-6
+    error_m = result["final_working_distance_m"] + shift_m - truth["focus_working_distance_m"]
+    assert abs(error_m) <= 2.6e-6
 
 
 def test_what_is_installed_is_listed(semagent: Run):

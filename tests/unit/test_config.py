@@ -113,6 +113,11 @@ def test_the_line_is_named(tmp_path: Path):
             "  name: bluntness  ",
             r"engine\.name: no engine is called 'bluntness'",
         ),
+        (
+            "working_distance_m: {min: 0.004, ",
+            "working_distance_m: {min: 0.0, ",
+            r"safety\.working_distance_m\.min: 0 m: must be above 0 m",
+        ),
         ("semagent: 1", "semagent: 2", "semagent: 2 is a format this release does not know"),
     ],
 )
@@ -139,6 +144,17 @@ def test_a_rule_over_several_keys_names_the_line_of_the_one_it_is_about(tmp_path
     with pytest.raises(ConfigError, match="not a finite range") as raised:
         check_parts(path, load_config(path))
     assert f"{path}:{line}: driver.options.focus_range_um: " in str(raised.value)
+
+
+def test_a_recorded_stack_may_count_from_anywhere(tmp_path: Path):
+    path = changed(
+        tmp_path, "working_distance_m: {min: 0.004, ", "working_distance_m: {min: -0.1, "
+    )
+    text = path.read_text(encoding="utf-8").replace("name: simulated", "name: recorded")
+    path.write_text(text, encoding="utf-8")
+    limits = load_config(path).safety.working_distance_m
+    assert limits is not None
+    assert limits.min == -0.1
 
 
 @pytest.mark.parametrize("content", ["", "just words", "- a\n- list"])

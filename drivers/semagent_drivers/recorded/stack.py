@@ -18,6 +18,8 @@ from semagent_drivers.recorded.table import TABLE_NAME, read_table
 
 _IMAGE_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"}
 
+# No microscope has more: what lies beyond was written in another unit.
+_FURTHEST_M = 0.2
 # Rounded displays of one setting differ by less than this.
 _SAME_SETTING = 0.01
 
@@ -197,6 +199,11 @@ def _entry(header: ImageHeader) -> StackEntry:
         raise InputFileError(
             f"{header.path}: its metadata give no working distance; add a {TABLE_NAME} with the "
             "columns file, working_distance_um"
+        )
+    if not abs(metadata.working_distance_m) <= _FURTHEST_M:
+        raise InputFileError(
+            f"{header.path}: its working distance is {metadata.working_distance_m:g} m; it has to "
+            f"be from -{_FURTHEST_M} to {_FURTHEST_M} m"
         )
     return StackEntry(
         header, metadata.working_distance_m, metadata.stigmator_x, metadata.stigmator_y

@@ -29,9 +29,10 @@ class _Column:
 
 _FINITE = (math.isfinite, "finite")
 _POSITIVE = (lambda value: 0 < value < math.inf, "above 0 and finite")
+_DISTANCE = (lambda value: -2e5 <= value <= 2e5, "from -200000 to 200000")
 _FRACTION = (lambda value: -1 <= value <= 1, "from -1 to 1")
 _NUMBERS: dict[str, _Column] = {
-    "working_distance_um": _Column(1e6, *_FINITE),
+    "working_distance_um": _Column(1e6, *_DISTANCE),
     "pixel_size_nm": _Column(1e9, *_POSITIVE),
     "stigmator_x": _Column(1, *_FRACTION),
     "stigmator_y": _Column(1, *_FRACTION),

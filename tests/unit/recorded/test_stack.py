@@ -108,8 +108,9 @@ def test_columns_that_are_wrong_are_refused(table, header, parts):
         (",5001,10", ["column 'file' is empty"]),
         ("f1.png,,10", ["column 'working_distance_um' is empty"]),
         ("f1.png,5 mm,10", ["working_distance_um is '5 mm', which is no number"]),
-        ("f1.png,nan,10", ["working_distance_um is nan; it has to be finite"]),
-        ("f1.png,inf,10", ["working_distance_um is inf; it has to be finite"]),
+        ("f1.png,nan,10", ["working_distance_um is nan; it has to be from -200000 to 200000"]),
+        ("f1.png,inf,10", ["working_distance_um is inf; it has to be from -200000 to 200000"]),
+        ("f1.png,5000000,10", ["working_distance_um is 5000000; it has to be from -200000"]),
         ("f1.png,5001,0", ["pixel_size_nm is 0; it has to be above 0 and finite"]),
         ("f1.png,5001,-3", ["pixel_size_nm is -3; it has to be above 0"]),
         ("f1.png,5001,inf", ["pixel_size_nm is inf"]),
@@ -121,6 +122,17 @@ def test_columns_that_are_wrong_are_refused(table, header, parts):
 def test_rows_that_are_wrong_are_refused_with_their_line(table, row, parts):
     folder = table("file,working_distance_um,pixel_size_nm", "f0.png,5000,10", row)
     refused(folder, "stack.csv, line 3: ", *parts)
+
+
+def test_distances_may_count_from_anywhere_up_to_what_a_microscope_has(table):
+    folder = table("file,working_distance_um", "f0.png,-200000", "f1.png,0", "f2.png,200000")
+    assert distances_um(load_stack(folder)) == [-200000, 0, 200000]
+
+
+def test_a_file_that_says_more_than_a_microscope_has_is_named(tmp_path, vendor_tiff):
+    vendor_tiff(tmp_path / "a.tif", 10, 0.005)
+    vendor_tiff(tmp_path / "b.tif", 10, 5.0)
+    refused(tmp_path, "b.tif: its working distance is 5 m; it has to be from -0.2 to 0.2 m")
 
 
 @pytest.mark.parametrize(("value", "allowed"), [("-1", True), ("1", True), ("1.01", False)])
