@@ -8,6 +8,7 @@
     │   └── InputFileError         an image, stack or session; names the file
     ├── MicroscopeError            exit 3: the microscope or its driver failed
     │   ├── CommandRefusedError    the microscope said no; its state is unchanged
+    │   │   └── GateRefusedError   the safety gate of another machine said no
     │   ├── AcquisitionStoppedError  ``stop()`` ended an acquisition
     │   ├── MicroscopeTimeoutError the microscope did not answer before the deadline
     │   └── DisconnectedError      the link is gone; open the driver again
@@ -43,6 +44,10 @@ class MicroscopeError(SemagentError):
 
 class CommandRefusedError(MicroscopeError):
     """The microscope refused an action; its state is unchanged."""
+
+
+class GateRefusedError(CommandRefusedError):
+    """The safety gate of the machine that has the microscope refused an action."""
 
 
 class AcquisitionStoppedError(MicroscopeError):

@@ -15,6 +15,7 @@ from semagent.errors import (
     AcquisitionStoppedError,
     CommandRefusedError,
     DisconnectedError,
+    GateRefusedError,
     MicroscopeError,
     MicroscopeTimeoutError,
     WireError,
@@ -149,6 +150,7 @@ class Answer(Value, frozen=True, kw_only=True):
 
 _ERRORS: dict[str, type[MicroscopeError]] = {
     "refused": CommandRefusedError,
+    "gate": GateRefusedError,
     "stopped": AcquisitionStoppedError,
     "timeout": MicroscopeTimeoutError,
     "disconnected": DisconnectedError,

@@ -8,6 +8,7 @@ from semagent.errors import (
     AcquisitionStoppedError,
     CommandRefusedError,
     DisconnectedError,
+    GateRefusedError,
     MicroscopeError,
     MicroscopeTimeoutError,
 )
@@ -178,7 +179,7 @@ class MicroscopeServer:
             command, now_ns=self._clock.monotonic_ns(), state=before, basis_ns=None
         )
         if refusal is not None:
-            raise CommandRefusedError(
+            raise GateRefusedError(
                 f"refused by the safety gate of the microscope PC ({refusal.code}): "
                 f"{refusal.reason}"
             )

@@ -13,6 +13,7 @@ from semagent.errors import (
     AcquisitionStoppedError,
     CommandRefusedError,
     DisconnectedError,
+    GateRefusedError,
     MicroscopeError,
 )
 from semagent.ports import Microscope
@@ -160,9 +161,8 @@ class AcquireRole:
             self._microscope.apply(action)
         except CommandRefusedError as error:
             # Nothing has changed, so there is nothing to book.
-            return self._answer(
-                command, Outcome.REFUSED, self._read_state(), "microscope", str(error)
-            )
+            code = "remote_gate" if isinstance(error, GateRefusedError) else "microscope"
+            return self._answer(command, Outcome.REFUSED, self._read_state(), code, str(error))
         except MicroscopeError as error:
             failure = str(error)
             self._disarm(f"the microscope failed while carrying out a command: {failure}")

@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -564,16 +565,12 @@ def test_nan_never_reaches_the_json(semagent: Run, drawn_stack: Path):
     )
 
 
-def test_a_microscope_is_served_and_focused_from_elsewhere(
-    semagent: Run, simulated_config: Config, tmp_path: Path
-):
-    port = free_port()
-    served = simulated_config(speed=0)
+@contextmanager
+def served(config: Path, *arguments: str) -> Iterator[Path]:
+    """Serve a microscope; gives the configuration with which to reach it."""
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
     server = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "semagent", "serve", str(served), "--arm"),
-            *("--bind", f"tcp://127.0.0.1:{port}"),
-        ],
+        [sys.executable, "-m", "semagent", "serve", str(config), "--bind", endpoint, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -582,17 +579,30 @@ def test_a_microscope_is_served_and_focused_from_elsewhere(
     try:
         assert server.stderr is not None
         assert any("listens on" in line for line in server.stderr)
-        raw = yaml.safe_load(served.read_text(encoding="utf-8"))
-        raw["driver"] = {"name": "remote", "options": {"endpoint": f"tcp://127.0.0.1:{port}"}}
-        here = tmp_path / "here.yaml"
+        raw = yaml.safe_load(config.read_text(encoding="utf-8"))
+        raw["driver"] = {"name": "remote", "options": {"endpoint": endpoint}}
+        here = config.with_name("here.yaml")
         here.write_text(yaml.safe_dump(raw), encoding="utf-8")
-        run = semagent("autofocus", here, "--arm", "--json")
-        assert run.code == 0, run.err
-        assert abs(run.records[-1]["final_working_distance_m"] - 5.0e-3) < 2e-6
+        yield here
     finally:
         server.send_signal(signal.SIGINT if os.name != "nt" else signal.SIGTERM)
         server.communicate(timeout=20)
     assert os.name == "nt" or server.returncode == 0
+
+
+def test_a_microscope_is_served_and_focused_from_elsewhere(semagent: Run, simulated_config: Config):
+    with served(simulated_config(speed=0), "--arm") as here:
+        run = semagent("autofocus", here, "--arm", "--json")
+    assert run.code == 0, run.err
+    assert abs(run.records[-1]["final_working_distance_m"] - 5.0e-3) < 2e-6
+
+
+def test_a_refusal_by_the_gate_at_the_microscope_is_one(semagent: Run, simulated_config: Config):
+    with served(simulated_config(speed=0)) as here:
+        run = semagent("autofocus", here, "--arm", "--json")
+    assert run.code == 5
+    assert "refused by the safety gate of the microscope PC (disarmed)" in run.err
+    assert run.records[-1]["final_working_distance_m"] == pytest.approx(5.03e-3, abs=1e-9)
 
 
 def free_port() -> int:

@@ -8,6 +8,7 @@ from semagent.errors import (
     AcquisitionStoppedError,
     CommandRefusedError,
     DisconnectedError,
+    GateRefusedError,
     MicroscopeError,
     MicroscopeTimeoutError,
 )
@@ -161,7 +162,7 @@ def test_close_is_idempotent_and_leaves_the_microscope_as_it_is(far, near):
     ],
 )
 def test_the_far_envelope_holds_whatever_the_near_one_says(far, near, action, code):
-    with pytest.raises(CommandRefusedError, match=code):
+    with pytest.raises(GateRefusedError, match=code):
         near.apply(action)
     assert far.microscope.applied == []
 
@@ -169,7 +170,7 @@ def test_the_far_envelope_holds_whatever_the_near_one_says(far, near, action, co
 def test_nothing_moves_unless_somebody_has_armed_there(serving, connect):
     far = serving(armed=False)
     near = connect(far.endpoint)
-    with pytest.raises(CommandRefusedError, match="disarmed"):
+    with pytest.raises(GateRefusedError, match="disarmed"):
         near.apply(SetStigmator(x=0.1, y=0.0))
     assert far.microscope.applied == []
     assert near.acquire(1.0).header.sequence == 1

@@ -9,7 +9,7 @@ from semagent.bus import LocalBus, LocalHub, Mailbox
 from semagent.channels import Role
 from semagent.clock import ManualClock
 from semagent.config import RunConfig, find_config, load_config
-from semagent.errors import DisconnectedError
+from semagent.errors import DisconnectedError, GateRefusedError
 from semagent.parts import make_acquire
 from semagent.registry import open_microscope
 from semagent.roles import AcquireRole
@@ -197,6 +197,19 @@ def test_a_microscope_that_refuses_changes_nothing_and_stays_armed():
     assert (reply.outcome, reply.code) == (Outcome.REFUSED, "microscope")
     assert reply.state.optics.working_distance_m == 5e-3
     assert bench.send(focus(5.02e-3)).outcome is Outcome.APPLIED
+
+
+def test_the_gate_of_another_machine_refuses_by_a_word_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench()
+    bench.arm()
+
+    def refuse(action: Action) -> None:
+        raise GateRefusedError("refused by the safety gate of the microscope PC (disarmed)")
+
+    monkeypatch.setattr(bench.microscope, "apply", refuse)
+    reply = bench.send(focus(5.02e-3))
+    assert (reply.outcome, reply.code) == (Outcome.REFUSED, "remote_gate")
+    assert bench.role.gate.armed
 
 
 @pytest.mark.parametrize(
