@@ -226,11 +226,14 @@ def find_config(name: str) -> Path:
     """The file a user means: a path, or the name of a configuration that ships with semagent.
 
     Raises:
-        ConfigError: neither exists.
+        ConfigError: neither exists, or the path cannot be looked at.
     """
     path = Path(name)
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot be read ({error.strerror})") from error
     shipped = {file.stem: file for folder in _shipped_folders() for file in folder.glob("*.yaml")}
     if name in shipped:
         return shipped[name]

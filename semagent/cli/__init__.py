@@ -17,6 +17,7 @@ from semagent.types import Mode
 
 _DEFAULT_ENGINE = "onnxruntime"
 _DEMO = "simulated"
+_MOST = 10**9  # frames: more than anybody can take
 
 Command = Callable[[argparse.Namespace, Output], int]
 
@@ -44,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has enough, as with `| head`.
         sys.stderr.close()
         return exits.DONE
+    except OSError as error:
+        # Whoever opens a path of the user's names it; this is for the one that was forgotten.
+        output.fail(str(error))
+        return exits.USAGE
 
 
 # Each command imports what it needs when it runs: `semagent --help` stays quick.
@@ -373,8 +378,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: a whole number, at least 1")
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number, at least 1 and at most {_MOST}")
     return int(text)
 
 

@@ -301,7 +301,12 @@ def restore(
         for target in targets:
             if target.exists() or targets.count(target) > 1:
                 raise UsageError(f"{target}: would be overwritten; name another --output")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"--output: {folder}: no folder can be made there ({error.strerror})"
+            ) from error
         for sequence, (path, target) in enumerate(zip(paths, targets, strict=True), start=1):
             for record in _restore_one(opened, path, target, sequence, output):
                 output.record(record)

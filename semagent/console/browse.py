@@ -49,12 +49,16 @@ def library_of(folder: Path) -> Library:
     """The sessions in a folder, or the one session that it is.
 
     Raises:
-        InputFileError: there is no such folder.
+        InputFileError: there is no such folder, or it cannot be read.
     """
-    folder = folder.resolve()
-    if not folder.is_dir():
-        raise InputFileError(f"{folder}: is no folder")
-    return Library(folder.parent, folder.name) if is_session(folder) else Library(folder)
+    try:
+        folder = folder.resolve()
+        if not folder.is_dir():
+            raise InputFileError(f"{folder}: is no folder")
+        any(folder.iterdir())
+        return Library(folder.parent, folder.name) if is_session(folder) else Library(folder)
+    except (OSError, RuntimeError) as error:  # the latter for links that lead back to themselves
+        raise InputFileError(f"{folder}: cannot be read ({error})") from error
 
 
 def _go(_request: Request) -> Response:

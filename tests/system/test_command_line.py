@@ -462,6 +462,11 @@ def test_long_names_are_whole_in_a_narrow_terminal(
         (("autofocus", "simulated", "--max-frames", "0"), "at least 1"),
         (("run", "simulated", "--mode", "autopilot"), "autopilot"),
         (("simulate", "no-such-folder", "--start-um", "nan"), "nan: a finite number"),
+        (("run", "simulated", "--frames", "99999999999999999999"), "at most 1000000000"),
+        (("estimate", "a" * 300), f"{'a' * 300}: cannot be read"),
+        (("check", "a" * 300), f"{'a' * 300}: cannot be read"),
+        (("browse", "a" * 300), f"{'a' * 300}: cannot be read"),
+        (("report", "a" * 300), "a" * 300),
         (("restore", "x.png", "--output", "out", "--engine", "sharpness"), "needs a model"),
         (("restore", "x.png", "--output", "out"), "x.png"),
         (("restore", "x.png", "--output", "out", "--artefact", "none"), "not an artefact"),
@@ -477,6 +482,38 @@ def test_wrong_usage_is_exit_2_and_says_what(semagent: Run, arguments: tuple[str
     assert run.code == 2
     assert says in run.err
     assert run.out == ""
+
+
+def test_a_place_where_no_folder_can_be_made_is_exit_2(semagent: Run, tmp_path: Path):
+    path, there = tmp_path / "raw.png", tmp_path / "a file"
+    cv2.imwrite(str(path), specimen(256, 256, blur_px=2.0))
+    there.write_bytes(b"")
+    for output in (there, there / "below"):
+        run = semagent("restore", path, "--output", output)
+        assert run.code == 2
+        assert f"--output: {output}: no folder can be made there" in run.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_a_link_to_itself_is_exit_2(semagent: Run, tmp_path: Path):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for command in ("browse", "estimate", "check"):
+        run = semagent(command, loop)
+        assert run.code == 2
+        assert str(loop) in run.err
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="whoever runs this may read everything"
+)
+def test_a_folder_that_may_not_be_read_is_exit_2(semagent: Run, tmp_path: Path):
+    shut = tmp_path / "shut"
+    shut.mkdir(mode=0)
+    for command, given in (("browse", shut), ("estimate", shut), ("check", shut / "file.yaml")):
+        run = semagent(command, given)
+        assert run.code == 2
+        assert f"{given}: cannot be read" in run.err
 
 
 def test_a_start_outside_the_stack_is_refused(semagent: Run, drawn_stack: Path):

@@ -85,11 +85,14 @@ def load_stack(path: Path | str) -> Stack:
             file and, for ``stack.csv``, the line.
     """
     path = Path(path)
-    for recognises, read in _FORMS:
-        if recognises(path):
-            entries = tuple(read(path))
-            _check_belong_together(path, entries)
-            return Stack(path, entries)
+    try:
+        for recognises, read in _FORMS:
+            if recognises(path):
+                entries = tuple(read(path))
+                _check_belong_together(path, entries)
+                return Stack(path, entries)
+    except OSError as error:
+        raise InputFileError(f"{path}: cannot be read ({error.strerror})") from error
     raise InputFileError(
         f"{path}: no such file or folder; a recorded stack is a folder with {TABLE_NAME}, a "
         "recorded session, a folder or glob of images that carry their working distance, or an "
