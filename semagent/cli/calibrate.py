@@ -107,7 +107,7 @@ def _report(path: Path, calibration: Calibration, output: Output) -> None:
     }
     output.record({"event": "calibration", **values, "memory": str(path)})
     rows = [
-        [field.replace("_", " ").removesuffix(" m"), *_show(getattr(calibration, field))]
+        [field.replace("_", " ").removesuffix(" m"), *_show(field, getattr(calibration, field))]
         for field in Calibration.__struct_fields__
         if isinstance(getattr(calibration, field), Measure | Vector | Matrix)
     ]
@@ -115,9 +115,10 @@ def _report(path: Path, calibration: Calibration, output: Output) -> None:
     output.say(f"remembered in {path}")
 
 
-def _show(value: Measure | Vector | Matrix) -> list[str]:
+def _show(field: str, value: Measure | Vector | Matrix) -> list[str]:
     if isinstance(value, Measure):
-        return [f"{value.value:.4g}", f"{value.sigma:.1g}", metres(value.value)]
+        length = metres(value.value) if field.endswith("_m") else ""
+        return [f"{value.value:.4g}", f"{value.sigma:.1g}", length]
     if isinstance(value, Vector):
         size, angle = math.hypot(value.x, value.y), math.degrees(math.atan2(value.y, value.x))
         return [

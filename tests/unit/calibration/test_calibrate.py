@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,11 +13,13 @@ import yaml
 from semagent import registry
 from semagent.calibration import CalibrationOptions, NotCalibratedError, Stage, calibrate
 from semagent.calibration.hands import Hands
+from semagent.cli import calibrate as command
 from semagent.cli import main
+from semagent.cli.output import Output
 from semagent.clock import ManualClock
 from semagent.config import RunConfig, find_config, load_config
 from semagent.errors import CommandRefusedError, MicroscopeError
-from semagent.memory import Calibration, load_memory
+from semagent.memory import Calibration, Measure, load_memory
 from semagent.safety import AxisLimits
 from semagent.types import FrameHeader, MicroscopeState
 
@@ -287,3 +290,18 @@ def test_the_command(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.calibration.blur_per_focus is not None
     assert entry.calibration.blur_per_focus.value == pytest.approx(0.0025, rel=0.03)
     assert load_config(path).remembered == memory
+
+
+def test_only_what_is_a_length_is_shown_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    found = Calibration(
+        date="2025-01-01",
+        frames=40,
+        blur_per_focus=Measure(value=0.0025, sigma=3e-5),
+        sigma0_m=Measure(value=7e-9, sigma=1e-10),
+    )
+    command._report(Path("sem.memory.yaml"), found, Output(json=False))
+    slope, spot = (
+        line for line in capsys.readouterr().out.splitlines() if "0.0025" in line or "7e-09" in line
+    )
+    assert "mm" not in slope
+    assert "7.0 nm" in spot
