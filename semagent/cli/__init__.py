@@ -47,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exits.DONE
     except OSError as error:
         # Whoever opens a path of the user's names it; this is for the one that was forgotten.
-        output.fail(str(error))
+        if error.filename is None:
+            raise
+        output.fail(f"{error.filename}: cannot be used ({error.strerror})")
         return exits.USAGE
 
 

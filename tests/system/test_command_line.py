@@ -19,6 +19,7 @@ import pytest
 import tifffile
 import yaml
 
+from semagent import cli
 from semagent.cli.output import Output
 from semagent.config import find_config
 from semagent.testing.engines import specimen
@@ -466,7 +467,6 @@ def test_long_names_are_whole_in_a_narrow_terminal(
         (("estimate", "a" * 300), f"{'a' * 300}: cannot be read"),
         (("check", "a" * 300), f"{'a' * 300}: cannot be read"),
         (("browse", "a" * 300), f"{'a' * 300}: cannot be read"),
-        (("report", "a" * 300), "a" * 300),
         (("restore", "x.png", "--output", "out", "--engine", "sharpness"), "needs a model"),
         (("restore", "x.png", "--output", "out"), "x.png"),
         (("restore", "x.png", "--output", "out", "--artefact", "none"), "not an artefact"),
@@ -492,6 +492,18 @@ def test_a_place_where_no_folder_can_be_made_is_exit_2(semagent: Run, tmp_path: 
         run = semagent("restore", path, "--output", output)
         assert run.code == 2
         assert f"--output: {output}: no folder can be made there" in run.err
+
+
+def test_a_path_that_nobody_has_thought_of_is_exit_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def forgetful(*_: object) -> int:
+        return len((tmp_path / "gone").read_bytes())
+
+    monkeypatch.setattr(cli, "_drivers", forgetful)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["drivers"]) == 2
+    assert f"{tmp_path / 'gone'}: cannot be used (" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
