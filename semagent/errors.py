@@ -13,6 +13,7 @@
     │   ├── MicroscopeTimeoutError the microscope did not answer before the deadline
     │   └── DisconnectedError      the link is gone; open the driver again
     ├── EngineError                exit 3: the inference engine failed
+    │   └── FrameTooSmallError     a frame has fewer pixels than the engine needs
     ├── RoleError                  exit 3: a process of the agent died or fell silent
     ├── RecordError                exit 3: the record would have a gap
     └── WireError                  a message that cannot be read
@@ -64,6 +65,10 @@ class DisconnectedError(MicroscopeError):
 
 class EngineError(SemagentError):
     """The inference engine failed."""
+
+
+class FrameTooSmallError(EngineError):
+    """A frame has fewer pixels than the engine needs."""
 
 
 class RoleError(SemagentError):

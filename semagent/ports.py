@@ -103,7 +103,8 @@ class Engine(Protocol):
         """Measure, and on request restore, one frame.
 
         Raises:
-            EngineError: the frame is too small or the engine failed.
+            FrameTooSmallError: the frame has fewer pixels than the engine needs.
+            EngineError: the engine failed.
         """
         ...
 

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from semagent.errors import EngineError
+from semagent.errors import FrameTooSmallError
 from semagent.types import Pixels
 
 Array = npt.NDArray[np.float64]
@@ -125,11 +125,11 @@ def tile_size(height: int, width: int) -> int:
     """The edge of the tiles for a frame: as large as fits with some overlap.
 
     Raises:
-        EngineError: the frame is smaller than the smallest tile.
+        FrameTooSmallError: the frame is smaller than the smallest tile.
     """
     side = min(height, width)
     if side < MIN_SIDE_PX:
-        raise EngineError(
+        raise FrameTooSmallError(
             f"frame of {width}×{height} px is too small to judge focus: both sides must have "
             f"at least {MIN_SIDE_PX} px without the information bar"
         )
@@ -155,7 +155,7 @@ def measure_spectrum(pixels: Pixels) -> Spectrum:
     """The spectrum of ``pixels``, shape (height, width), uint8 or uint16.
 
     Raises:
-        EngineError: the frame is too small.
+        FrameTooSmallError: the frame is too small.
     """
     # Here, not above: a microscope PC that only serves imports this module and measures nothing.
     import cv2  # noqa: PLC0415

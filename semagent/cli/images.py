@@ -18,7 +18,7 @@ from semagent.config import Part, RunConfig
 from semagent.control import SpectralEstimator
 from semagent.control.options import AutofocusOptions
 from semagent.ellipse import joint_ellipse
-from semagent.errors import EngineError, InputFileError, UsageError
+from semagent.errors import EngineError, FrameTooSmallError, InputFileError, UsageError
 from semagent.images import ImageFile, read_detectors
 from semagent.ports import Engine
 from semagent.sanity import FrameChecker, SanityOptions
@@ -38,8 +38,6 @@ from semagent.types import (
     Scan,
     StagePosition,
 )
-
-_AMPLE_PX = 256  # no engine finds a frame with sides this long too small
 
 
 def score(paths: list[Path], *, engine: str, output: Output) -> int:
@@ -132,9 +130,10 @@ def _analyse(engine: Engine, frame: Frame, *, restore: bool = False) -> Analysis
     """
     try:
         return engine.analyse(frame, restore=restore)
+    except FrameTooSmallError as error:
+        raise InputFileError(f"{frame.header.source}: {error}") from error
     except EngineError as error:
-        kind = InputFileError if min(frame.specimen.shape) < _AMPLE_PX else EngineError
-        raise kind(f"{frame.header.source}: {error}") from error
+        raise EngineError(f"{frame.header.source}: {error}") from error
 
 
 def _doubt(label: str, figures: FrameAnalysis, output: Output) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from semagent.errors import EngineError
+from semagent.errors import EngineError, FrameTooSmallError
 from semagent.options import Options
 from semagent.spectrum import Array, measure_spectrum
 from semagent.types import Analysis, Frame, Grid, Pixels
@@ -213,7 +213,7 @@ class ModelEngine:
         pixels = frame.specimen
         smallest = self._manifest.smallest_tile_px
         if min(pixels.shape) < smallest:
-            raise EngineError(
+            raise FrameTooSmallError(
                 f"a frame of {pixels.shape[1]} x {pixels.shape[0]} pixels without its "
                 f"information bar is too small: {smallest} x {smallest} are needed"
             )
