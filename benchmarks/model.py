@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--artefact", help="folder of an artefact; the shipped one if left out")
     parser.add_argument("--runtime", default="openvino", choices=("openvino", "onnxruntime"))
     parser.add_argument("--per-source", type=int, default=4, help="micrographs a source at most")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, help="only these; default: all")
     parser.add_argument("--repeats", type=int, default=40, help="frames to time")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -84,16 +86,11 @@ def main() -> None:
     fields = read_fields(options.data, options.split, options.per_source)
     sources = {field.source for field in fields}
     print(f"{engine.name}: {len(fields)} micrographs of {len(sources)} sources\n")
-    for table in (
-        restoration_table,
-        unsupervised_table,
-        blur_table,
-        pair_table,
-        rank_table,
-        expert_table,
-    ):
-        print(table(engine, fields, np.random.default_rng(options.seed)), flush=True)
-    print(latency_table(engine, options.repeats))
+    for name in options.tables or TABLES:
+        for table in TABLES[name]:
+            print(table(engine, fields, np.random.default_rng(options.seed)), flush=True)
+    if not options.tables:
+        print(latency_table(engine, options.repeats))
 
 
 def read_fields(data: Path, split: str, per_source: int) -> list[Field]:
@@ -241,7 +238,9 @@ def true_kernel(defocus: float, astigmatic: tuple[float, float]) -> Image:
     return Beam(point).image(defocus, astigmatic, SPOT_PX)
 
 
-def blur_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generator) -> str:
+def blur_table(
+    engine: ModelEngine, fields: list[Field], rng: np.random.Generator, *, gaussian: bool = False
+) -> str:
     """Errors of the blur ellipse of single frames, 1 to 15 px."""
     classical = open_sharpness({})
     errors: dict[str, list[npt.NDArray[np.float64]]] = defaultdict(list)
@@ -253,9 +252,8 @@ def blur_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generato
                 sigma, defocus, astigmatic = draw_blur(rng)
                 truth = blur_parameters(covariance(defocus, astigmatic))
                 specimen = crop(field.specimen, min(LARGE_FIELD_PX, *field.specimen.shape), rng)
-                frame = frame_of(
-                    expose(Beam(specimen).image(defocus, astigmatic, SPOT_PX), Exposure(dose), rng)
-                )
+                image = Beam(specimen).image(defocus, astigmatic, SPOT_PX, gaussian=gaussian)
+                frame = frame_of(expose(image, Exposure(dose), rng))
                 for name, fit in (("the model", True), ("its head alone", False)):
                     reading = engine.read(frame, fit=fit)
                     error = reading.blur - truth
@@ -288,10 +286,16 @@ def blur_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generato
     ]
     bands = (f"σ {low:g} to {high:g} px" for low, high in SIGMA_BANDS_PX)
     columns = ("ln σ", "ln(axes), each component", *bands, "90 % interval holds", "frames")
-    return markdown("blur ellipse, median error", columns, rows)
+    return markdown(f"blur ellipse, {_beams(gaussian)}, median error", columns, rows)
 
 
-def pair_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generator) -> str:
+def _beams(gaussian: bool) -> str:
+    return "Gaussian beams" if gaussian else "discs"
+
+
+def pair_table(
+    engine: ModelEngine, fields: list[Field], rng: np.random.Generator, *, gaussian: bool = False
+) -> str:
     """Errors of the difference of two frames of one field.
 
     The sign is that of the round part. It is judged three times: where the covariance changes by
@@ -315,7 +319,7 @@ def pair_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generato
                 for plane in planes:
                     shift = tuple(rng.uniform(-4.0, 4.0, 2))
                     gain, offset = rng.uniform(0.85, 1.2), rng.uniform(-0.05, 0.05)
-                    image = beam.image(plane, astigmatic, SPOT_PX, shift)
+                    image = beam.image(plane, astigmatic, SPOT_PX, shift, gaussian=gaussian)
                     exposure = Exposure(dose, gain=gain, offset=offset)
                     frames.append(frame_of(expose(image, exposure, rng)))
                 one, other = (covariance(plane, astigmatic) for plane in planes)
@@ -362,7 +366,8 @@ def pair_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generato
         "90 % interval holds",
     )
     count = len(relative["the model"])
-    return markdown(f"difference of blur covariance, {count} pairs", columns, rows)
+    title = f"difference of blur covariance, {_beams(gaussian)}, {count} pairs"
+    return markdown(title, columns, rows)
 
 
 def rank_table(engine: ModelEngine, fields: list[Field], rng: np.random.Generator) -> str:
@@ -439,6 +444,15 @@ def latency_table(engine: ModelEngine, repeats: int) -> str:
             times.append(1e3 * (time.perf_counter() - began))
         rows.append((name, *(f"{value:.0f}" for value in np.percentile(times, (50, 99)))))
     return markdown("one 1024 × 768 frame, ms", ("p50", "p99"), rows)
+
+
+TABLES: dict[str, tuple[Callable[..., str], ...]] = {
+    "restoration": (restoration_table, unsupervised_table),
+    "blur": (blur_table, partial(blur_table, gaussian=True)),
+    "pairs": (pair_table, partial(pair_table, gaussian=True)),
+    "rank": (rank_table,),
+    "experts": (expert_table,),
+}
 
 
 def markdown(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

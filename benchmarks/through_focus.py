@@ -110,14 +110,20 @@ class Beam:
         astigmatism_px: tuple[float, float] = (0.0, 0.0),
         sigma_0_px: float = 0.6,
         shift_px: tuple[float, float] = (0.0, 0.0),
+        *,
+        gaussian: bool = False,
     ) -> FloatImage:
-        """The noise-free image at a defocus, in units of blur standard deviation."""
+        """The noise-free image at a defocus, in units of blur standard deviation.
+
+        A beam that is no uniform disc may be a Gaussian of the same covariance.
+        """
         kx, ky = self._kx, self._ky
         a1, a2 = astigmatism_px
         # A uniform disc of standard deviation s an axis has radius 2 s.
         reach = 2 * np.hypot((defocus_px + a1) * kx + a2 * ky, a2 * kx + (defocus_px - a1) * ky)
         reach = np.maximum(reach, 1e-6)
-        transfer = 2 * j1(reach) / reach * np.exp(-(sigma_0_px**2) * (kx**2 + ky**2) / 2)
+        profile = np.exp(-(reach**2) / 8) if gaussian else 2 * j1(reach) / reach
+        transfer = profile * np.exp(-(sigma_0_px**2) * (kx**2 + ky**2) / 2)
         ramp = np.exp(-1j * (kx * shift_px[0] + ky * shift_px[1]))
         full = np.fft.irfft2(self._transform * transfer * ramp, s=self._shape)
         return full[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX].astype(np.float32)

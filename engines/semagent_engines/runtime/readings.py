@@ -15,11 +15,11 @@ Floats = npt.NDArray[np.float32]
 SHARED = 0.5
 """Share of the reading's variance that all tiles of one specimen have in common."""
 
-HEAD_INFLATION = 3.0
+HEAD_INFLATION = 4.0
 """What the deviations of the head count more than predicted beside a fit of the spectrum: chosen,
 as the next, where both together err least on training sources."""
 
-CONTRADICTION = 1.0
+CONTRADICTION = 0.7
 """Deviations apart from which fit and head contradict each other: chosen where ordinary training
 specimens are read as well as without, and those with grooves in one direction better."""
 

@@ -7,6 +7,9 @@ each polar bin the errors of the two log powers have the covariance::
 
     SPECIMEN_SCATTER² u uᵀ + diag(counting + transfer),    u = share of the signal in the power
 
+The beam may be anything between a disc and a normal distribution: the logarithm of the transfer is
+taken between those of both, as far as ``softness`` says, which is fitted along.
+
 The fit is a maximum a posteriori one by Gauss-Newton steps from all pairs of starting blurs.
 """
 
@@ -40,15 +43,19 @@ MOST_SCATTER_AT = 8.0
 INFLATION = 1.3
 """True errors over those of the normal approximation, on noisy and partly soft micrographs."""
 
+SOFTNESS_STD = 1.0
+"""Of the softness, from 0 for a disc, the likeliest, to 1 for a normal distribution."""
+_SOFT_UP_TO = 30.0  # of q: beyond, there is no signal
+
 STARTS_PX = (0.7, 1.8, 4.0, 8.0, 15.0)
 STEPS = 12
 
-_FALL, _BLURS = 2, (slice(3, 6), slice(6, 9))
-"""Of the parameters: the levels of both frames, β, and ln σ, e1, e2 of each frame."""
+_FALL, _BLURS, _SOFTNESS = 2, (slice(3, 6), slice(6, 9)), 9
+"""Of the parameters: the levels of both frames, β, ln σ, e1, e2 of each frame, and softness."""
 _LEVEL_FALL, _BLUR = [0, 0, 1], [2, 3, 4]
-_MEAN = PRIOR_MEAN[_LEVEL_FALL + 2 * _BLUR]
-_STD = PRIOR_STD[_LEVEL_FALL + 2 * _BLUR]
-_LARGEST_STEP = np.array([3.0, 3.0, 0.5, 0.5, 0.2, 0.2, 0.5, 0.2, 0.2])
+_MEAN = np.append(PRIOR_MEAN[_LEVEL_FALL + 2 * _BLUR], 0.0)
+_STD = np.append(PRIOR_STD[_LEVEL_FALL + 2 * _BLUR], SOFTNESS_STD)
+_LARGEST_STEP = np.array([3.0, 3.0, 0.5, 0.5, 0.2, 0.2, 0.5, 0.2, 0.2, 0.3])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +81,8 @@ def fit_blur_change(first: Spectrum, second: Spectrum) -> SpectralChange:
         parts.append(variance * np.array([1.0, e1, e2]))
         slopes.append(variance * np.array([[2.0, 0, 0], [2 * e1, 1.0, 0], [2 * e2, 0, 1.0]]))
     rows = np.concatenate([-slopes[0], slopes[1]], axis=1)
-    spread = rows @ covariance[_FALL + 1 :, _FALL + 1 :] @ rows.T
+    blurs = slice(_BLURS[0].start, _BLURS[1].stop)
+    spread = rows @ covariance[blurs, blurs] @ rows.T
     return SpectralChange(parts[1] - parts[0], INFLATION * np.sqrt(np.diag(spread)))
 
 
@@ -97,6 +105,10 @@ def _descend(bins: tuple[Bins, Bins]) -> tuple[Array, Array]:
             shape = np.exp(2 * log_spread)[:, None, None] * layout.quadratic
             q = np.maximum(shape[:, 0] + (e[:, :, None] * shape[:, 1:]).sum(axis=1), FAINTEST)
             transfer, slope = log_disc_transfer(q, RING_SMOOTHING)
+            softness = parameters[:, _SOFTNESS, None]
+            softer = -np.minimum(q, _SOFT_UP_TO) - transfer
+            slope = slope + softness * (np.where(q < _SOFT_UP_TO, -q, 0.0) - slope)
+            transfer = transfer + softness * softer
             level, fall = parameters[:, frame, None], parameters[:, _FALL, None]
             signal = np.exp(level - fall * layout.log_k + transfer)
             model = signal + noise[frame]
@@ -108,6 +120,7 @@ def _descend(bins: tuple[Bins, Bins]) -> tuple[Array, Array]:
                 :, 1:
             ]
             residual[:, frame] = log_power[frame] - np.log(model)
+            slopes[:, _SOFTNESS, frame] = softer * visible
             share[:, frame] = visible
             error = RING_SCATTER * np.minimum(q, MOST_SCATTER_AT) * visible
             own[:, frame] = scatter[frame] + error**2
@@ -127,6 +140,7 @@ def _descend(bins: tuple[Bins, Bins]) -> tuple[Array, Array]:
         result = parameters[best].copy(), np.linalg.inv(hessian[best])
         step = np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
         parameters += np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
+        parameters[:, _SOFTNESS] = np.clip(parameters[:, _SOFTNESS], 0.0, 1.0)
         for blur in _BLURS:
             e = parameters[:, blur.start + 1 : blur.stop]
             e /= np.maximum(np.hypot(e[:, :1], e[:, 1:]) / LARGEST_E, 1.0)

@@ -12,7 +12,7 @@ from semagent.types import Pixels
 
 
 class Micrograph(Protocol):
-    """Makes a frame of a random specimen through a disc-shaped beam."""
+    """Makes a frame of a random specimen through a beam that is a disc, or a Gaussian."""
 
     def __call__(
         self,
@@ -24,6 +24,7 @@ class Micrograph(Protocol):
         slope: float = 2.5,
         noise: float = 4.0,
         seed: int = 0,
+        gaussian: bool = False,
     ) -> Pixels: ...
 
 
@@ -36,6 +37,7 @@ def make_micrograph(
     slope: float = 2.5,
     noise: float = 4.0,
     seed: int = 0,
+    gaussian: bool = False,
 ) -> Pixels:
     """A field of power k^-slope and, when sharp, 40 grey levels of contrast; uint8.
 
@@ -50,7 +52,7 @@ def make_micrograph(
     along = major_px * (kx * math.cos(angle_rad) + ky * math.sin(angle_rad))
     across = minor_px * (ky * math.cos(angle_rad) - kx * math.sin(angle_rad))
     reach = np.maximum(2 * np.hypot(along, across), 1e-9)
-    transfer = 2 * j1(reach) / reach
+    transfer = np.exp(-(reach**2) / 8) if gaussian else 2 * j1(reach) / reach
     contrast = 40 / np.fft.irfft2(specimen, shape).std()
     image = 128 + contrast * np.fft.irfft2(specimen * transfer, shape)
     noisy = image + rng.normal(0, noise, shape)

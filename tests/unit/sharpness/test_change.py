@@ -12,17 +12,20 @@ from .conftest import Micrograph
 SIGMAS_PX = (1.0, 2.5, 5.0, 10.0)
 
 
-def change(micrograph: Micrograph, *blurs: tuple[float, ...], noise: float) -> SpectralChange:
-    first, second = (micrograph(*blur, noise=noise) for blur in blurs)
+def change(
+    micrograph: Micrograph, *blurs: tuple[float, ...], noise: float, gaussian: bool = False
+) -> SpectralChange:
+    first, second = (micrograph(*blur, noise=noise, gaussian=gaussian) for blur in blurs)
     return fit_blur_change(measure_spectrum(first), measure_spectrum(second))
 
 
 @pytest.mark.parametrize("noise", [2.0, 12.0])
+@pytest.mark.parametrize("gaussian", [False, True], ids=["disc", "gaussian"])
 @pytest.mark.parametrize(("one", "other"), list(itertools.permutations(SIGMAS_PX, 2)))
 def test_the_change_of_a_round_blur_is_found(
-    micrograph: Micrograph, one: float, other: float, noise: float
+    micrograph: Micrograph, one: float, other: float, gaussian: bool, noise: float
 ) -> None:
-    found = change(micrograph, (one,), (other,), noise=noise)
+    found = change(micrograph, (one,), (other,), noise=noise, gaussian=gaussian)
     truth = other**2 - one**2
     assert found.difference_px2[0] == pytest.approx(truth, rel=0.25)
     assert abs(found.difference_px2[0] - truth) < 3 * found.std_px2[0]
