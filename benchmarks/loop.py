@@ -138,7 +138,7 @@ def through(driver: str, options: dict[str, Any]) -> Subject:
         min=at_m - 2 * STEP_M, max=at_m + 2 * STEP_M, max_step=4 * STEP_M, max_travel=1e6
     )
     safety = msgspec.structs.replace(
-        config.safety, working_distance_m=limits, heartbeat_timeout_s=600.0
+        config.safety, working_distance_m=limits, heartbeat_timeout_s=60.0
     )
     config = msgspec.structs.replace(config, driver=part, safety=safety)
     targets_m = (at_m - STEP_M, at_m + STEP_M)

@@ -68,7 +68,7 @@ def run_config(trial: Trial, engine: dict[str, Any], control: dict[str, Any]) ->
                 "travel_window_s": 600.0,
                 "max_evidence_age_s": 600.0,
                 "operator_hold_s": 0.0,
-                "heartbeat_timeout_s": 600.0,
+                "heartbeat_timeout_s": 60.0,
                 "readback_tolerance": {
                     "working_distance_m": 0.05 * unit_m,
                     "stigmator": 0.001,
