@@ -49,7 +49,8 @@ def main() -> int:
     else:
         from focusing import publish  # noqa: PLC0415 - matplotlib is an extra
 
-        for path in publish.write(outcomes, read_settings(folder), arguments.publish):
+        timed = outcomes if arguments.times is None else read(arguments.times)
+        for path in publish.write(outcomes, timed, read_settings(folder), arguments.publish):
             print(path)
     return 0
 
@@ -119,6 +120,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, help="default: build/autofocus-SPLIT")
     parser.add_argument(
         "--publish", type=Path, metavar="FILE", help="write tables and plots: docs/benchmarks.md"
+    )
+    parser.add_argument(
+        "--times", type=Path, metavar="DIR", help="publish the times of these results instead"
     )
     parser.add_argument("--methods", type=_names, help="comma-separated; default: all")
     parser.add_argument(

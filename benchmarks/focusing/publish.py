@@ -17,8 +17,17 @@ MIN_TRIALS = 20
 WHICH = {"test": " that were never used to tune anything", "train": " **of the training set**"}
 
 
-def write(outcomes: Sequence[Outcome], settings: Settings, document: Path) -> list[Path]:
-    """Write the document and its plots; returns all paths."""
+def write(
+    outcomes: Sequence[Outcome], timed: Sequence[Outcome], settings: Settings, document: Path
+) -> list[Path]:
+    """Write the document and its plots; returns all paths.
+
+    Args:
+        outcomes: of all methods.
+        timed: those whose times count, as nothing else ran beside them.
+        settings: of the outcomes.
+        document: where to.
+    """
     experiments = {
         name: [each for each in outcomes if each.experiment == name] for name in EXPERIMENTS
     }
@@ -35,7 +44,7 @@ def write(outcomes: Sequence[Outcome], settings: Settings, document: Path) -> li
         which=WHICH[settings.split],
         shared=len({each.number for each in shared}),
         missing=f" Not run here: {'; '.join(missing)}." if missing else "",
-        goals=summary.goals(outcomes),
+        goals=summary.goals(outcomes, timed),
         ours_by_source=summary.ours_by_source(experiments["focus"]),
         comparison=summary.focus_table(shared),
         plots="\n\n".join(f"![{_title(path)}](images/{path.name})" for path in plots),

@@ -59,7 +59,7 @@ def test_all_trials_of_ours_are_told_apart_by_source_and_dose(outcomes: list[Out
 
 
 def test_goals_are_measured_on_all_trials_of_ours(outcomes: list[Outcome]) -> None:
-    lines = summary.goals(outcomes).splitlines()
+    lines = summary.goals(outcomes, outcomes).splitlines()
     assert any(
         line.startswith("| within half a depth of field, % | ≥ 99 | 100.0") for line in lines
     )
@@ -75,7 +75,7 @@ def test_the_page_has_tables_and_plots(
     document.parent.mkdir()
     monkeypatch.setattr(publish, "MIN_TRIALS", 10)
     outcomes += [outcome("Hasty", number, final=0.0, frames=2) for number in range(9)]
-    written = publish.write(outcomes, Settings(split="train", seed=1), document)
+    written = publish.write(outcomes, outcomes, Settings(split="train", seed=1), document)
     text = document.read_text(encoding="utf-8")
     assert "**of the training set**" in text
     assert "| Brent | 10 | 50.0 (" in text
