@@ -19,7 +19,7 @@ from semagent.errors import CommandRefusedError, MicroscopeError, RecordError, U
 from semagent.lockstep import Lockstep
 from semagent.parts import make_recorder
 from semagent.places import Place, ScanOptions, read_places
-from semagent.safety import AXES, Envelope, check_range
+from semagent.safety import STAGE_X, STAGE_Y, Envelope, check_places
 from semagent.survey import Found, NoMapError, Pilot, Survey, Visit
 from semagent.survey.files import describe, write_results
 from semagent.survey.pilot import for_survey
@@ -111,14 +111,9 @@ def _require_inside(places: Sequence[Place], source: str, safety: Envelope) -> N
         UsageError: one is not.
     """
     for number, place in enumerate(places, 1):
-        targets = {"stage_x_m": place.x_m, "stage_y_m": place.y_m}
-        for axis in AXES:
-            limits = safety.limits(axis.key)
-            if axis.key not in targets or limits is None:
-                continue
-            refusal = check_range(axis, targets[axis.key], limits)
-            if refusal is not None:
-                raise UsageError(f"{source}, position {number} of {len(places)}: {refusal.reason}")
+        refusal = check_places(safety, {STAGE_X: (place.x_m,), STAGE_Y: (place.y_m,)})
+        if refusal is not None:
+            raise UsageError(f"{source}, position {number} of {len(places)}: {refusal.reason}")
 
 
 def _play_m(config: RunConfig) -> float:

@@ -4,14 +4,16 @@ Pure: it owns no clock, no socket and no thread, and the only thing it does is s
 `docs/safety.md` states the case for people who answer for an instrument.
 """
 
-from semagent.safety.axes import AXES
+from semagent.safety.axes import AXES, STAGE_X, STAGE_Y
 from semagent.safety.envelope import AxisLimits, Envelope, KeepOut, ReadbackTolerance, ScanLimits
 from semagent.safety.gate import SafetyGate
-from semagent.safety.limits import check_range
+from semagent.safety.limits import check_places
 from semagent.safety.refusal import Code, Refusal
 
 __all__ = [
     "AXES",
+    "STAGE_X",
+    "STAGE_Y",
     "AxisLimits",
     "Code",
     "Envelope",
@@ -20,5 +22,5 @@ __all__ = [
     "Refusal",
     "SafetyGate",
     "ScanLimits",
-    "check_range",
+    "check_places",
 ]

@@ -4,7 +4,7 @@ Comparisons are written so that NaN never passes: a value is allowed where it is
 inside, not where it fails to be shown outside.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from semagent.safety.axes import AXES, STAGE_TILT, STAGE_Z, WORKING_DISTANCE, Axis, targets
 from semagent.safety.display import show, show_alike, show_region
@@ -26,14 +26,27 @@ def check_position(envelope: Envelope, state: MicroscopeState) -> Refusal | None
 
     Axes that the instrument does not report are left out; no move along them would pass.
     """
-    for axis in AXES:
+    measured = {axis: axis.read(state) for axis in AXES}
+    places = {axis: (value,) for axis, value in measured.items() if value is not None}
+    return check_places(envelope, places) or _check_keep_out(
+        envelope, state, {}, "the microscope stands in"
+    )
+
+
+def check_places(envelope: Envelope, places: Mapping[Axis, Iterable[float]]) -> Refusal | None:
+    """Whether these places along some axes are inside the limits of the envelope.
+
+    Axes that have none are left out; no move along them would pass.
+    """
+    for axis, along in places.items():
         limits = envelope.limits(axis.key)
-        measured = axis.read(state)
-        if limits is not None and measured is not None:
-            refusal = check_range(axis, measured, limits)
+        if limits is None:
+            continue
+        for place in along:
+            refusal = _check_range(axis, place, limits)
             if refusal:
                 return refusal
-    return _check_keep_out(envelope, state, {}, "the microscope stands in")
+    return None
 
 
 def check_action(
@@ -72,7 +85,7 @@ def check_action(
                 "own console",
             )
         refusal = (
-            check_range(axis, target, limits)
+            _check_range(axis, target, limits)
             or _check_step(axis, target, measured, limits)
             or _check_travel(axis, tracks[axis].plan(target, now_ns), limits, envelope)
         )
@@ -114,8 +127,7 @@ def _check_travel(axis: Axis, plan: Plan, limits: AxisLimits, envelope: Envelope
     )
 
 
-def check_range(axis: Axis, value: float, limits: AxisLimits) -> Refusal | None:
-    """Whether one place of an axis is inside its limits."""
+def _check_range(axis: Axis, value: float, limits: AxisLimits) -> Refusal | None:
     if limits.min <= value <= limits.max:
         return None
     text, low, high = show_alike(axis.quantity, value, limits.min, limits.max)

@@ -143,6 +143,13 @@ def test_arming_does_not_mind_axes_that_are_locked_or_not_reported(case: AxisCas
         Bench(state=case.at(None)).arm()
 
 
+@each_axis
+def test_an_axis_that_is_locked_does_not_hide_the_others(case: AxisCase) -> None:
+    locked = next(each.axis.key for each in CASES if each.axis.key != case.axis.key)
+    bench = Bench(state=case.at(case.limits["max"] * 3), **{locked: None})
+    assert code(bench.check(Arm(), Issuer.OPERATOR)) == "out_of_range"
+
+
 def test_arming_does_not_forgive_what_is_wrong_now() -> None:
     bench = Bench().arm()
     bench.gate.disarm("smoke", now_ns=bench.now_ns)
