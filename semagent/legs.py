@@ -1,7 +1,8 @@
 """The way to a target in several commands, where play or limits ask for it, and the way back."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from semagent.errors import CommandRefusedError, MicroscopeError, SemagentError
 
@@ -72,6 +73,30 @@ def put_back(*ways: Callable[[bool], None]) -> None:
         kind = CommandRefusedError if refused else MicroscopeError
         what = "; ".join(dict.fromkeys(map(str, problems)))
         raise kind(f"not everything could be put back: {what}") from problems[0]
+
+
+@contextmanager
+def and_back(put_back: Callable[[], None], *, check: str) -> Iterator[None]:
+    """Do something, and put everything back, whatever happens.
+
+    Args:
+        put_back: puts it back, or raises what could not be.
+        check: what to look at if that fails after something else did.
+
+    Raises:
+        MicroscopeError: something failed, and so did putting back.
+    """
+    try:
+        yield
+    except BaseException as error:
+        try:
+            put_back()
+        except SemagentError as second:
+            raise MicroscopeError(
+                f"{str(error) or 'interrupted'}; and {second}; check {check}"
+            ) from error
+        raise
+    put_back()
 
 
 def _split(here: float, target: float, max_step: float | None) -> list[float]:

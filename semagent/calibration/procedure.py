@@ -13,12 +13,12 @@ from semagent.calibration.blur import BlurFit, fit_blur
 from semagent.calibration.hands import Hands
 from semagent.calibration.shifts import Effect, ShiftFit, Shot, fit_shifts
 from semagent.config import RunConfig
-from semagent.errors import CommandRefusedError, MicroscopeError, SemagentError
-from semagent.legs import legs, pair_legs, put_back
+from semagent.errors import CommandRefusedError, SemagentError
+from semagent.legs import and_back, legs, pair_legs, put_back
 from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, today
 from semagent.options import Options
 from semagent.registrar import Registrar
-from semagent.safety import AXES, check_range
+from semagent.safety import AXES, check_places
 from semagent.signature import signature_of
 from semagent.spectrum import measure_spectrum
 from semagent.types import (
@@ -113,7 +113,7 @@ def calibrate(
     beam_shift = capabilities.beam_shift and work.allows("beam_shift_m")
     stage = {"x_m", "y_m"} <= set(capabilities.stage_axes) and work.allows("stage_x_m", "stage_y_m")
     work.require_room(stigmators=stigmators, beam_shift=beam_shift, stage=stage)
-    try:
+    with and_back(work.put_back, check="working distance, stigmators, beam shift and stage"):
         work.focus()
         if stigmators:
             work.stigmators()
@@ -121,16 +121,6 @@ def calibrate(
             work.beam_shift()
         if stage:
             work.stage()
-    except BaseException as error:
-        try:
-            work.put_back()
-        except SemagentError as second:
-            raise MicroscopeError(
-                f"{str(error) or 'interrupted'}; and {second}; check working distance, "
-                "stigmators, beam shift and stage"
-            ) from error
-        raise
-    work.put_back()
     return Settings.of(first.header), work.conclude()
 
 
@@ -151,10 +141,10 @@ class _Work:
         self._progress = progress
         self._home: MicroscopeState = first.header.settings
         self._wall_ns = first.header.wall_ns
-        self._unit_m = config.half_depth_of(first.header)
-        scan = first.header.scan
+        header, scan = config.remembered.with_angle(first.header), first.header.scan
+        self._unit_m = config.control.scale.half_depth_of(header)
         # Without a pixel size the half depth of field stands for it, as everywhere.
-        angle_rad = config.remembered.with_angle(first.header).optics.convergence_angle_rad
+        angle_rad = header.optics.convergence_angle_rad
         self._angle_rad = angle_rad or config.control.scale.assumed_convergence_angle_rad
         self._pixel_m = scan.pixel_size_m or self._unit_m * self._angle_rad
         self._field_m = self._pixel_m * scan.width_px
@@ -203,16 +193,17 @@ class _Work:
             room["beam_shift_m"] = -self._beam_step_m, self._beam_step_m
         if stage:
             room["stage_x_m"] = room["stage_y_m"] = -2 * self._stage_step_m, 2 * self._stage_step_m
-        for axis in AXES:
-            limits, here = self._safety.limits(axis.key), axis.read(self._home)
-            if limits is None or here is None:
-                continue
-            for way in room.get(axis.key, ()):
-                refusal = check_range(axis, here + way, limits)
-                if refusal is not None:
-                    raise CommandRefusedError(
-                        f"nothing was moved: the calibration goes too far. {refusal.reason}"
-                    )
+        here = {axis: axis.read(self._home) for axis in AXES}
+        places = {
+            axis: [start + way for way in room[axis.key]]
+            for axis, start in here.items()
+            if start is not None and axis.key in room
+        }
+        refusal = check_places(self._safety, places)
+        if refusal is not None:
+            raise CommandRefusedError(
+                f"nothing was moved: the calibration goes too far. {refusal.reason}"
+            )
 
     def _affordable(self, step: float, count: int, *keys: str) -> float:
         """The step, or less of it where ``max_travel`` does not suffice for ``count`` of them."""

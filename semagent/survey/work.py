@@ -7,6 +7,7 @@ from typing import Literal
 
 from semagent.config import RunConfig
 from semagent.errors import MicroscopeError, SemagentError
+from semagent.legs import and_back
 from semagent.places import Place, ScanOptions, spread
 from semagent.surface import Expected, Focused, Surface, fit_surface
 from semagent.survey.pilot import Look, Pilot
@@ -123,19 +124,9 @@ class Survey:
             MicroscopeError: it failed, several positions in a row could not be acquired, or not
                 everything could be put back.
         """
-        try:
+        with and_back(self._put_back, check="the stage and the working distance"):
             self._map()
             self._acquire()
-        except BaseException as error:
-            try:
-                self._put_back()
-            except SemagentError as second:
-                raise MicroscopeError(
-                    f"{str(error) or 'interrupted'}; and {second}; check the stage and the "
-                    "working distance"
-                ) from error
-            raise
-        self._put_back()
 
     def _map(self) -> None:
         """Focus at a few places far from each other, each time where the map expects it."""
