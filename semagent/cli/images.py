@@ -272,11 +272,10 @@ def _say(
     They have to show a specimen, whose blur depends on the working distance, and to leave focus
     no more open than it was before anybody looked: somewhere in the stack.
     """
-    structure = sum(figures.structure for figures in used) / math.sqrt(len(used))
     low_m, high_m = belief.interval90_m or (-math.inf, math.inf)
     return (
         len(used) > 1
-        and structure >= options.min_structure
+        and options.shows_structure([figures.structure for figures in used])
         and belief.log_odds >= options.min_log_odds
         and high_m - low_m <= span_m
     )

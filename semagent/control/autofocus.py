@@ -102,7 +102,7 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
     if not task.samples:
         task = msgspec.structs.replace(task, poor=(*task.poor, analysis.structure))
         turn.set_task(task)
-        if not _has_structure(task, options):
+        if not options.shows_structure(task.poor):
             _no_structure(turn, task)
             return
     task = msgspec.structs.replace(
@@ -162,12 +162,6 @@ def _field(turn: Turn, task: Autofocus, start: FrameHeader) -> search.Field:
         turn.options.autofocus,
         task.resolution_m,
     )
-
-
-def _has_structure(task: Autofocus, options: AutofocusOptions) -> bool:
-    """Whether the frames at the start show a specimen: what several agree on may be fainter."""
-    count = len(task.poor)
-    return sum(task.poor) / math.sqrt(count) >= options.min_structure
 
 
 def _no_structure(turn: Turn, task: Autofocus) -> None:

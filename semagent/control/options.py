@@ -5,6 +5,8 @@ which the blur disc of a beam of half-angle alpha grows to two pixels of size p.
 defaults then serves 2 nm and 100 nm pixels alike.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -124,6 +126,10 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
     min_log_odds: float = 3.0
     confidence: Annotated[float, msgspec.Meta(gt=0.5, lt=1)] = 0.95
     max_flagged: Count = 5
+
+    def shows_structure(self, structures: Sequence[float]) -> bool:
+        """Whether frames show a specimen: what several agree on may be fainter."""
+        return sum(structures) / math.sqrt(len(structures)) >= self.min_structure
 
 
 class HoldOptions(Options, frozen=True, kw_only=True):
