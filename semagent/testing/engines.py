@@ -4,13 +4,14 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+import msgspec
 import numpy as np
 import pytest
 
 from semagent import registry
 from semagent.errors import ConfigError, EngineError
 from semagent.ports import Engine
-from semagent.types import Frame, FrameHeader, Optics, Pixels, Scan, StagePosition
+from semagent.types import Frame, FrameAnalysis, FrameHeader, Optics, Pixels, Scan, StagePosition
 
 
 def frame_of(pixels: Pixels, *, info_bar_px: int = 0, sequence: int = 1) -> Frame:
@@ -35,6 +36,13 @@ def frame_of(pixels: Pixels, *, info_bar_px: int = 0, sequence: int = 1) -> Fram
         ),
         pixels.copy(),
     )
+
+
+def without_angle(analysis: FrameAnalysis) -> FrameAnalysis:
+    """The analysis as it is where the microscope does not report its convergence angle."""
+    header = analysis.header
+    optics = msgspec.structs.replace(header.optics, convergence_angle_rad=None)
+    return msgspec.structs.replace(analysis, header=msgspec.structs.replace(header, optics=optics))
 
 
 def specimen(

@@ -17,6 +17,7 @@ from semagent.control import ControlOptions, SpectralEstimator
 from semagent.control.options import AutofocusOptions, EstimatorOptions
 from semagent.signature import with_signature
 from semagent.stack import config_for_stack
+from semagent.testing.engines import without_angle
 from semagent.types import Capabilities, FrameAnalysis, SetWorkingDistance
 from semagent_drivers.simulated.stack import StackOptions, write_stack
 
@@ -55,9 +56,7 @@ def seen(seed: int, *places_um: float) -> list[FrameAnalysis]:
         microscope.apply(SetWorkingDistance(working_distance_m=place_m))
         frame = microscope.acquire(10.0)
         figures = with_signature(engine.analyse(frame), frame).figures
-        optics = msgspec.structs.replace(figures.header.optics, convergence_angle_rad=None)
-        header = msgspec.structs.replace(figures.header, optics=optics)
-        analyses.append(msgspec.structs.replace(figures, header=header))
+        analyses.append(without_angle(figures))
     return analyses
 
 

@@ -16,6 +16,7 @@ from semagent.config import find_config
 from semagent.control.options import ScaleOptions
 from semagent.memory import Measure, Memory, Settings, load_memory
 from semagent.signature import with_signature
+from semagent.testing.engines import without_angle
 from semagent.types import FrameAnalysis, SetWorkingDistance
 
 BLUR_PER_FOCUS = 0.002  # half of 4 mrad
@@ -58,16 +59,7 @@ def test_the_slope_is_learned(seed: int) -> None:
 
 
 def test_frames_that_do_not_carry_their_angle_are_measured_by_the_one_that_is_known() -> None:
-    seen = [
-        msgspec.structs.replace(
-            each,
-            header=msgspec.structs.replace(
-                each.header,
-                optics=msgspec.structs.replace(each.header.optics, convergence_angle_rad=None),
-            ),
-        )
-        for each in frames(0)
-    ]
+    seen = [without_angle(each) for each in frames(0)]
     shallow = ScaleOptions(assumed_convergence_angle_rad=1e-3)
     assert learn(NOTHING, seen, FOCUS_M, shallow) is None  # too near to each other, it seems
     settings = Settings.of(seen[0].header)

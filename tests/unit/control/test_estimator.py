@@ -7,6 +7,7 @@ import pytest
 from semagent.control import SpectralEstimator
 from semagent.control.options import EstimatorOptions, ScaleOptions
 from semagent.signature import geometry_of
+from semagent.testing.engines import without_angle
 from semagent.types import FocusBelief, FrameAnalysis
 
 from .bench import UNIT_M, Bench, Spectrum
@@ -162,16 +163,7 @@ def test_a_long_rest_does_not_push_out_what_was_seen_elsewhere() -> None:
 
 def test_the_slope_is_taken_from_the_header_or_learned() -> None:
     seen = frames((-14.0, -6.0, 1.0, 8.0), spectrum=Spectrum(pixels_a_half_depth=0.8))
-    blind = [
-        msgspec.structs.replace(
-            analysis,
-            header=msgspec.structs.replace(
-                analysis.header,
-                optics=msgspec.structs.replace(analysis.header.optics, convergence_angle_rad=None),
-            ),
-        )
-        for analysis in seen
-    ]
+    blind = [without_angle(analysis) for analysis in seen]
     assert focus_of(feed(make(), blind)) == pytest.approx(FOCUS, abs=0.4)
 
 
