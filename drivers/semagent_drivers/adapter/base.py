@@ -135,7 +135,10 @@ class Adapter(ABC):
 
     @abstractmethod
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
-        """Expose one frame with the settings just read. Puts back what it changes for that."""
+        """Expose one frame with the settings just read, the beam not blanked.
+
+        Puts back what it changes for that.
+        """
 
     @abstractmethod
     def _disconnect(self) -> None:
@@ -191,6 +194,9 @@ class Adapter(ABC):
             wait = Wait(self._clock, timeout_s, self._stopped)
             wait.check("frame")
             readings = self._read()
+            if readings.optics.blanked:
+                # Some systems would expose the specimen all the same.
+                raise MicroscopeError("the beam is blanked: unblank it before a frame is taken")
             picture = self._expose(readings, wait)
             wait.check("frame")
         # Two frames within one tick of the clock still have an order.
@@ -307,6 +313,18 @@ class Adapter(ABC):
             raise MicroscopeError(
                 f"{self._name} accepted {what} {asked:.9g} {unit} but reads back "
                 f"{reads:.9g} {unit}; look at the microscope"
+            )
+
+    def obeyed(self, blanked: bool, reads: bool) -> None:
+        """Compare the read-back of the blanker with what was asked for.
+
+        Raises:
+            MicroscopeError: they differ.
+        """
+        if reads != blanked:
+            raise MicroscopeError(
+                f"{self._name} accepted to {'blank' if blanked else 'unblank'} the beam, but it is "
+                "not; look at the microscope"
             )
 
     # -- within -------------------------------------------------------------------------------

@@ -156,11 +156,6 @@ class AutoScript(SdkAdapter):
 
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
         scan = readings.scan
-        if readings.optics.blanked:
-            raise MicroscopeError(
-                "the beam is blanked: unblank it before a frame is taken; some systems would "
-                "expose the specimen all the same"
-            )
         pixels = scan.width_px * scan.height_px * scan.frame_averages
         longest_s = _OVERHEAD * pixels * (scan.dwell_s or 0.0) + self._options.call_timeout_s
         with put_back("blanker", lambda: self.restore(self._unblank, "unblank the beam", wait)):
@@ -274,11 +269,7 @@ class AutoScript(SdkAdapter):
         self.change(
             "blanker", beam.blank if blanked else beam.unblank, lambda: bool(beam.is_blanked)
         )
-        if self.ask(lambda: bool(beam.is_blanked)) != blanked:
-            raise MicroscopeError(
-                f"AutoScript accepted to {'blank' if blanked else 'unblank'} the beam, "
-                "but it is not; look at the microscope"
-            )
+        self.obeyed(blanked, self.ask(lambda: bool(beam.is_blanked)))
 
     def _unblank(self) -> None:
         """A reduced area, as any change of the scanning mode, leaves some systems blanked."""

@@ -135,8 +135,6 @@ class SharkSem(Adapter):
     # -- frames -------------------------------------------------------------------------------
 
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
-        if readings.optics.blanked:
-            raise MicroscopeError("the beam is blanked: unblank it before a frame is taken")
         beam = self._link.ask("HVGetBeam").integer()
         if beam != _BEAM_ON:
             raise MicroscopeError(

@@ -178,8 +178,6 @@ class SmartSem(SdkAdapter):
     # -- exposing -----------------------------------------------------------------------------
 
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
-        if readings.optics.blanked:
-            raise MicroscopeError("the beam is blanked: unblank it before a frame is taken")
         before, freezes_on, detector = self.ask(
             lambda: [
                 self._control.state(key)
@@ -265,11 +263,7 @@ class SmartSem(SdkAdapter):
 
     def _set_blanked(self, blanked: bool, wait: Wait) -> None:
         self.change("blanker", lambda: self._control.set(_BLANKER, float(blanked)), self._is_dark)
-        if self.ask(self._is_dark) != blanked:
-            raise MicroscopeError(
-                f"SmartSEM accepted to {'blank' if blanked else 'unblank'} the beam, but it is "
-                "not; look at the microscope"
-            )
+        self.obeyed(blanked, self.ask(self._is_dark))
 
     def _is_dark(self) -> bool:
         state = self._control.state(_BLANKER)

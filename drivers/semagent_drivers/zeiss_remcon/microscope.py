@@ -160,8 +160,6 @@ class RemCon(Adapter):
     # -- exposing -----------------------------------------------------------------------------
 
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
-        if readings.optics.blanked:
-            raise MicroscopeError("the beam is blanked: unblank it before a frame is taken")
         before = self._folder.stamps()
         self._line.ask(
             f"MAC {self._wishes.macro}",
@@ -204,11 +202,7 @@ class RemCon(Adapter):
 
     def _set_blanked(self, blanked: bool, wait: Wait) -> None:
         self._line.ask(f"BBLK {int(blanked)}")
-        if self._is_dark() != blanked:
-            raise MicroscopeError(
-                f"RemCon accepted to {'blank' if blanked else 'unblank'} the beam, but it is not; "
-                "look at the microscope"
-            )
+        self.obeyed(blanked, self._is_dark())
 
     def _move_stage(self, moves: dict[str, float], here: StagePosition, wait: Wait) -> None:
         # All six axes are told: one that is not to move, tilt above all, is sent where it is.
