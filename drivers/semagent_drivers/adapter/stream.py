@@ -74,6 +74,11 @@ class TcpStream:
         self._need(lambda: len(self._waiting) >= size, timeout_s, stopped)
         return self._take(size)
 
+    def peek(self, size: int, timeout_s: float, stopped: threading.Event | None = None) -> bytes:
+        """The next ``size`` bytes, which stay there for the next call. Raises as `receive` does."""
+        self._need(lambda: len(self._waiting) >= size, timeout_s, stopped)
+        return bytes(self._waiting[:size])
+
     def comes(self, size: int, timeout_s: float, stopped: threading.Event | None = None) -> bool:
         """Whether ``size`` bytes come in time; for peers that may rightly keep silent.
 

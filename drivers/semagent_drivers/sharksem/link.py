@@ -40,10 +40,12 @@ class SharkLink:
         if self._data is None:
             raise DisconnectedError("there is no data connection")
         while self._data.comes(wire.HEADER.size, patience_s, stopped):
-            header = wire.read_header(self._data.receive(wire.HEADER.size, self._timeout_s))
-            body = self._data.receive(header.body_size, self._timeout_s, stopped)
+            header = wire.read_header(self._data.peek(wire.HEADER.size, self._timeout_s))
+            # In one piece: a stop in between would leave a body without its header.
+            size = wire.HEADER.size + header.body_size
+            message = self._data.receive(size, self._timeout_s, stopped)
             if header.name == wire.DATA:
-                return wire.read_packet(body)
+                return wire.read_packet(message[wire.HEADER.size :])
         return None
 
     def close(self) -> None:

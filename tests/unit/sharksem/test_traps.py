@@ -159,6 +159,28 @@ def test_the_scan_is_stopped_after_every_frame_and_after_a_stop(fake, instrument
     microscope.close()
 
 
+def test_a_stop_in_the_middle_of_a_packet_leaves_the_next_frame_whole(
+    fake, microscope, monkeypatch
+):
+    send, cut = fake._data.send, threading.Event()
+
+    def in_two(connection, data):
+        if len(data) > 1000 and not cut.is_set():
+            cut.set()
+            send(connection, data[:500])
+            microscope.stop()
+            time.sleep(0.2)  # the driver lets go meanwhile
+            data = data[500:]
+        send(connection, data)
+
+    monkeypatch.setattr(fake._data, "send", in_two)
+    with pytest.raises(AcquisitionStoppedError):
+        microscope.acquire(10.0)
+    frame = microscope.acquire(10.0)
+    assert frame.header.faults == ()
+    assert frame.pixels.std() > 5
+
+
 def test_live_scan_and_channel_are_as_they_were(microscope, instrument):
     instrument.live_scan, instrument.channel = 1, [0, 16]
     microscope.acquire(10.0)
