@@ -158,7 +158,7 @@ class AutoScript(SdkAdapter):
         scan = readings.scan
         pixels = scan.width_px * scan.height_px * scan.frame_averages
         longest_s = _OVERHEAD * pixels * (scan.dwell_s or 0.0) + self._options.call_timeout_s
-        with put_back("blanker", lambda: self.restore(self._unblank, "unblank the beam", wait)):
+        with put_back("blanker", lambda: self._let_through(scan, wait)):
             image, resolution, detector = self.ask(
                 lambda: self._grab(scan),
                 "expose a frame",
@@ -271,8 +271,12 @@ class AutoScript(SdkAdapter):
         )
         self.obeyed(blanked, self.ask(lambda: bool(beam.is_blanked)))
 
+    def _let_through(self, scan: Scan, wait: Wait) -> None:
+        """A reduced area leaves some systems blanked; after a whole field a person has blanked."""
+        if scan.region is not None:
+            self.restore(self._unblank, "unblank the beam", wait)
+
     def _unblank(self) -> None:
-        """A reduced area, as any change of the scanning mode, leaves some systems blanked."""
         if self._beam.is_blanked:
             self._beam.unblank()
             if self._beam.is_blanked:

@@ -141,6 +141,21 @@ def test_no_frame_is_exposed_while_the_beam_is_blanked(microscope, instrument):
     assert instrument.blanked
 
 
+def test_a_beam_that_the_operator_blanks_during_a_frame_stays_blanked(
+    microscope, instrument, monkeypatch
+):
+    grab = instrument.grab
+
+    def while_somebody_blanks(settings):
+        image = grab(settings)
+        instrument.blanked = True
+        return image
+
+    monkeypatch.setattr(instrument, "grab", while_somebody_blanks)
+    microscope.acquire(10.0)
+    assert instrument.blanked
+
+
 def test_a_linked_stage_takes_focus_along_and_it_is_put_back(microscope, instrument):
     tilt_rad, z_m = instrument.position["t"], instrument.position["z"]
     microscope.apply(MoveStage(x_m=2.5e-3))
