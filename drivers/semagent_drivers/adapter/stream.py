@@ -41,11 +41,6 @@ class TcpStream:
             raise DisconnectedError(f"{peer} cannot be reached: {error}") from error
         return cls(connection, peer)
 
-    @property
-    def local_port(self) -> int:
-        """The port of this end."""
-        return int(self._socket.getsockname()[1])
-
     def send(self, data: bytes, timeout_s: float) -> None:
         """Send all of ``data``.
 

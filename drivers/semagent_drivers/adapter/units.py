@@ -6,8 +6,6 @@ Dividing by a power of ten, which is exact, rounds once; multiplying by its inve
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 
 @dataclass(frozen=True, slots=True)
 class Unit:
@@ -36,6 +34,10 @@ class Unit:
         exact = value * self.per_si + self.zero
         return min(float(round(exact)), self.most) if self.whole else exact
 
+    def range_to_si(self, ends: tuple[float, float]) -> tuple[float, float]:
+        """The vendor's lower and upper end in SI units."""
+        return self.to_si(ends[0]), self.to_si(ends[1])
+
     @property
     def step_si(self) -> float:
         """The smallest change, in SI units: half of it is how far a read-back may be off."""
@@ -48,11 +50,8 @@ MICROMETRES = Unit("um", 1e6)
 WHOLE_MICROMETRES = Unit("um", 1e6, whole=True)
 NANOMETRES = Unit("nm", 1e9)
 WHOLE_NANOMETRES = Unit("nm", 1e9, whole=True)
-SECONDS = Unit("s", 1.0)
 MILLISECONDS = Unit("ms", 1e3)
-NANOSECONDS = Unit("ns", 1e9)
 WHOLE_NANOSECONDS = Unit("ns", 1e9, whole=True)
-RADIANS = Unit("rad", 1.0)
 DEGREES = Unit("deg", 180 / math.pi)
 WHOLE_MILLIDEGREES = Unit("mdeg", 180e3 / math.pi, whole=True)
 PICOAMPERES = Unit("pA", 1e12)
@@ -60,8 +59,3 @@ KILOVOLTS = Unit("kV", 1e-3)
 PERCENT = Unit("%", 100.0)
 DAC_16 = Unit("of 0 to 65535", 32768.0, zero=32768.0, whole=True, most=65535.0)
 """A 16-bit converter around its centre, for fractions of the full range, -1 to 1."""
-
-
-def single_precision(value: float) -> float:
-    """What is left of a value that a vendor keeps as a 32-bit float."""
-    return float(np.float32(value))

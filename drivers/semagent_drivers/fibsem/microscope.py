@@ -20,9 +20,9 @@ from semagent_drivers.adapter import (
     opening,
 )
 from semagent_drivers.adapter.raster import MOST_AVERAGES
-from semagent_drivers.adapter.units import MICROMETRES, MILLIMETRES, Unit
+from semagent_drivers.adapter.units import MICROMETRES, MILLIMETRES
 from semagent_drivers.fibsem.facts import DRIVER
-from semagent_drivers.fibsem.options import FibsemOptions, Range
+from semagent_drivers.fibsem.options import FibsemOptions
 from semagent_drivers.fibsem.package import FibsemError, load, translated
 
 _DISTANCE_TOLERANCE_M = 0.1e-6
@@ -247,15 +247,12 @@ class Fibsem(SdkAdapter):
 
 
 def _limits(options: FibsemOptions, raster: Raster) -> Limits:
-    def si(limits: Range, unit: Unit) -> Range:
-        return unit.to_si(limits[0]), unit.to_si(limits[1])
-
     shift = options.beam_shift_range_um
     return Limits(
-        working_distance_m=si(options.working_distance_range_mm, MILLIMETRES),
-        beam_shift_m=si(shift, MICROMETRES) if shift is not None else (0.0, 0.0),
+        working_distance_m=MILLIMETRES.range_to_si(options.working_distance_range_mm),
+        beam_shift_m=MICROMETRES.range_to_si(shift) if shift is not None else (0.0, 0.0),
         stage={
-            axis: si(limits, MILLIMETRES)
+            axis: MILLIMETRES.range_to_si(limits)
             for axis, limits in (("x_m", options.x_range_mm), ("y_m", options.y_range_mm))
             if limits is not None
         },

@@ -83,8 +83,7 @@ class Hitachi(Adapter):
             if isinstance(error, EOFError):
                 raise DisconnectedError(f"the SEM PC speaks another language: {error}") from error
             raise
-        low_mm, high_mm = options.working_distance_range_mm
-        range_m = (MILLIMETRES.to_si(low_mm), MILLIMETRES.to_si(high_mm))
+        range_m = MILLIMETRES.range_to_si(options.working_distance_range_mm)
         super().__init__(
             Capabilities(
                 driver="hitachi",
@@ -142,8 +141,8 @@ class Hitachi(Adapter):
         *ends, rotatable = self._line.get("STAGESETTING", "LIMIT2").numbers(9)
         pairs = zip(ends[::2], ends[1::2], strict=True)
         limits = {
-            axis: (unit.to_si(low), unit.to_si(high))
-            for (axis, unit), (low, high) in zip(list(_AXES.items())[:4], pairs, strict=True)
+            axis: unit.range_to_si(pair)
+            for (axis, unit), pair in zip(list(_AXES.items())[:4], pairs, strict=True)
         }
         if rotatable == _FULLY_ROTATABLE:
             limits["rotation_rad"] = (0.0, WHOLE_MILLIDEGREES.to_si(_LAST_MDEG))

@@ -240,12 +240,12 @@ def _open_core(options: MicroManagerOptions) -> Core:
 
 def _limits(options: MicroManagerOptions, *, has_stage: bool) -> Limits:
     zero_m = MILLIMETRES.to_si(options.working_distance_mm)
-    low_m, high_m = (MICROMETRES.to_si(um) for um in options.focus_range_um)
+    low_m, high_m = MICROMETRES.range_to_si(options.focus_range_um)
     stage = {}
     if has_stage and options.x_range_um is not None and options.y_range_um is not None:
         for axis, limits in (("x_m", options.x_range_um), ("y_m", options.y_range_um)):
-            stage[axis] = (MICROMETRES.to_si(limits[0]), MICROMETRES.to_si(limits[1]))
-    dwell = options.exposure_range_ms
+            stage[axis] = MICROMETRES.range_to_si(limits)
+    exposures_ms = options.exposure_range_ms
     return Limits(
         working_distance_m=(
             (zero_m - high_m, zero_m - low_m)
@@ -253,7 +253,7 @@ def _limits(options: MicroManagerOptions, *, has_stage: bool) -> Limits:
             else (zero_m + low_m, zero_m + high_m)
         ),
         stage=stage,
-        dwell_s=dwell and (MILLISECONDS.to_si(dwell[0]), MILLISECONDS.to_si(dwell[1])),
+        dwell_s=exposures_ms and MILLISECONDS.range_to_si(exposures_ms),
         frame_averages=options.max_averages,
         smallest_region=0.05,
     )

@@ -64,7 +64,7 @@ class Phenom(SdkAdapter):
                 lambda: self._connect(login), timeout_s=options.call_timeout_s, what="connect"
             )
         stage = {
-            axis: (MILLIMETRES.to_si(limits[0]), MILLIMETRES.to_si(limits[1]))
+            axis: MILLIMETRES.range_to_si(limits)
             for axis, limits in (("x_m", options.x_range_mm), ("y_m", options.y_range_mm))
             if limits is not None
         }

@@ -49,8 +49,7 @@ def describe(
     name = link.ask("TcpGetDevice").text()
     stigmator = _stigmator(property_map(link.ask("EnumCenterings").text()), options)
     axes = _stage(link) if version >= _KNOWS_STAGE_LIMITS else {}
-    low_mm, high_mm = options.working_distance_range_mm
-    distances = (MILLIMETRES.to_si(low_mm), MILLIMETRES.to_si(high_mm))
+    distances = MILLIMETRES.range_to_si(options.working_distance_range_mm)
     shift_m = MICROMETRES.to_si(options.beam_shift_range_um or 0.0)
     return Described(
         Capabilities(
@@ -111,7 +110,7 @@ def _stage(link: SharkLink) -> dict[str, Range]:
     limits = link.ask("StgGetLimits", _SOFT_LIMITS).numbers()
     pairs = zip(limits[::2], limits[1::2], strict=False)
     return {
-        axis: (unit.to_si(low), unit.to_si(high))
-        for (axis, unit), (low, high) in zip(STAGE.items(), pairs, strict=False)
-        if low < high
+        axis: unit.range_to_si(ends)
+        for (axis, unit), ends in zip(STAGE.items(), pairs, strict=False)
+        if ends[0] < ends[1]
     }

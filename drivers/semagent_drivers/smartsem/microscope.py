@@ -82,8 +82,7 @@ class SmartSem(SdkAdapter):
         except BaseException:
             self._folder.cleanup()
             raise
-        low_mm, high_mm = options.working_distance_range_mm
-        distances = (MILLIMETRES.to_si(low_mm), MILLIMETRES.to_si(high_mm))
+        distances = MILLIMETRES.range_to_si(options.working_distance_range_mm)
         super().__init__(
             thread,
             Capabilities(

@@ -73,10 +73,10 @@ class TescanAutomation(SdkAdapter):
                 timeout_s=options.call_timeout_s,
                 what="connect",
             )
-        distances = _metres(options.working_distance_range_mm)
+        distances = MILLIMETRES.range_to_si(options.working_distance_range_mm)
         shift_m = MICROMETRES.to_si(options.beam_shift_range_um or 0.0)
         stage = {
-            axis: _metres(limits)
+            axis: MILLIMETRES.range_to_si(limits)
             for axis, limits in (("x_m", options.x_range_mm), ("y_m", options.y_range_mm))
             if limits is not None
         }
@@ -280,10 +280,6 @@ class TescanAutomation(SdkAdapter):
             abs((getattr(there, axis) or 0.0) - to) <= _STAGE_TOLERANCE_M
             for axis, to in moves.items()
         )
-
-
-def _metres(limits_mm: tuple[float, float]) -> tuple[float, float]:
-    return MILLIMETRES.to_si(limits_mm[0]), MILLIMETRES.to_si(limits_mm[1])
 
 
 def _known(value: float) -> float | None:

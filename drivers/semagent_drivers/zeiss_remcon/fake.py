@@ -24,8 +24,7 @@ from semagent_drivers.fakes import Bench, FakeServer, Fault
 
 _SLICE_S = 0.005
 _MACRO = "1"
-UNKNOWN, WRONG_NUMBER, OUT_OF_RANGE, TIMED_OUT, NOT_FITTED = 600, 601, 603, 604, 614
-CANNOT_EXECUTE = 616
+UNKNOWN, WRONG_NUMBER, OUT_OF_RANGE, TIMED_OUT, CANNOT_EXECUTE = 600, 601, 603, 604, 616
 
 
 class FakeRemCon(FakeServer):

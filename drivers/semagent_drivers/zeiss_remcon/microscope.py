@@ -79,8 +79,7 @@ class RemCon(Adapter):
             if isinstance(error, self.failures + self.refusals + self.losses):
                 raise MicroscopeError(f"RemCon failed to describe itself: {error}") from error
             raise
-        low_mm, high_mm = options.working_distance_range_mm
-        range_m = (MILLIMETRES.to_si(low_mm), MILLIMETRES.to_si(high_mm))
+        range_m = MILLIMETRES.range_to_si(options.working_distance_range_mm)
         stage = _stage_limits(options)
         super().__init__(
             Capabilities(
@@ -239,7 +238,7 @@ def _stage_limits(options: RemConOptions) -> dict[str, Range]:
         "rotation_rad": options.rotation_range_deg,
     }
     return {
-        axis: (_AXES[axis].to_si(limits[0]), _AXES[axis].to_si(limits[1]))
+        axis: _AXES[axis].range_to_si(limits)
         for axis, limits in given.items()
         if limits is not None
     }

@@ -106,11 +106,6 @@ class Stage(Node):
         self._raw = False
 
     @property
-    def is_linked(self) -> bool:
-        """Whether z and the working distance are."""
-        return self._instrument.linked
-
-    @property
     def current_position(self) -> StagePosition:
         """In the default coordinate system."""
         return StagePosition(**self._instrument.seen(raw=self._raw))
