@@ -50,11 +50,19 @@ class AdapterOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=T
         call_timeout_s: longest time the vendor may take to answer one call.
         settle_timeout_s: longest time until focus, stigmators, beam or scan have settled.
         move_timeout_s: longest time a stage move may take.
+
+    A pair whose name has ``_range_`` in it is a range: its lower end comes first.
     """
 
     call_timeout_s: Seconds = 5.0
     settle_timeout_s: Seconds = 10.0
     move_timeout_s: Seconds = 120.0
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if "_range_" in name and isinstance(value, tuple) and not value[0] < value[1]:
+                raise ValueError(f"{name}: {value[0]} is not below {value[1]}")
 
 
 class Readings(NamedTuple):

@@ -7,7 +7,6 @@ from msgspec import Meta, field
 from semagent_drivers.adapter import AdapterOptions, RasterOptions
 
 Range = tuple[float, float]
-_RANGES = ("working_distance_range_mm", "beam_shift_range_um", "x_range_mm", "y_range_mm")
 
 
 class FibsemOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,9 +42,6 @@ class FibsemOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fi
     focus_settle_s: Annotated[float, Meta(ge=0, le=60)] = 0.3
 
     def __post_init__(self) -> None:
-        for name in _RANGES:
-            limits: Range | None = getattr(self, name)
-            if limits is not None and not limits[0] < limits[1]:
-                raise ValueError(f"{name}: {limits[0]} is not below {limits[1]}")
+        super().__post_init__()
         if not self.working_distance_range_mm[0] > 0:
             raise ValueError("working_distance_range_mm: the lower end must be above 0 mm")

@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from semagent_drivers.adapter import AdapterOptions
 
-RangeMm = tuple[float, float]
+Positive = Annotated[float, Meta(gt=0)]
 
 
 class HitachiOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,15 +39,13 @@ class HitachiOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_f
     height_px: Annotated[int, Meta(ge=64, le=16384)] = 960
     info_bar_px: Annotated[int, Meta(ge=0)] = 0
     field_mm: Annotated[float, Meta(gt=0)] = 127.0
-    working_distance_range_mm: RangeMm = (1.5, 40.0)
+    working_distance_range_mm: tuple[Positive, Positive] = (1.5, 40.0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not ipaddress.ip_address(self.bind).is_loopback and self.peer is None:
             raise ValueError(
                 f"bind {self.bind} can be reached from the network: peer has to name the SEM PC"
             )
-        low, high = self.working_distance_range_mm
-        if not 0 < low < high:
-            raise ValueError(f"working_distance_range_mm: {low} mm is not below {high} mm")
         if self.info_bar_px >= self.height_px:
             raise ValueError(f"info_bar_px {self.info_bar_px} leaves no row of {self.height_px}")

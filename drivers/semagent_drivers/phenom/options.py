@@ -40,12 +40,6 @@ class PhenomOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fi
     focus_settle_s: Annotated[float, Meta(ge=0, le=60)] = 0.3
     sdk: str = "PyPhenom"
 
-    def __post_init__(self) -> None:
-        for name in ("x_range_mm", "y_range_mm"):
-            limits = getattr(self, name)
-            if limits is not None and not limits[0] < limits[1]:
-                raise ValueError(f"{name}: {limits[0]} mm is not below {limits[1]} mm")
-
     def login(self) -> tuple[str, ...]:
         """What the interface is given to connect.
 

@@ -43,11 +43,6 @@ class SharkSemOptions(AdapterOptions, frozen=True, kw_only=True):
     blanker: Index | None = 1
     stage_update_s: Seconds = 1.0
 
-    def __post_init__(self) -> None:
-        low, high = self.working_distance_range_mm
-        if not low < high:
-            raise ValueError("working_distance_range_mm must be [nearest, farthest]")
-
     @property
     def last_port(self) -> int:
         """Port of the data connection."""

@@ -28,8 +28,3 @@ class SmartSemOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_
     blank_retries: Annotated[int, Meta(ge=0, le=10)] = 3
     stage: bool = False
     sdk: str = "win32com.client"
-
-    def __post_init__(self) -> None:
-        low, high = self.working_distance_range_mm
-        if not low < high:
-            raise ValueError(f"working_distance_range_mm: {low} mm is not below {high} mm")

@@ -43,9 +43,3 @@ class TescanAutomationOptions(
     y_range_mm: RangeMm | None = None
     stage_update_s: Seconds = 1.0
     sdk: str = "tescanautomation"
-
-    def __post_init__(self) -> None:
-        for name in ("working_distance_range_mm", "x_range_mm", "y_range_mm"):
-            limits = getattr(self, name)
-            if limits is not None and not limits[0] < limits[1]:
-                raise ValueError(f"{name}: {limits[0]} mm is not below {limits[1]} mm")

@@ -53,9 +53,3 @@ class RemConOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fi
     tilt_range_deg: Range | None = None
     rotation_range_deg: Range | None = None
     stage_settle_s: Annotated[float, Meta(ge=0, le=60)] = 1.0
-
-    def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if "_range_" in name and value is not None and not value[0] < value[1]:
-                raise ValueError(f"{name}: {value[0]} is not below {value[1]}")

@@ -206,5 +206,5 @@ def test_words_that_are_not_known_are_named(microscope, instrument, monkeypatch,
 
 
 def test_the_range_of_the_focus_has_two_ends():
-    with pytest.raises(ConfigError, match=r"50\.0 mm is not below 1\.0 mm"):
+    with pytest.raises(ConfigError, match=r"50\.0 is not below 1\.0"):
         opened(working_distance_range_mm=(50.0, 1.0))
