@@ -323,6 +323,29 @@ class Adapter(ABC):
                 f"{reads:.9g} {unit}; look at the microscope"
             )
 
+    def stage_arrived(
+        self, moves: Mapping[str, float], there: StagePosition, tolerance: Mapping[str, float]
+    ) -> None:
+        """Compare the axes named in ``moves`` with what was asked for.
+
+        A rotation that differs by whole turns is the same.
+
+        Args:
+            moves: where they were sent.
+            there: where they are; an axis that is not reported has not arrived.
+            tolerance: how far off each may be, in its SI unit.
+
+        Raises:
+            MicroscopeError: one is farther off than that.
+        """
+        for axis, asked in moves.items():
+            reads = getattr(there, axis)
+            off = math.nan if reads is None else reads - asked
+            if axis == "rotation_rad":
+                off = math.remainder(off, 2 * math.pi)
+            unit = axis.rsplit("_", 1)[1]
+            self.arrived(f"stage {axis}", asked, asked + off, tolerance[axis], unit)
+
     def obeyed(self, blanked: bool, reads: bool) -> None:
         """Compare the read-back of the blanker with what was asked for.
 

@@ -1,6 +1,5 @@
 """The microscope port over AutoScript's client."""
 
-import math
 from contextlib import ExitStack
 from typing import Any
 
@@ -35,8 +34,7 @@ _WHOLE = Region(left=0.0, top=0.0, width=1.0, height=1.0)
 _DISTANCE_TOLERANCE_M = 50e-9
 _STIGMATOR_TOLERANCE = 1e-3
 _SHIFT_TOLERANCE_M = 5e-9
-_LENGTH_TOLERANCE_M = 2e-6
-_ANGLE_TOLERANCE_RAD = 1e-3
+_STAGE_TOLERANCE = {axis: 1e-3 if axis.endswith("_rad") else 2e-6 for axis in AXES.values()}
 _OVERHEAD = 2.0
 """A frame takes up to this many times dwell x pixels: fly-back, line synchronisation."""
 
@@ -304,14 +302,7 @@ class AutoScript(SdkAdapter):
                 timeout_s=wait.left_s,
                 stopped=wait.stopped,
             )
-        there = self.ask(self._position)
-        for axis, asked in moves.items():
-            turns = axis.endswith("_rad")
-            off = getattr(there, axis) - asked
-            if axis == "rotation_rad":
-                off = math.remainder(off, 2 * math.pi)
-            tolerance = _ANGLE_TOLERANCE_RAD if turns else _LENGTH_TOLERANCE_M
-            self.arrived(f"stage {axis}", asked, asked + off, tolerance, axis.rsplit("_", 1)[1])
+        self.stage_arrived(moves, self.ask(self._position), _STAGE_TOLERANCE)
 
     def _move(self, target: dict[str, float]) -> None:
         stage = self._client.specimen.stage

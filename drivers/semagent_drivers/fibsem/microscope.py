@@ -241,9 +241,8 @@ class Fibsem(SdkAdapter):
             stopped=wait.stopped,
         )
         there = self.ask(self._device.get_stage_position)
-        reads = {"x_m": there.x, "y_m": there.y}
-        for axis, asked in moves.items():
-            self.arrived(f"stage {axis}", asked, reads[axis], _STAGE_TOLERANCE_M, "m")
+        tolerance = dict.fromkeys(moves, _STAGE_TOLERANCE_M)
+        self.stage_arrived(moves, StagePosition(x_m=there.x, y_m=there.y), tolerance)
 
 
 def _limits(options: FibsemOptions, raster: Raster) -> Limits:

@@ -49,8 +49,9 @@ _AXES = {
     "tilt_rad": WHOLE_MILLIDEGREES,
     "rotation_rad": WHOLE_MILLIDEGREES,
 }
-_LENGTH_TOLERANCE_M = 1e-6
-_ANGLE_TOLERANCE_RAD = 2e-4
+_STAGE_TOLERANCE = {
+    axis: 1e-6 if unit is WHOLE_NANOMETRES else 2e-4 for axis, unit in _AXES.items()
+}
 
 
 class Hitachi(Adapter):
@@ -219,11 +220,7 @@ class Hitachi(Adapter):
         except AcquisitionStoppedError:
             self._line.set("STAGE", "STOP", "*")
             raise
-        there = self._position()
-        for axis, asked in moves.items():
-            unit = axis.rsplit("_", 1)[1]
-            tolerance = _LENGTH_TOLERANCE_M if unit == "m" else _ANGLE_TOLERANCE_RAD
-            self.arrived(f"stage {axis}", asked, getattr(there, axis), tolerance, unit)
+        self.stage_arrived(moves, self._position(), _STAGE_TOLERANCE)
 
     def _require_running(self) -> None:
         """What the SEM PC would answer with a bare NG, in words."""

@@ -231,9 +231,8 @@ class Phenom(SdkAdapter):
             stopped=wait.stopped,
         )
         there = self.ask(lambda: self._phenom.GetStageModeAndPosition().position)
-        reads = {"x_m": there.x, "y_m": there.y}
-        for axis, asked in moves.items():
-            self.arrived(f"stage {axis}", asked, reads[axis], _STAGE_TOLERANCE_M, "m")
+        tolerance = dict.fromkeys(moves, _STAGE_TOLERANCE_M)
+        self.stage_arrived(moves, StagePosition(x_m=there.x, y_m=there.y), tolerance)
 
 
 def _is_central(region: Region) -> bool:

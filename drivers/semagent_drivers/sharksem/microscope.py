@@ -303,16 +303,14 @@ class SharkSem(Adapter):
     def _wait_for_position(self, moves: dict[str, float], wait: Wait) -> None:
         def there() -> bool:
             now = self._position()
-            return all(abs(getattr(now, axis) - to) <= _STAGE_TOLERANCE[axis] for axis, to in items)
+            return all(
+                abs(getattr(now, axis) - to) <= _STAGE_TOLERANCE[axis] for axis, to in moves.items()
+            )
 
-        items = moves.items()
         with suppress(MicroscopeTimeoutError):
             catching_up = Wait(self._clock, self._shark.stage_update_s, wait.stopped)
             catching_up.until(there, "position", every_s=0.05)
-        now = self._position()
-        for axis, to in items:
-            unit = axis.rsplit("_", 1)[1]
-            self.arrived(f"stage {axis}", to, getattr(now, axis), _STAGE_TOLERANCE[axis], unit)
+        self.stage_arrived(moves, self._position(), _STAGE_TOLERANCE)
 
     def _disconnect(self) -> None:
         self._link.close()

@@ -1,6 +1,5 @@
 """The microscope port over SmartSEM: metres, but percent for stigmators and degrees for angles."""
 
-import math
 import re
 import tempfile
 import threading
@@ -287,13 +286,7 @@ class SmartSem(SdkAdapter):
         except MicroscopeError:
             self._thread.post(lambda: self._control.execute("CMD_STAGE_ABORT"))
             raise
-        there = self.ask(self._position)
-        for axis, asked in moves.items():
-            off = getattr(there, axis) - asked
-            if axis == "rotation_rad":
-                off = math.remainder(off, 2 * math.pi)
-            unit_name = axis.rsplit("_", 1)[1]
-            self.arrived(f"stage {axis}", asked, asked + off, _STAGE_TOLERANCE[axis], unit_name)
+        self.stage_arrived(moves, self.ask(self._position), _STAGE_TOLERANCE)
 
     def _position(self) -> StagePosition:
         values = self._control.stage_position()

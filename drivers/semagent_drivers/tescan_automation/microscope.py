@@ -263,16 +263,8 @@ class TescanAutomation(SdkAdapter):
         with suppress(MicroscopeTimeoutError):
             catching_up = Wait(self._clock, self._wishes.stage_update_s, wait.stopped)
             catching_up.until(lambda: self._is_at(moves), "position", every_s=0.05)
-        there = self.ask(self._position)
-        for axis, asked in moves.items():
-            reads = getattr(there, axis)
-            self.arrived(
-                f"stage {axis}",
-                asked,
-                math.nan if reads is None else reads,
-                _STAGE_TOLERANCE_M,
-                "m",
-            )
+        tolerance = dict.fromkeys(moves, _STAGE_TOLERANCE_M)
+        self.stage_arrived(moves, self.ask(self._position), tolerance)
 
     def _is_at(self, moves: dict[str, float]) -> bool:
         there = self.ask(self._position)

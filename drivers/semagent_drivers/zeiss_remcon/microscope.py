@@ -1,6 +1,5 @@
 """The microscope port over RemCon and the folder to which a SmartSEM macro saves frames."""
 
-import math
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -45,8 +44,9 @@ _SCREEN_COLUMNS = 1024
 """What RemCon calls a pixel is one of a screen of so many columns, whatever the image has."""
 
 _STIGMATOR_TOLERANCE = 2e-3
-_LENGTH_TOLERANCE_M = 2e-6
-_ANGLE_TOLERANCE_RAD = DEGREES.to_si(0.1)
+_STAGE_TOLERANCE = {
+    axis: 2e-6 if unit is MILLIMETRES else DEGREES.to_si(0.1) for axis, unit in _AXES.items()
+}
 
 
 class RemCon(Adapter):
@@ -218,14 +218,7 @@ class RemCon(Adapter):
             with suppress(MicroscopeError, *self._foreign):
                 self._line.ask("ABO")
             raise
-        there = self._position()
-        for axis, asked in moves.items():
-            off = getattr(there, axis) - asked
-            if axis == "rotation_rad":
-                off = math.remainder(off, 2 * math.pi)
-            unit_name = axis.rsplit("_", 1)[1]
-            tolerance = _LENGTH_TOLERANCE_M if unit_name == "m" else _ANGLE_TOLERANCE_RAD
-            self.arrived(f"stage {axis}", asked, asked + off, tolerance, unit_name)
+        self.stage_arrived(moves, self._position(), _STAGE_TOLERANCE)
 
 
 def _stage_limits(options: RemConOptions) -> dict[str, Range]:
