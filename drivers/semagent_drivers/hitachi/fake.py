@@ -18,14 +18,13 @@ from typing import Any, Self
 import numpy as np
 
 from semagent.types import Optics, Scan, StagePosition
-from semagent_drivers.fakes import Bench, Fault, Trip
+from semagent_drivers.fakes import Bench, Trip, questions
 
 FIELD_MM = 127.0
 STAGE_LIMITS = (0, 110_000_000, 0, 110_000_000, 1_500_000, 40_000_000, -5_000, 70_000)
 """Ends of x, y, z (nm) and tilt (mdeg)."""
 
 _RETRY_S = 0.02
-_SLICE_S = 0.005
 _WD_UM = (1500, 40000)
 
 
@@ -103,28 +102,12 @@ class FakeSem:
                 continue
             with connection, contextlib.suppress(OSError, EOFError):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.settimeout(_SLICE_S)
                 self._serve(connection)
 
     def _serve(self, connection: socket.socket) -> None:
-        waiting = b""
-        while not self.closing.is_set():
-            self._work()
-            try:
-                more = connection.recv(4096)
-            except TimeoutError:
-                continue
-            if not more:
-                return
-            waiting += more
-            while b"\r\n" in waiting:
-                line, _, waiting = waiting.partition(b"\r\n")
-                fault = self.trip.step()
-                if fault is Fault.DROP:
-                    return
-                if fault is not Fault.HANG:
-                    answer = self._answer(line.decode("ascii"), failing=fault is Fault.FAIL)
-                    connection.sendall(answer.encode("ascii") + b"\r\n")
+        for line, failing in questions(connection, self.trip, self.closing, self._work):
+            answer = self._answer(line, failing=failing)
+            connection.sendall(answer.encode("ascii") + b"\r\n")
 
     def _work(self) -> None:
         """What happens by itself: a capture ends, the second half of its file is written."""

@@ -20,7 +20,7 @@ from typing import Any, Self
 import tifffile
 
 from semagent.types import Optics, Scan, StagePosition
-from semagent_drivers.fakes import Bench, FakeServer, Fault
+from semagent_drivers.fakes import Bench, FakeServer, questions
 
 _SLICE_S = 0.005
 _MACRO = "1"
@@ -95,24 +95,8 @@ class FakeRemCon(FakeServer):
 
     def serve(self, connection: socket.socket) -> None:
         """See `FakeServer`."""
-        waiting = b""
-        while not self.closing.is_set():
-            self._work()
-            connection.settimeout(_SLICE_S)
-            try:
-                more = connection.recv(4096)
-            except TimeoutError:
-                continue
-            if not more:
-                return
-            waiting += more
-            while b"\r\n" in waiting:
-                line, _, waiting = waiting.partition(b"\r\n")
-                fault = self.trip.step()
-                if fault is Fault.DROP:
-                    return
-                if fault is not Fault.HANG:
-                    self._answer(connection, line.decode("ascii"), failing=fault is Fault.FAIL)
+        for line, failing in questions(connection, self.trip, self.closing, self._work):
+            self._answer(connection, line, failing=failing)
 
     def _answer(self, connection: socket.socket, line: str, *, failing: bool) -> None:
         self.calls.append(line)
