@@ -97,8 +97,8 @@ class MicroscopeState(Value, frozen=True, kw_only=True):
     """Everything read back from the microscope at one moment.
 
     Attributes:
-        settings_rev: grows when scan, beam energy or magnification change; an estimate from
-            frames of another revision is void.
+        settings_rev: grows when scan, beam energy, magnification or detector change; an estimate
+            from frames of another revision is void.
     """
 
     scan: Scan
@@ -142,7 +142,11 @@ class Capabilities(Value, frozen=True, kw_only=True):
 
 
 class FrameFault(StrEnum):
-    """What the sanity checks found wrong with a frame."""
+    """What is wrong with a frame.
+
+    The sanity checks find most; a driver may know of pixels that never came (`INCOMPLETE`), and
+    of focus, stigmators, blanker, scan or beam that were changed during the exposure (`CHANGED`).
+    """
 
     FROZEN = "frozen"
     INCOMPLETE = "incomplete"
@@ -150,6 +154,7 @@ class FrameFault(StrEnum):
     BLANK = "blank"
     WRONG_SIZE = "wrong_size"
     STALE = "stale"
+    CHANGED = "changed"
 
 
 class FrameHeader(Value, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import msgspec
 
@@ -38,7 +38,10 @@ from semagent.types import (
     StagePosition,
 )
 from semagent_drivers.adapter.limits import Limits, require_region, require_within
+from semagent_drivers.adapter.settings import Revisions, Settings, same_beam
 from semagent_drivers.adapter.waiting import Wait
+
+_STIGMATOR_FLICKER = 2e-3
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 
@@ -116,6 +119,9 @@ class Adapter(ABC):
     """Relative change of a measured setting that is still the same setting: measured voltages
     flicker, and on some columns the field width follows the focus."""
 
+    focus_flicker_m: float = 0.2e-6
+    """Change of the working distance, while a frame is exposed, that nobody has made."""
+
     stage_skip: Mapping[str, float] = MappingProxyType({})
     """Moves of an axis that are not worth the anti-backlash motion they would start."""
 
@@ -132,8 +138,7 @@ class Adapter(ABC):
         self._lost: str | None = None
         self._sequence = 0
         self._stamp_ns = 0
-        self._settings_rev = 1
-        self._settings: tuple[Any, ...] | None = None
+        self._revisions = Revisions(self.settings_tolerance)
 
     # -- what a subclass fills in -------------------------------------------------------------
 
@@ -207,21 +212,24 @@ class Adapter(ABC):
                 raise MicroscopeError("the beam is blanked: unblank it before a frame is taken")
             picture = self._expose(readings, wait)
             wait.check("frame")
-        # Two frames within one tick of the clock still have an order.
-        self._stamp_ns = max(self._clock.monotonic_ns(), self._stamp_ns + 1)
+            # Two frames within one tick of the clock still have an order.
+            self._stamp_ns = max(self._clock.monotonic_ns(), self._stamp_ns + 1)
+            wall_ns = self._clock.wall_ns()
+            readings = readings._replace(scan=picture.scan or readings.scan)
+            held = self._held(readings, self._read())
         self._sequence += 1
-        state = self._state(readings._replace(scan=picture.scan or readings.scan))
+        state = self._state(readings, picture.detector)
         header = FrameHeader(
             sequence=self._sequence,
             monotonic_ns=self._stamp_ns,
-            wall_ns=self._clock.wall_ns(),
+            wall_ns=wall_ns,
             detector=picture.detector,
             scan=state.scan,
             optics=state.optics,
             stage=state.stage,
             settings_rev=state.settings_rev,
             info_bar_px=picture.info_bar_px,
-            faults=picture.faults,
+            faults=picture.faults if held else (*picture.faults, FrameFault.CHANGED),
         )
         return Frame(header, picture.pixels)
 
@@ -408,35 +416,19 @@ class Adapter(ABC):
                     f"{error}: the stage was stopped on its way; read back where it is"
                 ) from error
 
-    def _state(self, readings: Readings) -> MicroscopeState:
+    def _state(self, readings: Readings, detector: str | None = None) -> MicroscopeState:
         scan, optics, stage = readings
-        numbers = (
-            scan.pixel_size_m,
-            scan.dwell_s,
-            optics.accelerating_voltage_v,
-            optics.magnification,
-        )
-        whole = (scan.width_px, scan.height_px, scan.bit_depth, scan.frame_averages, scan.region)
-        if self._settings is None:
-            self._settings = (whole, numbers)
-        elif not self._same(whole, numbers):
-            self._settings = (whole, numbers)
-            self._settings_rev += 1
-        return MicroscopeState(
-            scan=scan, optics=optics, stage=stage, settings_rev=self._settings_rev
-        )
+        revision = self._revisions.count(Settings.of(scan, optics), detector)
+        return MicroscopeState(scan=scan, optics=optics, stage=stage, settings_rev=revision)
 
-    def _same(self, whole: tuple[Any, ...], numbers: tuple[float | None, ...]) -> bool:
-        # Against the settings of the revision, not the last ones: a slow change adds up.
-        then_whole, then_numbers = self._settings or ((), ())
-        return bool(whole == then_whole) and all(
-            now == then
-            or (
-                now is not None
-                and then is not None
-                and math.isclose(now, then, rel_tol=self.settings_tolerance)
-            )
-            for now, then in zip(numbers, then_numbers, strict=True)
+    def _held(self, then: Readings, now: Readings) -> bool:
+        """Whether nobody has changed, in between, what a frame is judged by."""
+        before, after = (Settings.of(each.scan, each.optics) for each in (then, now))
+        return before.same(after, self.settings_tolerance) and same_beam(
+            then.optics,
+            now.optics,
+            focus_m=self.focus_flicker_m,
+            stigmator=_STIGMATOR_FLICKER,
         )
 
 

@@ -67,6 +67,7 @@ class MicroManager(Adapter):
             options,
             clock,
         )
+        self.focus_flicker_m = MICROMETRES.to_si(options.focus_tolerance_um)
         self.stage_skip = dict.fromkeys(limits.stage, MICROMETRES.to_si(options.stage_tolerance_um))
 
     # -- reading ------------------------------------------------------------------------------

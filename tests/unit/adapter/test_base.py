@@ -13,7 +13,7 @@ from semagent.errors import (
     MicroscopeError,
 )
 from semagent.testing import MicroscopeConformance, MicroscopeFaults, Rig
-from semagent.types import MoveStage, SetBeamShift, SetScan, SetWorkingDistance
+from semagent.types import FrameFault, MoveStage, SetBeamShift, SetScan, SetWorkingDistance
 from semagent_drivers.adapter import SdkThread
 from semagent_drivers.fakes import Fault, Trip
 
@@ -116,6 +116,31 @@ def test_flicker_is_no_change_of_settings_but_a_creep_is(microscope, instrument)
     instrument.kilovolts = 5.06  # each step is small, the way from the first is not
     assert microscope.read_state().settings_rev == first + 1
     assert microscope.acquire(1.0).header.settings_rev == first + 1
+
+
+@pytest.mark.parametrize(
+    "turned", [{"wd_mm": 8.03}, {"stigmator_percent": (1.0, 0.0)}, {"kilovolts": 10.0}]
+)
+def test_a_frame_during_which_somebody_turns_a_knob_is_neither_of_before_nor_after(
+    microscope, instrument, turned
+):
+    instrument.while_exposing = turned
+    assert microscope.acquire(1.0).header.faults == (FrameFault.CHANGED,)
+    assert microscope.acquire(1.0).header.faults == ()
+
+
+def test_a_focus_that_flickers_is_not_turned(microscope, instrument):
+    instrument.while_exposing = {"wd_mm": 8.0001}
+    assert microscope.acquire(1.0).header.faults == ()
+
+
+def test_frames_of_another_detector_are_not_to_be_compared(microscope, instrument):
+    first = microscope.read_state().settings_rev
+    assert microscope.acquire(1.0).header.settings_rev == first
+    instrument.detector = "InLens"
+    assert microscope.acquire(1.0).header.settings_rev == first + 1
+    assert microscope.acquire(1.0).header.settings_rev == first + 1
+    assert microscope.read_state().settings_rev == first + 1
 
 
 def test_a_lost_link_stays_lost():

@@ -52,6 +52,8 @@ class Instrument:
         self.tilt_deg = 10.0
         self.kilovolts = 5.0
         self.exposure_s = 0.0
+        self.detector = "SE"
+        self.while_exposing = {}  # what somebody changes meanwhile
         self.deaf = False
         self.aborted = threading.Event()
         self.bench.expose(self.optics(), SCAN)  # the first one draws the specimen
@@ -69,6 +71,8 @@ class Instrument:
     def grab(self):
         self.aborted.wait(self.exposure_s)
         pixels = self.bench.expose(self.optics(), SCAN)
+        for name, value in self.while_exposing.items():
+            setattr(self, name, value)
         self.blanked = True
         return pixels
 
@@ -139,7 +143,7 @@ class VendorMicroscope(Adapter):
     def _expose(self, readings: Readings, wait: Wait):
         with put_back("blanker", lambda: self._blank(readings.optics.blanked)):
             pixels = self._ask(self._vendor.grab, wait.stopped)
-        return Picture(np.ascontiguousarray(pixels), "SE")
+        return Picture(np.ascontiguousarray(pixels), self._ask(lambda: self._vendor.detector))
 
     def _blank(self, blanked):
         with self.edge("set the blanker"):

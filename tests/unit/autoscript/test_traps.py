@@ -10,6 +10,7 @@ from semagent import registry
 from semagent.clock import ManualClock
 from semagent.errors import CommandRefusedError, ConfigError, DisconnectedError, MicroscopeError
 from semagent.types import (
+    FrameFault,
     MoveStage,
     Region,
     SetBeamShift,
@@ -152,7 +153,7 @@ def test_a_beam_that_the_operator_blanks_during_a_frame_stays_blanked(
         return image
 
     monkeypatch.setattr(instrument, "grab", while_somebody_blanks)
-    microscope.acquire(10.0)
+    assert microscope.acquire(10.0).header.faults == (FrameFault.CHANGED,)
     assert instrument.blanked
 
 
