@@ -58,9 +58,7 @@ class FrameChecker:
         self._repeats_frames = repeats_frames
         self._previous: Pixels | None = None
 
-    def check(
-        self, frame: Frame, *, now_ns: int, expected: Scan | None = None
-    ) -> tuple[FrameFault, ...]:
+    def check(self, frame: Frame, *, now_ns: int) -> tuple[FrameFault, ...]:
         """What is wrong with the frame, in the order of `FrameFault`; empty if nothing is.
 
         Faults that the driver has found itself are among them.
@@ -68,16 +66,13 @@ class FrameChecker:
         Args:
             frame: a frame of this microscope; it counts as the previous one afterwards.
             now_ns: when it arrived, on the clock of its stamp.
-            expected: the scan that was asked for, where one was.
         """
         options = self._options
         previous, self._previous = self._previous, frame.pixels
         faults = set(frame.header.faults)
         if abs(now_ns - frame.header.monotonic_ns) > options.max_age_s * 1e9:
             faults.add(FrameFault.STALE)
-        if not _has_shape_of(frame, frame.header.scan) or (
-            expected is not None and not _has_shape_of(frame, expected)
-        ):
+        if not _is_shape_of(frame.header.scan, frame.pixels):
             faults.add(FrameFault.WRONG_SIZE)
 
         pixels = frame.specimen
@@ -132,8 +127,7 @@ class FrameChecker:
         )
 
 
-def _has_shape_of(frame: Frame, scan: Scan) -> bool:
-    pixels = frame.pixels
+def _is_shape_of(scan: Scan, pixels: Pixels) -> bool:
     return (*pixels.shape, 8 * pixels.itemsize) == (scan.height_px, scan.width_px, scan.bit_depth)
 
 

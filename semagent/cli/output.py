@@ -82,12 +82,12 @@ class Output:
         self.errors.print(f"error: {text}", style="red", markup=False, soft_wrap=True)
 
 
-def metres(value: float | None, digits: int = 4) -> str:
+def metres(value: float | None) -> str:
     """A length as people read it, e.g. ``5.0321 mm`` or ``12.3 um``."""
     if value is None:
         return "-"
     if abs(value) >= 1e-3:
-        return f"{value * 1e3:.{digits}f} mm"
+        return f"{value * 1e3:.4f} mm"
     if abs(value) >= 1e-6:
         return f"{value * 1e6:.2f} um"
     return f"{value * 1e9:.1f} nm"

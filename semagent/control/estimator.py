@@ -241,7 +241,7 @@ class SpectralEstimator:
         origin_m: float,
         unit_m: float,
     ) -> FocusBelief:
-        low, high = posterior.interval()
+        low, high = posterior.interval90()
         modes = zip(
             posterior.weights.tolist(),
             posterior.focus.tolist(),

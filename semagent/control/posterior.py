@@ -61,11 +61,10 @@ class Posterior:
         spread = self.focus_std**2 + (self.focus - self.mean) ** 2
         return math.sqrt(float(self.weights @ spread))
 
-    def interval(self, share: float = 0.9) -> tuple[float, float]:
-        """Central credible interval of focus."""
-        tail = (1 - share) / 2
+    def interval90(self) -> tuple[float, float]:
+        """Central 90 % credible interval of focus."""
         parts = self._parts
-        return _quantile(parts, tail), _quantile(parts, 1 - tail)
+        return _quantile(parts, 0.05), _quantile(parts, 0.95)
 
     def below(self, place: float) -> float:
         """Probability that focus is below a place."""

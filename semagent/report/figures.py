@@ -23,6 +23,7 @@ _ROW_IN, _WIDTH_IN = 0.62, 12.0
 _TOP_IN, _BOTTOM_IN = 0.75, 0.6
 _THUMB_PX = (128, 96)
 _LINE = 78
+_DOTS_PER_INCH = 110
 _STYLE: dict[str, Any] = {"fontsize": 8.5, "va": "center"}
 
 Places = npt.NDArray[np.float64]
@@ -221,12 +222,12 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def stacked_png(figures: Sequence[Figure], dots_per_inch: int = 110) -> bytes:
+def stacked_png(figures: Sequence[Figure]) -> bytes:
     """Figures one below the other in one PNG."""
     pictures: list[npt.NDArray[np.uint8]] = []
     for figure in figures:
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=dots_per_inch, facecolor="white")
+        figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, facecolor="white")
         raw = np.frombuffer(buffer.getvalue(), np.uint8)
         pictures.append(np.asarray(cv2.imdecode(raw, cv2.IMREAD_COLOR), np.uint8))
     width = max(picture.shape[1] for picture in pictures)

@@ -27,7 +27,7 @@ from semagent.session.reader import (
     StackFrame,
     session_stack,
 )
-from semagent.session.writer import SessionWriter, estimate_bytes
+from semagent.session.writer import SessionWriter
 
 __all__ = [
     "DerivedRecord",
@@ -40,7 +40,6 @@ __all__ = [
     "SessionReader",
     "SessionWriter",
     "StackFrame",
-    "estimate_bytes",
     "is_session",
     "read_frame_file",
     "read_manifest",

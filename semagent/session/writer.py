@@ -45,25 +45,8 @@ from semagent.types import (
     FrameHeader,
     Level,
     Pixels,
-    Scan,
     Value,
 )
-
-_BYTES_AROUND_FRAME = 16 * 2**10
-"""OME-XML, file system slack and the lines of events that come with one frame."""
-
-
-def estimate_bytes(scan: Scan, frames: int, *, restored: bool = False) -> int:
-    """Disk space that ``frames`` frames of this scan will take, in bytes.
-
-    Args:
-        scan: size and depth of the frames.
-        frames: how many will be recorded.
-        restored: whether a restored copy of each is kept too.
-    """
-    copies = 2 if restored else 1
-    pixels = scan.width_px * scan.height_px * scan.bit_depth // 8
-    return frames * copies * (pixels + _BYTES_AROUND_FRAME)
 
 
 class SessionWriter:
@@ -82,8 +65,6 @@ class SessionWriter:
         capabilities: what the driver says its microscope can do.
         engine: what analyses the frames.
         clock: for the wall times in the manifest and the stamps of the writer's own events.
-        first_sequence: number of the first frame to come.
-        expected_bytes: room that must be free, see `estimate_bytes`; 0 if nobody knows.
         sync: wait for the device, not just the operating system, after every frame.
 
     Raises:
@@ -99,14 +80,12 @@ class SessionWriter:
         capabilities: Capabilities,
         engine: EngineRecord,
         clock: Clock,
-        first_sequence: int = 1,
-        expected_bytes: int = 0,
         sync: bool = True,
     ) -> None:
         self.folder = folder
         self._clock = clock
         self._sync = sync
-        self._next_sequence = first_sequence
+        self._next_sequence = 1
         self._frames = 0
         self._failure: str | None = None
         self._closed = False
@@ -117,7 +96,7 @@ class SessionWriter:
                     f"{folder}: there is something here already, and a session never overwrites; "
                     "name a new folder"
                 )
-            require_space(folder, expected_bytes)
+            require_space(folder, 0)
             (folder / FRAMES).mkdir(parents=True, exist_ok=True)
             (folder / DERIVED).mkdir(exist_ok=True)
         # Whoever makes this file owns the folder: of two writers at once the second fails.

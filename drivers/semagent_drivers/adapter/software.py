@@ -22,7 +22,6 @@ def opening(
     thread: SdkThread,
     *,
     failures: tuple[type[Exception], ...],
-    losses: tuple[type[Exception], ...] = (OSError, EOFError),
     leave: Callable[[], object],
 ) -> Iterator[None]:
     """Connecting to a vendor's software: if it fails, nothing is left behind.
@@ -31,7 +30,6 @@ def opening(
         name: of the software, for messages.
         thread: touches it; closed if the block fails.
         failures: the vendor's exceptions.
-        losses: those that mean that there is no link.
         leave: disconnects; called on the thread if the block fails.
 
     Raises:
@@ -45,7 +43,7 @@ def opening(
         thread.close()
         if isinstance(error, SemagentError):
             raise
-        if isinstance(error, losses):
+        if isinstance(error, Adapter.losses):
             raise DisconnectedError(f"{name} cannot be reached: {error}") from error
         if isinstance(error, failures):
             raise MicroscopeError(f"{name} failed to connect: {error}") from error

@@ -69,9 +69,9 @@ class TcpStream:
         self._need(lambda: len(self._waiting) >= size, timeout_s, stopped)
         return self._take(size)
 
-    def peek(self, size: int, timeout_s: float, stopped: threading.Event | None = None) -> bytes:
+    def peek(self, size: int, timeout_s: float) -> bytes:
         """The next ``size`` bytes, which stay there for the next call. Raises as `receive` does."""
-        self._need(lambda: len(self._waiting) >= size, timeout_s, stopped)
+        self._need(lambda: len(self._waiting) >= size, timeout_s)
         return bytes(self._waiting[:size])
 
     def comes(self, size: int, timeout_s: float, stopped: threading.Event | None = None) -> bool:
@@ -83,11 +83,9 @@ class TcpStream:
         """
         return self._fill(lambda: len(self._waiting) >= size, timeout_s, stopped)
 
-    def receive_line(
-        self, end: bytes, timeout_s: float, stopped: threading.Event | None = None
-    ) -> bytes:
+    def receive_line(self, end: bytes, timeout_s: float) -> bytes:
         """Everything up to ``end``, without it. Raises as `receive` does."""
-        self._need(lambda: end in self._waiting, timeout_s, stopped)
+        self._need(lambda: end in self._waiting, timeout_s)
         line = self._take(self._waiting.index(end))
         self._take(len(end))
         return line
@@ -98,7 +96,10 @@ class TcpStream:
         self._socket.close()
 
     def _need(
-        self, enough: Callable[[], bool], timeout_s: float, stopped: threading.Event | None
+        self,
+        enough: Callable[[], bool],
+        timeout_s: float,
+        stopped: threading.Event | None = None,
     ) -> None:
         if not self._fill(enough, timeout_s, stopped):
             self._lose(f"{self._peer} did not answer within {timeout_s:g} s")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_TAIL_PX = 40.0  # length over which charge leaks away
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -40,7 +42,7 @@ class Detection:
         return Detection(*(value.to(device) for value in vars(self).values()))
 
 
-def charge(specimens: Tensor, strength: Tensor, tail_px: float = 40.0) -> Tensor:
+def charge(specimens: Tensor, strength: Tensor) -> Tensor:
     """Specimens with a dark streak behind their bright parts, along the fast scan axis.
 
     Charging changes the yield, not the beam, so it belongs to the specimen and is applied
@@ -49,11 +51,10 @@ def charge(specimens: Tensor, strength: Tensor, tail_px: float = 40.0) -> Tensor
     Args:
         specimens: (B, H, W) in [0, 1].
         strength: (B,), depth of the streak relative to the brightness that causes it.
-        tail_px: length over which the charge leaks away.
     """
     width = specimens.shape[-1]
     k = 2 * torch.pi * torch.fft.rfftfreq(width, device=specimens.device)
-    leak = 1.0 / (1.0 + 1j * k * tail_px)
+    leak = 1.0 / (1.0 + 1j * k * _TAIL_PX)
     cause = specimens - specimens.mean(dim=(-2, -1), keepdim=True)
     streak = torch.fft.irfft(torch.fft.rfft(cause) * leak, n=width)
     charged: Tensor = (specimens - strength[:, None, None] * streak).clamp(0.0, 1.0)

@@ -108,26 +108,25 @@ def _scale_bars(image: Grey) -> list[tuple[int, int]]:
     return bars
 
 
-def band_powers(image: npt.NDArray[np.float32], window: int = _WINDOW) -> npt.NDArray[np.float64]:
+def band_powers(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Mean spectral power in three bands: coarse, fine, and next to the Nyquist frequency.
 
     Welch's method with Hann windows; bands 0.06 to 0.12, 0.20 to 0.30 and 0.42 to 0.50 cycles a
     pixel.
 
     Args:
-        image: (height, width), at least ``window`` pixels either way.
-        window: edge of the windows, pixels.
+        image: (height, width), at least 64 pixels either way.
 
     Returns:
         Three powers, in the square of the image's grey values.
     """
-    hann = np.hanning(window).astype(np.float32)
+    hann = np.hanning(_WINDOW).astype(np.float32)
     taper = hann[:, None] * hann[None, :]
-    views = np.lib.stride_tricks.sliding_window_view(image, (window, window))
-    blocks = views[:: window // 2, :: window // 2]
+    views = np.lib.stride_tricks.sliding_window_view(image, (_WINDOW, _WINDOW))
+    blocks = views[:: _WINDOW // 2, :: _WINDOW // 2]
     blocks = blocks - blocks.mean(axis=(-2, -1), keepdims=True)
     power = (np.abs(np.fft.rfft2(blocks * taper)) ** 2).mean(axis=(0, 1))
-    radius = np.hypot(np.fft.fftfreq(window)[:, None], np.fft.rfftfreq(window)[None, :])
+    radius = np.hypot(np.fft.fftfreq(_WINDOW)[:, None], np.fft.rfftfreq(_WINDOW)[None, :])
     return np.array([power[(radius >= low) & (radius < high)].mean() for low, high in _BANDS])
 
 

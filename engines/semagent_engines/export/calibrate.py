@@ -10,20 +10,20 @@ from semagent_engines.model.network import SemModel
 
 _Z90 = 1.6449
 _TILE_PX = 384
+_BATCHES, _PAIRS = 40, 3  # how many, of how many pairs each
 
 
 @torch.no_grad()
-def calibrate(model: SemModel, validation: BatchSource, *, batches: int = 40) -> Calibration:
+def calibrate(model: SemModel, validation: BatchSource) -> Calibration:
     """Factors with which the 90 % intervals hold 90 % of the truths of the validation sources.
 
     Args:
         model: the model, in evaluation mode.
         validation: batches of sources that were not trained on.
-        batches: of three pairs each.
     """
     blur, pair = [], []
-    for step in range(batches):
-        pairs = validation.pairs(1000 + step, 3, _TILE_PX)
+    for step in range(_BATCHES):
+        pairs = validation.pairs(1000 + step, _PAIRS, _TILE_PX)
         first = model(pairs.first.pixels, restore=False)
         second = model(pairs.second.pixels, restore=False)
         for seen, views in ((first, pairs.first), (second, pairs.second)):

@@ -16,6 +16,7 @@ from semagent_engines.model.spectrum import FEATURES
 OPSET = 20
 TILE_STEP_PX = 16
 TILE_RANGE_PX = (128, 1024)
+_EXAMPLE_PX = 256  # edge of the tile that is traced
 
 
 @dataclass(frozen=True)
@@ -96,20 +97,19 @@ class PairGraph(nn.Module):
         return mean, std * self.calibration.pair
 
 
-def export_tiles(graph: ScoreGraph | RestoreGraph, path: Path, *, tile_px: int = 256) -> None:
+def export_tiles(graph: ScoreGraph | RestoreGraph, path: Path) -> None:
     """Export a graph of tiles with dynamic count, height and width.
 
     Args:
         graph: what to export.
         path: ``.onnx`` file to write.
-        tile_px: edge of the example tile that is traced.
     """
     graph.model.set_dense(True)
     graph.eval()
     low, high = (edge // TILE_STEP_PX for edge in TILE_RANGE_PX)
     rows, columns = Dim("rows", min=low, max=high), Dim("columns", min=low, max=high)
     # Two tiles of unequal edges: an example with 1 or with equal edges would be specialised.
-    example = torch.rand(2, 1, tile_px, tile_px + TILE_STEP_PX)
+    example = torch.rand(2, 1, _EXAMPLE_PX, _EXAMPLE_PX + TILE_STEP_PX)
     tiles = Dim("tiles", min=1, max=1024)
     shapes = ({0: tiles, 2: TILE_STEP_PX * rows, 3: TILE_STEP_PX * columns},)
     _write(graph, (example,), path, shapes)

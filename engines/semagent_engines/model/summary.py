@@ -29,11 +29,11 @@ class Summary:
     restore_macs: float
 
 
-def summarise(config: ModelConfig, tile_px: int = 256) -> Summary:
+def summarise(config: ModelConfig) -> Summary:
     """Count without allocating the weights; every expert counts, as in the exported graph."""
     with torch.device("meta"):
         model = SemModel(config)
-        pixels = torch.zeros(1, 1, tile_px, tile_px)
+        pixels = torch.zeros(1, 1, 256, 256)
     model.set_dense(True)
     macs = [multiply_adds(partial(model, restore=restore), pixels) for restore in (False, True)]
     return Summary(

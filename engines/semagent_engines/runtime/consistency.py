@@ -33,9 +33,7 @@ def reblur(image: Floats, covariance_px2: Floats) -> Floats:
     return np.asarray(blurred, np.float32)
 
 
-def consistency_map(
-    raw: Pixels, restored: Pixels, covariance_px2: Floats, noise: float, *, block_px: int = BLOCK_PX
-) -> Floats:
+def consistency_map(raw: Pixels, restored: Pixels, covariance_px2: Floats, noise: float) -> Floats:
     """Reduced chi-square of the re-blurred restoration against the raw frame, block by block.
 
     About 1 where the restoration explains the frame to within its noise; above where it left out or
@@ -46,27 +44,26 @@ def consistency_map(
         restored: the same shape and grey scale.
         covariance_px2: (2, 2), the blur that was read.
         noise: standard deviation of the noise in grey values.
-        block_px: edge of the blocks.
 
     Returns:
-        (height // block_px, width // block_px).
+        (height // BLOCK_PX, width // BLOCK_PX), at least 1 either way.
     """
     # Digitisation alone has a twelfth of a grey value squared.
     variance = max(noise, np.sqrt(1 / 12)) ** 2
     again = reblur(restored.astype(np.float32), covariance_px2)
     squared = (raw.astype(np.float32) - again) ** 2 / np.float32(variance)
-    rows, columns = max(1, raw.shape[0] // block_px), max(1, raw.shape[1] // block_px)
-    height, width = min(block_px, raw.shape[0]), min(block_px, raw.shape[1])
+    rows, columns = max(1, raw.shape[0] // BLOCK_PX), max(1, raw.shape[1] // BLOCK_PX)
+    height, width = min(BLOCK_PX, raw.shape[0]), min(BLOCK_PX, raw.shape[1])
     blocks = squared[: rows * height, : columns * width].reshape(rows, height, columns, width)
     return np.asarray(blocks.mean(axis=(1, 3)), np.float32)
 
 
-def mean_consistency(blocks: Floats, raw: Pixels, *, block_px: int = BLOCK_PX) -> float:
+def mean_consistency(blocks: Floats, raw: Pixels) -> float:
     """Mean of a `consistency_map` without blank blocks and what borders on them.
 
     Blank blocks agree with anything; where the beam was switched, the edge is sharp at any blur.
     """
-    told = telling(raw, block_px)
+    told = telling(raw, BLOCK_PX)
     inside = cv2.erode(told.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     chosen = next((which for which in (inside, told) if which.any()), np.ones_like(told))
     return float(blocks[chosen].mean())

@@ -14,15 +14,15 @@ from semagent_engines.model.network import normalise
 
 _RANGES = Ranges(defocus=(0.25, 3.0), astigmatism=(0.1, 1.0), dose=(100.0, 3000.0))
 _BALANCE = 0.01
+_SEEN = 0.25  # share of the patches
 
 
 class MaskedAutoencoder(nn.Module):
     """The encoder sees a quarter of the patches; a small decoder paints the others."""
 
-    def __init__(self, config: ModelConfig, hidden_share: float = 0.75) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.hidden_share = hidden_share
         self.encoder = Encoder(config)
         width, heads = config.mask_dim, max(1, config.mask_dim // 32)
         self.rotary = Rotary(width // heads)
@@ -44,7 +44,7 @@ class MaskedAutoencoder(nn.Module):
         image = normalise(pixels).tiles
         patch = self.config.patch_px
         target = nn.functional.unfold(image, patch, stride=patch).transpose(1, 2)
-        seen = order[:, : max(1, round(order.shape[1] * (1 - self.hidden_share)))]
+        seen = order[:, : max(1, round(order.shape[1] * _SEEN))]
         encoded = self.encoder(image, keep=seen)
         tokens = self.mask_token.expand(*order.shape, -1)
         index = seen[..., None].expand(-1, -1, tokens.shape[-1])

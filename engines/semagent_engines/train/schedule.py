@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+_WARM_UP = 200
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -35,7 +37,7 @@ class Budget:
         return elapsed_s * (1 - progress) / progress if progress > 0 else None
 
 
-def learning_rate(peak: float, step: int, progress: float, warm_up: int = 200) -> float:
-    """Linear warm-up over ``warm_up`` steps, then half a cosine to 1 % of ``peak``."""
+def learning_rate(peak: float, step: int, progress: float) -> float:
+    """Linear warm-up over the first 200 steps, then half a cosine to 1 % of ``peak``."""
     cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
-    return peak * cosine * min(1.0, (step + 1) / warm_up)
+    return peak * cosine * min(1.0, (step + 1) / _WARM_UP)

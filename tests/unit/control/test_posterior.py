@@ -24,7 +24,7 @@ def test_one_mode_is_a_normal_distribution() -> None:
     std = np.hypot(INFLATION, LEAST_STD)
     assert posterior.mean == 5.0
     assert posterior.std == pytest.approx(std)
-    low, high = posterior.interval()
+    low, high = posterior.interval90()
     assert (low, high) == pytest.approx((5 - 1.6449 * std, 5 + 1.6449 * std), abs=0.01)
     assert posterior.below(5.0) == pytest.approx(0.5)
 
@@ -32,7 +32,7 @@ def test_one_mode_is_a_normal_distribution() -> None:
 def test_two_places_are_kept_apart_and_the_interval_spans_both() -> None:
     posterior = combine(modes(-20.0, 20.0, std=0.1), 4)
     assert posterior.weights.tolist() == [0.5, 0.5]
-    low, high = posterior.interval()
+    low, high = posterior.interval90()
     assert low < -19.5
     assert high > 19.5
 
