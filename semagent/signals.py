@@ -1,4 +1,4 @@
-"""The signals that ask a program to end: Ctrl-C, and what service managers and Windows send."""
+"""The signals that ask a program to end: Ctrl-C, and what terminals and service managers send."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -9,6 +9,10 @@ from typing import Any
 ENDING: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
 if hasattr(signal, "SIGBREAK"):
     ENDING = (*ENDING, signal.SIGBREAK)  # Ctrl-Break and a closed console window on Windows
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+"""The terminal was closed or its connection is gone; both kernel and shell say so."""
+if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+    ENDING = (*ENDING, HANGUP)  # not under nohup, which is there to outlive it
 
 Handler = Callable[[int, FrameType | None], Any] | int
 

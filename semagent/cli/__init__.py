@@ -10,7 +10,7 @@ from pathlib import Path
 
 from semagent import __version__
 from semagent.cli import exits
-from semagent.cli.output import Output
+from semagent.cli.output import Output, UnreadError
 from semagent.errors import SemagentError, UsageError
 from semagent.signals import handled, ignore
 from semagent.types import Mode
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ignore()  # everything has been brought down; who insists must not change the exit code
         output.fail("interrupted")
         return exits.INTERRUPTED
-    except BrokenPipeError:
+    except (UnreadError, BrokenPipeError):  # the latter from tools that print for themselves
         # Whoever read our output has enough, as with `| head`.
         sys.stderr.close()
         return exits.DONE

@@ -38,7 +38,7 @@ def run(name: str, *, arm: bool, output_file: Path | None, output: Output) -> in
         Hands(config, microscope, clock) as hands,
         # A stage move that is cut short disarms the gate, and then nothing could be put back:
         # the procedure ends at the next frame.
-        caught_interrupts() as interrupt,
+        caught_interrupts(output) as interrupt,
         _Bar(output, interrupt) as bar,
     ):
         try:

@@ -135,7 +135,7 @@ def _focus(
     started_s = time.perf_counter()
     with (
         Lockstep(config, microscope, engine, clock) as lockstep,
-        caught_interrupts(microscope.stop) as interrupt,
+        caught_interrupts(output, microscope.stop) as interrupt,
         _Table(output, config) as table,
     ):
         monitor = HealthMonitor(config, microscope.capabilities, clock)

@@ -1,11 +1,12 @@
-"""Ctrl-C that puts things back first; SIGTERM, and Ctrl-Break on Windows, count as the same."""
+"""Ctrl-C that puts things back first; other signals, and output nobody reads, count as the same."""
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from semagent.signals import handled
+from semagent.cli.output import Output
+from semagent.signals import HANGUP, handled
 
 
 class Interrupt:
@@ -13,24 +14,39 @@ class Interrupt:
 
     def __init__(self, on_first: Callable[[], None]) -> None:
         self.pressed = False
+        self._asked = False
         self._on_first = on_first
 
-    def handle(self, _number: int, _frame: FrameType | None) -> None:
+    def handle(self, number: int, _frame: FrameType | None) -> None:
         """The signal handler: the first press asks, the second insists."""
-        if self.pressed:
+        if number == HANGUP:
+            self.ask()
+        elif self.pressed:
             raise KeyboardInterrupt
-        self.pressed = True
+        else:
+            self._press()
+
+    def ask(self) -> None:
+        """Ask in the name of somebody who has gone: it counts once, and never insists."""
+        if not self._asked:
+            self._press()
+
+    def _press(self) -> None:
+        self.pressed = self._asked = True
         # Not in here: the handler interrupts code that may hold the lock this needs.
         threading.Thread(target=self._on_first, daemon=True).start()
 
 
 @contextmanager
-def caught_interrupts(on_first: Callable[[], None] = lambda: None) -> Iterator[Interrupt]:
+def caught_interrupts(
+    output: Output, on_first: Callable[[], None] = lambda: None
+) -> Iterator[Interrupt]:
     """Note the first Ctrl-C instead of raising, so that the loop ends at a frame boundary.
 
     Args:
+        output: when nobody reads it any more, that counts as Ctrl-C too.
         on_first: called at once, in another thread; e.g. to end a long exposure.
     """
     interrupt = Interrupt(on_first)
-    with handled(interrupt.handle):
+    with handled(interrupt.handle), output.when_unread(interrupt.ask):
         yield interrupt

@@ -62,7 +62,7 @@ def run(
         # Until here nothing has moved: Ctrl-C ends the start at once.
         supervisor.start()
         _say_where(supervisor, output)
-        with caught_interrupts() as interrupt:
+        with caught_interrupts(output) as interrupt:
             session = _Session(supervisor, ledger, config, output)
             session.begin(mode or config.control.mode, arm=arm)
             try:

@@ -5,8 +5,11 @@ meant for people goes to standard error.
 """
 
 import json
+import os
 import sys
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 import msgspec
 from rich.console import Console
@@ -17,8 +20,50 @@ from semagent.health import unverified
 from semagent.types import Capabilities
 
 
+class UnreadError(Exception):
+    """Nobody reads what is printed any more, as with ``| head``: so nobody needs the rest."""
+
+
+class _Stream:
+    """A standard stream that falls silent once its reader has gone or its terminal was closed.
+
+    Args:
+        stream: where to write.
+        on_unread: told of it, once.
+    """
+
+    def __init__(self, stream: TextIO, on_unread: Callable[[], None]) -> None:
+        self._stream = stream
+        self._on_unread = on_unread
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._fall_silent()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._fall_silent()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _fall_silent(self) -> None:
+        # What is still in its buffer must not fail again, not even when the interpreter ends.
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, self._stream.fileno())
+        os.close(nothing)
+        self._on_unread()
+
+
 class Output:
     """One command's way of talking.
+
+    Once nobody reads it any more, what it is told raises `UnreadError`, but under `when_unread`.
 
     Args:
         json: print JSON lines instead of tables.
@@ -26,18 +71,36 @@ class Output:
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
-        self.people = Console(stderr=json, highlight=False)
-        self.errors = Console(stderr=True, highlight=False)
+        self._when_unread: Callable[[], None] | None = None
+        programs: Any = _Stream(sys.stdout, self._unread)
+        errors: Any = _Stream(sys.stderr, self._unread)
+        self._programs = programs
+        self.people = Console(file=errors if json else programs, highlight=False)
+        self.errors = Console(file=errors, highlight=False)
         self.held_warnings: list[str] = []
         self._holding = False
+
+    @contextmanager
+    def when_unread(self, ask: Callable[[], None]) -> Iterator[None]:
+        """Meanwhile call ``ask`` instead of raising: things have to be put back first."""
+        self._when_unread = ask
+        try:
+            yield
+        finally:
+            self._when_unread = None
+
+    def _unread(self) -> None:
+        if self._when_unread is None:
+            raise UnreadError
+        self._when_unread()
 
     def record(self, record: dict[str, Any]) -> None:
         """One JSON line, if that is what was asked for."""
         if self.json:
             plain = json.loads(msgspec.json.encode(record))
             # In ASCII, since Windows decodes what comes through a pipe as it pleases.
-            sys.stdout.write(json.dumps(plain, separators=(",", ":")) + "\n")
-            sys.stdout.flush()
+            self._programs.write(json.dumps(plain, separators=(",", ":")) + "\n")
+            self._programs.flush()
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         """A table for people; nothing with ``--json``."""

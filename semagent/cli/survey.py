@@ -60,7 +60,7 @@ def run(name: str, *, positions: str, arm: bool, record: Path | None, output: Ou
             Lockstep(config, microscope, engine, clock, recorder) as lockstep,
             # A stage move that is cut short disarms the gate, and then nothing could be put back:
             # the scan ends at the next frame.
-            caught_interrupts() as interrupt,
+            caught_interrupts(output) as interrupt,
             _Bar(output, interrupt) as bar,
         ):
             pilot = Pilot(

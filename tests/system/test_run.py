@@ -15,6 +15,7 @@ import pytest
 
 from semagent.channels import CHANNELS
 from semagent.session import SessionReader, verify
+from semagent.signals import ENDING
 
 Run = Callable[..., Any]
 Config = Callable[..., Path]
@@ -188,7 +189,7 @@ def live(simulated_config: Config) -> Any:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ENDING)
 def test_an_interrupt_puts_focus_back_and_ends_cleanly(live: Any, number: signal.Signals):
     run = live("--arm", "--mode", "hold")
     run.wait_until_moved()
@@ -213,11 +214,27 @@ def test_ctrl_c_waits_for_a_slow_frame_to_put_focus_back(live: Any, tmp_path: Pa
     run.process.send_signal(signal.SIGINT)
     code, err = run.finish()
     assert code == 130, err
+    assert left_at_m(record) == pytest.approx(0.00503, abs=1e-9)
+
+
+def left_at_m(record: Path) -> float:
+    """The working distance that was read back last."""
     types = {name: channel.type for name, channel in CHANNELS.items()}
     replies = [
         entry.value for entry in SessionReader(record).events(types) if entry.channel == "reply"
     ]
-    assert replies[-1].state.optics.working_distance_m == pytest.approx(0.00503, abs=1e-9)
+    return float(replies[-1].state.optics.working_distance_m)
+
+
+def test_a_reader_of_the_output_who_goes_away_counts_as_ctrl_c(live: Any, tmp_path: Path):
+    record = tmp_path / "session"
+    run = live("--arm", "--mode", "hold", "--record", record)
+    run.wait_until_moved()
+    run.process.stdout.close()  # as with `| head`, or with `| tee` that Ctrl-C has ended
+    code, err = run.finish()
+    assert code == 130, err
+    assert "Traceback" not in err
+    assert left_at_m(record) == pytest.approx(0.00503, abs=1e-9)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
