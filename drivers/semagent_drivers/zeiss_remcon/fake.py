@@ -37,7 +37,8 @@ class FakeRemCon(FakeServer):
     * ``C95`` moves all axes, is done at once, and the stage says that it does not move for a
       while before it does.
     * A macro that does not exist cannot be executed. The one that does saves its image late and
-      in two parts, over the one before.
+      in two parts, over the one before. One that has begun goes on to its end, and the next one
+      begins then.
     * ``wordless``: it says no more than that it rejects an unknown command.
     * ``patient``: it answers the macro only when that has ended.
     * ``deaf``: it accepts focus, stigmators and blanking and does not take them.
@@ -67,7 +68,7 @@ class FakeRemCon(FakeServer):
         self._file = folder / "remcon.tif"
         self._shape = shape
         self._pixel_nm = 10.0 * shape[1] / 1024
-        self._captured_s: float | None = None
+        self._captures_s: list[float] = []
         self._rest = b""
         self._moves_s = (0.0, 0.0)
         x_m, y_m, z_m = (value * 1e-3 for value in self.position[:3])
@@ -108,7 +109,7 @@ class FakeRemCon(FakeServer):
             return
         self.send(connection, b"@\r")
         self.send(connection, b"\n")
-        while self.patient and self._captured_s is not None and not self.closing.is_set():
+        while self.patient and self._captures_s and not self.closing.is_set():
             time.sleep(_SLICE_S)
             self._work()
         text = f"*{outcome}" if isinstance(outcome, int) else f">{outcome}"
@@ -120,8 +121,8 @@ class FakeRemCon(FakeServer):
             with self._file.open("ab") as file:
                 file.write(self._rest)
             self._rest = b""
-        if self._captured_s is not None and time.perf_counter() >= self._captured_s:
-            self._captured_s = None
+        if self._captures_s and time.perf_counter() >= self._captures_s[0]:
+            del self._captures_s[0]
             image = io.BytesIO()
             tifffile.imwrite(image, self._picture())
             data = image.getvalue()
@@ -163,7 +164,8 @@ class FakeRemCon(FakeServer):
             case "MAC":
                 if given != [_MACRO]:
                     return CANNOT_EXECUTE
-                self._captured_s = time.perf_counter() + self.capture_s
+                begins_s = max([time.perf_counter(), *self._captures_s])
+                self._captures_s.append(begins_s + self.capture_s)
                 return ""
             case "ABO":
                 self._moves_s = (0.0, 0.0)

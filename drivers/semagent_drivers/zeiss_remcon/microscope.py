@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 
 from semagent.clock import Clock
-from semagent.errors import ConfigError, InputFileError, MicroscopeError
+from semagent.errors import (
+    AcquisitionStoppedError,
+    ConfigError,
+    InputFileError,
+    MicroscopeError,
+    MicroscopeTimeoutError,
+)
 from semagent.types import Capabilities, Optics, Pixels, Scan, StagePosition
 from semagent_drivers.adapter import (
     Adapter,
@@ -15,6 +21,7 @@ from semagent_drivers.adapter import (
     Limits,
     Picture,
     Readings,
+    Stamp,
     Wait,
     load_sdk,
 )
@@ -68,6 +75,7 @@ class RemCon(Adapter):
         if not folder.is_dir():
             raise ConfigError(f"driver zeiss-remcon: folder: there is no folder {folder}")
         self._folder = ImageFolder(folder, options.images)
+        self._abandoned: tuple[dict[Path, Stamp], Wait] | None = None
         self._line = Line.opened(
             serial.serial_for_url, options.port, options.baud_rate, options.call_timeout_s
         )
@@ -159,14 +167,20 @@ class RemCon(Adapter):
     # -- exposing -----------------------------------------------------------------------------
 
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
+        self._await_abandoned(wait)
         before = self._folder.stamps()
-        self._line.ask(
-            f"MAC {self._wishes.macro}",
-            timeout_s=min(wait.left_s, self._wishes.macro_timeout_s),
-            stopped=wait.stopped,
-        )
-        while (image := self._folder.newer(before, self._whole)) is None:
-            wait.sleep(0.02, f"whole image in {self._wishes.folder}")
+        ends = Wait(self._clock, self._wishes.macro_timeout_s, wait.stopped)
+        try:
+            self._line.ask(
+                f"MAC {self._wishes.macro}",
+                timeout_s=min(wait.left_s, ends.left_s),
+                stopped=wait.stopped,
+            )
+            while (image := self._folder.newer(before, self._whole)) is None:
+                wait.sleep(0.02, f"whole image in {self._wishes.folder}")
+        except (AcquisitionStoppedError, MicroscopeTimeoutError):
+            self._abandoned = before, ends
+            raise
         pixels: Pixels = image.pixels.copy()
         scan = readings.scan
         if pixels.shape != (scan.height_px, scan.width_px) or pixels.dtype != np.uint8:
@@ -177,6 +191,14 @@ class RemCon(Adapter):
                 "microscope, or change width_px and height_px"
             )
         return Picture(pixels, self._line.ask("DET?"), image.info_bar_px)
+
+    def _await_abandoned(self, wait: Wait) -> None:
+        """Let a macro that nobody waited for save its image, which must not pass for the next."""
+        if self._abandoned is not None:
+            before, ends = self._abandoned
+            while ends.left_s and self._folder.newer(before, self._whole) is None:
+                wait.sleep(0.02, "image of the macro before")
+            self._abandoned = None
 
     def _whole(self, path: Path) -> Any:
         try:

@@ -22,7 +22,8 @@ class RemConOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fi
         folder: where the macro saves its image, as this machine sees it.
         images: names of the images in it, with ``*`` for what varies.
         macro: number of the SmartSEM macro that saves a frame: 1 is the macro ``REMCON1``.
-        macro_timeout_s: longest time RemCon may take to answer the macro.
+        macro_timeout_s: longest time RemCon may take to answer the macro, and a macro that was
+            stopped to save its image.
         width_px: columns of a frame, as chosen at the microscope.
         height_px: its rows.
         working_distance_range_mm: what may be asked of the focus; RemCon takes any number.

@@ -1,5 +1,6 @@
 """RemCon's traps, over a byte stream."""
 
+import itertools
 import os
 import socket
 import threading
@@ -293,6 +294,38 @@ def test_an_image_counts_once_it_is_whole_and_new(microscope, fake, tmp_path):
     assert first.pixels.shape == (96, 128)
     assert not np.array_equal(first.pixels, second.pixels)
     assert first.header.detector == "InLens"
+
+
+@pytest.mark.parametrize(
+    ("patient", "stopped"),
+    [(False, False), (False, True), (True, True)],  # a patient one that is late loses the line
+)
+def test_an_image_that_nobody_waited_for_is_not_taken_for_the_next(
+    fake, tmp_path, monkeypatch, patient, stopped
+):
+    scene = np.arange(96 * 128, dtype=np.uint16).reshape(96, 128)
+    numbers = itertools.count()
+    monkeypatch.setattr(fake, "_picture", lambda: (scene + next(numbers)).astype(np.uint8))
+    microscope = opened(fake, tmp_path)
+    fake.patient, fake.capture_s = patient, 0.3
+    timer = threading.Timer(0.05, microscope.stop if stopped else int)
+    timer.start()
+    with pytest.raises(AcquisitionStoppedError if stopped else MicroscopeTimeoutError):
+        microscope.acquire(10.0 if stopped else 0.1)
+    timer.join()
+    assert [microscope.acquire(10.0).pixels[0, 0] for _ in range(2)] == [1, 2]
+    microscope.close()
+
+
+def test_an_image_that_never_comes_is_not_waited_for_for_ever(fake, tmp_path):
+    microscope = opened(fake, tmp_path, macro_timeout_s=0.3)
+    fake.capture_s = 3600.0
+    with pytest.raises(MicroscopeTimeoutError, match="no whole image"):
+        microscope.acquire(0.1)
+    fake.capture_s = 0.0
+    fake._captures_s.clear()  # the macro has failed
+    assert microscope.acquire(10.0).pixels.std() > 5
+    microscope.close()
 
 
 def test_no_image_is_a_time_out_that_names_the_folder(fake, tmp_path):
