@@ -10,6 +10,7 @@ from semagent.errors import (
     ConfigError,
     DisconnectedError,
     MicroscopeError,
+    MicroscopeTimeoutError,
 )
 from semagent.types import Capabilities, Optics, Scan, StagePosition
 from semagent_drivers.adapter import (
@@ -217,8 +218,9 @@ class Hitachi(Adapter):
         try:
             self._line.set("STAGEUNIT", "MOVEXYZTR", ",".join(values))
             self._until_idle(wait, "stage that has arrived")
-        except AcquisitionStoppedError:
-            self._line.set("STAGE", "STOP", "*")
+        except (AcquisitionStoppedError, MicroscopeTimeoutError):
+            with suppress(DisconnectedError):  # it is the line that was late
+                self._line.set("STAGE", "STOP", "*")
             raise
         self.stage_arrived(moves, self._position(), _STAGE_TOLERANCE)
 

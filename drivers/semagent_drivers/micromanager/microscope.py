@@ -5,7 +5,12 @@ from typing import Any, cast
 import numpy as np
 
 from semagent.clock import Clock
-from semagent.errors import AcquisitionStoppedError, CommandRefusedError, MicroscopeError
+from semagent.errors import (
+    AcquisitionStoppedError,
+    CommandRefusedError,
+    MicroscopeError,
+    MicroscopeTimeoutError,
+)
 from semagent.types import (
     Capabilities,
     Optics,
@@ -191,7 +196,7 @@ class MicroManager(Adapter):
             raise
         try:
             wait.until(lambda: not self._call("deviceBusy", device), f"standstill of {device}")
-        except AcquisitionStoppedError:
+        except (AcquisitionStoppedError, MicroscopeTimeoutError):
             self._core.post("stop", device)
             raise
 

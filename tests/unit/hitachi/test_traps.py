@@ -15,6 +15,7 @@ from semagent.errors import (
     ConfigError,
     DisconnectedError,
     MicroscopeError,
+    MicroscopeTimeoutError,
 )
 from semagent.types import MoveStage, SetBlanked, SetScan, SetStigmator, SetWorkingDistance
 from semagent_drivers.adapter import ImageFolder
@@ -190,6 +191,15 @@ def test_a_stop_stops_the_stage(microscope, sem):
         microscope.apply(MoveStage(x_m=0.0551))
     timer.join()
     assert sem.calls[-1] == "Set STAGE STOP *"
+
+
+def test_a_stage_that_does_not_arrive_is_stopped(sem, tmp_path):
+    microscope = opened(sem, tmp_path, move_timeout_s=0.2)
+    sem.settle_s = 3600.0
+    with pytest.raises(MicroscopeTimeoutError, match=r"no stage that has arrived within 0\.2 s"):
+        microscope.apply(MoveStage(x_m=0.0551))
+    assert sem.calls[-1] == "Set STAGE STOP *"
+    microscope.close()
 
 
 # -- images -------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from semagent.errors import (
     ConfigError,
     DisconnectedError,
     MicroscopeError,
+    MicroscopeTimeoutError,
 )
 from semagent.types import MoveStage, Region, SetScan, SetWorkingDistance
 from semagent_drivers.micromanager.bridge import BridgeCore
@@ -69,6 +70,17 @@ def test_the_drive_may_count_the_other_way(fake, inverted, sign):
         assert fake.core.z_um == pytest.approx(sign * 12.0)
         assert microscope.read_state().optics.working_distance_m == pytest.approx(5.012e-3)
     finally:
+        microscope.close()
+
+
+@pytest.mark.parametrize("move", [distance(20), MoveStage(x_m=50e-6)])
+def test_a_drive_that_does_not_come_to_rest_is_stopped(move):
+    with FakeMicroManager(core=FakeCore(busy_s=3600.0)) as fake:
+        microscope = opened(fake.port, settle_timeout_s=0.2, move_timeout_s=0.2)
+        with pytest.raises(MicroscopeTimeoutError, match=r"no standstill of \w+ within 0\.2 s"):
+            microscope.apply(move)
+        microscope.read_state()  # behind the stop
+        assert "stop" in {request.get("name") for request in fake.requests}
         microscope.close()
 
 
