@@ -19,6 +19,10 @@ from semagent.yamltext import read_source
 FORMAT = 1
 _RELATIVE = "recorded"  # a recorded stack may count its working distances from anywhere
 
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+Pause = Annotated[float, msgspec.Meta(ge=0, le=3600)]
+
 
 class Part(Options, frozen=True, kw_only=True):
     """A driver or an engine by name, with its own options."""
@@ -36,9 +40,9 @@ class AcquireOptions(Options, frozen=True, kw_only=True):
         max_failures: acquisitions that may fail in a row before the run ends.
     """
 
-    frame_timeout_s: float = 120.0
-    frame_interval_s: float = 0.0
-    max_failures: int = 3
+    frame_timeout_s: Seconds = 120.0
+    frame_interval_s: Pause = 0.0
+    max_failures: Count = 3
 
 
 class InferOptions(Options, frozen=True, kw_only=True):
@@ -53,9 +57,9 @@ class InferOptions(Options, frozen=True, kw_only=True):
     """
 
     restore: bool = False
-    max_failures: int = 3
-    max_busy_s: float = 60.0
-    max_restarts: int = 3
+    max_failures: Count = 3
+    max_busy_s: Seconds = 60.0
+    max_restarts: Annotated[int, msgspec.Meta(ge=0)] = 3
 
 
 class RecordOptions(Options, frozen=True, kw_only=True):
@@ -67,7 +71,7 @@ class RecordOptions(Options, frozen=True, kw_only=True):
         sync: wait for the device after every frame, so that it outlives a power failure too.
     """
 
-    wait_s: float = 10.0
+    wait_s: Pause = 10.0
     sync: bool = True
 
 

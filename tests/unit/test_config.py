@@ -91,6 +91,30 @@ def test_the_line_is_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("acquire.frame_timeout_s", "0"),
+        ("acquire.frame_timeout_s", ".inf"),
+        ("acquire.frame_timeout_s", "120000"),  # milliseconds
+        ("acquire.frame_interval_s", "-1"),
+        ("acquire.frame_interval_s", ".nan"),
+        ("acquire.max_failures", "0"),
+        ("infer.max_busy_s", "0"),
+        ("infer.max_busy_s", ".nan"),
+        ("infer.max_failures", "0"),
+        ("infer.max_restarts", "-1"),
+        ("record.wait_s", "-1"),
+        ("record.wait_s", ".inf"),
+    ],
+)
+def test_times_and_numbers_that_cannot_be_are_refused(tmp_path: Path, key: str, value: str):
+    section, name = key.split(".")
+    path = changed(tmp_path, "instrument:", f"{section}: {{{name}: {value}}}\ninstrument:")
+    with pytest.raises(ConfigError, match=rf":\d+: {section}\.{name}: .*Expected"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
     ("line", "wrong", "says"),
     [
         ("mode: advise", "mode: autopilot", "control.mode: 'autopilot': .*observe, advise, hold"),
