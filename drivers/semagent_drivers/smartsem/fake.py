@@ -70,7 +70,8 @@ class Instrument:
     * Refusals are codes, and no exception: whoever does not look takes them for success.
     * Numbers are 32-bit floats. A working distance given as text counts in millimetres.
     * ``MoveStage`` says success and moves all six axes; a position out of reach is ignored.
-    * Freezing takes effect at the end of the frame; until then the image is live.
+    * Freezing takes effect at the end of the frame; until then the image is live. A live image
+      is scanned frame after frame: a focus that is changed meanwhile shows from there downwards.
     * The control belongs to the thread that made it.
     * ``blank_frames``: so many of the next frames are saved without anything on them.
     * ``deaf``: it accepts focus, stigmators and blanking and does not take them.
@@ -102,6 +103,8 @@ class Instrument:
         self.controls = 0
         self.picture: Any = None
         self._frame_ends_s = math.inf
+        self._live_since_s = time.perf_counter()
+        self._turned: tuple[float, Optics] | None = None
         self._move_ends_s = 0.0
         x_m, y_m, z_m = self.position[:3]
         self.bench = Bench(
@@ -120,21 +123,24 @@ class Instrument:
             blanked=self.blanked,
         )
 
-    def expose(self) -> Any:
-        """A picture with its settings."""
+    def expose(self, optics: Optics | None = None) -> Any:
+        """A picture with its settings, or with others of the beam."""
         width, height = self.store
         scan = Scan(width_px=width, height_px=height, bit_depth=8, pixel_size_m=10e-9, dwell_s=1e-6)
         x_m, y_m, z_m = self.position[:3]
-        return self.bench.expose(self.optics(), scan, StagePosition(x_m=x_m, y_m=y_m, z_m=z_m))
+        stage = StagePosition(x_m=x_m, y_m=y_m, z_m=z_m)
+        return self.bench.expose(optics or self.optics(), scan, stage)
 
     def execute(self, command: str) -> int:
         """A ``CMD_`` command."""
         match command:
             case "CMD_UNFREEZE_ALL":
+                if self.frozen:
+                    self._live_since_s = time.perf_counter()
                 self.frozen, self._frame_ends_s = False, math.inf
             case "CMD_FREEZE_ALL":
                 if not self.stuck:
-                    self._frame_ends_s = time.perf_counter() + self.frame_s
+                    self._frame_ends_s = self._next_end_s()
             case "CMD_STAGE_ABORT":
                 self._move_ends_s = 0.0
             case _:
@@ -180,6 +186,7 @@ class Instrument:
         if not low <= value <= high:
             return TOO_LOW if value < low else TOO_HIGH
         if not self.deaf:
+            self._turned = time.perf_counter(), self.optics()
             self.numbers[key] = value
         return OK
 
@@ -205,8 +212,25 @@ class Instrument:
     def _work(self) -> None:
         """What happens by itself: a frame ends."""
         if time.perf_counter() >= self._frame_ends_s:
+            self.picture = self._scanned(self._frame_ends_s - self.frame_s)
             self.frozen, self._frame_ends_s = True, math.inf
-            self.picture = self.expose()
+
+    def _next_end_s(self) -> float:
+        """When the frame ends that is being scanned."""
+        now_s = time.perf_counter()
+        if not self.frame_s:
+            return now_s
+        frames = math.ceil((now_s - self._live_since_s) / self.frame_s)
+        return self._live_since_s + frames * self.frame_s
+
+    def _scanned(self, began_s: float) -> Any:
+        """The frame that began then: what was scanned before the last turn of a knob is older."""
+        picture = self.expose()
+        if self._turned is not None and self._turned[0] > began_s and self.frame_s:
+            turned_s, optics = self._turned
+            rows = math.ceil(len(picture) * (turned_s - began_s) / self.frame_s)
+            picture[:rows] = self.expose(optics)[:rows]
+        return picture
 
 
 INSTRUMENTS: dict[str, Instrument] = {}

@@ -188,6 +188,8 @@ class SmartSem(SdkAdapter):
                     f"SmartSEM freezes on {freezes_on!r}, so frames would be cut off; set Freeze "
                     "on to End Frame at the microscope"
                 )
+            if before == _LIVE:
+                self._end_frame(wait)
             picture = self._frozen(readings.scan, detector, wait)
             for _ in range(self._wishes.blank_retries):
                 if float(picture.pixels.std()) > _BLANK_STD:
@@ -195,10 +197,18 @@ class SmartSem(SdkAdapter):
                 picture = self._frozen(readings.scan, detector, wait)
         return picture
 
-    def _frozen(self, scan: Scan, detector: str, wait: Wait) -> Picture:
-        """Let a whole frame be scanned, freeze it at its end, and read it."""
-        wait.sleep(self.ask(self._begin), "end of the frame")
+    def _end_frame(self, wait: Wait) -> None:
+        """Freeze the live image: its upper part may be of before the last change of focus."""
+        self.ask(lambda: self._control.execute("CMD_FREEZE_ALL"))
+        self._await_frozen(wait)
+
+    def _await_frozen(self, wait: Wait) -> None:
         wait.until(lambda: self.ask(self._frame_state) != _LIVE, "frozen frame")
+
+    def _frozen(self, scan: Scan, detector: str, wait: Wait) -> Picture:
+        """Let a whole frame be scanned from its top, freeze it at its end, and read it."""
+        wait.sleep(self.ask(self._begin), "end of the frame")
+        self._await_frozen(wait)
         path = Path(self._folder.name) / "frame.tif"
         # What lies there is of an earlier frame, and must not pass for this one.
         path.unlink(missing_ok=True)
@@ -217,7 +227,7 @@ class SmartSem(SdkAdapter):
         return Picture(pixels, detector, image.info_bar_px)
 
     def _begin(self) -> float:
-        """Start a frame that ends frozen, and say how long it takes."""
+        """Start a frame, from a frozen image, that ends frozen; say how long it takes."""
         self._control.execute("CMD_UNFREEZE_ALL")
         self._control.execute("CMD_FREEZE_ALL")
         return MILLISECONDS.to_si(self._control.number("AP_FRAME_TIME"))

@@ -167,6 +167,22 @@ def test_the_image_is_live_or_frozen_as_before(microscope, instrument):
     assert instrument.told("DP_FROZEN") == "Frozen"
 
 
+def test_a_frame_after_a_change_of_focus_has_nothing_of_before_it(instrument, monkeypatch):
+    scene = np.arange(128 * 192, dtype=np.uint16).reshape(128, 192) % 100
+
+    def seen(optics=None):
+        far = (optics or instrument.optics()).working_distance_m > 5.005e-3
+        return (scene + 100 * far).astype(np.uint8)
+
+    monkeypatch.setattr(instrument, "expose", seen)
+    instrument.frame_s = 0.3
+    microscope = opened(SystemClock(), focus_settle_s=0)
+    for distance_m in (5.01e-3, 5.0e-3):
+        microscope.apply(SetWorkingDistance(working_distance_m=distance_m))
+        assert np.array_equal(microscope.acquire(10.0).pixels, seen())
+    microscope.close()
+
+
 def test_a_frame_that_would_be_cut_off_is_not_taken(microscope, instrument):
     instrument.freeze_on = "End Line"
     with pytest.raises(MicroscopeError, match=r"freezes on 'End Line'.*End Frame"):
