@@ -1,7 +1,9 @@
 """Puts the web application together."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -21,7 +23,7 @@ from semagent.console.listener import Listener
 from semagent.console.packets import Packer
 from semagent.console.shell import body, page
 from semagent.console.viewer import Viewer
-from semagent.console.wishes import WishRefusedError, parse_wish, to_command, to_request
+from semagent.console.wishes import WishNudge, WishRefusedError, parse_wish, to_command, to_request
 from semagent.errors import RoleError
 from semagent.types import Level as EventLevel
 
@@ -40,6 +42,7 @@ class Live:
         self._clock = clock
         self._packer = Packer()
         self._viewers: set[Viewer] = set()
+        self._nudging = asyncio.Lock()  # each starts from where the one before has led
         self._page = page(
             "Live",
             body("live.html"),
@@ -92,10 +95,13 @@ class Live:
         except WishRefusedError as error:
             return _refused(str(error), 400)
         try:
-            action = to_command(wish, self._board)
-            if action is not None:
-                reply = await self._desk.command(action)
-                return _json({"outcome": reply.outcome, "code": reply.code, "reason": reply.reason})
+            async with self._nudging if isinstance(wish, WishNudge) else nullcontext():
+                action = to_command(wish, self._board)
+                if action is not None:
+                    reply = await self._desk.command(action)
+                    self._board.read_back(reply.state, reply.monotonic_ns)
+                    said = {"code": reply.code, "reason": reply.reason}
+                    return _json({"outcome": reply.outcome, **said})
             event = await self._desk.request(to_request(wish))
         except WishRefusedError as error:
             self._board.note(EventLevel.WARNING, "console", "refused", str(error))

@@ -25,6 +25,8 @@ from semagent.types import (
     Intent,
     Issuer,
     Level,
+    MicroscopeState,
+    Optics,
     Outcome,
     Reply,
 )
@@ -132,6 +134,8 @@ class Board:
         self._frames = self._boxes[0][0]
         self._arrived_ns: int | None = None
         self._until_ns = 0
+        self._state: MicroscopeState | None = None
+        self._state_ns = 0
         self.version = 0
         self.frame: Message | None = None
         self.restored: Message | None = None
@@ -156,6 +160,11 @@ class Board:
     def header(self) -> FrameHeader | None:
         """Header of the newest frame."""
         return None if self.frame is None else self.frame.value
+
+    @property
+    def optics(self) -> Optics | None:
+        """The column as it was read back last, with a frame or after a command."""
+        return None if self._state is None else self._state.optics
 
     @property
     def half_depth_m(self) -> float | None:
@@ -194,6 +203,7 @@ class Board:
         health = self.monitor.snapshot()
         return {
             "frame": self.header,
+            "optics": self.optics,
             "analysis": _without_maps(self.analysis),
             "restored": None if self.restored is None else _without_maps(self.restored.value),
             "belief": self.belief,
@@ -212,6 +222,14 @@ class Board:
             },
         }
 
+    def read_back(self, state: MicroscopeState | None, monotonic_ns: int) -> None:
+        """Remember what was read from the microscope, if nothing newer is known.
+
+        Frames may be minutes apart, and commands go through in between.
+        """
+        if state is not None and monotonic_ns >= self._state_ns:
+            self._state, self._state_ns = state, monotonic_ns
+
     def note(self, level: Level, who: str, kind: str, text: str, code: str = "") -> None:
         """Add a line to the log."""
         self.log.add(
@@ -222,6 +240,7 @@ class Board:
 
     def _on_frame(self, message: Message) -> None:
         self.frame = message
+        self.read_back(message.value.settings, message.value.monotonic_ns)
         now_ns, before_ns = self._clock.monotonic_ns(), self._arrived_ns
         self._arrived_ns = now_ns
         patience_ns = round(1e9 * _LONGEST_PATIENCE_S)
@@ -263,6 +282,7 @@ class Board:
 
     def _on_reply(self, message: Message) -> None:
         reply: Reply = message.value
+        self.read_back(reply.state, reply.monotonic_ns)
         words = action_words(reply.command.action)
         who = str(reply.command.issuer)
         if reply.outcome is Outcome.APPLIED:

@@ -173,10 +173,9 @@ def _text(text: str) -> str:
 
 
 def _nudge(wish: WishNudge, board: Board) -> Action:
-    header = board.header
-    if header is None:
+    optics = board.optics
+    if optics is None:
         raise WishRefusedError("there is no frame yet, so nobody knows from where to move")
-    optics = header.optics
     if wish.axis == "working_distance":
         return SetWorkingDistance(working_distance_m=optics.working_distance_m + wish.by)
     x, y = optics.stigmator_x, optics.stigmator_y

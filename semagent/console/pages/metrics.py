@@ -36,13 +36,12 @@ def exposition(board: Board) -> str:
 
 
 def _of_run(board: Board) -> Iterator[tuple[str, str, str, list[Sample]]]:
-    optics = None if board.header is None else board.header.optics
     yield "gate_armed", "gauge", "1 if commands pass the safety gate", _of(board.gate, "armed")
     yield "commands_applied", "counter", "Moves the agent made", _one(board.moves)
     yield "commands_refused", "counter", "Commands refused or failed", _one(board.refused)
     yield "frames_flagged", "counter", "Frames not fit for use", _one(board.flagged)
     yield "focus_score", "gauge", "0 to 1", _of(board.analysis, "focus_score")
-    yield "working_distance_metres", "gauge", "As measured", _of(optics, "working_distance_m")
+    yield "working_distance_metres", "gauge", "As measured", _of(board.optics, "working_distance_m")
     yield "focus_metres", "gauge", "Where focus is believed to be", _of(board.belief, "focus_m")
     yield "focus_sigma_metres", "gauge", "Its uncertainty", _of(board.belief, "sigma_m")
 

@@ -16,6 +16,7 @@ from semagent.types import (
     Command,
     Event,
     Frame,
+    MicroscopeState,
     Outcome,
     Reply,
 )
@@ -85,6 +86,7 @@ class Run(Served):
     commands: list[Command] = field(default_factory=list)
     requests: list[Any] = field(default_factory=list)
     refuse: str = ""
+    read_back: MicroscopeState | None = None
 
     def wish(self, wish: dict[str, Any], token: str = TOKENS.operator, **headers: str) -> Answer:
         given = {
@@ -128,6 +130,7 @@ class Run(Served):
                 next_sequence=1,
                 code="range" if self.refuse else "",
                 reason=self.refuse,
+                state=self.read_back,
             )
             self.acquire.publish("reply", reply)
             delivered.answer(reply)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from semagent.testing.engines import frame_of
@@ -13,6 +14,7 @@ from semagent.types import (
     Disarm,
     Intent,
     Issuer,
+    MicroscopeState,
     Mode,
     Note,
     SetMode,
@@ -22,7 +24,7 @@ from semagent.types import (
     Stop,
 )
 
-from .bench import Run
+from .bench import TOKENS, Run
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,30 @@ def test_a_nudge_starts_from_what_was_measured(run: Run, pixels: Any):
     run.expose(frame_of(pixels, sequence=2), stigmator_x=0.1, stigmator_y=-0.2)
     run.wish(wish)
     assert run.commands[-1].action == SetStigmator(x=0.1, y=-0.2 + 0.01)
+
+
+def test_a_nudge_starts_from_what_was_read_back_after_the_last_command(run: Run, pixels: Any):
+    def moved(**optics: float) -> MicroscopeState:
+        return msgspec.structs.replace(
+            state, optics=msgspec.structs.replace(state.optics, **optics)
+        )
+
+    frame = frame_of(pixels)
+    state = frame.header.settings
+    run.expose(frame, stigmator_x=0.1, stigmator_y=-0.2)
+    run.read_back = moved(working_distance_m=0.004, stigmator_x=0.12, stigmator_y=-0.2)
+    run.wish({"type": "nudge", "axis": "stigmator_x", "by": 0.02})
+    # No frame has come since.
+    run.wish({"type": "nudge", "axis": "stigmator_y", "by": 0.01})
+    assert run.commands[-1].action == SetStigmator(x=0.12, y=-0.2 + 0.01)
+    run.wish({"type": "nudge", "axis": "working_distance", "by": 2e-6})
+    assert run.commands[-1].action == SetWorkingDistance(working_distance_m=0.004 + 2e-6)
+    facts = run.fetch("/api/facts", Cookie=run.cookie(TOKENS.viewer)).json
+    assert facts["optics"]["working_distance_m"] == 0.004
+    # Somebody else has moved meanwhile, and the next frame says so.
+    run.expose(frame_of(pixels, sequence=2), stigmator_x=0.3, stigmator_y=0.4)
+    run.wish({"type": "nudge", "axis": "stigmator_y", "by": 0.01})
+    assert run.commands[-1].action == SetStigmator(x=0.3, y=0.4 + 0.01)
 
 
 class TestProposals:
