@@ -1,11 +1,11 @@
 """The live view of a run in a terminal: the facts of the console, as text."""
 
-import math
 import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 from rich.console import Console, Group, RenderableType
 from rich.layout import Layout
 from rich.live import Live
@@ -17,6 +17,7 @@ from semagent.cli.ledger import Ledger
 from semagent.cli.output import Output, metres
 from semagent.config import RunConfig
 from semagent.health import Condition, Health, RoleHealth
+from semagent.report.posterior import density_of, modes_of, probability_between
 from semagent.types import Capabilities, Event, FocusBelief, Intent, Level
 
 _REFRESH_S = 0.25
@@ -207,15 +208,15 @@ def focus_panel(
             half_m = config.half_depth_of(analysis.header)
         bar = posterior_bar(belief, here_m, half_m, width=max(9, width - _ENDS), utf8=utf8)
         table.add_row("", bar)
-    table.add_row("agent", "-" if ledger.intent is None else _intent(ledger.intent))
+    # Reasons are no markup: a vendor's "[timeout]" is a word.
+    table.add_row("agent", Text("-" if ledger.intent is None else _intent(ledger.intent)))
     score = "-" if analysis is None else f"{analysis.focus_score:.3f}"
     scores = list(ledger.scores)[-max(1, width - len(score) - 2) :]
     table.add_row("focus score", f"{score}  {sparkline(scores, utf8=utf8)}")
-    table.add_row(
-        "commands",
-        f"{ledger.commands} given, {len(ledger.refusals)} refused or failed"
-        + (f": {ledger.refusals[-1].reason}" if ledger.refusals else ""),
-    )
+    commands = f"{ledger.commands} given, {len(ledger.refusals)} refused or failed"
+    if ledger.refusals:
+        commands += f": {ledger.refusals[-1].reason}"
+    table.add_row("commands", Text(commands))
     if health is not None:
         table.add_row("frames", _frames(health, ledger.flagged))
         table.add_row("dose", _dose(health))
@@ -226,25 +227,25 @@ def focus_panel(
 def posterior_bar(
     belief: FocusBelief, here_m: float, half_depth_m: float | None, *, width: int, utf8: bool
 ) -> Text:
-    """The belief as a row of blocks; the microscope's place stands out, in focus if green.
+    """The belief as a row of blocks; the microscope's place stands out, likely in focus if green.
 
     The row spans four standard deviations, or as far as the microscope is away; the depth of
-    field is underlined.
+    field around the likeliest place is underlined.
     """
     focus_m, sigma_m = belief.focus_m or 0.0, belief.sigma_m or 0.0
-    reach_m = max(4 * sigma_m, 1.2 * abs(here_m - focus_m), 1.5 * (half_depth_m or 0.0), 1e-12)
-    places_m = [focus_m + reach_m * (2 * i / (width - 1) - 1) for i in range(width)]
+    depth_m = half_depth_m or 0.0
+    reach_m = max(4 * sigma_m, 1.2 * abs(here_m - focus_m), 1.5 * depth_m, 1e-12)
+    places_m = focus_m + reach_m * np.linspace(-1.0, 1.0, width)
+    density = density_of(belief, places_m, narrowest_m=reach_m / width)
+    deep = np.abs(places_m - modes_of(belief)[0].focus_m) <= depth_m
+    here = int(np.abs(places_m - here_m).argmin())
+    near = probability_between(belief, here_m - depth_m, here_m + depth_m) > 0.5
     text = Text(f"{metres(-reach_m)} ")
-    here = min(range(width), key=lambda i: abs(places_m[i] - here_m))
-    near = half_depth_m is not None and abs(here_m - focus_m) <= half_depth_m
-    for i, place_m in enumerate(places_m):
-        density = math.exp(-0.5 * ((place_m - focus_m) / max(sigma_m, reach_m / width)) ** 2)
-        deep = half_depth_m is not None and abs(place_m - focus_m) <= half_depth_m
-        style = "cyan underline" if deep else "cyan"
+    for i in range(width):
         if i == here:
             text.append("┃" if utf8 else "|", "bold green" if near else "bold red")
         else:
-            text.append(_block(density, utf8=utf8), style)
+            text.append(_block(density[i], utf8=utf8), "cyan underline" if deep[i] else "cyan")
     return text.append(f" +{metres(reach_m)}")
 
 

@@ -11,9 +11,10 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from semagent.report.posterior import density_of
 from semagent.report.story import Focusing, Step, Story
 from semagent.report.words import answer_in_words, command_in_words, distance
-from semagent.types import FocusBelief, Outcome, Pixels
+from semagent.types import Outcome, Pixels
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6b7280"
 """Okabe and Ito's colours, which everybody can tell apart."""
@@ -25,8 +26,6 @@ _THUMB_PX = (128, 96)
 _LINE = 78
 _DOTS_PER_INCH = 110
 _STYLE: dict[str, Any] = {"fontsize": 8.5, "va": "center"}
-
-Places = npt.NDArray[np.float64]
 
 
 def overview(story: Story) -> Figure:
@@ -142,22 +141,6 @@ def _draw_beliefs(axes: Axes, steps: Sequence[Step], focusing: Focusing) -> None
         fontsize=8.5,
     )
     _quiet(axes)
-
-
-def density_of(belief: FocusBelief, places_m: Places) -> Places:
-    """How likely focus is at each of these places, against the likeliest of all.
-
-    The sum of all modes; where none are recorded, a bell of mean and standard deviation.
-    """
-    bells = [(mode.weight, mode.focus_m, mode.sigma_m) for mode in belief.modes]
-    if not bells and belief.focus_m is not None and belief.sigma_m is not None:
-        bells = [(1.0, belief.focus_m, belief.sigma_m)]
-    # The likeliest place may lie outside of what is drawn.
-    everywhere_m = np.concatenate([places_m, [focus_m for _, focus_m, _ in bells]])
-    density = np.zeros(len(everywhere_m))
-    for weight, focus_m, sigma_m in bells:
-        density += weight / sigma_m * np.exp(-0.5 * ((everywhere_m - focus_m) / sigma_m) ** 2)
-    return density[: len(places_m)] / float(density.max())
 
 
 def _draw_decisions(axes: Axes, steps: Sequence[Step], focusing: Focusing) -> None:

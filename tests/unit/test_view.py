@@ -1,14 +1,39 @@
 """The terminal view: drawn right, and plain where the terminal cannot do more."""
 
 import pytest
+from rich.console import Console
 
-from semagent.cli.view import posterior_bar, sparkline
-from semagent.types import FocusBelief
+from semagent.bus import LocalBus, LocalHub
+from semagent.channels import Role
+from semagent.cli.ledger import Ledger
+from semagent.cli.output import Output
+from semagent.cli.view import focus_panel, posterior_bar, sparkline
+from semagent.clock import ManualClock
+from semagent.config import find_config, load_config
+from semagent.types import (
+    Command,
+    FocusBelief,
+    FocusMode,
+    Intent,
+    Issuer,
+    Mode,
+    Outcome,
+    Reply,
+    Stop,
+)
 
 
-def belief(focus_m: float = 5e-3, sigma_m: float = 1e-6) -> FocusBelief:
+def belief(
+    focus_m: float = 5e-3, sigma_m: float = 1e-6, modes: tuple[FocusMode, ...] = ()
+) -> FocusBelief:
     return FocusBelief(
-        sequence=1, settings_rev=1, frames=4, focus_m=focus_m, sigma_m=sigma_m, log_odds=9.0
+        sequence=1,
+        settings_rev=1,
+        frames=4,
+        focus_m=focus_m,
+        sigma_m=sigma_m,
+        log_odds=9.0,
+        modes=modes,
     )
 
 
@@ -44,3 +69,41 @@ def test_the_marker_is_green_only_within_the_depth_of_field():
 
     assert style(5.0015e-3) == "bold green"
     assert style(5.0035e-3) == "bold red"
+
+
+def test_the_bar_shows_all_places_where_focus_may_be():
+    mirrored = tuple(
+        FocusMode(weight=weight, focus_m=focus_m, sigma_m=0.5e-6)
+        for weight, focus_m in ((0.6, 4.99e-3), (0.4, 5.01e-3))
+    )
+    both = belief(focus_m=4.998e-3, sigma_m=9.8e-6, modes=mirrored)
+    text = posterior_bar(both, 4.998e-3, 2e-6, width=41, utf8=False)
+    bar = text.plain.split(" ")[2]
+    assert bar[16] == "#"
+    assert bar[20] == "|"
+    assert bar[26] == "+"  # less likely, as two to three
+    assert set(bar[18:20] + bar[21:25]) == {"_"}
+    # Halfway between them is no place to be in focus, and no depth of field is around it.
+    assert "bold red" in {str(span.style) for span in text.spans}
+    assert text.plain.index("#") in {s.start for s in text.spans if s.style == "cyan underline"}
+
+
+@pytest.mark.parametrize("words", ["[timeout] on the axis", "cannot open [/dev/ttyS0]"])
+def test_brackets_in_a_reason_are_shown_as_they_are(words: str):
+    clock = ManualClock(start_ns=0)
+    hub = LocalHub(clock)
+    bus, acquire, control = (
+        LocalBus(hub, role) for role in (Role.SUPERVISOR, Role.ACQUIRE, Role.CONTROL)
+    )
+    ledger = Ledger(bus.subscribe, Output(json=False), lambda _row: None)
+    command = Command(id="1", issuer=Issuer.OPERATOR, action=Stop())
+    failed = Reply(
+        command=command, outcome=Outcome.FAILED, monotonic_ns=1, next_sequence=1, reason=words
+    )
+    acquire.publish("reply", failed)
+    control.publish("intent", Intent(mode=Mode.HOLD, doing="paused", why=words))
+    ledger.update()
+    console = Console(width=120, record=True)
+    config = load_config(find_config("simulated"))
+    console.print(focus_panel(ledger, config, None, columns=120, utf8=True))
+    assert console.export_text().count(words) == 2

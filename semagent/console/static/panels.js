@@ -50,8 +50,8 @@ export class Panels {
   }
 
   // What a reader of numbers sees; the plots say the same.
-  numbers({ analysis, restored, belief, frame, half_depth_m: half, dose }) {
-    const here = frame?.optics.working_distance_m;
+  numbers({ analysis, restored, belief, optics, half_depth_m: half, dose }) {
+    const here = optics?.working_distance_m;
     say(el("score-now"), format.number(analysis?.focus_score, 3));
     say(el("wd-now"), format.length(here));
     const known = belief && belief.focus_m !== null;
@@ -74,13 +74,14 @@ export class Panels {
   }
 
   inWords(belief, here, half) {
-    const away = belief.focus_m - here;
-    const inside = normal((half - away) / belief.sigma_m) - normal((-half - away) / belief.sigma_m);
     const range = belief.interval90_m
       ? ` 90 % between ${format.length(belief.interval90_m[0])} and ${format.length(belief.interval90_m[1])}.`
       : "";
     if (belief.sigma_m > 5 * half) return `Hardly more than a guess yet: half the depth of field is ${format.length(half)}.${range}`;
-    return `${format.offset(away)} from here; in focus with ${format.percent(inside)} (half depth of field ${format.length(half)}).${range}`;
+    const inside = plots.modesOf(belief).reduce((sum, { weight, focus_m: focus, sigma_m: sigma }) => (
+      sum + weight * (normal((here + half - focus) / sigma) - normal((here - half - focus) / sigma))
+    ), 0);
+    return `${format.offset(belief.focus_m - here)} from here; in focus with ${format.percent(inside)} (half depth of field ${format.length(half)}).${range}`;
   }
 
   experts(shares) {
@@ -106,7 +107,7 @@ export class Panels {
     el("disarm").disabled = !gate.armed;
   }
 
-  agent({ intent, frame }) {
+  agent({ intent, optics }) {
     if (!intent) return;
     for (const button of el("modes").children) {
       button.setAttribute("aria-checked", String(button.dataset.mode === intent.mode));
@@ -129,7 +130,8 @@ export class Panels {
     el("proposal").hidden = intent.proposal_m === null;
     if (intent.proposal_m !== null) {
       say(el("proposal-value"), format.length(intent.proposal_m));
-      say(el("proposal-away"), `${format.offset(intent.proposal_m - frame.optics.working_distance_m)} from here`);
+      const away = optics ? `${format.offset(intent.proposal_m - optics.working_distance_m)} from here` : "";
+      say(el("proposal-away"), away);
     }
   }
 
@@ -170,18 +172,17 @@ export class Panels {
   // Together with the words that say the same, and only if there is something new to be said.
   drawNow() {
     if (!this.facts?.frame) return;
-    const { frame, belief, intent, half_depth_m: halfDepthM } = this.facts;
+    const { frame, optics, belief, intent, half_depth_m: halfDepthM } = this.facts;
     this.drawChanged("posterior", {
-      hereM: frame.optics.working_distance_m,
-      focusM: belief?.focus_m,
-      sigmaM: belief?.sigma_m,
-      intervalM: belief?.interval90_m,
+      hereM: optics.working_distance_m,
+      belief,
       halfDepthM,
       proposalM: intent?.proposal_m,
     });
     this.drawChanged("stigmators", {
-      x: frame.optics.stigmator_x,
-      y: frame.optics.stigmator_y,
+      x: optics.stigmator_x,
+      y: optics.stigmator_y,
+      from: [frame.optics.stigmator_x, frame.optics.stigmator_y],
       correction: belief?.stigmator_correction,
       sigma: belief?.stigmator_sigma,
       limits: this.hello?.limits.stigmator,

@@ -6,6 +6,7 @@ export const INK = {
 };
 const Z90 = 1.645; // standard deviations to either side hold 90 %
 const FONT = "11px system-ui, sans-serif";
+const CURVE_POINTS = 300;
 
 // Makes a canvas sharp on this screen and returns its context and size in CSS pixels.
 export function begin(canvas) {
@@ -46,14 +47,23 @@ export function stepOf(span, parts) {
   return power * ([1, 2, 5, 10].find((factor) => factor * power >= rough) ?? 10);
 }
 
+// The modes of a belief, the likeliest first; where none are known, a bell of mean and deviation.
+export function modesOf({ modes, focus_m, sigma_m }) {
+  return modes?.length ? modes : [{ weight: 1, focus_m, sigma_m }];
+}
+
 // Where focus is thought to be, in micrometres from where the microscope stands now.
-export function posterior(canvas, { hereM, focusM, sigmaM, intervalM, halfDepthM, proposalM }) {
+export function posterior(canvas, { hereM, belief, halfDepthM, proposalM }) {
   const { context, width, height } = begin(canvas);
   const base = height - 18;
   const um = (value) => (value - hereM) * 1e6;
+  const { focus_m: focusM, sigma_m: sigmaM, interval90_m: intervalM } = belief ?? {};
   const known = focusM !== null && focusM !== undefined && sigmaM;
   const half = (halfDepthM ?? 2e-6) * 1e6;
-  const marks = [0, ...(known ? [um(focusM) - 4 * sigmaM * 1e6, um(focusM) + 4 * sigmaM * 1e6, um(focusM) - 1.5 * half, um(focusM) + 1.5 * half] : [-4 * half, 4 * half])];
+  const modes = known
+    ? modesOf(belief).map((mode) => ({ weight: mode.weight, centre: um(mode.focus_m), sigma: mode.sigma_m * 1e6 }))
+    : [];
+  const marks = [0, ...(known ? [um(focusM) - 4 * sigmaM * 1e6, um(focusM) + 4 * sigmaM * 1e6, modes[0].centre - 1.5 * half, modes[0].centre + 1.5 * half] : [-4 * half, 4 * half])];
   let low = Math.min(...marks);
   let high = Math.max(...marks);
   const room = 0.08 * (high - low);
@@ -69,12 +79,12 @@ export function posterior(canvas, { hereM, focusM, sigmaM, intervalM, halfDepthM
   }
   write(context, "µm", width - 2, height - 5, "right");
   if (known) {
-    const centre = um(focusM);
+    const { centre } = modes[0];
     context.fillStyle = INK.depth;
     context.fillRect(x(centre - half), 0, x(centre + half) - x(centre - half), base);
     rule(context, x(centre - half), 0, x(centre - half), base, INK.depthEdge, [3, 3]);
     rule(context, x(centre + half), 0, x(centre + half), base, INK.depthEdge, [3, 3]);
-    curve(context, x, centre, sigmaM * 1e6, base, low, high);
+    curve(context, x, modes, base, low, high);
     if (intervalM) {
       const [left, right] = intervalM.map(um);
       context.strokeStyle = INK.line;
@@ -90,19 +100,27 @@ export function posterior(canvas, { hereM, focusM, sigmaM, intervalM, halfDepthM
   write(context, "now", x(0) + (side === "left" ? 4 : -4), 11, side, INK.here);
 }
 
-function curve(context, x, centre, sigma, base, low, high) {
+function curve(context, x, modes, base, low, high) {
+  const step = (high - low) / CURVE_POINTS;
+  const places = Array.from({ length: CURVE_POINTS + 1 }, (_, i) => low + i * step);
+  const levels = density(modes, places, step);
+  const most = Math.max(...levels);
   context.beginPath();
   context.moveTo(x(low), base);
-  for (let i = 0; i <= 160; i += 1) {
-    const at = low + ((high - low) * i) / 160;
-    const level = Math.exp(-0.5 * ((at - centre) / sigma) ** 2);
-    context.lineTo(x(at), base - level * (base - 14));
-  }
+  places.forEach((place, i) => context.lineTo(x(place), base - (levels[i] / most) * (base - 14)));
   context.lineTo(x(high), base);
   context.fillStyle = INK.band;
   context.fill();
   context.strokeStyle = INK.line;
   context.stroke();
+}
+
+// How likely focus is at each place. No mode is narrower than the places lie apart, or it could be missed.
+function density(modes, places, apart) {
+  return places.map((place) => modes.reduce((sum, { weight, centre, sigma: exact }) => {
+    const sigma = Math.max(exact, apart);
+    return sum + (weight / sigma) * Math.exp(-0.5 * ((place - centre) / sigma) ** 2);
+  }, 0));
 }
 
 // Focus score over the last seconds; points are {t_s, score}.
@@ -178,11 +196,12 @@ export function line(context, points, x, y, colour, steps = false) {
 }
 
 // Both stigmators now, the suggested setting with its 90 % intervals, and what the envelope allows.
-export function stigmators(canvas, { x: nowX, y: nowY, correction, sigma, limits }) {
+// The suggested change counts from the frame that was analysed.
+export function stigmators(canvas, { x: nowX, y: nowY, from, correction, sigma, limits }) {
   const { context, width, height } = begin(canvas);
   const size = Math.min(width, height);
   const spread = (sigma ?? [0, 0]).map((one) => Z90 * one);
-  const aim = correction ? [nowX + correction[0], nowY + correction[1]] : [];
+  const aim = correction ? [from[0] + correction[0], from[1] + correction[1]] : [];
   const ends = [nowX, nowY, ...aim.flatMap((v, i) => [v - spread[i], v + spread[i]])];
   const reach = Math.max(0.05, ...ends.map((v) => 1.2 * Math.abs(v ?? 0)));
   const at = (value) => (size / 2) * (1 + value / reach);

@@ -13,7 +13,7 @@ import pytest
 from semagent.cli import main
 from semagent.errors import InputFileError, UsageError
 from semagent.report import read_story, write_report
-from semagent.report.figures import density_of
+from semagent.report.posterior import density_of
 from semagent.types import FocusBelief, FocusMode, Outcome, SetWorkingDistance
 
 
