@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from .conftest import LAPTOP, NAMELESS, TABLET, WIDE, until
+from .conftest import LAPTOP, NAMELESS, PHONE, TABLET, WIDE, until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
@@ -42,6 +42,67 @@ FOREIGN = """async ([origin, socket]) => {
 WISH = """() => fetch("/api/wish", {
     method: "POST", body: '{"type": "disarm"}', headers: { "Content-Type": "application/json" },
 }).then((answer) => answer.status)"""
+
+# A second link, told that it has heard nothing for long; it says what it makes of that.
+SILENT = """async () => {
+    const { Link } = await import("/static/link.js");
+    const states = [];
+    const nothing = () => {};
+    const state = (name) => states.push(name);
+    const link = new Link({ hello: nothing, facts: nothing, frame: nothing, state });
+    const pause = () => new Promise((done) => setTimeout(done, 20));
+    const until = async (name, count) => {
+        while (states.filter((each) => each === name).length < count) await pause();
+    };
+    await until("open", 1);
+    link.heard -= 8000;
+    link.beat();
+    await until("silent", 1);
+    await until("open", 2); // it has only been slow
+    link.heard -= 60000;
+    link.beat();
+    await until("lost", 1);
+    await until("open", 3);
+    link.drop = nothing;
+    link.socket.onclose = nothing;
+    link.socket.close();
+    return states;
+}"""
+
+# What cannot be shown is acknowledged all the same, or nothing would follow it.
+UNSHOWN = """async () => {
+    const { Link } = await import("/static/link.js");
+    const said = [];
+    const link = { say: (value) => said.push(value) };
+    const fail = () => { throw new Error("this one cannot be shown"); };
+    await Link.prototype.dealWith.call(link, undefined, "facts", fail).catch(() => null);
+    return said;
+}"""
+
+# A console that was started again hears the agent before it sees a frame.
+PROPOSAL = """async () => {
+    const { Panels } = await import("/static/panels.js");
+    const intent = { mode: "advise", doing: "", why: "", proposal_m: 0.005, target_m: null };
+    Panels.prototype.agent({ intent, optics: null });
+    return document.getElementById("proposal-value").textContent;
+}"""
+
+
+def test_a_line_that_is_cut(program: Start, visit: Start):
+    expect = playwright.expect
+    run = program("--mode", "observe", restored=False)
+    with visit(run.operator, PHONE) as page:
+        expect(page.locator("#veil")).to_have_text("")
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+        expect(page.get_by_role("button", name="STOP")).to_be_in_viewport(ratio=1)
+        assert page.evaluate(SILENT) == ["open", "silent", "open", "lost", "open"]
+        assert page.evaluate(UNSHOWN) == [{"ack": "facts"}]
+        assert page.evaluate(PROPOSAL) == "5.0000 mm"
+
+        page.route("**/api/wish", lambda _route: None)  # nobody answers
+        page.keyboard.press("Escape")
+        expect(page.locator("#toasts")).to_contain_text("STOP has not been answered yet")
+        page.unroute_all(behavior="ignoreErrors")
 
 
 def test_the_picture(program: Start, visit: Start, photograph: Start):

@@ -53,16 +53,19 @@ export function addStop(stop) {
   el("bar").append(button);
 }
 
-export function showAge(age, connected) {
+// link: "open", or what is wrong with it.
+export function showAge(age, link) {
   const element = el("freshness");
   const old = age !== null && age > OLD_MS;
-  element.className = `chip push ${!connected ? "bad" : old ? "warn" : "good"}`;
-  say(element, !connected ? "no connection" : old ? `last frame ${Math.round(age / 1000)} s ago` : "live");
+  const open = link === "open";
+  element.className = `chip push ${!open ? "bad" : old ? "warn" : "good"}`;
+  const connected = old ? `last frame ${Math.round(age / 1000)} s ago` : "live";
+  say(element, open ? connected : link === "silent" ? "no answer" : "no connection");
 }
 
 function chip(text, level = "") {
   const element = document.createElement("span");
   element.className = `chip ${level}`;
-  element.textContent = text;
+  element.textContent = element.title = text;
   return element;
 }

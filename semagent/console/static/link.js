@@ -4,16 +4,36 @@ const FIRST_WAIT_MS = 400;
 const LONGEST_WAIT_MS = 5000;
 const PING_MS = 2000;
 const PINGS_KEPT = 8;
+const SILENT_MS = 7000; // without an answer to a ping
+const GIVEN_UP_MS = 40000; // a large frame over a slow line may take so long
+const ANSWER_MS = 5000;
 
 export class Link {
-  // handlers: hello(value), facts(value), frame(head, body) -> Promise, state("open" | "lost")
+  // handlers: hello(value), facts(value), frame(head, body) -> Promise, and
+  // state("open" | "silent" | "lost")
   constructor(handlers) {
     this.handlers = handlers;
     this.wait = FIRST_WAIT_MS;
     this.wants = { want: ["raw"], coding: codingFor(location.hostname) };
     this.offsets = [];
     this.connect();
-    setInterval(() => this.say({ ping: performance.now() }), PING_MS);
+    setInterval(() => this.beat(), PING_MS);
+  }
+
+  // A line that is cut somewhere on the way says nothing: the browser believes that it is open.
+  beat() {
+    this.say({ ping: performance.now() });
+    const silent = performance.now() - this.heard;
+    if (this.socket.readyState !== WebSocket.OPEN || silent < SILENT_MS) return;
+    if (silent < GIVEN_UP_MS) this.handlers.state("silent");
+    else this.drop();
+  }
+
+  drop() {
+    const { socket } = this;
+    socket.onmessage = socket.onclose = null;
+    socket.close();
+    this.again();
   }
 
   // This page's clock plus this is the clock of the machine semagent runs on, in milliseconds.
@@ -43,6 +63,7 @@ export class Link {
     socket.onopen = () => {
       this.wait = FIRST_WAIT_MS;
       this.offsets = [];
+      this.heard = performance.now();
       this.say(this.wants);
       this.say({ ping: performance.now() });
       this.handlers.state("open");
@@ -53,18 +74,25 @@ export class Link {
   }
 
   async take(socket, data) {
+    if (performance.now() - this.heard >= SILENT_MS) this.handlers.state("open");
+    this.heard = performance.now();
     if (data instanceof ArrayBuffer) {
       const { head, body } = unpack(data);
-      await this.handlers.frame(head, body);
-      if (socket === this.socket) this.say({ ack: head.kind });
+      await this.dealWith(socket, head.kind, () => this.handlers.frame(head, body));
       return;
     }
     const value = JSON.parse(data);
     if (value.pong !== undefined) this.clockRead(value);
     if (value.hello) this.handlers.hello(value.hello);
-    if (value.facts) {
-      this.handlers.facts(value);
-      this.say({ ack: "facts" });
+    if (value.facts) await this.dealWith(socket, "facts", () => this.handlers.facts(value));
+  }
+
+  // The next one is sent after this one is acknowledged: one that cannot be shown must not be the last.
+  async dealWith(socket, stream, show) {
+    try {
+      await show();
+    } finally {
+      if (socket === this.socket) this.say({ ack: stream });
     }
   }
 
@@ -79,7 +107,7 @@ export class Link {
     setTimeout(async () => {
       this.wait = Math.min(LONGEST_WAIT_MS, this.wait * 1.7);
       // Another run has other tokens: then the sign-in has to be shown.
-      const answer = await fetch("/api/facts").catch(() => null);
+      const answer = await fetch("/api/facts", { signal: AbortSignal.timeout(ANSWER_MS) }).catch(() => null);
       if (answer?.status === 401) location.reload();
       else this.connect();
     }, this.wait);

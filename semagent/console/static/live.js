@@ -3,7 +3,7 @@
 import { Controls } from "./controls.js";
 import { Link } from "./link.js";
 import { decode } from "./picture.js";
-import { number } from "./format.js";
+import { number, say } from "./format.js";
 import { frameFacts, Stage } from "./stage.js";
 import { Panels } from "./panels.js";
 import { buildBar, showAge, showInstrument } from "./bar.js";
@@ -11,6 +11,10 @@ import { buildBar, showAge, showInstrument } from "./bar.js";
 const el = (id) => document.getElementById(id);
 const AGES = 20000;
 const RATE_WINDOW_MS = 3000;
+const TROUBLE = {
+  lost: "No connection to semagent. What you see is old.",
+  silent: "semagent does not answer. What you see is old.",
+};
 const LOOK_MS = 1000; // between two looks at whether the picture is old
 const live = el("live");
 const state = { hello: null, facts: null, sequence: () => view.raw?.sequence };
@@ -53,9 +57,10 @@ const link = new Link({
   },
   state(name) {
     live.dataset.link = name;
-    const lost = "No connection to semagent. What you see is old.";
-    if (name === "lost") el("veil").textContent = lost;
-    else view.refresh();
+    view.trouble = TROUBLE[name] ?? "";
+    if (!view.raw) say(el("veil"), "Waiting for the first frame…");
+    view.refresh();
+    look();
   },
 });
 
@@ -74,9 +79,9 @@ function showFrame() {
 }
 
 function look() {
-  if (!view.raw) return;
   const now = link.now();
-  showAge(now === null ? null : now - view.raw.head.exposed_ms, live.dataset.link === "open");
+  if (!view.raw && !view.trouble) return;
+  showAge(view.raw && now !== null ? now - view.raw.head.exposed_ms : null, live.dataset.link);
 }
 
 setInterval(look, LOOK_MS);

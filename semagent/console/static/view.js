@@ -1,7 +1,7 @@
 // The picture on the screen: layouts, zoom and pan, scale bar, maps.
 
 import { Contrast, Painter } from "./picture.js";
-import { plainLength, roundDown } from "./format.js";
+import { plainLength, roundDown, say } from "./format.js";
 import { drawMap } from "./maps.js";
 
 const CLOSEST = 40; // screen pixels a pixel may be wide
@@ -25,6 +25,7 @@ export class View {
     this.centre = { x: 0.5, y: 0.5 };
     this.waiting = [];
     this.absent = "Waiting for a restored frame…";
+    this.trouble = ""; // why what is shown is old
     new ResizeObserver(() => this.refresh()).observe(elements.picture);
     this.listen();
   }
@@ -242,7 +243,7 @@ export class View {
     wipe.hidden = this.layout !== "wipe" || !this.restored;
     wipe.style.left = `${this.wipe * 100}%`;
     wipe.setAttribute("aria-valuenow", String(Math.round(this.wipe * 100)));
-    if (this.raw) veil.textContent = this.missing;
+    if (this.raw || this.trouble) say(veil, this.trouble || this.missing);
   }
 
   behind(shown) {

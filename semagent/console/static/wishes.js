@@ -1,23 +1,30 @@
 // Asks semagent for something; what becomes of it is said in words.
 
 const TOAST_MS = 6000;
+const ANSWER_MS = 20000; // semagent itself gives up after 15 s, and says so
+const STOP_MS = 3000;
 export const STOPPED = "Stopped. The gate is disarmed.";
 
 // Whether it was done; if not, the reason is on the screen.
 export async function ask(wish) {
+  const stop = wish.type === "stop" ? " Stop at the microscope itself." : "";
+  const late = stop && setTimeout(() => toast(`STOP has not been answered yet.${stop}`, "error"), STOP_MS);
   try {
     const answer = await fetch("/api/wish", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(wish),
       keepalive: true,
+      signal: AbortSignal.timeout(ANSWER_MS),
     });
     const { outcome, reason } = await answer.json();
     if (outcome === "applied") return true;
     toast(`${outcome === "refused" ? "Refused" : "Failed"}: ${reason}`, outcome === "refused" ? "warning" : "error");
-  } catch {
-    const stop = wish.type === "stop" ? " Stop at the microscope itself." : "";
-    toast(`semagent cannot be reached.${stop}`, "error");
+  } catch (error) {
+    const what = error.name === "TimeoutError" ? "does not answer" : "cannot be reached";
+    toast(`semagent ${what}.${stop}`, "error");
+  } finally {
+    clearTimeout(late);
   }
   return false;
 }
