@@ -2,7 +2,7 @@
 
 from typing import TypedDict
 
-from semagent.types import FrameHeader, MicroscopeState, StagePosition
+from semagent.types import FrameHeader, MicroscopeState
 
 _ELEMENTARY_CHARGE_C = 1.602176634e-19
 _SAME_FIELD = 0.25  # of the width of the field that the stage may have moved
@@ -84,9 +84,4 @@ def _other_field(before: FrameHeader, now: FrameHeader) -> bool:
     if before.settings_rev != now.settings_rev:
         return True
     width_m = (now.scan.pixel_size_m or 0.0) * now.scan.width_px
-    return _travel_m(before.stage, now.stage) > _SAME_FIELD * width_m > 0
-
-
-def _travel_m(before: StagePosition, now: StagePosition) -> float:
-    pairs = ((before.x_m, now.x_m), (before.y_m, now.y_m))
-    return max((abs(b - a) for a, b in pairs if a is not None and b is not None), default=0.0)
+    return now.stage.moved(before.stage, "x_m", "y_m") > _SAME_FIELD * width_m > 0

@@ -99,18 +99,8 @@ def _moved_on(first: FrameHeader, frame: Frame) -> bool:
     header = frame.header
     if header.settings_rev != first.settings_rev or header.scan != first.scan:
         return True
-    before, now = first.stage, header.stage
+    stage, before = header.stage, first.stage
     field_m = (header.scan.pixel_size_m or 0.0) * header.scan.width_px
-    if field_m and _change(before.x_m, now.x_m, before.y_m, now.y_m) > _STAGE_FRACTION * field_m:
+    if stage.moved(before, "x_m", "y_m") > _STAGE_FRACTION * field_m > 0:
         return True
-    turned = _change(before.rotation_rad, now.rotation_rad, before.tilt_rad, now.tilt_rad)
-    return turned > _TURNED_RAD
-
-
-def _change(*pairs: float | None) -> float:
-    """Largest difference of consecutive pairs of values; those not reported count as equal."""
-    befores, nows = pairs[::2], pairs[1::2]
-    return max(
-        (abs(b - a) for a, b in zip(befores, nows, strict=True) if a is not None and b is not None),
-        default=0.0,
-    )
+    return stage.moved(before, "rotation_rad", "tilt_rad") > _TURNED_RAD

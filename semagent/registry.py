@@ -1,8 +1,10 @@
 """Drivers and engines by name, through entry points, so that a lab can ship its own."""
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import Any
 
 from semagent.clock import Clock
@@ -56,12 +58,7 @@ def driver_facts(name: str) -> DriverFacts | None:
     Raises:
         ConfigError: there is no such driver, or its software is missing.
     """
-    point = find(DRIVERS, name)
-    try:
-        module = importlib.import_module(point.module)
-    except ImportError as error:
-        raise _missing(DRIVERS, name, error) from error
-    facts = getattr(module, "DRIVER", None)
+    facts = getattr(_module(DRIVERS, name), "DRIVER", None)
     return facts if isinstance(facts, DriverFacts) else None
 
 
@@ -74,14 +71,9 @@ def options_schema(group: str, name: str) -> type[Options] | None:
     Raises:
         ConfigError: there is no such driver or engine, or its software is missing.
     """
-    point = find(group, name)
-    try:
-        module = importlib.import_module(point.module)
-    except ImportError as error:
-        raise _missing(group, name, error) from error
     named = {
         each
-        for each in vars(module).values()
+        for each in vars(_module(group, name)).values()
         if isinstance(each, type) and issubclass(each, Options) and each is not Options
     }
     derived = [each for each in named if not any(each in other.__mro__[1:] for other in named)]
@@ -111,15 +103,24 @@ def run_tool(name: str, arguments: Sequence[str]) -> None:
 
 
 def _load(group: str, name: str) -> Any:
+    with _installed(group, name) as point:
+        return point.load()
+
+
+def _module(group: str, name: str) -> ModuleType:
+    with _installed(group, name) as point:
+        return importlib.import_module(point.module)
+
+
+@contextmanager
+def _installed(group: str, name: str) -> Iterator[EntryPoint]:
     point = find(group, name)
     try:
-        return point.load()
+        yield point
     except ImportError as error:
-        raise _missing(group, name, error) from error
-
-
-def _missing(group: str, name: str, error: ImportError) -> ConfigError:
-    return ConfigError(f"the {_noun(group)} {name!r} needs software that is not installed: {error}")
+        raise ConfigError(
+            f"the {_noun(group)} {name!r} needs software that is not installed: {error}"
+        ) from error
 
 
 def _noun(group: str) -> str:

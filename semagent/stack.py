@@ -11,11 +11,10 @@ from semagent.control.options import AutofocusOptions, EstimatorOptions, ScaleOp
 from semagent.errors import InputFileError
 from semagent.ports import Microscope
 from semagent.safety import AxisLimits, Envelope, ReadbackTolerance
-from semagent.types import Frame
+from semagent.types import FURTHEST_WORKING_DISTANCE_M, Frame
 
 _MOST_STEPS = 40  # steps of the search that a stack is long; finer ones show no difference
 _LEAST_DEPTHS = 8  # half depths of field that a stack is long, if it shows any blur
-_FURTHEST_M = 0.2  # a stack goes no further, nor may an envelope
 
 
 class StackEntry(Protocol):
@@ -71,8 +70,8 @@ def config_for_stack(microscope: RecordedMicroscope, engine: Part) -> RunConfig:
     span_m = distances_m[-1] - distances_m[0]
     widest_m, typical_m = max(gaps_m), sorted(gaps_m)[len(gaps_m) // 2]
     focus = AxisLimits(
-        min=max(distances_m[0] - widest_m, -_FURTHEST_M),
-        max=min(distances_m[-1] + widest_m, _FURTHEST_M),
+        min=max(distances_m[0] - widest_m, -FURTHEST_WORKING_DISTANCE_M),
+        max=min(distances_m[-1] + widest_m, FURTHEST_WORKING_DISTANCE_M),
         max_step=span_m + 2 * widest_m,
         max_travel=1e6 * span_m,
     )

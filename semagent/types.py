@@ -83,6 +83,10 @@ class Optics(Value, frozen=True, kw_only=True):
     blanked: bool | None = None
 
 
+FURTHEST_WORKING_DISTANCE_M = 0.2
+"""No microscope has a longer one: what lies beyond was written in another unit."""
+
+
 class StagePosition(Value, frozen=True, kw_only=True):
     """Where the stage is; an axis the instrument does not have or report is ``None``."""
 
@@ -91,6 +95,11 @@ class StagePosition(Value, frozen=True, kw_only=True):
     z_m: float | None = None
     rotation_rad: float | None = None
     tilt_rad: float | None = None
+
+    def moved(self, before: "StagePosition", *axes: str) -> float:
+        """Longest way along one of the named axes, in their unit; 0 along those not reported."""
+        ends = ((getattr(before, axis), getattr(self, axis)) for axis in axes)
+        return max((abs(now - then) for then, now in ends if None not in (then, now)), default=0.0)
 
 
 class MicroscopeState(Value, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """Notice when somebody else changes the microscope."""
 
 from semagent.control.options import ControlOptions
-from semagent.types import FrameHeader, MicroscopeState, StagePosition
+from semagent.types import FrameHeader, MicroscopeState
 
 
 def focus_change(before: MicroscopeState, header: FrameHeader, options: ControlOptions) -> str:
@@ -21,16 +21,10 @@ def field_change(before: MicroscopeState, header: FrameHeader, options: ControlO
         was, now = getattr(before.optics, axis), getattr(header.optics, axis)
         if None not in (was, now) and abs(now - was) > options.operator.stigmator:
             return f"{axis} was changed from {was:+.4f} to {now:+.4f} of its range"
-    moved_m = _stage_travel(before.stage, header.stage)
+    moved_m = header.stage.moved(before.stage, "x_m", "y_m", "z_m")
     if moved_m > options.operator.field_fraction * _field_width(header, options):
         return f"the stage was moved by {moved_m * 1e6:.2f} µm"
     return ""
-
-
-def _stage_travel(before: StagePosition, now: StagePosition) -> float:
-    """Longest travel of an axis, in metres."""
-    pairs = ((before.x_m, now.x_m), (before.y_m, now.y_m), (before.z_m, now.z_m))
-    return max((abs(b - a) for a, b in pairs if a is not None and b is not None), default=0.0)
 
 
 def _field_width(header: FrameHeader, options: ControlOptions) -> float:

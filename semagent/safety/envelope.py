@@ -9,9 +9,11 @@ from typing import Annotated
 import msgspec
 
 from semagent.options import Options
+from semagent.types import FURTHEST_WORKING_DISTANCE_M
 
+# No microscope goes beyond these: a larger limit was written in another unit.
 _CEILINGS = {
-    "working_distance_m": 0.2,
+    "working_distance_m": FURTHEST_WORKING_DISTANCE_M,
     "stigmator": 1.0,
     "beam_shift_m": 0.005,
     "stage_x_m": 1.0,
@@ -21,7 +23,6 @@ _CEILINGS = {
     "stage_tilt_rad": math.pi,
 }
 _DWELL_CEILING_S = 0.01
-# No microscope goes beyond these: a larger limit was written in another unit.
 _TIMES_S = {
     "travel_window_s": (1.0, 604800.0),
     "max_evidence_age_s": (0.001, 600.0),

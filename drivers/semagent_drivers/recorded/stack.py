@@ -14,12 +14,11 @@ from pathlib import Path
 from semagent.errors import InputFileError
 from semagent.images import ImageHeader, ImageMetadata, read_headers
 from semagent.session import StackFrame, is_session, session_stack
+from semagent.types import FURTHEST_WORKING_DISTANCE_M
 from semagent_drivers.recorded.table import TABLE_NAME, read_table
 
 _IMAGE_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"}
 
-# No microscope has more: what lies beyond was written in another unit.
-_FURTHEST_M = 0.2
 # Rounded displays of one setting differ by less than this.
 _SAME_SETTING = 0.01
 
@@ -203,10 +202,11 @@ def _entry(header: ImageHeader) -> StackEntry:
             f"{header.path}: its metadata give no working distance; add a {TABLE_NAME} with the "
             "columns file, working_distance_um"
         )
-    if not abs(metadata.working_distance_m) <= _FURTHEST_M:
+    furthest_m = FURTHEST_WORKING_DISTANCE_M
+    if not abs(metadata.working_distance_m) <= furthest_m:
         raise InputFileError(
             f"{header.path}: its working distance is {metadata.working_distance_m:g} m; it has to "
-            f"be from -{_FURTHEST_M} to {_FURTHEST_M} m"
+            f"be from -{furthest_m} to {furthest_m} m"
         )
     return StackEntry(
         header, metadata.working_distance_m, metadata.stigmator_x, metadata.stigmator_y

@@ -11,7 +11,7 @@ import msgspec
 
 from semagent.errors import InputFileError
 from semagent.images import ImageHeader, ImageMetadata, merge
-from semagent.types import StagePosition
+from semagent.types import FURTHEST_WORKING_DISTANCE_M, StagePosition
 
 TABLE_NAME = "stack.csv"
 
@@ -29,7 +29,11 @@ class _Column:
 
 _FINITE = (math.isfinite, "finite")
 _POSITIVE = (lambda value: 0 < value < math.inf, "above 0 and finite")
-_DISTANCE = (lambda value: -2e5 <= value <= 2e5, "from -200000 to 200000")
+_FURTHEST_UM = FURTHEST_WORKING_DISTANCE_M * 1e6
+_DISTANCE = (
+    lambda value: abs(value) <= _FURTHEST_UM,
+    f"from -{_FURTHEST_UM:.0f} to {_FURTHEST_UM:.0f}",
+)
 _FRACTION = (lambda value: -1 <= value <= 1, "from -1 to 1")
 _NUMBERS: dict[str, _Column] = {
     "working_distance_um": _Column(1e6, *_DISTANCE),
