@@ -77,8 +77,13 @@ class Library:
         """Whether the session is being recorded now."""
         return folder.name == self._growing
 
-    def told(self, folder: Path) -> Told:
+    def told(self, folder: Path, sequence: int | None = None) -> Told:
         """What can be read of a session; kept until more is recorded.
+
+        Args:
+            folder: the session.
+            sequence: number of the only frame that is asked for. What was kept of a session that
+                grows is enough if that frame is in it: reading hours anew takes half a minute.
 
         Raises:
             InputFileError: nothing can be read.
@@ -90,7 +95,10 @@ class Library:
         state = (found.st_size, found.st_mtime_ns)
         with self._lock:
             kept = self._told.pop(folder.name, None)
-            if kept is None or kept[0] != state:
+            enough = kept is not None and (
+                kept[0] == state or (self.grows(folder) and sequence in kept[1].session)
+            )
+            if kept is None or not enough:
                 story = read_story(folder, salvage=True)
                 record = msgspec.Raw(msgspec.json.encode(describe(story)))
                 kept = (state, Told(story.session, record))

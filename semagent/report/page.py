@@ -76,7 +76,7 @@ def _instrument(story: Story) -> str:
     manifest = story.session.manifest
     instrument = manifest.configuration.get("instrument", manifest.capabilities.microscope)
     simulated = " (simulated)" if manifest.capabilities.simulated else ""
-    return f"{instrument}{simulated}, {manifest.started[:19].replace('T', ' ')}"
+    return f"{instrument}{simulated}, {manifest.started[:19].replace('T', ' ')} UTC"
 
 
 def _facts(story: Story) -> str:

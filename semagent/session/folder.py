@@ -35,8 +35,14 @@ _decode_line = msgspec.json.Decoder(Line).decode
 
 
 def is_session(folder: Path) -> bool:
-    """Whether this looks like a recorded session, of whatever version."""
-    return (folder / MANIFEST).is_file() and (folder / EVENTS).is_file()
+    """Whether this looks like a recorded session, of whatever version.
+
+    A folder that may not be looked into, as disks have at their root, is none.
+    """
+    try:
+        return (folder / MANIFEST).is_file() and (folder / EVENTS).is_file()
+    except OSError:
+        return False
 
 
 def read_manifest(folder: Path) -> Manifest:

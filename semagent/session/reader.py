@@ -99,6 +99,10 @@ class SessionReader:
         """Return the number of acknowledged frames."""
         return len(self.frame_records)
 
+    def __contains__(self, sequence: object) -> bool:
+        """Whether there is an acknowledged frame of this number."""
+        return sequence in self._by_sequence
+
     def frame(self, sequence: int, *, verify: bool = False) -> Frame:
         """Read one frame.
 
@@ -115,10 +119,8 @@ class SessionReader:
             raise InputFileError(f"{self.folder}: no frame {sequence} among its {len(self)} frames")
         path = self.folder / record.file
         pixels, _ = read_pixels(path)
-        if verify and pixels_sha256(pixels) != record.sha256:
-            raise InputFileError(
-                f"{path}: the pixels are not those that were recorded, their SHA-256 differs"
-            )
+        if verify:
+            _require_hash(path, pixels, record.sha256)
         try:
             return Frame(record.header, pixels)
         except ValueError as error:
@@ -133,9 +135,13 @@ class SessionReader:
         """Read the pixels of one restored frame, and what its engine said of it.
 
         Raises:
-            InputFileError: its file is missing or cannot be read.
+            InputFileError: its file is missing or cannot be read, or its pixels are not those
+                that were recorded.
         """
-        return read_derived_file(self.folder / record.file)
+        path = self.folder / record.file
+        pixels, figures = read_derived_file(path)
+        _require_hash(path, pixels, record.sha256)
+        return pixels, figures
 
     def events(self, types: Mapping[str, Any]) -> Iterator[Entry]:
         """Read the lines of the events in order; with ``salvage``, those that can be read.
@@ -172,6 +178,13 @@ class SessionReader:
         except ValueError as error:
             path = self.folder / EVENTS
             raise InputFileError(f"{path}, line {number} ({line.channel}): {error}") from error
+
+
+def _require_hash(path: Path, pixels: Pixels, sha256: str) -> None:
+    if pixels_sha256(pixels) != sha256:
+        raise InputFileError(
+            f"{path}: the pixels are not those that were recorded, their SHA-256 differs"
+        )
 
 
 class StackFrame(Value, frozen=True, kw_only=True):

@@ -104,12 +104,13 @@ class SessionPages:
         )
 
     def _frame(self, request: Request, folder: Path) -> Response:
-        frame = self._library.told(folder).session.frame(request.path_params["sequence"])
+        sequence = request.path_params["sequence"]
+        frame = self._library.told(folder, sequence).session.frame(sequence, verify=True)
         return _packet(pack_recorded(frame.header, frame.pixels, "raw", _coding(request)))
 
     def _restored(self, request: Request, folder: Path) -> Response:
-        session = self._library.told(folder).session
         sequence = request.path_params["sequence"]
+        session = self._library.told(folder, sequence).session
         made = next((one for one in session.derived_records if one.sequence == sequence), None)
         if made is None:
             return _words(f"Frame {sequence} was not restored.", 404)

@@ -1,7 +1,9 @@
 """The session browser: what it shows, to whom, and that nothing outside of its folder is shown."""
 
 import json
+import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +40,7 @@ from semagent.types import (
 pytest.importorskip("starlette", reason="the extra 'console' is not installed")
 
 from semagent.console import Browser, listen
+from semagent.console.library import Library
 
 from .bench import TOKENS, Answer, Run, Served
 
@@ -362,6 +365,54 @@ def test_a_session_that_grows_is_told_anew(ask: Ask, shelf: Path):
     assert len(ask("/sessions/tuesday/record").json["record"]["frames"]) == 1
     events.write_bytes(whole)
     assert len(ask("/sessions/tuesday/record").json["record"]["frames"]) == 3
+
+
+def test_a_frame_that_is_known_of_a_session_that_grows_is_not_looked_for_again(shelf: Path):
+    tuesday = shelf / "tuesday"
+    events = tuesday / "events.jsonl"
+    whole = events.read_bytes().splitlines(keepends=True)
+    events.write_bytes(b"".join(whole[:1]))
+    library = Library(shelf, growing="tuesday")
+    first = library.told(tuesday)
+    events.write_bytes(b"".join(whole))
+    assert library.told(tuesday, sequence=1) is first
+    anew = library.told(tuesday, sequence=3)
+    assert len(anew.session) == 3
+    assert library.told(tuesday, sequence=1) is anew
+    # One that is not being recorded is read anew whatever has changed.
+    closed = Library(shelf)
+    before = closed.told(tuesday)
+    events.write_bytes(b"".join(whole) + b'{"torn')
+    assert closed.told(tuesday, sequence=1) is not before
+
+
+@pytest.mark.parametrize("name", ["frames/frame-00000002", "derived/frame-00000002-restored"])
+def test_pixels_that_are_not_those_that_were_recorded_are_not_shown(
+    ask: Ask, shelf: Path, name: str
+):
+    file = shelf / "tuesday" / f"{name}.ome.tif"
+    with tifffile.TiffFile(file) as tiff:
+        at = tiff.pages.first.dataoffsets[0]
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    file.write_bytes(data)
+    kind = "restored" if "restored" in name else "frames"
+    refused = ask(f"/sessions/tuesday/{kind}/2")
+    assert refused.status == 422
+    assert b"SHA-256 differs" in refused.body
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() == 0, reason="permissions do not bind this user"
+)
+def test_a_folder_that_may_not_be_looked_into_is_left_out(ask: Ask, shelf: Path):
+    closed = shelf / "lost+found"
+    closed.mkdir(mode=0)
+    page = ask("/sessions")
+    closed.chmod(0o700)
+    assert page.status == 200
+    assert b"tuesday" in page.body
+    assert b"lost" not in page.body
 
 
 def test_one_session_alone_can_be_browsed(shelf: Path):

@@ -80,7 +80,9 @@ def test_the_page_needs_nothing_but_itself(session: Path, report: Path) -> None:
     assert not {"script", "link", "iframe"} & set(page.tags)
     assert not [link for link in page.links if re.match(r"\w+:|//", link)]
     assert "b" not in page.tags  # what a person wrote is text, not markup
-    for focusing in read_story(session).focusings:
+    story = read_story(session)
+    assert f"{story.session.manifest.started[11:19]} UTC" in page.text
+    for focusing in story.focusings:
         assert focusing.result is not None
         assert focusing.result.reason in page.text
 
