@@ -65,13 +65,19 @@ class Line:
     def opened(
         cls, open_port: Callable[..., Any], port: str, baud_rate: int, timeout_s: float
     ) -> "Line":
-        """Open a port of pyserial.
+        """Open a port of pyserial, which nobody else may have open.
 
         Raises:
             DisconnectedError: it cannot be opened.
         """
         try:
-            opened = open_port(port, baudrate=baud_rate, timeout=_SLICE_S, write_timeout=timeout_s)
+            opened = open_port(
+                port,
+                baudrate=baud_rate,
+                timeout=_SLICE_S,
+                write_timeout=timeout_s,
+                exclusive=True,  # two programs would take up each other's answers
+            )
         except (OSError, ValueError) as error:
             raise DisconnectedError(f"{port} cannot be opened: {error}") from error
         return cls(opened, port, timeout_s)

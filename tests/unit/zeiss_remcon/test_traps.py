@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from serial import serial_for_url
 
 from semagent import registry
 from semagent.clock import SystemClock
@@ -170,6 +171,18 @@ def test_a_port_that_is_not_there(tmp_path):
     options = {"port": "/dev/no-such-port", "folder": str(tmp_path)}
     with pytest.raises(DisconnectedError, match="/dev/no-such-port cannot be opened"):
         registry.open_microscope("zeiss-remcon", options, clock=SystemClock())
+
+
+def test_a_port_that_another_program_has_open():
+    tty = pytest.importorskip("tty", reason="Windows has no pseudo terminals")
+    ours, theirs = os.openpty()
+    tty.setraw(theirs)
+    line = Line.opened(serial_for_url, os.ttyname(theirs), 9600, 1.0)
+    with pytest.raises(DisconnectedError, match="cannot be opened"):
+        Line.opened(serial_for_url, os.ttyname(theirs), 9600, 1.0)
+    line.close()
+    os.close(theirs)
+    os.close(ours)
 
 
 def test_a_loop_that_answers_itself_is_no_microscope(tmp_path):
