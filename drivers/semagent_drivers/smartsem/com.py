@@ -62,11 +62,7 @@ class Control:
     def number(self, key: str) -> float:
         """An ``AP_`` parameter, in its unit."""
         value = self._get(key)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
+        if not _is_number(value):
             raise MicroscopeError(f"SmartSEM gives {value!r} for {key}, not a number")
         return float(value)
 
@@ -99,7 +95,7 @@ class Control:
         answer = self._api.GetStagePosition()
         _succeeded("GetStagePosition", _code(answer))
         values = tuple(answer[1:7])
-        if len(values) < 6 or not all(isinstance(each, int | float) for each in values):
+        if len(values) < 6 or not all(map(_is_number, values)):
             raise MicroscopeError(f"SmartSEM gives {values} for the stage position")
         return tuple(map(float, values))
 
@@ -127,6 +123,11 @@ def is_lost(error: BaseException) -> bool:
 def lost(error: BaseException) -> DisconnectedError:
     """What such an exception becomes."""
     return DisconnectedError(f"SmartSEM has gone: {error}")
+
+
+def _is_number(value: Any) -> bool:
+    is_one = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_one and math.isfinite(value)
 
 
 def _code(answer: Any) -> Any:

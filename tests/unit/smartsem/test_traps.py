@@ -129,6 +129,14 @@ def test_a_move_of_one_axis_leaves_the_tilt(microscope, instrument):
     assert before[3] == 30.0
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, True])
+def test_no_axis_is_sent_to_what_is_no_number(microscope, instrument, value):
+    instrument.position[5] = value  # M, which nobody asks for and every move tells
+    with pytest.raises(MicroscopeError, match="for the stage position"):
+        microscope.apply(MoveStage(x_m=0.066))
+    assert "MoveStage" not in instrument.calls
+
+
 def test_a_move_that_is_ignored_does_not_pass_as_done(microscope, instrument, monkeypatch):
     monkeypatch.setattr(instrument, "move", lambda target: None)
     with pytest.raises(MicroscopeError, match="accepted stage x_m"):
