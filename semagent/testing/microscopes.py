@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -110,6 +111,12 @@ class MicroscopeConformance:
         )
         assert header.settings_rev == state.settings_rev
         assert header.scan == state.scan
+
+    def test_what_it_says_can_be_sent_and_recorded(self, microscope: Microscope) -> None:
+        header = microscope.acquire(self.frame_timeout_s).header
+        for said in (microscope.capabilities, microscope.read_state(), header):
+            # NumPy's numbers, which some packages return, cannot: float() makes them plain.
+            assert msgspec.msgpack.decode(msgspec.msgpack.encode(said), type=type(said)) == said
 
     def test_sequence_and_clock_only_grow(self, microscope: Microscope) -> None:
         headers = [microscope.acquire(self.frame_timeout_s).header for _ in range(3)]

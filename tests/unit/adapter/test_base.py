@@ -3,6 +3,7 @@
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from semagent.clock import ManualClock, SystemClock
@@ -57,6 +58,14 @@ class TestConformance(MicroscopeConformance):
     @pytest.mark.skip("this vendor has no options")
     def test_an_unknown_option_is_an_error_that_names_it(self):
         pass
+
+
+def test_the_suite_finds_numbers_that_cannot_be_recorded(microscope, instrument):
+    suite = MicroscopeConformance()
+    suite.test_what_it_says_can_be_sent_and_recorded(microscope)
+    instrument.wd_mm = np.float64(8.0)
+    with pytest.raises(TypeError, match=r"numpy\.float64 is unsupported"):
+        suite.test_what_it_says_can_be_sent_and_recorded(microscope)
 
 
 def test_a_refusal_of_the_vendor_is_one_with_its_words(microscope, instrument):
