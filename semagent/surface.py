@@ -54,6 +54,11 @@ class Surface:
     """A fitted surface.
 
     Attributes:
+        origin: x, y and working distance in the middle of the places, and the time of the last:
+            (x_m, y_m, time_s, working_distance_m).
+        reach_m: length by which x and y are divided.
+        coefficients: constant, slopes along x and y, curvatures, and drift, shape (7,).
+        covariance: of these, shape (7, 7).
         rejected: indices of the places that were left out.
         residual_m: root mean square of what the fit leaves at the others.
     """
@@ -72,6 +77,12 @@ class Surface:
             self.origin[3] + float(row @ self.coefficients),
             math.sqrt(float(row @ self.covariance @ row)),
         )
+
+    @property
+    def middle_m(self) -> float:
+        """Focal working distance in the middle of the places, at the last of them."""
+        x_m, y_m, time_s, _ = self.origin
+        return self.at(x_m, y_m, time_s)[0]
 
     @property
     def tilt(self) -> tuple[float, float]:

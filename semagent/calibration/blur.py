@@ -44,7 +44,6 @@ class BlurFit:
     Attributes:
         focus_m: working distance that focuses the field, stigmators as at the start.
         slope_px_per_m: blur per metre of defocus, α/2p.
-        astigmatism_m: (a1, a2) at the start.
         per_stigmator_m: K, (a1, a2) by stigmators (x, y): rows a.
         focus_per_stigmator_m: u.
         hysteresis_m: h.
@@ -53,7 +52,6 @@ class BlurFit:
 
     focus_m: tuple[float, float]
     slope_px_per_m: tuple[float, float]
-    astigmatism_m: tuple[tuple[float, float], tuple[float, float]]
     per_stigmator_m: tuple[tuple[float, float], tuple[float, float]]
     per_stigmator_sigma_m: float
     focus_per_stigmator_m: tuple[float, float]
@@ -218,10 +216,6 @@ def _in_metres(problem: _Problem, p: Floats, covariance: Floats) -> BlurFit:
     return BlurFit(
         focus_m=(problem.origin_m + float(metres[0]), float(spread[0])),
         slope_px_per_m=(slope, slope * math.hypot(float(sigma[1]), _SLOPE_ERROR)),
-        astigmatism_m=(
-            (float(metres[2]), float(spread[2])),
-            (float(metres[3]), float(spread[3])),
-        ),
         per_stigmator_m=(
             (float(metres[4]), float(metres[5])),
             (float(metres[6]), float(metres[7])),

@@ -66,13 +66,11 @@ class ShiftFit:
     Attributes:
         effects: by cause; causes that were not varied are missing.
         jumps: by axis with play, the displacement between the directions, halved.
-        drift: displacement per second.
         residual_m: root mean square of what is left, along one axis.
     """
 
     effects: dict[str, Effect]
     jumps: dict[str, Effect]
-    drift: Effect
     residual_m: float
 
 
@@ -110,7 +108,6 @@ def fit_shifts(shots: Sequence[Shot], pixel_size_m: float) -> ShiftFit | None:
             for name, effect in effects.items()
             if name.startswith("jump ")
         },
-        drift=effects["drift"],
         residual_m=math.sqrt(float((left**2).sum()) / freedom),
     )
 

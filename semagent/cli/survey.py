@@ -15,6 +15,7 @@ from semagent.cli.interrupt import Interrupt, caught_interrupts
 from semagent.cli.output import Output, metres
 from semagent.clock import SystemClock
 from semagent.config import RunConfig, find_config, load_config
+from semagent.control.reach import PLAYS
 from semagent.errors import CommandRefusedError, MicroscopeError, RecordError, UsageError
 from semagent.lockstep import Lockstep
 from semagent.parts import make_recorder
@@ -26,7 +27,6 @@ from semagent.survey.pilot import for_survey
 from semagent.types import FocusResult, FrameHeader
 
 GRID = "grid"
-_PLAYS = 3.0  # times the measured play that stage moves go too far
 
 
 class _InterruptedError(Exception):
@@ -67,7 +67,7 @@ def run(name: str, *, positions: str, arm: bool, record: Path | None, output: Ou
                 lockstep,
                 config,
                 clock,
-                approach_m=_PLAYS * _play_m(config)
+                approach_m=PLAYS * _play_m(config)
                 if options.approach_m is None
                 else options.approach_m,
                 on_frame=bar.step,

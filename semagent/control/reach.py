@@ -10,7 +10,8 @@ from semagent.memory import Calibration, Matrix
 from semagent.types import MoveStage, SetBeamShift, StagePosition
 
 BEYOND = "the drift is beyond the range of the beam shift"
-_PLAYS = 3.0  # times the measured play that stage moves go too far
+PLAYS = 3.0
+"""Times the measured play that stage moves go too far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def stage_legs(
         way = legs(
             here_m,
             target_m,
-            approach=_PLAYS * known.stage_backlash_m.value,
+            approach=PLAYS * known.stage_backlash_m.value,
             max_step=axis.max_step,
             lowest=axis.low,
         )

@@ -10,13 +10,11 @@ from semagent.channels import CHANNELS
 from semagent.session import Entry, SessionReader
 from semagent.types import (
     Command,
-    Event,
     FocusBelief,
     FocusResult,
     FrameAnalysis,
     FrameHeader,
     Issuer,
-    Level,
     Outcome,
     Reply,
 )
@@ -48,12 +46,10 @@ class Focusing:
 
     Attributes:
         result: how it ended, ``None`` if the record ends before.
-        news: what the roles said meanwhile.
     """
 
     steps: list[Step] = field(default_factory=list)
     result: FocusResult | None = None
-    news: list[Event] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -65,7 +61,6 @@ class Story:
         steps: every frame, in order.
         focusings: in order; their steps are among ``steps``.
         refused: commands that were refused or failed, with the reason.
-        news: warnings and errors.
         said: replies, requests, results, news and intents, in order.
     """
 
@@ -73,7 +68,6 @@ class Story:
     steps: list[Step] = field(default_factory=list)
     focusings: list[Focusing] = field(default_factory=list)
     refused: list[Reply] = field(default_factory=list)
-    news: list[Event] = field(default_factory=list)
     said: list[Entry] = field(default_factory=list)
 
 
@@ -117,8 +111,9 @@ class _Teller:
                 self._take_command(value)
             case "reply":
                 self._take_reply(value)
-            case "event":
-                self._take_event(value)
+            case "event" if value.kind == _STARTED:
+                self.end()
+                self._focusing = Focusing()
             case "result":
                 self._take_result(value)
 
@@ -149,15 +144,6 @@ class _Teller:
         if asked is not None:
             step, index = asked
             step.commands[index] = (step.commands[index][0], reply)
-
-    def _take_event(self, event: Event) -> None:
-        if event.kind == _STARTED:
-            self.end()
-            self._focusing = Focusing()
-        if self._focusing is not None:
-            self._focusing.news.append(event)
-        if event.level is not Level.INFO:
-            self.story.news.append(event)
 
     def _take_result(self, result: FocusResult) -> None:
         focusing, self._focusing = self._focusing or Focusing(), None

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from semagent.session.storage import mapped_errors, write_whole
-from semagent.surface import Surface
 from semagent.survey.work import Found
 
 POSITIONS, MAP, PICTURE = "positions.csv", "focus-map.json", "focus-map.png"
@@ -81,7 +80,7 @@ def describe(found: Found) -> dict[str, Any]:
         "sag_m": list(surface.sag_m),
         "reach_m": surface.reach_m,
         "middle_m": list(surface.origin[:2]),
-        "working_distance_m": working_distance_at_middle(surface),
+        "working_distance_m": surface.middle_m,
         "drift_m_per_s": surface.drift_m_per_s,
         "residual_m": surface.residual_m,
         "focused": [
@@ -96,9 +95,3 @@ def describe(found: Found) -> dict[str, Any]:
             for index, place in enumerate(found.focused)
         ],
     }
-
-
-def working_distance_at_middle(surface: Surface) -> float:
-    """Focal working distance in the middle of the area, at the last focusing."""
-    x_m, y_m, time_s, _ = surface.origin
-    return surface.at(x_m, y_m, time_s)[0]

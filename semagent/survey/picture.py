@@ -27,8 +27,7 @@ def _draw_map(figure: Figure, axes: Axes, found: Found) -> None:
     margin = _MARGIN * max(float(np.ptp(xs)), float(np.ptp(ys)), 1e-6)
     across = np.linspace(xs.min() - margin, xs.max() + margin, _GRID)
     down = np.linspace(ys.min() - margin, ys.max() + margin, _GRID)
-    middle_x, middle_y, time_s, _ = found.surface.origin
-    zero_m, _ = found.surface.at(middle_x, middle_y, time_s)
+    time_s, zero_m = found.surface.origin[2], found.surface.middle_m
     heights = np.array([[found.surface.at(x, y, time_s)[0] - zero_m for x in across] for y in down])
     filled = axes.contourf(across * 1e6, down * 1e6, heights * 1e6, levels=14, cmap="cividis")
     bar = figure.colorbar(filled, ax=axes)
@@ -46,7 +45,6 @@ def _draw_map(figure: Figure, axes: Axes, found: Found) -> None:
             "x" if rejected else "o",
             color=RED if rejected else ORANGE,
             ms=7,
-            label=None,
         )
     axes.plot([], [], "o", color=ORANGE, ms=7, label="focused here")
     if found.surface.rejected:

@@ -58,13 +58,11 @@ class Found:
         visits: the positions, in order.
         focused: the places where focus was found, and what it was.
         surface: the map at the end.
-        start_ns: the monotonic clock at the time 0 of the map.
     """
 
     visits: tuple[Visit, ...]
     focused: tuple[Focused, ...]
     surface: Surface
-    start_ns: int
 
 
 class Survey:
@@ -112,8 +110,7 @@ class Survey:
         """What was found, however it ended; ``None`` as long as focus was found nowhere."""
         if not self._focused:
             return None
-        start_ns = self._first.monotonic_ns
-        return Found(tuple(self._visits), tuple(self._focused), self._surface(), start_ns)
+        return Found(tuple(self._visits), tuple(self._focused), self._surface())
 
     def run(self) -> None:
         """Do it, and put stage and focus back, whatever happens.

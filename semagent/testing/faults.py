@@ -91,9 +91,12 @@ class MicroscopeFaults:
 
     Attributes:
         driver: name of the entry point.
+        working_distance_step_m: a change of the working distance it can make.
+        stage_step_m: a stage move along x it can make.
         within_s: longest time an operation may take, whatever happens.
         hang_options: changes to the options for the tests of calls that hang: time-outs of a
             fraction of a second.
+        tolerance: how far each of the fields of `Optics` may be off and count as put back.
     """
 
     driver: ClassVar[str]

@@ -27,7 +27,7 @@ from semagent_drivers.adapter import (
 )
 from semagent_drivers.autoscript import sdk
 from semagent_drivers.autoscript.facts import DRIVER
-from semagent_drivers.autoscript.limits import AXES, describe
+from semagent_drivers.autoscript.limits import AXES, Instrument, describe
 from semagent_drivers.autoscript.options import AutoScriptOptions
 
 _WHOLE = Region(left=0.0, top=0.0, width=1.0, height=1.0)
@@ -58,10 +58,9 @@ class AutoScript(SdkAdapter):
             failures=self.failures,
             leave=self._leave,
         ):
-            self._instrument = thread.call(
+            name, limits, self._full, self._keeps_lens = thread.call(
                 self._connect, timeout_s=options.call_timeout_s, what="connect"
             )
-        name, limits, self._full, self._keeps_lens = self._instrument
         super().__init__(
             thread,
             Capabilities(
@@ -84,7 +83,7 @@ class AutoScript(SdkAdapter):
         self._region: Region | None = None
         self._shapes: dict[Any, tuple[int, int]] = {}
 
-    def _connect(self) -> Any:
+    def _connect(self) -> Instrument:
         self._client.connect(self._as.host, self._as.port)
         return describe(self._client, self._sdk.enumerations.CoordinateSystem.RAW, self._as)
 
