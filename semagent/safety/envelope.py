@@ -23,6 +23,18 @@ _CEILINGS = {
     "stage_tilt_rad": math.pi,
 }
 _DWELL_CEILING_S = 0.01
+# No microscope reads back worse: with a larger tolerance a hand on it would go unnoticed.
+_TOLERANCE_CEILINGS = {
+    **_CEILINGS,
+    "beam_shift_m": 5e-5,
+    "stage_x_m": 0.01,
+    "stage_y_m": 0.01,
+    "stage_z_m": 0.01,
+    "stage_rotation_rad": 0.05,
+    "stage_tilt_rad": 0.05,
+    "dwell_s": 5e-4,
+    "region": 0.1,
+}
 _TIMES_S = {
     "travel_window_s": (1.0, 604800.0),
     "max_evidence_age_s": (0.001, 600.0),
@@ -120,7 +132,8 @@ class ReadbackTolerance(Options, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for key in self.__struct_fields__:
             value = getattr(self, key)
-            _require(0 <= value < math.inf, f"{key} is {value}: must be finite and not negative")
+            _require(value >= 0, f"{key}: {value:g} must not be negative")
+            _plausible(key, value, _TOLERANCE_CEILINGS[key])
 
 
 class Envelope(Options, frozen=True, kw_only=True):

@@ -27,6 +27,18 @@ CEILINGS = {
     "stage_rotation_rad": 4 * math.pi,
     "stage_tilt_rad": math.pi,
 }
+TOLERANCE_CEILINGS = {
+    "working_distance_m": 0.2,
+    "stigmator": 1.0,
+    "beam_shift_m": 5e-5,
+    "stage_x_m": 0.01,
+    "stage_y_m": 0.01,
+    "stage_z_m": 0.01,
+    "stage_rotation_rad": 0.05,
+    "stage_tilt_rad": 0.05,
+    "dwell_s": 5e-4,
+    "region": 0.1,
+}
 
 
 def parse(**changes: Any) -> Envelope:
@@ -137,18 +149,33 @@ def test_the_message_about_a_wrong_unit_says_what_is_expected() -> None:
 
 @pytest.mark.parametrize("key", AXIS_KEYS)
 def test_a_tolerance_that_hides_a_whole_step_is_refused(key: str) -> None:
-    step = ENVELOPE[key]["max_step"]
+    step = 2 * ENVELOPE["readback_tolerance"][key]
+    axis = limits(ENVELOPE[key]["min"], ENVELOPE[key]["max"], step, 2 * step)
     for tolerance, valid in ((below(step), True), (step, False)):
         data = {**ENVELOPE["readback_tolerance"], key: tolerance}
-        assert is_valid(Envelope, {**ENVELOPE, "readback_tolerance": data}) is valid
+        assert is_valid(Envelope, {**ENVELOPE, "readback_tolerance": data, key: axis}) is valid
         assert is_valid(Envelope, {**ENVELOPE, "readback_tolerance": data, key: None})
 
 
 @pytest.mark.parametrize("key", sorted(ENVELOPE["readback_tolerance"]))
-def test_tolerances_are_finite_and_not_negative(key: str) -> None:
-    for value, valid in ((0, True), (-5e-324, False), (math.inf, False), (math.nan, False)):
+def test_tolerances_are_not_negative_and_in_the_right_unit(key: str) -> None:
+    most = TOLERANCE_CEILINGS[key]
+    for value, valid in (
+        (0, True),
+        (-5e-324, False),
+        (most, True),
+        (above(most), False),
+        (math.inf, False),
+        (math.nan, False),
+    ):
         data = {**ENVELOPE["readback_tolerance"], key: value}
         assert is_valid(ReadbackTolerance, data) is valid, value
+
+
+def test_a_tolerance_in_micrometres_is_caught_where_the_axis_is_locked_too() -> None:
+    data = {**ENVELOPE["readback_tolerance"], "stage_x_m": 2.0}
+    with pytest.raises(ConfigError, match=r"stage_x_m: 2 is more than any microscope .*metres"):
+        parse(stage_x_m=None, readback_tolerance=data)
 
 
 @pytest.mark.parametrize(
@@ -235,10 +262,10 @@ def test_messages_say_what_is_allowed() -> None:
         ),
         (
             {"readback_tolerance": {**ENVELOPE["readback_tolerance"], "region": -1}},
-            "region is -1.0: must be finite and not negative",
+            "region: -1 must not be negative",
         ),
         (
-            {"readback_tolerance": {**ENVELOPE["readback_tolerance"], "stigmator": 1}},
+            {"stigmator": limits(-1, 1, 2.0**-10, 1)},
             "readback_tolerance.stigmator must be below stigmator.max_step",
         ),
     ):
