@@ -2,13 +2,17 @@
 
 import ast
 import importlib
+import threading
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from semagent import registry
 from semagent.clock import ManualClock
 from semagent.errors import ConfigError
+from semagent_drivers import fakes
 
 ROOT = Path(__file__).parents[2]
 OURS = {"recorded", "remote", "simulated"}
@@ -42,6 +46,20 @@ def test_it_can_be_rehearsed(name: str):
     if name == "fibsem":
         pytest.importorskip("fibsem")
     assert importlib.import_module(f"{package}.fake").__doc__
+
+
+def test_a_fake_sleeps_until_ctrl_c(monkeypatch):
+    def ctrl_c(_):
+        raise KeyboardInterrupt
+
+    def deaf(*_):
+        pytest.fail("Windows lets no Ctrl-C through")
+
+    monkeypatch.setattr("semagent_drivers.fakes.server.time", SimpleNamespace(sleep=ctrl_c))
+    monkeypatch.setattr(threading.Event, "wait", deaf)
+    fakes.rehearse(
+        lambda port: nullcontext(SimpleNamespace(port=port)), vendor="Vendor", port=1, arguments=[]
+    )
 
 
 @pytest.mark.parametrize("name", VENDORS)

@@ -5,7 +5,7 @@ Each driver's fake lies beside it, as ``semagent_drivers.NAME.fake``; what they 
 
 from semagent_drivers.fakes.bench import Bench
 from semagent_drivers.fakes.lines import questions
-from semagent_drivers.fakes.server import FakeServer, rehearse
+from semagent_drivers.fakes.server import FakeServer, rehearse, until_ctrl_c
 from semagent_drivers.fakes.trip import Fault, Trip, wired
 
-__all__ = ["Bench", "FakeServer", "Fault", "Trip", "questions", "rehearse", "wired"]
+__all__ = ["Bench", "FakeServer", "Fault", "Trip", "questions", "rehearse", "until_ctrl_c", "wired"]

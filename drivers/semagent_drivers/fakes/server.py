@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import socket
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -116,5 +117,14 @@ def rehearse(
     given = parser.parse_args(arguments)
     with make(given.port) as server:
         print(f"fake {vendor} on 127.0.0.1:{server.port}; Ctrl-C ends", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        until_ctrl_c()
+
+
+def until_ctrl_c() -> None:
+    """Let the threads work until somebody presses Ctrl-C.
+
+    Asleep: before Python 3.14, Windows does not interrupt the wait for an event.
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(_SLICE_S)

@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 
 from semagent.types import Optics, Scan, StagePosition
-from semagent_drivers.fakes import Bench, Trip, questions
+from semagent_drivers.fakes import Bench, Trip, questions, until_ctrl_c
 
 FIELD_MM = 127.0
 STAGE_LIMITS = (0, 110_000_000, 0, 110_000_000, 1_500_000, 40_000_000, -5_000, 70_000)
@@ -236,8 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     with FakeSem(given.port, given.folder):
         print(f"fake SEM PC calls 127.0.0.1:{given.port}; images in {given.folder}", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        until_ctrl_c()
 
 
 if __name__ == "__main__":

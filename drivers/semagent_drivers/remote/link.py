@@ -3,7 +3,8 @@
 import contextlib
 import itertools
 import threading
-from concurrent.futures import Future
+import time
+from concurrent.futures import Future, wait
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
@@ -42,6 +43,7 @@ Result = Welcome | Pong | State | Picture | Done
 
 _BEATS_PER_TIMEOUT = 5
 _TICK_MS = 50
+_SLICE_S = 0.1
 _LINGER_MS = 200
 # Far longer than the link outlives its connection. Switched off altogether, ZeroMQ would throw
 # away what has arrived and was not read yet, such as the reason for which the server ends.
@@ -140,8 +142,12 @@ class Link:
             number = next(self._numbers)
             self._asked[number] = asked
         self._outbox.put((number, ask, timeout_s))
+        deadline_s = time.perf_counter() + timeout_s
         try:
-            return asked.result(timeout_s)
+            # In slices: before Python 3.14, Windows lets no Ctrl-C through while one lasts.
+            while not asked.done() and (left_s := deadline_s - time.perf_counter()) > 0:
+                wait([asked], min(left_s, _SLICE_S))
+            return asked.result(0)
         except TimeoutError as error:
             raise MicroscopeTimeoutError(
                 f"{self._endpoint}: no answer to {type(ask).__name__} within {timeout_s:g} s"

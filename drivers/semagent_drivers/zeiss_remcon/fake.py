@@ -8,10 +8,8 @@ The driver reaches it as ``port: socket://127.0.0.1:4001``.
 """
 
 import argparse
-import contextlib
 import io
 import socket
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any, Self
 import tifffile
 
 from semagent.types import Optics, Scan, StagePosition
-from semagent_drivers.fakes import Bench, FakeServer, questions
+from semagent_drivers.fakes import Bench, FakeServer, questions, until_ctrl_c
 
 _SLICE_S = 0.005
 _MACRO = "1"
@@ -205,8 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(
             f"fake RemCon on socket://127.0.0.1:{fake.port}; images in {given.folder}", flush=True
         )
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        until_ctrl_c()
 
 
 if __name__ == "__main__":

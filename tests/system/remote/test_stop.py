@@ -42,6 +42,21 @@ def test_a_long_acquisition_is_stopped_at_once(far, near, in_background):
     assert near.acquire(1.0).header.sequence == 1
 
 
+def test_no_wait_is_so_long_that_a_ctrl_c_is_late_on_windows(far, near, monkeypatch):
+    far.microscope.exposure_s = 0.5
+    waited_s, wait = [], threading.Condition.wait
+
+    def noted(condition, timeout=None):
+        if threading.current_thread() is threading.main_thread():
+            waited_s.append(float("inf") if timeout is None else timeout)
+        return wait(condition, timeout)
+
+    monkeypatch.setattr(threading.Condition, "wait", noted)
+    near.acquire(LONG_S)
+    assert waited_s
+    assert max(waited_s) <= PROMPT_S
+
+
 def test_a_stop_also_takes_back_what_still_waits(far, near, in_background):
     far.microscope.exposure_s = LONG_S
     frame = in_background(near.acquire, LONG_S)
