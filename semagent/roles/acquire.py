@@ -101,11 +101,7 @@ class AcquireRole:
 
     def serve(self) -> bool:
         """Look after the gate and carry out what was asked, without exposing a frame."""
-        while (beat := self._beats.take()) is not None:
-            if beat.sender == Role.CONTROL:
-                # When it was sent, not when it was read: an exposure may lie in between. And a
-                # control role that hangs in a decision is not alive, though its bus still beats.
-                self._gate.heartbeat(beat.value.busy_since_ns or beat.value.monotonic_ns)
+        self._hear_control()
         self._gate.check_liveness(self._clock.monotonic_ns())
         self._publish_gate()
         deliveries = self._bus.deliveries()
@@ -117,6 +113,13 @@ class AcquireRole:
     def close(self) -> None:
         """See `RoleLoop`."""
         self._microscope.close()
+
+    def _hear_control(self) -> None:
+        while (beat := self._beats.take()) is not None:
+            if beat.sender == Role.CONTROL:
+                # When it was sent, not when it was read: an exposure may lie in between. And a
+                # control role that hangs in a decision is not alive, though its bus still beats.
+                self._gate.heartbeat(beat.value.busy_since_ns or beat.value.monotonic_ns)
 
     def _on_urgent(self, value: object) -> None:
         if isinstance(value, Command) and isinstance(value.action, Stop):
@@ -144,6 +147,7 @@ class AcquireRole:
             # What was asked before a stop must not be carried out after it.
             self._disarm(f"stopped by the {self._stopped_by}")
             self._stopped_by = None
+        self._hear_control()  # the command before, or reading the settings, may have taken long
         refusal = self._gate.check(
             command, now_ns=self._clock.monotonic_ns(), state=before, basis_ns=basis_ns
         )

@@ -249,6 +249,24 @@ def test_silence_of_control_disarms():
     assert bench.kinds() == ["gate_disarmed"]
 
 
+def test_a_long_move_before_a_command_is_no_silence_of_control(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench()
+    bench.arm()
+    move = bench.microscope.apply
+
+    def slow_move(action: Any) -> None:
+        move(action)
+        bench.clock.advance(10.0)
+        bench.control.beat(busy=False, processed=0, skipped=0)
+
+    monkeypatch.setattr(bench.microscope, "apply", slow_move)
+    for number, target_m in enumerate((5.001e-3, 5.002e-3)):
+        command = Command(id=f"nudge-{number}", issuer=Issuer.OPERATOR, action=focus(target_m))
+        bench.console.send("command", command)
+    bench.role.serve()
+    assert [answer.outcome for answer in bench.console.answers()] == [Outcome.APPLIED] * 2
+
+
 def test_a_hand_on_the_microscope_disarms():
     bench = Bench()
     bench.arm()
