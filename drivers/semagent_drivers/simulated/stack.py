@@ -39,6 +39,9 @@ from semagent_drivers.simulated.options import (
 )
 from semagent_drivers.simulated.specimen import make_specimen
 
+_WIDEST_UM = 10_000
+"""Ends of a stack, from its focus: farther out the blur takes more memory than there is."""
+
 
 class StackOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a stack is imaged.
@@ -207,10 +210,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parse_options({**mapping, "specimen": described}, StackOptions, where="stack")
         if given.frames < 2:
             raise UsageError(f"--frames: {given.frames} is no stack; at least 2 are needed")
+        if not 0 < given.span_um <= _WIDEST_UM:
+            raise UsageError(f"--span-um: {given.span_um} is not above 0 and up to {_WIDEST_UM}")
+        if not abs(given.offset_um) <= _WIDEST_UM:
+            raise UsageError(f"--offset-um: {given.offset_um} is not within ±{_WIDEST_UM}")
         steps = np.linspace(-given.span_um, given.span_um, given.frames) + given.offset_um
         distances_m = ((given.focus_um + steps) * 1e-6).tolist()
         write_stack(given.folder, distances_m, options)
-    except (UsageError, FileExistsError) as error:
+    except (UsageError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

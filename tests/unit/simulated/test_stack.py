@@ -94,6 +94,9 @@ def test_command_line_writes_a_stack(tmp_path: Path) -> None:
         (["--frames", "1"], "--frames: 1"),
         (["--image", "absent.png"], "absent.png"),
         (["--dwell-us", "nan"], "dwell_us"),
+        (["--span-um", "nan"], "--span-um: nan"),
+        (["--span-um", "1e9"], "--span-um: 1000000000.0"),
+        (["--offset-um", "inf"], "--offset-um: inf"),
     ],
 )
 def test_command_line_says_what_is_wrong(
@@ -102,6 +105,14 @@ def test_command_line_says_what_is_wrong(
     assert main([str(tmp_path / "s"), *extra]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main([str(tmp_path / "file" / "s"), "--frames", "2", "--tile-px", "256"]) == 2
+    assert "file" in capsys.readouterr().err
 
 
 def test_missing_image_is_a_configuration_error(tmp_path: Path) -> None:
