@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _TICK_MS = 50
 _MAX_QUESTION_BYTES = 65536
+_QUESTIONS_AT_ONCE = 64
 _LINGER_MS = 500
 
 
@@ -163,7 +164,8 @@ class Reception:
         self._context.term()
 
     def _receive(self) -> None:
-        while True:
+        # Not all there are: who never stops asking must not keep others from their answers.
+        for _ in range(_QUESTIONS_AT_ONCE):
             try:
                 frames = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:

@@ -46,6 +46,21 @@ print(server.endpoint, flush=True)
 server.run(threading.Event())
 """
 
+FLOOD = """
+import sys, zmq
+from semagent.remote.protocol import Hello, Question, encode_question
+socket = zmq.Context().socket(zmq.DEALER)
+socket.connect(sys.argv[1])
+parts = encode_question(Question(id=1, ask=Hello(who="flood")))
+for _ in range(1000):
+    socket.send_multipart(parts)
+print("flooding", flush=True)
+while True:
+    socket.send_multipart(parts)
+    while socket.poll(0):
+        socket.recv_multipart()
+"""
+
 
 @pytest.fixture
 def process():
@@ -201,6 +216,15 @@ def test_a_second_client_is_refused_with_the_reason(serving, connect):
         connect(far.endpoint)
     first.apply(SetStigmator(x=0.1, y=0.0))
     assert first.acquire(1.0).header.sequence == 1
+
+
+def test_a_client_that_never_stops_asking_keeps_nobody_from_an_answer(serving, connect, process):
+    far = serving()
+    near = connect(far.endpoint, answer_timeout_s=NOTICED_S, silence_timeout_s=NOTICED_S)
+    process(FLOOD, far.endpoint)
+    for x in (0.1, 0.15, 0.1):
+        near.apply(SetStigmator(x=x, y=0.0))
+        assert near.read_state().optics.stigmator_x == x
 
 
 def test_an_idle_client_keeps_the_microscope(serving, connect):
