@@ -1,6 +1,7 @@
 """The drawings of a report. One row a frame: what was seen, believed and done."""
 
 import io
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,10 +12,10 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from semagent.report.posterior import density_of
+from semagent.report.posterior import Places, density_of
 from semagent.report.story import Focusing, Step, Story
 from semagent.report.words import answer_in_words, command_in_words, distance
-from semagent.types import Outcome, Pixels
+from semagent.types import FocusResult, Outcome, Pixels
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6b7280"
 """Okabe and Ito's colours, which everybody can tell apart."""
@@ -23,7 +24,8 @@ MAX_ROWS = 24
 _ROW_IN, _WIDTH_IN = 0.62, 12.0
 _TOP_IN, _BOTTOM_IN = 0.75, 0.6
 _THUMB_PX = (128, 96)
-_LINE = 78
+_LINE = 78  # characters
+_LINES, _LAST_LINES = 4, 2  # in a row, and of how a focusing ended
 _DOTS_PER_INCH = 110
 _STYLE: dict[str, Any] = {"fontsize": 8.5, "va": "center"}
 
@@ -43,10 +45,9 @@ def overview(story: Story) -> Figure:
             for axes in (top, bottom):
                 axes.axvspan(*ends, color=BLUE, alpha=0.08, lw=0)
     top.plot(seconds, distances, color=ORANGE, lw=0.8, marker=".", ms=4, label="working distance")
-    believed = [(t, s.belief) for t, s in zip(seconds, story.steps, strict=True) if s.belief]
-    known = [(t, b.focus_m * 1e3) for t, b in believed if b.focus_m is not None]
-    if known:
-        top.plot(*zip(*known, strict=True), color=BLUE, lw=0.8, label="focus believed at")
+    believed = _believed_m(story.steps)
+    if np.isfinite(believed).any():
+        top.plot(seconds, believed * 1e3, color=BLUE, lw=0.8, label="focus believed at")
     refused = [(reply.monotonic_ns - zero_ns) / 1e9 for reply in story.refused]
     for index, moment in enumerate(refused):
         top.axvline(moment, color=RED, lw=1, label=None if index else "refused or failed")
@@ -63,6 +64,22 @@ def overview(story: Story) -> Figure:
     top.ticklabel_format(axis="y", useOffset=False)
     top.legend(loc="upper right", fontsize=8, frameon=False, ncols=3)
     return figure
+
+
+def _believed_m(steps: Sequence[Step]) -> Places:
+    """Where focus was believed to be at each frame; NaN where that was a guess.
+
+    A guess is what is less sure than the working distances lie apart.
+    """
+    span_m = float(np.ptp([step.header.optics.working_distance_m for step in steps]))
+    places_m = np.full(len(steps), math.nan)
+    for index, step in enumerate(steps):
+        belief = step.belief
+        if belief is None or belief.focus_m is None or belief.sigma_m is None:
+            continue
+        if belief.sigma_m < span_m:
+            places_m[index] = belief.focus_m
+    return places_m
 
 
 def focusing_figure(focusing: Focusing, pixels: Callable[[int], Pixels]) -> Figure:
@@ -145,22 +162,36 @@ def _draw_beliefs(axes: Axes, steps: Sequence[Step], focusing: Focusing) -> None
 
 def _draw_decisions(axes: Axes, steps: Sequence[Step], focusing: Focusing) -> None:
     for row, step in enumerate(steps):
-        lines: list[tuple[str, str]] = []
-        if step.header.faults:
-            lines.append((f"not used: {', '.join(step.header.faults)}", RED))
-        for command, reply in step.commands:
-            done = reply is not None and reply.outcome is Outcome.APPLIED
-            words = " – ".join(filter(None, (command_in_words(command), answer_in_words(reply))))
-            lines += [(line, "black" if done else RED) for line in textwrap.wrap(words, _LINE)]
-        if focusing.result is not None and row == len(steps) - 1:
-            ending = f"{focusing.result.status}: {focusing.result.reason}"
-            colour = GREEN if focusing.result.status == "focused" else RED
-            lines += [(line, colour) for line in textwrap.wrap(ending, _LINE)]
-        if not lines:
-            lines.append(("stay", GREY))
-        for index, (line, colour) in enumerate(lines[:4]):
-            place = row + 0.5 + 0.24 * (index - (min(len(lines), 4) - 1) / 2)
+        ending = focusing.result if row == len(steps) - 1 else None
+        lines = decision_lines(step, ending)
+        for index, (line, colour) in enumerate(lines):
+            place = row + 0.5 + 0.24 * (index - (len(lines) - 1) / 2)
             axes.text(0.02, place, line, color=colour, **_STYLE)
+
+
+def decision_lines(step: Step, ending: FocusResult | None) -> list[tuple[str, str]]:
+    """What was done after a frame, and how the focusing ended if it did, with colours.
+
+    As many lines as a row has room for; an ending is always among them.
+    """
+    lines: list[tuple[str, str]] = []
+    if step.header.faults:
+        lines.append((f"not used: {', '.join(step.header.faults)}", RED))
+    for command, reply in step.commands:
+        done = reply is not None and reply.outcome is Outcome.APPLIED
+        words = " – ".join(filter(None, (command_in_words(command), answer_in_words(reply))))
+        lines += [(line, "black" if done else RED) for line in textwrap.wrap(words, _LINE)]
+    last: list[tuple[str, str]] = []
+    if ending is not None:
+        words = f"{ending.status}: {ending.reason}"
+        colour = GREEN if ending.status == "focused" else RED
+        cut = textwrap.wrap(words, _LINE, max_lines=_LAST_LINES, placeholder=" …")
+        last = [(line, colour) for line in cut]
+    room = _LINES - len(last)
+    if len(lines) > room:
+        words, colour = lines[room - 1]
+        lines = [*lines[: room - 1], (f"{words} …", colour)]
+    return [*lines, *last] or [("stay", GREY)]
 
 
 def _micrometres(step: Step, zero_m: float) -> float:

@@ -12,9 +12,10 @@ import pytest
 
 from semagent.cli import main
 from semagent.errors import InputFileError, UsageError
-from semagent.report import read_story, write_report
+from semagent.report import Story, read_story, write_report
+from semagent.report.figures import decision_lines, overview
 from semagent.report.posterior import density_of
-from semagent.types import FocusBelief, FocusMode, Outcome, SetWorkingDistance
+from semagent.types import FocusBelief, FocusMode, FocusResult, Outcome, SetWorkingDistance
 
 
 def test_the_story_has_every_focusing_with_its_frames(session: Path) -> None:
@@ -109,6 +110,42 @@ def test_where_focus_is_known_not_to_be_nothing_is_drawn() -> None:
     without = msgspec.structs.replace(belief, modes=())
     density = density_of(without, np.array([4.98e-3, 5e-3]))
     assert density == pytest.approx([np.exp(-0.5), 1.0])
+
+
+def test_a_guess_is_not_drawn_as_a_belief(session: Path) -> None:
+    def curves(story: Story) -> list[str]:
+        return [str(line.get_label()) for line in overview(story).axes[0].lines]
+
+    story = read_story(session)
+    assert "focus believed at" in curves(story)
+    for step in story.steps:
+        if step.belief is not None and step.belief.focus_m is not None:
+            step.belief = msgspec.structs.replace(step.belief, sigma_m=1e-3)
+    assert "focus believed at" not in curves(story)
+
+
+def test_how_a_focusing_ended_is_drawn_below_a_long_refusal(session: Path) -> None:
+    [step] = [step for step in read_story(session).steps if step.commands][:1]
+    [(command, reply)] = step.commands[:1]
+    assert reply is not None
+    refused = msgspec.structs.replace(reply, outcome=Outcome.REFUSED, reason="too far " * 60)
+    step.commands = [(command, refused)]
+    held = FocusResult(
+        status="held",
+        reason="the gate refuses",
+        start_working_distance_m=5e-3,
+        final_working_distance_m=5e-3,
+        sigma_m=None,
+        frames_used=2,
+        moves=0,
+        engine="test",
+    )
+    lines = [line for line, _ in decision_lines(step, held)]
+    assert lines[-1] == "held: the gate refuses"
+    assert lines[-2].endswith(" …")
+    assert len(lines) == 4
+    step.commands = []
+    assert [line for line, _ in decision_lines(step, None)] == ["stay"]
 
 
 def test_a_record_that_breaks_off_is_told_to_its_end(session: Path, tmp_path: Path) -> None:
