@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from semagent.control.fit import BEAM, Fit, Modes, Series
-from semagent.control.options import EstimatorOptions, ScaleOptions
+from semagent.control.options import USUAL_SLOPE, EstimatorOptions, ScaleOptions
 from semagent.control.posterior import INFLATION, OTHER_INFLATION, Posterior, combine, mirrored
 from semagent.control.stigmation import (
     UNKNOWN_STD,
@@ -29,7 +29,6 @@ _SAME_PLACE, _ABOUT_KNOWN = 0.5, 6.0
 _ONE_PLACE, _ONE_SETTING, _AVERAGED = 0.1, 1e-3, 4  # frames this near are averaged, up to so many
 _TURN = 2.4  # golden angle: the starting astigmatism points everywhere
 _START_ASTIGMATISM = 1.5
-_PIXELS_A_HALF_DEPTH = 0.5  # the slope, when half a depth of field is p / alpha
 _SPOT_PX, _SPOT_STD = 0.7, 0.4
 _SOFT, _SOFT_STD, _SOFTER = 0.03, 1.5, -1.0
 _VAGUE, _SLOPES = 0.3, (-1.0, 0.0, 1.0)  # slopes to start from, where it is not known
@@ -277,12 +276,9 @@ class SpectralEstimator:
     def _prior(self) -> tuple[Array, Array]:
         options = self._options
         assert self._first is not None  # noqa: S101 - there is a frame
-        scan, optics = self._first.scan, self._first.optics
-        slope, slope_std = _PIXELS_A_HALF_DEPTH, options.unknown_slope_sigma
-        if scan.pixel_size_m and optics.convergence_angle_rad:
-            unit_m = self._scale.half_depth_of(self._first)
-            slope = optics.convergence_angle_rad / (2 * scan.pixel_size_m) * unit_m
-            slope_std = options.slope_sigma
+        slope, slope_std = self._scale.slope_of(self._first), options.slope_sigma
+        if slope is None:
+            slope, slope_std = USUAL_SLOPE, options.unknown_slope_sigma
         known = self._entry.slope_px_per_m(self._first) if self._entry else None
         if known is not None:
             slope = known.value * self._scale.half_depth_of(self._first)

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from semagent.control import autofocus, tracking
+from semagent.control.options import USUAL_SLOPE
 from semagent.control.reading import mean_of, read
 from semagent.control.situation import Follow, Seen, Track
 from semagent.control.turn import Turn
@@ -29,24 +30,19 @@ _STEPS = 2.0  # standard deviations that a dither goes
 _WORTH_A_MOVE = 0.15
 _FURTHEST = 3.0  # half depths of field that one correction may go; more is no drift
 _FELL, _FELL_FRAMES, _FELL_SIGMAS = 2.5, 6, 4.0
-_PIXELS_A_HALF_DEPTH = 0.5
 _NINETY = 1.645  # standard deviations that hold 90 % of a normal distribution on either side
 
 
 def begin(turn: Turn, header: FrameHeader, home: MicroscopeState) -> None:
     """Start following from a point in focus."""
     options = turn.options
-    unit_m = options.scale.half_depth_of(header)
-    slope, angle_rad = _PIXELS_A_HALF_DEPTH, header.optics.convergence_angle_rad
-    known = bool(header.scan.pixel_size_m and angle_rad)
-    if header.scan.pixel_size_m and angle_rad:
-        slope = angle_rad / (2 * header.scan.pixel_size_m) * unit_m
+    slope = options.scale.slope_of(header)
     task = Follow(
         home=home,
         origin_m=home.optics.working_distance_m,
-        half_depth_m=unit_m,
-        slope=slope,
-        slope_known=known,
+        half_depth_m=options.scale.half_depth_of(header),
+        slope=USUAL_SLOPE if slope is None else slope,
+        slope_known=slope is not None,
         begun=tracking.start(options.hold.drift),
         track=tracking.start(options.hold.drift),
     )

@@ -18,6 +18,9 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
+USUAL_SLOPE = 0.5
+"""Blur in pixels per half depth of field, where half a depth of field is p/alpha."""
+
 
 class ScaleOptions(Options, frozen=True, kw_only=True):
     """How long half a depth of field is.
@@ -44,6 +47,13 @@ class ScaleOptions(Options, frozen=True, kw_only=True):
             return self.assumed_half_depth_m
         angle_rad = frame.optics.convergence_angle_rad or self.assumed_convergence_angle_rad
         return pixel_size_m / angle_rad
+
+    def slope_of(self, frame: FrameHeader) -> float | None:
+        """Blur in pixels per half depth of field; ``None`` where the frame does not tell."""
+        pixel_size_m, angle_rad = frame.scan.pixel_size_m, frame.optics.convergence_angle_rad
+        if not (pixel_size_m and angle_rad):
+            return None
+        return angle_rad / (2 * pixel_size_m) * self.half_depth_of(frame)
 
 
 class EstimatorOptions(Options, frozen=True, kw_only=True):

@@ -210,7 +210,7 @@ class SimulatedMicroscope:
             slope_px_per_m=beam.slope_px_per_m,
             sigma0_px=beam.sigma0_px,
             blur=beam.covariance(defocus_m),
-            depth_of_field_m=0.5 / beam.slope_px_per_m,
+            half_depth_m=0.5 / beam.slope_px_per_m,
             view_m=(x_px * pixel_size_m, y_px * pixel_size_m),
             dose_per_pixel_e=self._dose_per_pixel_e(),
             total_dose_e=self._total_dose_e,

@@ -5,8 +5,8 @@ import math
 import msgspec
 import numpy as np
 
-from semagent.errors import CommandRefusedError
 from semagent.types import MoveStage, StagePosition
+from semagent_drivers.adapter.limits import require_within
 from semagent_drivers.simulated.options import DetectorOptions, DriftOptions, StageOptions
 
 LENGTH_AXES = ("x_m", "y_m", "z_m")
@@ -66,12 +66,7 @@ class Stage:
         named: dict[str, float | None] = msgspec.structs.asdict(move)
         wanted = {axis: float(value) for axis, value in named.items() if value is not None}
         for axis, value in wanted.items():
-            low, high = self._ranges[axis]
-            if not low <= value <= high:
-                unit = axis.rsplit("_", 1)[1]
-                raise CommandRefusedError(
-                    f"stage {axis}: {value} {unit} is outside {low:g} to {high:g} {unit}"
-                )
+            require_within(f"stage {axis}", value, self._ranges[axis], axis.rsplit("_", 1)[1])
         return wanted
 
     def travel_time_s(self, targets: dict[str, float]) -> float:

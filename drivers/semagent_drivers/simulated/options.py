@@ -307,7 +307,7 @@ class IncompleteFault(Fault, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class FaultOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Faults on demand. The first six strike exposures, ``refused`` and ``ignored`` commands."""
+    """Faults on demand. ``refused`` and ``ignored`` strike commands, the others exposures."""
 
     frozen: Fault = Fault()
     incomplete: IncompleteFault = IncompleteFault()

@@ -4,11 +4,10 @@ from typing import NamedTuple
 
 from semagent.errors import CommandRefusedError
 from semagent.types import Region, Scan, SetScan
-from semagent_drivers.adapter.limits import require_within
+from semagent_drivers.adapter.limits import require_region, require_within
 from semagent_drivers.simulated.options import MIN_FRAME_PX, MOST_AVERAGES, ScanOptions
 
 _WHOLE_FIELD = Region(left=0.0, top=0.0, width=1.0, height=1.0)
-_ROUNDING = 1e-9
 
 
 class Window(NamedTuple):
@@ -83,14 +82,11 @@ class Raster:
             self._region = change.region
 
     def _check_region(self, region: Region) -> None:
-        for name, start, length, edge_px in (
-            ("left, width", region.left, region.width, self._options.width_px),
-            ("top, height", region.top, region.height, self._options.height_px),
+        require_region(region, 0.0)
+        for name, length, edge_px in (
+            ("left, width", region.width, self._options.width_px),
+            ("top, height", region.height, self._options.height_px),
         ):
-            if not (start >= 0 and length > 0 and start + length <= 1 + _ROUNDING):
-                raise CommandRefusedError(
-                    f"region {name}: {start}, {length} does not lie within 0 to 1 of the field"
-                )
             if round(length * edge_px) < MIN_FRAME_PX:
                 raise CommandRefusedError(
                     f"region {name}: {length} of {edge_px} pixels is less than {MIN_FRAME_PX}"

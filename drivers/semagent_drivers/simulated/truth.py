@@ -23,7 +23,7 @@ class SimulationTruth:
         slope_px_per_m: alpha / 2p, blur in pixels per metre of defocus.
         sigma0_px: standard deviation of the focused probe.
         blur: covariance of the blur at ``defocus_m``, in square pixels.
-        depth_of_field_m: half depth of field p / alpha.
+        half_depth_m: half depth of field p / alpha.
         view_m: point of the specimen at the field centre, from the stage's start, (x, y).
         dose_per_pixel_e: electrons a pixel receives in one frame.
         total_dose_e: electrons the specimen has received since the microscope was opened.
@@ -41,7 +41,7 @@ class SimulationTruth:
     slope_px_per_m: float
     sigma0_px: float
     blur: Covariance
-    depth_of_field_m: float
+    half_depth_m: float
     view_m: tuple[float, float]
     dose_per_pixel_e: float
     total_dose_e: float

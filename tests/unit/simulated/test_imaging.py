@@ -87,7 +87,7 @@ def test_truth_about_the_beam(make_sem: MakeSem) -> None:
     truth = make_sem(column={"convergence_mrad": 8.0, "probe_sigma_nm": 5.0}).truth()
     assert truth.slope_px_per_m == pytest.approx(8e-3 / 2 / 10e-9)
     assert truth.sigma0_px == pytest.approx(0.5)
-    assert truth.depth_of_field_m == pytest.approx(10e-9 / 8e-3)
+    assert truth.half_depth_m == pytest.approx(10e-9 / 8e-3)
     assert truth.dose_per_pixel_e == pytest.approx(312.08, rel=1e-4)  # 100 pA for 0.5 us
     assert truth.total_dose_e == 0
 

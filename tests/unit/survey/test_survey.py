@@ -95,7 +95,7 @@ def scanned() -> Bench:
 
 def test_every_position_is_in_focus(scanned: Bench) -> None:
     assert [visit.index for visit, _ in scanned.visits] == list(range(9))
-    half_depth_m = scanned.microscope.truth().depth_of_field_m
+    half_depth_m = scanned.microscope.truth().half_depth_m
     assert max(abs(defocus_m) for _, defocus_m in scanned.visits) < half_depth_m
 
 
@@ -277,7 +277,7 @@ def test_where_the_map_is_too_uncertain_it_looks() -> None:
     bench = Bench(scan)
     assert isinstance(bench.found, Found)
     assert {"focused", "predicted"} == {visit.how for visit in bench.found.visits}
-    half_depth_m = bench.microscope.truth().depth_of_field_m
+    half_depth_m = bench.microscope.truth().half_depth_m
     assert max(abs(defocus_m) for _, defocus_m in bench.visits) < half_depth_m
 
 
@@ -297,7 +297,7 @@ def test_a_dome(tmp_path: Path) -> None:
         specimen={**specimen, "relief_um": 120, "height_map": str(dome)},
     )
     assert isinstance(bench.found, Found)
-    half_depth_m = bench.microscope.truth().depth_of_field_m
+    half_depth_m = bench.microscope.truth().half_depth_m
     assert max(abs(defocus_m) for _, defocus_m in bench.visits) < half_depth_m
     # 120 um over the diagonal of a quarter is 9.2 um over the reach of 20 um.
     along_x, twist, along_y = bench.found.surface.sag_m
