@@ -116,6 +116,17 @@ def config_for_stack(microscope: RecordedMicroscope, engine: Part) -> RunConfig:
     )
 
 
+def without_scale(microscope: RecordedMicroscope, config: RunConfig) -> str:
+    """What the frames do not carry and focusing would need, for people; empty if nothing."""
+    unit_m = config.control.scale.half_depth_m
+    if microscope.read_state().scan.pixel_size_m or unit_m is None:
+        return ""
+    return (
+        f"the stack carries no pixel size, so {unit_m * 1e6:.2g} µm had to stand for half a depth "
+        "of field: give pixel_size_nm in stack.csv"
+    )
+
+
 def _control(microscope: RecordedMicroscope, step_m: float, span_m: float) -> ControlOptions:
     """How focus is looked for in a stack of this step and length.
 

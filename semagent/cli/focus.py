@@ -25,7 +25,7 @@ from semagent.health import HealthMonitor
 from semagent.lockstep import Lockstep
 from semagent.memory import load_memory
 from semagent.ports import Microscope
-from semagent.stack import as_recorded, config_for_stack
+from semagent.stack import as_recorded, config_for_stack, without_scale
 from semagent.types import (
     Arm,
     Cancel,
@@ -82,12 +82,17 @@ def simulate(
         start_m = random.Random(seed).uniform(low_m, high_m)  # noqa: S311 - not a secret
         options["start_working_distance_m"] = start_m
         microscope = registry.open_microscope("recorded", options, clock=clock)
-    config = config_for_stack(as_recorded(microscope), Part(name=engine))
+    recorded = as_recorded(microscope)
+    config = config_for_stack(recorded, Part(name=engine))
     if console:
         microscope.close()
         return _watched(config, options, max_frames, output)
+    lacks = without_scale(recorded, config)
     request = StartAutofocus(max_frames=max_frames)
-    return _focus(config, microscope, clock, request, arm=True, output=output)
+    code = _focus(config, microscope, clock, request, arm=True, output=output)
+    if code == exits.HELD and lacks:
+        output.warn(lacks)
+    return code
 
 
 def _watched(

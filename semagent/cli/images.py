@@ -23,7 +23,7 @@ from semagent.images import ImageFile, read_detectors
 from semagent.ports import Engine
 from semagent.sanity import FrameChecker, SanityOptions
 from semagent.signature import with_signature
-from semagent.stack import RecordedMicroscope, as_recorded, config_for_stack
+from semagent.stack import RecordedMicroscope, as_recorded, config_for_stack, without_scale
 from semagent.types import (
     CONSISTENT,
     Analysis,
@@ -195,6 +195,7 @@ def estimate(stack: str, *, frames: list[int] | None, engine: str, output: Outpu
         entries = microscope.stack.entries
         wanted = _wanted(frames, len(entries), stack)
         config = config_for_stack(microscope, Part(name=engine))
+        lacks = without_scale(microscope, config)
         belief, used, name = _belief(microscope, wanted, config, output)
     finally:
         microscope.close()
@@ -213,6 +214,8 @@ def estimate(stack: str, *, frames: list[int] | None, engine: str, output: Outpu
     )
     if belief is None or not known or belief.interval90_m is None:
         output.say("held: these frames do not say where focus is")
+        if lacks:
+            output.warn(lacks)
         return exits.HELD
     low_m, high_m = belief.interval90_m
     output.say(

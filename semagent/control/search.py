@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from semagent.control.options import AutofocusOptions
 from semagent.control.situation import Sample
-from semagent.types import FocusBelief
+from semagent.types import FocusBelief, FocusMode
 
 AGREE = 0.5
 """Half depths of field within which two frames count as one place."""
@@ -23,6 +23,7 @@ _WIDEST = 2.0  # fine steps that a first look beside a focus may go: far away th
 _ALL_AROUND, _VAGUE, _NOT_TO_IGNORE = 6, 0.45, 0.1  # frames, half depths of field, weight of a mode
 _FAINT = 10.0  # log odds that noise reaches near the best of many modes
 _CLEAR = 100.0  # log odds of blur that depends clearly on the working distance
+_SURELY = 2.0  # standard deviations by which focus has to be out of range to be called so
 _OPEN = 0.8  # half depths of field of uncertain astigmatism, which defocus may be mistaken for
 _ONE_DIRECTION = (
     "there may be structure along one direction only, where astigmatism is like defocus"
@@ -131,8 +132,7 @@ def next_step(
     enough = len(places_m) >= _ENOUGH
     if enough and focus_m is not None and known and abs(focus_m - here_m) <= agrees_m:
         return Found(focus_m)
-    likely = (mode for mode in belief.modes if mode.weight >= _NOT_TO_IGNORE)
-    mode = next((mode for mode in likely if field.allows(mode.focus_m)), None)
+    mode = next((mode for mode in _likely(belief) if field.allows(mode.focus_m)), None)
     if frames_left == 0 or (mode is None and not belief.modes):
         return GiveUp(_why_not(places_m, belief, field, options))
     if _cannot_tell(places_m, belief, field, options):
@@ -175,7 +175,7 @@ def _cannot_tell(
     Where a specimen has structure along one direction only, focus and astigmatism blur alike,
     however clearly. Where little is seen at all, more frames may help.
     """
-    likely = [mode for mode in belief.modes if mode.weight >= _NOT_TO_IGNORE]
+    likely = _likely(belief)
     if len(places_m) < _ALL_AROUND or belief.log_odds < _CLEAR or not likely:
         return False
     vague = min(mode.sigma_m for mode in likely) > _VAGUE * field.unit_m
@@ -221,11 +221,17 @@ def beside(
     above = sum(step_m / 4 <= offset <= 2 * step_m for offset in offsets)
     if min(below, above):
         step_m /= 2
-    target_m = mode.focus_m - step_m if below < above else mode.focus_m + step_m
-    if not field.allows(target_m):
-        target_m = 2 * mode.focus_m - target_m
+    step_m = -step_m if below < above else step_m
+    targets_m = (mode.focus_m + step_m, mode.focus_m - step_m)
+    inside_m = [target_m for target_m in targets_m if field.allows(target_m)]
+    return Look(inside_m[0] if inside_m else _least_seen(places_m, field))
+
+
+def _least_seen(places_m: Sequence[float], field: Field) -> float:
+    """The place in a narrow range that is furthest from all that were seen."""
     low_m, high_m = field.allowed_m
-    return Look(min(max(target_m, low_m), high_m))
+    middles_m = [(a + b) / 2 for a, b in pairwise(sorted(places_m))]
+    return max((low_m, high_m, *middles_m), key=lambda place_m: _nearest(places_m, place_m))
 
 
 def _further(
@@ -252,12 +258,40 @@ def _further(
 def _edge(
     places_m: Sequence[float], belief: FocusBelief, field: Field, options: AutofocusOptions
 ) -> Step:
-    """Focus seems to be out of range: look at the edge on its side, once."""
+    """Focus seems to be out of range: look at the edge on its side, once.
+
+    Then beside it inside the range, if it may be there after all.
+    """
     low_m, high_m = field.allowed_m
     edge_m = high_m if belief.modes[0].focus_m > high_m else low_m
-    if any(abs(place_m - edge_m) <= AGREE * field.unit_m for place_m in places_m):
-        return GiveUp(_why_not(places_m, belief, field, options))
-    return Look(edge_m)
+    agrees_m = AGREE * field.unit_m
+    if _nearest(places_m, edge_m) > agrees_m:
+        return Look(edge_m)
+    if len(places_m) == 1:
+        # A single frame tells a distance, and neither the side nor whether blur changes at all.
+        return _further(places_m, belief, field, options)
+    look = beside(places_m, belief, field, options)
+    if _may_be_inside(belief, field) and _nearest(places_m, look.working_distance_m) > agrees_m:
+        return look
+    return GiveUp(_why_not(places_m, belief, field, options))
+
+
+def _may_be_inside(belief: FocusBelief, field: Field) -> bool:
+    """Whether a likely focus is not surely out of range."""
+    low_m, high_m = field.allowed_m
+    return any(
+        low_m - _SURELY * mode.sigma_m <= mode.focus_m <= high_m + _SURELY * mode.sigma_m
+        for mode in _likely(belief)
+    )
+
+
+def _likely(belief: FocusBelief) -> list[FocusMode]:
+    return [mode for mode in belief.modes if mode.weight >= _NOT_TO_IGNORE]
+
+
+def _nearest(places_m: Sequence[float], place_m: float) -> float:
+    """Distance from a place to the nearest of some places, in metres."""
+    return min(abs(each - place_m) for each in places_m)
 
 
 def _why_not(
@@ -268,8 +302,13 @@ def _why_not(
         return "the frames are too small to judge focus"
     if belief.log_odds < options.min_log_odds:
         return f"blur does not depend on the working distance from {seen}"
-    if not field.allows(belief.focus_m):
-        return f"focus is beyond the end of the allowed range, near {belief.focus_m * 1e3:.4f} mm"
+    if belief.modes and not _may_be_inside(belief, field):
+        low_m, high_m = field.allowed_m
+        near = " or ".join(f"{mode.focus_m * 1e3:.4f}" for mode in _likely(belief))
+        return (
+            f"focus is beyond the allowed range of {low_m * 1e3:.4f} to {high_m * 1e3:.4f} mm, "
+            f"near {near} mm"
+        )
     return (
         f"{len(places_m)} frames from {seen} leave focus uncertain by {belief.sigma_m * 1e6:.2f} "
         f"µm, half a depth of field is {field.unit_m * 1e6:.2f} µm"

@@ -101,3 +101,44 @@ def test_a_stack_of_few_depths_of_field_is_focused(
     assert main(["simulate", *arguments]) == 0
     *_, result = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert abs(result["final_working_distance_m"] - FOCUS_M) < UNIT_M
+
+
+def forget_pixel_size(stack: Path) -> None:
+    rows = (stack / "stack.csv").read_text(encoding="utf-8").splitlines()
+    kept = "\n".join(",".join(row.split(",")[:2]) for row in rows)
+    (stack / "stack.csv").write_text(kept, encoding="utf-8")
+
+
+@pytest.mark.parametrize("pixel_size", [True, False])
+def test_a_stack_of_very_few_frames_is_focused_wherever_it_begins(
+    pixel_size: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places_m = [FOCUS_M + offset_m for offset_m in (-2e-6, 0.0, 2e-6, 4e-6)]
+    specimen = {"kind": "particles", "tile_px": 512, "working_distance_mm": 5.0}
+    stack = tmp_path / "short"
+    write_stack(stack, places_m, msgspec.convert({"specimen": specimen}, StackOptions))
+    if not pixel_size:
+        forget_pixel_size(stack)
+    for place_m in places_m:
+        arguments = [str(stack), f"--start-um={place_m * 1e6}", "--engine=sharpness", "--json"]
+        assert main(["simulate", *arguments]) == 0
+        *_, result = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert result["final_working_distance_m"] == pytest.approx(FOCUS_M, abs=1e-9)
+        assert result["frames_used"] < 7
+
+
+@pytest.mark.parametrize(
+    "command", [["simulate", "--start-um=4998.5", "--max-frames=4"], ["estimate", "--frames=0,1"]]
+)
+def test_what_is_held_for_want_of_a_pixel_size_says_so(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places_m = (FOCUS_M + np.linspace(-2e-6, 2e-6, 21)).tolist()
+    specimen = {"kind": "particles", "tile_px": 512, "working_distance_mm": 5.0}
+    stack = tmp_path / "fine"
+    write_stack(stack, places_m, msgspec.convert({"specimen": specimen}, StackOptions))
+    name, *options = command
+    for lacks in (False, True):
+        assert main([name, str(stack), *options, "--engine=sharpness"]) in (0, 4)
+        assert ("give pixel_size_nm" in capsys.readouterr().err) is lacks
+        forget_pixel_size(stack)

@@ -163,7 +163,7 @@ def test_limits_of_the_instrument_are_never_left(sign: int) -> None:
     bench = Bench(focus=35.0 * sign, noise=0.005, capabilities=capabilities, options=options())
     result = focus(bench)
     assert result.status == "held"
-    assert "end of the allowed range" in result.reason
+    assert "beyond the allowed range" in result.reason
     assert max(abs(place) for place in bench.positions) <= 20 + 1e-6
     assert bench.offset == pytest.approx(0, abs=1e-6)
 

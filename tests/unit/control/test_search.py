@@ -92,7 +92,7 @@ def test_a_place_out_of_range_leads_to_the_edge_once() -> None:
     assert step([0.0], known, field=field) == Look(10.0)
     given_up = step([0.0, 10.0], known, field=field)
     assert isinstance(given_up, GiveUp)
-    assert "end of the allowed range" in given_up.reason
+    assert "beyond the allowed range" in given_up.reason
     hardly_inside = belief((0.95, 40.0, 3.0), (0.05, 5.0, 2.0))
     assert step([0.0], hardly_inside, field=field) == Look(10.0)
 
@@ -107,6 +107,40 @@ def test_beside_a_focus_just_out_of_range_is_inside() -> None:
     field = field_around(0.0, 1.0, (-30.0, 6.0), OPTIONS)
     look = beside([0.0, 6.0], belief((1.0, 6.2, 0.2)), field, OPTIONS)
     assert field.allows(look.working_distance_m)
+
+
+def test_a_single_frame_at_the_edge_does_not_end_a_search() -> None:
+    field = field_around(0.0, 1.0, (0.0, 20.0), OPTIONS)
+    assert step([0.0], belief((1.0, -3.0, 2.0)), field=field) == Look(8.0)
+
+
+def test_a_focus_that_may_be_in_range_after_all_is_looked_for_beside_the_edge() -> None:
+    field = field_around(0.0, 1.0, (-30.0, 10.0), OPTIONS)
+    vague = belief((1.0, 12.0, 3.0))
+    assert step([0.0, 10.0], vague, field=field) == Look(12.0 - 1.5 * 3.0)
+    given_up = step([0.0, 10.0, 7.5], vague, field=field)
+    assert isinstance(given_up, GiveUp)
+    assert "uncertain" in given_up.reason
+
+
+def test_in_a_range_too_narrow_for_flanks_every_look_is_at_another_place() -> None:
+    field = field_around(0.0, 1.0, (-1.0, 1.5), OPTIONS)
+    known = belief((1.0, 0.0, 1.5))
+    assert step([0.0], known, field=field) == Look(1.5)
+    assert step([0.0, 1.5], known, field=field) == Look(-1.0)
+    assert step([-1.0, 1.5], known, field=field) == Look(0.25)
+
+
+def test_a_focus_out_of_range_is_named_only_where_all_that_is_likely_is_out() -> None:
+    field = field_around(0.0, 1.0, (-30.0, 10.0), OPTIONS)
+    both = belief((0.6, 40.0, 3.0), (0.4, -45.0, 3.0))
+    given_up = step([0.0, 10.0, -30.0], both, left=0, field=field)
+    assert isinstance(given_up, GiveUp)
+    assert "near 40000.0000 or -45000.0000 mm" in given_up.reason
+    one_inside = belief((0.6, 40.0, 3.0), (0.4, 5.0, 3.0))
+    given_up = step([0.0, 10.0], one_inside, left=0, field=field)
+    assert isinstance(given_up, GiveUp)
+    assert "uncertain" in given_up.reason
 
 
 def test_with_no_frames_left_it_gives_up_unless_it_is_sure() -> None:
