@@ -23,7 +23,14 @@ from semagent.console.listener import Listener
 from semagent.console.packets import Packer
 from semagent.console.shell import body, page
 from semagent.console.viewer import Viewer
-from semagent.console.wishes import WishNudge, WishRefusedError, parse_wish, to_command, to_request
+from semagent.console.wishes import (
+    WishNudge,
+    WishRefusedError,
+    WishStop,
+    parse_wish,
+    to_command,
+    to_request,
+)
 from semagent.errors import RoleError
 from semagent.types import Level as EventLevel
 
@@ -31,6 +38,8 @@ _log = logging.getLogger(__name__)
 _HERE = Path(__file__).parent
 _MOST_VIEWERS = 16
 _LONGEST_WISH = 16384
+_ASKED_MS = "semagent-asked-ms"
+_LATE_S = 20.0  # as long as the page waits for an answer
 
 
 class Live:
@@ -95,6 +104,8 @@ class Live:
         except WishRefusedError as error:
             return _refused(str(error), 400)
         try:
+            if not isinstance(wish, WishStop):
+                self._require_timely(request.headers.get(_ASKED_MS))
             async with self._nudging if isinstance(wish, WishNudge) else nullcontext():
                 action = to_command(wish, self._board)
                 if action is not None:
@@ -111,6 +122,23 @@ class Live:
         if event.kind == "request_refused":
             return _json({"outcome": "refused", "code": "control", "reason": event.message})
         return _json({"outcome": "applied", "code": "", "reason": ""})
+
+    def _require_timely(self, asked_ms: str | None) -> None:
+        """A line that was cut for a while must not arm or move a microscope once it is back.
+
+        Raises:
+            WishRefusedError: it was asked for so long ago that nobody waits for it any more.
+        """
+        try:
+            asked_s = float(asked_ms or "nan") / 1e3
+        except ValueError:
+            raise WishRefusedError(f"{_ASKED_MS}: {asked_ms!r} is no time in ms") from None
+        late_s = self._clock.monotonic_ns() / 1e9 - asked_s
+        if late_s > _LATE_S:
+            raise WishRefusedError(
+                f"this was asked {late_s:.0f} s ago and comes only now, more than {_LATE_S:g} s "
+                "later; look again, and ask again"
+            )
 
 
 def make_app(routes: Sequence[BaseRoute], tokens: Tokens, listener: Listener) -> ASGIApp:

@@ -9,9 +9,10 @@ const STIGMATOR_STEPS = [0.001, 0.005, 0.02];
 const el = (id) => document.getElementById(id);
 
 export class Controls {
-  // state: { facts, hello, sequence() }
-  constructor(state, stage) {
+  // state: { facts, hello, sequence() }; now(): the time over there in milliseconds, if it is known.
+  constructor(state, stage, now) {
     this.state = state;
+    this.now = now;
     this.stage = stage;
     this.listen();
   }
@@ -23,7 +24,7 @@ export class Controls {
   async wish(wish, button) {
     if (!this.mayCommand) return;
     button?.classList.add("busy");
-    if (await ask(wish)) this.done(wish);
+    if (await ask(wish, this.now())) this.done(wish);
     button?.classList.remove("busy");
   }
 

@@ -26,7 +26,7 @@ buildBar();
 const panels = new Panels();
 const stage = new Stage((kinds) => link.want(kinds));
 const { view } = stage;
-const controls = new Controls(state, stage);
+const controls = new Controls(state, stage, () => link.now());
 
 const link = new Link({
   hello(hello) {

@@ -1,5 +1,6 @@
 """What is asked on the page takes the same way as the agent's commands, or is refused in words."""
 
+import time
 from typing import Any
 
 import msgspec
@@ -89,6 +90,18 @@ def test_a_note_needs_words_and_not_too_many(run: Run):
     for text in ("  ", "x" * 3000):
         assert run.wish({"type": "note", "text": text}).json["outcome"] == "refused"
     assert run.requests == []
+
+
+def test_what_comes_long_after_it_was_asked_is_refused_but_for_a_stop(run: Run):
+    now_ms = time.perf_counter_ns() / 1e6
+    late, soon = str(now_ms - 21_000), str(now_ms)
+    refused = run.wish({"type": "arm"}, Semagent_Asked_Ms=late).json
+    assert refused["outcome"] == "refused"
+    assert "s ago and comes only now" in refused["reason"]
+    assert run.wish({"type": "arm"}, Semagent_Asked_Ms="once").json["outcome"] == "refused"
+    assert run.commands == []
+    assert run.wish({"type": "arm"}, Semagent_Asked_Ms=soon).json["outcome"] == "applied"
+    assert run.wish({"type": "stop"}, Semagent_Asked_Ms=late).json["outcome"] == "applied"
 
 
 def test_a_wish_longer_than_any_is_not_read(run: Run):
