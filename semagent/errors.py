@@ -8,7 +8,8 @@
     │   └── InputFileError         an image, stack or session; names the file
     ├── MicroscopeError            exit 3: the microscope or its driver failed
     │   ├── CommandRefusedError    the microscope said no; its state is unchanged
-    │   │   └── GateRefusedError   the safety gate of another machine said no
+    │   │   ├── GateRefusedError   the safety gate of another machine said no
+    │   │   └── NotReadyError      somebody has to do something at the microscope first
     │   ├── AcquisitionStoppedError  ``stop()`` ended an acquisition
     │   ├── MicroscopeTimeoutError the microscope did not answer before the deadline
     │   └── DisconnectedError      the link is gone; open the driver again
@@ -49,6 +50,10 @@ class CommandRefusedError(MicroscopeError):
 
 class GateRefusedError(CommandRefusedError):
     """The safety gate of the machine that has the microscope refused an action."""
+
+
+class NotReadyError(CommandRefusedError):
+    """A frame or an action has to wait for a person: the beam is blanked, the image is frozen."""
 
 
 class AcquisitionStoppedError(MicroscopeError):

@@ -18,11 +18,13 @@ from semagent.types import Capabilities
 _WAIT_FRACTION = 0.8
 
 
-def make_acquire(bus: Bus, config: RunConfig, microscope: Microscope, clock: Clock) -> AcquireRole:
-    """The acquire role, with a gate that is disarmed."""
+def make_acquire(
+    bus: Bus, config: RunConfig, microscope: Microscope, clock: Clock, *, patient: bool = False
+) -> AcquireRole:
+    """The acquire role, with a gate that is disarmed; see there for ``patient``."""
     checker = FrameChecker(config.sanity, repeats_frames=microscope.capabilities.repeats_frames)
     gate = SafetyGate(config.safety)
-    return AcquireRole(bus, microscope, gate, checker, config.acquire, clock)
+    return AcquireRole(bus, microscope, gate, checker, config.acquire, clock, patient=patient)
 
 
 def make_control(

@@ -49,6 +49,7 @@ class Microscope(Protocol):
         Raises:
             AcquisitionStoppedError: ``stop`` was called meanwhile.
             MicroscopeTimeoutError: no whole frame within ``timeout_s`` seconds.
+            NotReadyError: a person has to do something first, such as unblank the beam.
             MicroscopeError: anything else.
         """
         ...

@@ -250,7 +250,7 @@ def _make_role(plan: Plan, wiring: Wiring, opened: Any, bus: ZmqBus, clock: Cloc
     config = plan.config
     match plan.role:
         case Role.ACQUIRE:
-            return make_acquire(bus, config, opened, clock)
+            return make_acquire(bus, config, opened, clock, patient=True)
         case Role.INFER:
             return InferRole(bus, opened, config.infer, clock)
         case Role.RESTORE:

@@ -18,6 +18,7 @@ from semagent.errors import (
     GateRefusedError,
     MicroscopeError,
     MicroscopeTimeoutError,
+    NotReadyError,
     WireError,
     WireVersionError,
 )
@@ -151,6 +152,7 @@ class Answer(Value, frozen=True, kw_only=True):
 _ERRORS: dict[str, type[MicroscopeError]] = {
     "refused": CommandRefusedError,
     "gate": GateRefusedError,
+    "not_ready": NotReadyError,
     "stopped": AcquisitionStoppedError,
     "timeout": MicroscopeTimeoutError,
     "disconnected": DisconnectedError,

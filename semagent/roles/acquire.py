@@ -15,6 +15,7 @@ from semagent.errors import (
     DisconnectedError,
     GateRefusedError,
     MicroscopeError,
+    NotReadyError,
 )
 from semagent.ports import Microscope
 from semagent.roles.base import Announcer
@@ -39,6 +40,7 @@ _log = logging.getLogger(__name__)
 
 _REMEMBERED_FRAMES = 1024
 _GATE_RATE_HZ = 1.0
+_NOT_READY_S = 1.0
 
 
 class AcquireRole:
@@ -47,6 +49,10 @@ class AcquireRole:
     Order for each frame: expose, stamp, freeze, check, record, publish. Commands pass the gate
     with what was measured just before; a `Stop` also reaches the driver while a frame is being
     exposed.
+
+    Args:
+        patient: wait as long as it takes where a frame needs a person first, who has blanked the
+            beam or frozen the image; otherwise that counts as a failure.
     """
 
     def __init__(
@@ -57,6 +63,8 @@ class AcquireRole:
         checker: FrameChecker,
         options: AcquireOptions,
         clock: Clock,
+        *,
+        patient: bool = False,
     ) -> None:
         self._bus = bus
         self._microscope = microscope
@@ -64,6 +72,8 @@ class AcquireRole:
         self._checker = checker
         self._options = options
         self._clock = clock
+        self._patient = patient
+        self._awaited = ""
         self._say = Announcer(bus, clock)
         self._beats = bus.subscribe("heartbeat")
         bus.serve("command", self._on_urgent)
@@ -237,11 +247,15 @@ class AcquireRole:
             self._say.event("frame_stopped", "the frame was stopped")
             return
         except MicroscopeError as error:
-            self._fail(error)
+            if self._patient and isinstance(error, NotReadyError):
+                self._await_person(error)
+            else:
+                self._fail(error)
             return
         finally:
             self._beat(busy=False)
         self._failures = 0
+        self._awaited = ""
         self._exposed[frame.header.sequence] = frame.header.monotonic_ns
         if len(self._exposed) > _REMEMBERED_FRAMES:
             self._exposed.popitem(last=False)
@@ -260,6 +274,16 @@ class AcquireRole:
         if faults:
             self._say.flagged(header)
         self._publish_gate()
+
+    def _await_person(self, error: NotReadyError) -> None:
+        """Say once what is missing, and look again later: a person may arm meanwhile."""
+        later_ns = self._clock.monotonic_ns() + round(_NOT_READY_S * 1e9)
+        self._next_start_ns = max(self._next_start_ns, later_ns)
+        if self._awaited != str(error):
+            self._awaited = str(error)
+            self._disarm(f"no frame can be taken: {error}")
+            self._publish_gate()
+            self._say.event("not_ready", str(error), level=Level.WARNING)
 
     def _fail(self, error: MicroscopeError) -> None:
         self._failures += 1

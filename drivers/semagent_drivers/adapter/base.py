@@ -16,6 +16,7 @@ from semagent.errors import (
     CommandRefusedError,
     DisconnectedError,
     MicroscopeError,
+    NotReadyError,
     SemagentError,
 )
 from semagent.options import Options
@@ -209,7 +210,7 @@ class Adapter(ABC):
             readings = self._read()
             if readings.optics.blanked:
                 # Some systems would expose the specimen all the same.
-                raise MicroscopeError("the beam is blanked: unblank it before a frame is taken")
+                raise NotReadyError("the beam is blanked: unblank it before a frame is taken")
             picture = self._expose(readings, wait)
             wait.check("frame")
             # Two frames within one tick of the clock still have an order.

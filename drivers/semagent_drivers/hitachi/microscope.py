@@ -11,6 +11,7 @@ from semagent.errors import (
     DisconnectedError,
     MicroscopeError,
     MicroscopeTimeoutError,
+    NotReadyError,
 )
 from semagent.types import Capabilities, Optics, Scan, StagePosition
 from semagent_drivers.adapter import (
@@ -228,12 +229,12 @@ class Hitachi(Adapter):
         """What the SEM PC would answer with a bare NG, in words."""
         scan = self._line.get("SCAN", "NOW").data
         if scan != "RUN":
-            raise CommandRefusedError(
+            raise NotReadyError(
                 f"{self._name}: the image is frozen ({scan}); press Run at the microscope"
             )
         (mode,) = self._line.get("SCAN", "SCANMODE").numbers(1)
         if mode != _NORMAL_SCAN:
-            raise CommandRefusedError(
+            raise NotReadyError(
                 f"{self._name}: a spot or an area is analysed (scan mode {mode}); go back to the "
                 "normal scan"
             )

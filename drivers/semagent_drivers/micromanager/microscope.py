@@ -10,6 +10,7 @@ from semagent.errors import (
     CommandRefusedError,
     MicroscopeError,
     MicroscopeTimeoutError,
+    NotReadyError,
 )
 from semagent.types import (
     Capabilities,
@@ -138,7 +139,8 @@ class MicroManager(Adapter):
         except CoreError as error:
             # Nothing was started, so a sequence that runs is somebody else's and stays.
             self._started = False
-            raise MicroscopeError(
+            kind = NotReadyError if self._call("isSequenceRunning") else MicroscopeError
+            raise kind(
                 f"the camera {self._camera} does not start: {error}; end a live view if one runs"
             ) from error
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from semagent.clock import Clock
-from semagent.errors import CommandRefusedError, ConfigError, MicroscopeError
+from semagent.errors import CommandRefusedError, ConfigError, MicroscopeError, NotReadyError
 from semagent.types import Capabilities, Optics, Region, SetScan, StagePosition
 from semagent_drivers.adapter import (
     Limits,
@@ -108,7 +108,7 @@ class Phenom(SdkAdapter):
         """Outside the live SEM mode the interface gives wrong ranges and refuses at random."""
         mode = self._phenom.GetOperationalMode()
         if mode != self._ppi.OperationalMode.LiveSem:
-            raise MicroscopeError(
+            raise NotReadyError(
                 f"the Phenom is in mode {mode}, not live SEM; bring the specimen under the beam "
                 "at the Phenom itself"
             )

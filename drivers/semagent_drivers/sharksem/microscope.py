@@ -9,7 +9,12 @@ from contextlib import contextmanager, suppress
 from types import MappingProxyType
 
 from semagent.clock import Clock
-from semagent.errors import CommandRefusedError, MicroscopeError, MicroscopeTimeoutError
+from semagent.errors import (
+    CommandRefusedError,
+    MicroscopeError,
+    MicroscopeTimeoutError,
+    NotReadyError,
+)
 from semagent.types import FrameFault, Optics, Pixels, SetScan, StagePosition
 from semagent_drivers.adapter import (
     Adapter,
@@ -137,7 +142,7 @@ class SharkSem(Adapter):
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
         beam = self._link.ask("HVGetBeam").integer()
         if beam != _BEAM_ON:
-            raise MicroscopeError(
+            raise NotReadyError(
                 f"{self._name}: the beam is not on (HVGetBeam says {beam}); switch it on at the "
                 "microscope"
             )
@@ -151,7 +156,7 @@ class SharkSem(Adapter):
         channel = self._shark.channel
         selected = self._link.ask("DtGetSelected", channel).integer()
         if selected < 0:
-            raise MicroscopeError(
+            raise NotReadyError(
                 f"{self._name}: no detector is selected on channel {channel}; select one at the "
                 "microscope"
             )

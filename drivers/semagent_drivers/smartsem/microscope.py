@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from semagent.clock import Clock
-from semagent.errors import InputFileError, MicroscopeError
+from semagent.errors import InputFileError, MicroscopeError, NotReadyError
 from semagent.types import Capabilities, Optics, Pixels, Scan, StagePosition
 from semagent_drivers.adapter import (
     Limits,
@@ -184,7 +184,7 @@ class SmartSem(SdkAdapter):
         )
         with put_back("live image", lambda: self._thaw(before, wait)):
             if freezes_on != "End Frame":
-                raise MicroscopeError(
+                raise NotReadyError(
                     f"SmartSEM freezes on {freezes_on!r}, so frames would be cut off; set Freeze "
                     "on to End Frame at the microscope"
                 )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from semagent.clock import Clock
-from semagent.errors import ConfigError, MicroscopeError, MicroscopeTimeoutError
+from semagent.errors import ConfigError, MicroscopeError, MicroscopeTimeoutError, NotReadyError
 from semagent.types import Capabilities, Optics, Pixels, SetScan, StagePosition
 from semagent_drivers.adapter import (
     Limits,
@@ -170,11 +170,11 @@ class TescanAutomation(SdkAdapter):
         sem = self._sem
         status = sem.Beam.GetStatus()
         if status != sem.Beam.Status.BeamOn:
-            raise MicroscopeError(f"the beam is not on ({status}); switch it on at the microscope")
+            raise NotReadyError(f"the beam is not on ({status}); switch it on at the microscope")
         sem.Scan.Stop()
         detector = self._chosen or sem.Detector.Get(Channel=self._wishes.channel)
         if detector is None:
-            raise MicroscopeError(
+            raise NotReadyError(
                 f"no detector is selected on channel {self._wishes.channel}; select one at the "
                 "microscope, or name one in the option detector"
             )

@@ -12,6 +12,7 @@ from semagent.errors import (
     CommandRefusedError,
     DisconnectedError,
     MicroscopeError,
+    NotReadyError,
 )
 from semagent.testing import MicroscopeConformance, MicroscopeFaults, Rig
 from semagent.types import FrameFault, MoveStage, SetBeamShift, SetScan, SetWorkingDistance
@@ -150,6 +151,13 @@ def test_frames_of_another_detector_are_not_to_be_compared(microscope, instrumen
     assert microscope.acquire(1.0).header.settings_rev == first + 1
     assert microscope.acquire(1.0).header.settings_rev == first + 1
     assert microscope.read_state().settings_rev == first + 1
+
+
+def test_a_blanked_beam_waits_for_a_person(microscope, instrument):
+    instrument.blanked = True
+    with pytest.raises(NotReadyError, match="unblank it before a frame is taken"):
+        microscope.acquire(1.0)
+    assert instrument.blanked
 
 
 def test_a_lost_link_stays_lost():

@@ -14,6 +14,7 @@ from semagent.errors import (
     DisconnectedError,
     MicroscopeError,
     MicroscopeTimeoutError,
+    NotReadyError,
 )
 from semagent.types import MoveStage, Region, SetScan, SetWorkingDistance
 from semagent_drivers.micromanager.bridge import BridgeCore
@@ -108,7 +109,7 @@ def test_a_stage_without_ranges_is_not_moved(fake):
 def test_somebody_elses_live_view_is_neither_used_nor_ended(microscope, fake):
     fake.core.exposure_ms = 1000.0
     fake.core.call("startSequenceAcquisition", [1000, 0.0, True])
-    with pytest.raises(MicroscopeError, match=r"does not start.*end a live view if one runs"):
+    with pytest.raises(NotReadyError, match=r"does not start.*end a live view if one runs"):
         microscope.acquire(5.0)
     assert fake.core.shutter_open
 

@@ -9,7 +9,7 @@ from semagent.bus import LocalBus, LocalHub, Mailbox
 from semagent.channels import Role
 from semagent.clock import ManualClock
 from semagent.config import RunConfig, find_config, load_config
-from semagent.errors import DisconnectedError, GateRefusedError
+from semagent.errors import DisconnectedError, GateRefusedError, NotReadyError
 from semagent.parts import make_acquire
 from semagent.registry import open_microscope
 from semagent.roles import AcquireRole
@@ -42,7 +42,7 @@ class Kept:
 class Bench:
     """An acquire role with somebody who sends it commands and listens."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, patient: bool = False, **options: Any) -> None:
         self.clock = ManualClock()
         config: RunConfig = load_config(find_config("simulated"))
         small = {"width_px": 64, "height_px": 48, "dwell_us": 0.1}
@@ -60,7 +60,7 @@ class Bench:
         self.events = self.console.subscribe("event")
         self.gates = self.console.subscribe("gate")
         self.role: AcquireRole = make_acquire(
-            LocalBus(hub, Role.ACQUIRE), config, self.microscope, self.clock
+            LocalBus(hub, Role.ACQUIRE), config, self.microscope, self.clock, patient=patient
         )
         self._ids = 0
 
@@ -236,6 +236,37 @@ def test_a_disconnected_microscope_disarms_and_ends_the_role():
     with pytest.raises(DisconnectedError):
         bench.role.step()
     assert bench.kinds() == ["gate_armed", "gate_disarmed", "acquire_failed"]
+
+
+def test_a_run_waits_for_the_person_who_has_blanked_the_beam(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench(patient=True)
+    bench.arm()
+    assert bench.expose() is not None
+    with monkeypatch.context() as blanked:
+        blanked.setattr(bench.microscope, "acquire", not_ready)
+        for _ in range(20):
+            bench.clock.advance(1.0)
+            assert bench.expose() is None
+        assert bench.kinds() == ["gate_armed", "gate_disarmed", "not_ready"]
+        bench.arm()  # to let the beam on again, for example
+        bench.clock.advance(1.0)
+        assert bench.expose() is None
+        assert bench.role.gate.armed
+    bench.clock.advance(1.0)
+    assert bench.expose() is not None
+    assert bench.kinds() == ["gate_armed"]
+
+
+def test_a_single_task_does_not_wait_for_a_person(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench()
+    monkeypatch.setattr(bench.microscope, "acquire", not_ready)
+    assert [bench.expose(), bench.expose()] == [None, None]
+    with pytest.raises(NotReadyError, match="the beam is blanked"):
+        bench.expose()
+
+
+def not_ready(_: float) -> Any:
+    raise NotReadyError("the beam is blanked")
 
 
 def test_silence_of_control_disarms():
