@@ -19,6 +19,8 @@ from semagent.ports import Engine, Microscope
 from semagent.roles import InferRole
 from semagent.types import Action, Command, GateStatus, Issuer, Reply, Request
 
+_POLL_S = 0.005
+
 
 class Lockstep:
     """The roles of one run in this process.
@@ -41,6 +43,7 @@ class Lockstep:
     ) -> None:
         self._hub = LocalHub(clock, recorder)
         self._operator = LocalBus(self._hub, Role.CONSOLE)
+        self._clock = clock
         self._ids = itertools.count(1)
         control_bus = LocalBus(self._hub, Role.CONTROL)
         # Control first: it has to hear how the gate stands when the acquire role begins.
@@ -82,10 +85,15 @@ class Lockstep:
     def cycle(self) -> None:
         """Expose one frame, look at it, decide and carry out what was decided.
 
+        Where there is no frame, as it is not time for one yet or it failed, a moment passes.
+
         Raises:
             SemagentError: a role cannot go on.
         """
+        frames = self.acquire.frames
         self.acquire.step()
+        if self.acquire.frames == frames:
+            self._clock.sleep(_POLL_S)
         self.infer.step()
         self.settle()
 

@@ -181,7 +181,7 @@ def _focus(
 
 def _follow(lockstep: Lockstep, ledger: Ledger, interrupt: Interrupt) -> FocusResult:
     """Expose frames until there is a result."""
-    for _ in range(_FRAMES_WITHOUT_RESULT):
+    while lockstep.acquire.frames < _FRAMES_WITHOUT_RESULT:
         if interrupt.pressed:
             lockstep.request(Cancel(reason="interrupted from the keyboard"))
         ledger.update()

@@ -35,7 +35,6 @@ from semagent.types import (
 
 _TRIES = 5  # frames in a row that may be unfit for use
 _FRESH = 0.5  # of the life of evidence: a new frame is taken before a command after that
-_POLL_S = 0.005
 _AT_FOCUS_M = 1e-9
 
 
@@ -249,5 +248,4 @@ class Pilot:
                 self.last, self.state = header, header.settings
                 self._on_frame(header)
                 return header
-            self._clock.sleep(_POLL_S)
         raise MicroscopeTimeoutError(f"no frame within {wait_s:g} s")

@@ -143,6 +143,17 @@ def test_autofocus_focuses_a_microscope(semagent: Run, simulated_config: Config)
     assert abs(result["final_working_distance_m"] - 5.0e-3) < 2e-6
 
 
+def test_autofocus_pauses_between_frames_where_it_is_told_to(
+    semagent: Run, simulated_config: Config
+):
+    interval_s = 0.2
+    config = simulated_config(speed=0, _acquire={"frame_interval_s": interval_s})
+    run = semagent("autofocus", config, "--arm", "--json")
+    assert run.code == 0, run.err
+    result = run.records[-1]
+    assert result["wall_s"] > (result["frames_used"] - 1) * interval_s
+
+
 def test_autofocus_without_arming_is_refused_and_nothing_moves(
     semagent: Run, simulated_config: Config
 ):
