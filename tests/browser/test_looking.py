@@ -87,6 +87,19 @@ PROPOSAL = """async () => {
     return document.getElementById("proposal-value").textContent;
 }"""
 
+# Where auto contrast puts black and white in a picture whose grey values run from low to high.
+CONTRAST = """async ([low, high, bytes]) => {
+    const { Contrast, Picture } = await import("/static/picture.js");
+    const [width, height] = [300, 200];
+    const grey = new (bytes === 1 ? Uint8Array : Uint16Array)(width * height);
+    grey.forEach((_, i) => { grey[i] = low + ((i * 7919) % (high - low + 1)); });
+    const contrast = new Contrast();
+    contrast.calm = 1;
+    contrast.follow(new Picture({ width, height, header: { info_bar_px: 0 } }, grey));
+    const { limits } = contrast;
+    return [limits.low * contrast.top, limits.high * contrast.top];
+}"""
+
 
 def test_a_line_that_is_cut(program: Start, visit: Start):
     expect = playwright.expect
@@ -120,6 +133,12 @@ def test_the_picture(program: Start, visit: Start, photograph: Start):
         page.keyboard.press("0")
         until(page, f"({CHANGES})() > {0.7 * whole}")
 
+        for low, high, bytes_ in ((20, 200, 1), (300, 900, 2), (30_000, 60_000, 2)):
+            # Ten or twelve bits come in sixteen, and then all lies in a corner of the scale.
+            black, white = page.evaluate(CONTRAST, [low, high, bytes_])
+            near = 0.02 * (high - low)
+            assert abs(black - low) < near
+            assert abs(white - high) < near
         auto = page.get_by_role("button", name="Auto contrast")
         page.get_by_label("bright").fill("0.02")
         expect(auto).to_have_attribute("aria-pressed", "false")

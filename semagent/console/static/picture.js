@@ -29,14 +29,13 @@ export class Picture {
     return this.head.header.sequence;
   }
 
-  // Counts of grey values above the information bar, from every third row and column.
-  histogram() {
+  // Counts of each grey value above the information bar, from every third row and column.
+  counts() {
     const { width, height, header } = this.head;
     const rows = height - header.info_bar_px;
-    const counts = new Uint32Array(BINS);
-    const shift = this.levels === 65536 ? 8 : 0;
+    const counts = new Uint32Array(this.levels);
     for (let y = 0; y < rows; y += 3) {
-      for (let x = y * width, end = x + width; x < end; x += 3) counts[this.grey[x] >> shift] += 1;
+      for (let x = y * width, end = x + width; x < end; x += 3) counts[this.grey[x]] += 1;
     }
     return counts;
   }
@@ -73,7 +72,7 @@ export class Painter {
 function lookUp(levels, low, high) {
   const table = new Uint32Array(levels);
   const top = levels - 1;
-  const span = Math.max(high - low, 1 / 512);
+  const span = Math.max(high - low, 0.5 / levels);
   for (let level = 0; level < levels; level += 1) {
     const share = (level / top - low) / span;
     const value = Math.round(255 * Math.min(1, Math.max(0, share)));
@@ -88,14 +87,17 @@ export class Contrast {
     this.auto = true;
     this.low = 0;
     this.high = 1;
-    this.counts = null;
+    this.bins = null;
+    this.top = 255; // the brightest level there is
     this.calm = CALM;
   }
 
   follow(picture) {
-    this.counts = picture.histogram();
+    const counts = picture.counts();
+    this.bins = binned(counts);
+    this.top = counts.length - 1;
     if (!this.auto) return;
-    const [low, high] = percentiles(this.counts);
+    const [low, high] = percentiles(counts);
     const jump = Math.abs(low - this.low) + Math.abs(high - this.high) > 0.4;
     const pace = jump ? 1 : this.calm;
     this.low += pace * (low - this.low);
@@ -104,18 +106,19 @@ export class Contrast {
 
   get limits() {
     // Rounded, so that a still picture is not painted again for nothing.
-    return { low: Math.round(this.low * 255) / 255, high: Math.round(this.high * 255) / 255 };
+    const { top } = this;
+    return { low: Math.round(this.low * top) / top, high: Math.round(this.high * top) / top };
   }
 
   draw(canvas) {
     const context = canvas.getContext("2d");
     const { width, height } = canvas;
     context.clearRect(0, 0, width, height);
-    if (!this.counts) return;
-    const most = Math.log1p(Math.max(...this.counts));
+    if (!this.bins) return;
+    const most = Math.log1p(Math.max(...this.bins));
     context.fillStyle = "#5f7383";
     for (let bin = 0; bin < BINS; bin += 1) {
-      const share = Math.log1p(this.counts[bin]) / most;
+      const share = Math.log1p(this.bins[bin]) / most;
       context.fillRect((bin * width) / BINS, height * (1 - share), width / BINS + 0.5, height * share);
     }
     context.fillStyle = "#54c7cf";
@@ -125,12 +128,20 @@ export class Contrast {
   }
 }
 
+function binned(counts) {
+  const bins = new Uint32Array(BINS);
+  const wide = counts.length / BINS;
+  counts.forEach((count, level) => { bins[Math.floor(level / wide)] += count; });
+  return bins;
+}
+
 function percentiles(counts) {
+  const top = counts.length - 1;
   const total = counts.reduce((sum, count) => sum + count, 0);
   const edge = CLIPPED * total;
   let low = 0;
-  for (let sum = counts[0]; sum < edge && low < BINS - 2; sum += counts[low]) low += 1;
-  let high = BINS - 1;
+  for (let sum = counts[0]; sum < edge && low < top - 1; sum += counts[low]) low += 1;
+  let high = top;
   for (let sum = counts[high]; sum < edge && high > low + 1; sum += counts[high]) high -= 1;
-  return [low / (BINS - 1), high / (BINS - 1)];
+  return [low / top, high / top];
 }
