@@ -100,6 +100,11 @@ class Engine(Protocol):
         """Whether ``analyse`` can return restored pixels."""
         ...
 
+    @property
+    def smallest_px(self) -> int:
+        """Rows and columns that a frame needs at least, without its information bar."""
+        ...
+
     def analyse(self, frame: Frame, *, restore: bool = False) -> Analysis:
         """Measure, and on request restore, one frame.
 

@@ -21,7 +21,7 @@ from semagent.errors import EngineError, MicroscopeError, RecordError, SemagentE
 from semagent.parts import make_acquire, make_control, make_recorder
 from semagent.ports import Engine
 from semagent.roles import AcquireRole, InferRole, RecordRole, RestoreRole, RoleLoop
-from semagent.types import Capabilities
+from semagent.types import Capabilities, Scan
 
 _IDLE_S = 0.01
 _NICENESS = {Role.CONSOLE: 5, Role.RESTORE: 19}
@@ -70,11 +70,20 @@ class ConsoleAddress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Announced(msgspec.Struct, frozen=True, kw_only=True, tag="announced"):
-    """A process can be reached, and has opened what it owns."""
+    """A process can be reached, and has opened what it owns.
+
+    Attributes:
+        capabilities: of the microscope, from the process that owns it.
+        scan: how it is set to scan as the run begins.
+        engine: name of the engine, from the process that owns it.
+        smallest_px: see `semagent.ports.Engine`.
+    """
 
     endpoints: Endpoints
     capabilities: Capabilities | None = None
+    scan: Scan | None = None
     engine: str | None = None
+    smallest_px: int = 0
     console: ConsoleAddress | None = None
 
 
@@ -204,10 +213,16 @@ def _run_role(plan: Plan, link: Connection, bus: ZmqBus, clock: Clock) -> None:
     announced = Announced(endpoints=bus.endpoints)
     if plan.role is Role.ACQUIRE:
         opened = registry.open_microscope(config.driver.name, config.driver.options, clock=clock)
-        announced = Announced(endpoints=bus.endpoints, capabilities=opened.capabilities)
+        announced = Announced(
+            endpoints=bus.endpoints,
+            capabilities=opened.capabilities,
+            scan=opened.read_state().scan,
+        )
     elif plan.role is Role.INFER:
         opened = registry.open_engine(config.engine.name, config.engine.options)
-        announced = Announced(endpoints=bus.endpoints, engine=opened.name)
+        announced = Announced(
+            endpoints=bus.endpoints, engine=opened.name, smallest_px=opened.smallest_px
+        )
     elif plan.role is Role.RESTORE and config.restoration is not None:
         opened = _open_restoring(config.restoration)
     elif plan.role is Role.CONSOLE:

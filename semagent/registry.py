@@ -8,10 +8,11 @@ from types import ModuleType
 from typing import Any
 
 from semagent.clock import Clock
-from semagent.errors import ConfigError
+from semagent.errors import ConfigError, FrameTooSmallError
 from semagent.options import Options
 from semagent.ports import Engine, Microscope, OpenEngine, OpenMicroscope
 from semagent.requirements import DriverFacts
+from semagent.types import Scan
 
 DRIVERS = "semagent.drivers"
 ENGINES = "semagent.engines"
@@ -89,6 +90,42 @@ def open_engine(name: str, options: Mapping[str, Any]) -> Engine:
     """
     opener: OpenEngine = _load(ENGINES, name)
     return opener(options)
+
+
+def open_engine_for(scan: Scan, name: str, options: Mapping[str, Any]) -> Engine:
+    """Load an engine that is to look at frames of this scan.
+
+    Raises:
+        ConfigError: see `open_engine`.
+        FrameTooSmallError: it cannot look at any of them.
+        EngineError: see `open_engine`.
+    """
+    engine = open_engine(name, options)
+    try:
+        require_size(scan, engine.smallest_px, engine.name)
+    except FrameTooSmallError:
+        engine.close()
+        raise
+    return engine
+
+
+def require_size(scan: Scan, smallest_px: int, engine: str) -> None:
+    """Find out before a run begins whether the engine can look at its frames.
+
+    Args:
+        scan: how they are scanned.
+        smallest_px: of the engine; see `semagent.ports.Engine`.
+        engine: its name, for the error.
+
+    Raises:
+        FrameTooSmallError: it cannot.
+    """
+    if min(scan.width_px, scan.height_px) < smallest_px:
+        raise FrameTooSmallError(
+            f"frames of {scan.width_px} x {scan.height_px} pixels are too small for the engine "
+            f"{engine}: {smallest_px} x {smallest_px} are needed without information bar; scan "
+            "a larger region, or with more pixels"
+        )
 
 
 def run_tool(name: str, arguments: Sequence[str]) -> None:

@@ -37,8 +37,9 @@ from semagent.process import (
     new_token,
     raise_failure,
 )
+from semagent.registry import require_size
 from semagent.signals import ENDING, handled
-from semagent.types import Capabilities, Heartbeat
+from semagent.types import Capabilities, Heartbeat, Scan
 
 STARTUP_S = 120.0
 SHUTDOWN_S = 15.0
@@ -159,7 +160,8 @@ class Supervisor:
         self._endpoints: dict[Role, Endpoints] = {}
         self._listeners: dict[Role, tuple[str, ...]] = {}
         self._capabilities: Capabilities | None = None
-        self._engine = ""
+        self._scan: Scan | None = None
+        self._engine, self._smallest_px = "", 0
         self._restarts: dict[Role, int] = {}
         self._console = ConsolePlan(operator_token=new_token(), viewer_token=new_token())
         self._address: ConsoleAddress | None = None
@@ -215,6 +217,8 @@ class Supervisor:
                 self._children[role] = _Child(self._plan(role))
             for child in self._children.values():
                 self._learn(child, deadline_s)
+            if self._scan is not None:
+                require_size(self._scan, self._smallest_px, self._engine)
             for child in self._children.values():
                 child.send(self._wiring())
             for role, child in self._children.items():
@@ -306,7 +310,9 @@ class Supervisor:
         announced = _expect(child.receive(deadline_s), Announced)
         self._endpoints[child.role] = announced.endpoints
         self._capabilities = announced.capabilities or self._capabilities
+        self._scan = announced.scan or self._scan
         self._engine = announced.engine or self._engine
+        self._smallest_px = announced.smallest_px or self._smallest_px
         if announced.console is not None:
             self._address = announced.console
             self._console = msgspec.structs.replace(self._console, port=announced.console.port)

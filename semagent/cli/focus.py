@@ -20,7 +20,13 @@ from semagent.cli.view import focus_panel, is_utf8
 from semagent.clock import Clock, SystemClock
 from semagent.config import Part, RunConfig, find_config, load_config, save_memory
 from semagent.control import forbids, not_begun
-from semagent.errors import MicroscopeError, RoleError, SemagentError
+from semagent.errors import (
+    FrameTooSmallError,
+    InputFileError,
+    MicroscopeError,
+    RoleError,
+    SemagentError,
+)
 from semagent.health import HealthMonitor
 from semagent.lockstep import Lockstep
 from semagent.memory import load_memory
@@ -89,7 +95,10 @@ def simulate(
         return _watched(config, options, max_frames, output)
     lacks = without_scale(recorded, config)
     request = StartAutofocus(max_frames=max_frames)
-    code = _focus(config, microscope, clock, request, arm=True, output=output)
+    try:
+        code = _focus(config, microscope, clock, request, arm=True, output=output)
+    except FrameTooSmallError as error:
+        raise InputFileError(f"{stack}: {error}") from error
     if code == exits.HELD and lacks:
         output.warn(lacks)
     return code
@@ -133,7 +142,8 @@ def _focus(
     memory: Path | None = None,
 ) -> int:
     try:
-        engine = registry.open_engine(config.engine.name, config.engine.options)
+        scan = microscope.read_state().scan
+        engine = registry.open_engine_for(scan, config.engine.name, config.engine.options)
     except BaseException:
         microscope.close()
         raise

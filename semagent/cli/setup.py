@@ -12,7 +12,7 @@ from semagent.cli import exits
 from semagent.cli.output import Output
 from semagent.clock import SystemClock
 from semagent.config import RunConfig, check_parts, find_config, load_config
-from semagent.errors import CommandRefusedError, ConfigError, SemagentError
+from semagent.errors import CommandRefusedError, ConfigError, EngineError, SemagentError
 from semagent.keys import make_keys
 from semagent.remote.serve import serve as serve_microscope
 from semagent.schema import as_json, config_schema
@@ -173,7 +173,8 @@ def _microscope(name: str) -> list[tuple[str, bool, str]]:
         detail = f"{figures.engine}: score {figures.focus_score:.3f} in {figures.latency_s:.3f} s"
         checks.append(("engine", True, detail))
     except SemagentError as error:
-        checks.append((type(error).__name__, False, str(error)))
+        of_engine = isinstance(error, EngineError | ConfigError)
+        checks.append(("engine" if of_engine else "one frame", False, str(error)))
     finally:
         microscope.close()
     return checks

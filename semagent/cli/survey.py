@@ -47,7 +47,8 @@ def run(name: str, *, positions: str, arm: bool, record: Path | None, output: Ou
     microscope = registry.open_microscope(config.driver.name, config.driver.options, clock=clock)
     output.warn_unverified(microscope.capabilities)
     try:
-        engine = registry.open_engine(config.engine.name, config.engine.options)
+        scan = microscope.read_state().scan
+        engine = registry.open_engine_for(scan, config.engine.name, config.engine.options)
         recorder = make_recorder(record, config, microscope.capabilities, engine.name, clock)
     except BaseException:
         microscope.close()

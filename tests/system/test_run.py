@@ -376,6 +376,21 @@ def test_a_microscope_that_fails_ends_the_run_with_the_reason(
     assert "acquire role" in run.err
 
 
+@pytest.mark.parametrize(
+    "command", [["run", "--no-console"], ["autofocus", "--arm"]], ids=lambda each: each[0]
+)
+def test_a_scan_too_small_for_the_engine_is_refused_before_a_frame_is_taken(
+    command: list[str], semagent: Run, simulated_config: Config
+):
+    config = simulated_config(
+        speed=0, scan={"width_px": 120, "height_px": 100}, _engine={"name": "onnxruntime"}
+    )
+    run = semagent(*command, config, "--json")
+    assert run.code == 3
+    assert run.err.count("frames of 120 x 100 pixels are too small") == 1
+    assert not run.records
+
+
 def test_a_wrong_driver_option_is_exit_2(semagent: Run, simulated_config: Config):
     run = semagent("run", "--no-console", simulated_config(sped=1), "--json")
     assert run.code == 2

@@ -6,7 +6,8 @@ import pytest
 
 from semagent import registry
 from semagent.clock import SystemClock
-from semagent.errors import ConfigError
+from semagent.errors import ConfigError, FrameTooSmallError
+from semagent.types import Scan
 
 
 def test_what_ships_is_listed():
@@ -49,3 +50,12 @@ def test_missing_software_is_named(monkeypatch: pytest.MonkeyPatch):
     offer(monkeypatch, EntryPoint("sem", "no_such_sdk_at_all:open", registry.DRIVERS))
     with pytest.raises(ConfigError, match=r"'sem' needs software.*no_such_sdk_at_all"):
         registry.open_microscope("sem", {}, clock=SystemClock())
+
+
+@pytest.mark.parametrize(("name", "least"), [("sharpness", 64), ("onnxruntime", 128)])
+def test_an_engine_for_frames_that_it_cannot_look_at_is_refused(name: str, least: int):
+    scan = Scan(width_px=least, height_px=least, bit_depth=8)
+    registry.open_engine_for(scan, name, {}).close()
+    small = Scan(width_px=1024, height_px=least - 1, bit_depth=8)
+    with pytest.raises(FrameTooSmallError, match=f"{least} x {least} are needed"):
+        registry.open_engine_for(small, name, {})

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import msgspec
 import numpy as np
 import pytest
@@ -142,3 +143,16 @@ def test_what_is_held_for_want_of_a_pixel_size_says_so(
         assert main([name, str(stack), *options, "--engine=sharpness"]) in (0, 4)
         assert ("give pixel_size_nm" in capsys.readouterr().err) is lacks
         forget_pixel_size(stack)
+
+
+def test_a_stack_too_small_for_the_engine_is_refused_with_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack = tmp_path / "small"
+    stack.mkdir()
+    for number in range(3):
+        cv2.imwrite(str(stack / f"{number}.png"), np.full((100, 200), 80 + number, np.uint8))
+    rows = "".join(f"{number}.png,{5000 + number}\n" for number in range(3))
+    (stack / "stack.csv").write_text(f"file,working_distance_um\n{rows}", encoding="utf-8")
+    assert main(["simulate", str(stack)]) == 2
+    assert f"{stack}: frames of 200 x 100 pixels are too small" in capsys.readouterr().err

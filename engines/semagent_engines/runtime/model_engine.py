@@ -118,6 +118,11 @@ class ModelEngine:
         """The model restores."""
         return True
 
+    @property
+    def smallest_px(self) -> int:
+        """Edge of the smallest tile of the artefact's graphs."""
+        return self._manifest.smallest_tile_px
+
     def analyse(self, frame: Frame, *, restore: bool = False) -> Analysis:
         """Read the frame and, on request, restore it. See `semagent.ports.Engine`.
 
@@ -166,7 +171,7 @@ class ModelEngine:
         one, other = self._specimen(first), self._specimen(second)
         if one.shape != other.shape:
             raise EngineError(f"frames of {one.shape} and {other.shape} pixels are not one field")
-        exposed = exposed_part(one, other, least_px=self._manifest.smallest_tile_px)
+        exposed = exposed_part(one, other, least_px=self.smallest_px)
         one, other = one[exposed], other[exposed]
         read = self._read(one, other)
         inputs = {
@@ -211,7 +216,7 @@ class ModelEngine:
         if self._closed:
             raise EngineError(f"{self.name} is closed")
         pixels = frame.specimen
-        smallest = self._manifest.smallest_tile_px
+        smallest = self.smallest_px
         if min(pixels.shape) < smallest:
             raise FrameTooSmallError(
                 f"a frame of {pixels.shape[1]} x {pixels.shape[0]} pixels without its "
@@ -225,7 +230,7 @@ class ModelEngine:
         return lay_out((height, width), tile_px=tile_px, overlap_px=overlap_px, step_px=step)
 
     def _head(self, pixels: Pixels) -> FrameReading:
-        exposed = exposed_part(pixels, least_px=self._manifest.smallest_tile_px)
+        exposed = exposed_part(pixels, least_px=self.smallest_px)
         [tiles] = self._read(pixels[exposed])
         return combine(tiles)
 

@@ -54,6 +54,11 @@ class SharpnessEngine:
         """Never."""
         return False
 
+    @property
+    def smallest_px(self) -> int:
+        """Edge of the smallest tile of a spectrum."""
+        return MIN_SIDE_PX
+
     def analyse(self, frame: Frame, *, restore: bool = False) -> Analysis:  # noqa: ARG002 - the port's signature
         """Measure one frame, without its information bar.
 
