@@ -15,7 +15,14 @@ from semagent.errors import (
     NotReadyError,
 )
 from semagent.testing import MicroscopeConformance, MicroscopeFaults, Rig
-from semagent.types import FrameFault, MoveStage, SetBeamShift, SetScan, SetWorkingDistance
+from semagent.types import (
+    FrameFault,
+    MoveStage,
+    SetBeamShift,
+    SetBlanked,
+    SetScan,
+    SetWorkingDistance,
+)
 from semagent_drivers.adapter import SdkThread
 from semagent_drivers.fakes import Fault, Trip
 
@@ -97,6 +104,14 @@ def test_an_ignored_command_does_not_pass_as_done(microscope, instrument):
     instrument.deaf = True
     with pytest.raises(MicroscopeError, match=r"accepted working distance 0\.0081 m but reads"):
         microscope.apply(SetWorkingDistance(working_distance_m=0.0081))
+
+
+def test_a_blanked_beam_takes_no_frame_and_stays_blanked(microscope, instrument):
+    microscope.apply(SetBlanked(blanked=True))
+    instrument.grab = None  # calling it would fail
+    with pytest.raises(MicroscopeError, match="unblank it before"):
+        microscope.acquire(1.0)
+    assert instrument.blanked
 
 
 def test_a_move_keeps_tilt_and_focus_and_a_tiny_one_is_skipped(microscope, instrument):

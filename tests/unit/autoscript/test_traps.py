@@ -14,7 +14,6 @@ from semagent.types import (
     MoveStage,
     Region,
     SetBeamShift,
-    SetBlanked,
     SetScan,
     SetStigmator,
     SetWorkingDistance,
@@ -133,13 +132,6 @@ def test_the_scan_settings_of_the_operator_stay(microscope, instrument):
 def test_a_dwell_the_scanner_cannot_do_is_refused(microscope):
     with pytest.raises(CommandRefusedError, match=r"0\.1 s is outside 2\.5e-08 to 0\.025 s"):
         microscope.apply(SetScan(dwell_s=0.1))
-
-
-def test_no_frame_is_exposed_while_the_beam_is_blanked(microscope, instrument):
-    microscope.apply(SetBlanked(blanked=True))
-    with pytest.raises(MicroscopeError, match="beam is blanked"):
-        microscope.acquire(10.0)
-    assert instrument.blanked
 
 
 def test_a_beam_that_the_operator_blanks_during_a_frame_stays_blanked(

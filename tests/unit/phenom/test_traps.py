@@ -86,13 +86,6 @@ def test_unblanking_unblanks(microscope, instrument):
     assert instrument.scan_mode == fake.ScanMode.Imaging
 
 
-def test_a_frame_never_unblanks_the_beam(microscope, instrument):
-    microscope.apply(SetBlanked(blanked=True))
-    with pytest.raises(MicroscopeError, match="beam is blanked"):
-        microscope.acquire(10.0)
-    assert instrument.scan_mode == fake.ScanMode.Blank
-
-
 def test_without_a_blanking_that_reads_back_there_is_none(instrument, monkeypatch):
     monkeypatch.delattr(fake.ScanMode, "Blank")
     microscope = opened()

@@ -211,13 +211,6 @@ def test_an_image_of_another_size_is_refused(microscope, instrument, monkeypatch
         microscope.acquire(10.0)
 
 
-def test_a_blanked_beam_stays_so_and_no_frame_is_taken(microscope, instrument):
-    microscope.apply(SetBlanked(blanked=True))
-    with pytest.raises(MicroscopeError, match="beam is blanked"):
-        microscope.acquire(10.0)
-    assert instrument.blanked
-
-
 @pytest.mark.parametrize(
     ("key", "value"), [("blanked", "perhaps"), ("store", "large"), ("store", "")]
 )
@@ -227,8 +220,3 @@ def test_words_that_are_not_known_are_named(microscope, instrument, monkeypatch,
     monkeypatch.setattr(instrument, "told", lambda asked: value if asked == name else told(asked))
     with pytest.raises(MicroscopeError, match=name):
         microscope.read_state()
-
-
-def test_the_range_of_the_focus_has_two_ends():
-    with pytest.raises(ConfigError, match=r"50\.0 is not below 1\.0"):
-        opened(working_distance_range_mm=(50.0, 1.0))

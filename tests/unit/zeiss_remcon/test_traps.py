@@ -363,14 +363,6 @@ def test_an_image_of_another_size_is_refused(microscope, fake):
         microscope.acquire(10.0)
 
 
-def test_a_blanked_beam_stays_so_and_no_frame_is_taken(microscope, fake):
-    microscope.apply(SetBlanked(blanked=True))
-    with pytest.raises(MicroscopeError, match="beam is blanked"):
-        microscope.acquire(10.0)
-    assert fake.blanked
-    assert "MAC 1" not in fake.calls
-
-
 # -- the stage ----------------------------------------------------------------------------------
 
 
