@@ -13,11 +13,18 @@ _HEADER = struct.Struct("<2sIHHIIiiHHI")
 
 
 def is_whole(data: bytes) -> bool:
-    """Whether a file is as long as its header says."""
+    """Whether a file is as long as its header says, and has all pixels it tells of."""
     if len(data) < _HEADER.size:
         return False
-    kind, size, *_ = _HEADER.unpack_from(data)
-    return bool(kind != b"BM" or len(data) >= size)
+    kind, size, _, _, offset, _, width, height, _, bits, _ = _HEADER.unpack_from(data)
+    return bool(
+        kind != b"BM" or len(data) >= max(size, offset + _stride(width, bits) * abs(height))
+    )
+
+
+def _stride(width: int, bits: int) -> int:
+    """Bytes of a row: rows begin at multiples of four bytes."""
+    return (width * bits + 31) // 32 * 4
 
 
 def whole_file(path: Path) -> bytes | None:
@@ -27,18 +34,18 @@ def whole_file(path: Path) -> bytes | None:
 
 
 def grey(data: bytes) -> npt.NDArray[np.uint8]:
-    """Pixels of shape (height, width).
+    """Pixels of shape (height, width) of a whole file.
 
     Raises:
         MicroscopeError: not an uncompressed bitmap of 8 bits, or of 24 that are grey.
     """
     kind, _, _, _, offset, _, width, height, _, bits, packed = _HEADER.unpack_from(data)
-    if kind != b"BM" or bits not in (8, 24) or packed:
+    if kind != b"BM" or bits not in (8, 24) or packed or width < 1 or not height:
         raise MicroscopeError(
-            f"the SEM PC saved something else than a bitmap of 8 or 24 bits: {kind!r}, {bits} bits"
+            "the SEM PC saved something else than a bitmap of 8 or 24 bits: "
+            f"{kind!r}, {width} x {height} pixels of {bits} bits"
         )
-    channels = bits // 8
-    stride = (width * channels + 3) // 4 * 4  # rows begin at multiples of four bytes
+    channels, stride = bits // 8, _stride(width, bits)
     rows = np.frombuffer(data, np.uint8, count=stride * abs(height), offset=offset)
     pixels = rows.reshape(abs(height), stride)[:, : width * channels]
     if height > 0:  # then the last row comes first

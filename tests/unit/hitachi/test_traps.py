@@ -255,6 +255,22 @@ def test_half_an_image_is_no_image(tmp_path):
     assert folder.newer(folder.stamps(), whole_file) is None
 
 
+@pytest.mark.parametrize("size", [0, 10])
+def test_a_bitmap_whose_size_was_left_out_is_whole_once_all_rows_are_there(size):
+    whole = bytearray(bitmap(np.arange(35, dtype=np.uint8).reshape(5, 7)))
+    struct.pack_into("<I", whole, 2, size)
+    assert not is_whole(bytes(whole[:-1]))
+    assert is_whole(bytes(whole))
+
+
+@pytest.mark.parametrize(("place", "value"), [(18, 0), (18, -7), (22, 0)])
+def test_a_bitmap_of_no_size_is_none(place, value):
+    data = bytearray(bitmap(np.arange(35, dtype=np.uint8).reshape(5, 7)))
+    struct.pack_into("<i", data, place, value)
+    with pytest.raises(MicroscopeError, match="something else than a bitmap"):
+        grey(bytes(data))
+
+
 def test_bitmaps_of_24_bits_are_read_if_they_are_grey():
     pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
     rows = np.repeat(pixels, 3, axis=1)  # from the top: the height is negative
