@@ -117,8 +117,7 @@ class Adapter(ABC):
     """Exceptions that mean that the link is gone."""
 
     settings_tolerance: ClassVar[float] = 0.01
-    """Relative change of a measured setting that is still the same setting: measured voltages
-    flicker, and on some columns the field width follows the focus."""
+    """Relative change of a measured setting that is still the same setting: voltages flicker."""
 
     focus_flicker_m: float = 0.2e-6
     """Change of the working distance, while a frame is exposed, that nobody has made."""

@@ -1,6 +1,5 @@
 """Whether the settings are still the same: from frame to frame, and while one is exposed."""
 
-import math
 from typing import NamedTuple
 
 from semagent.types import Optics, Region, Scan
@@ -12,31 +11,47 @@ class Settings(NamedTuple):
     Attributes:
         whole: counts and names, which are the same or are not.
         measured: numbers, which flicker.
+        lengths: edge of a pixel in metres, and the inverse of the magnification. On some columns
+            they follow the focus, at most in proportion to the working distance.
+        working_distance_m: where focus is.
     """
 
     whole: tuple[int | Region | None, ...]
     measured: tuple[float | None, ...]
+    lengths: tuple[float | None, ...]
+    working_distance_m: float
 
     @classmethod
     def of(cls, scan: Scan, optics: Optics) -> "Settings":
         """Those of a scan and of the beam's energy and magnification."""
         return cls(
             (scan.width_px, scan.height_px, scan.bit_depth, scan.frame_averages, scan.region),
-            (
-                scan.pixel_size_m,
-                scan.dwell_s,
-                optics.accelerating_voltage_v,
-                optics.magnification,
-            ),
+            (scan.dwell_s, optics.accelerating_voltage_v),
+            (scan.pixel_size_m, 1 / optics.magnification if optics.magnification else None),
+            optics.working_distance_m,
         )
 
-    def same(self, other: "Settings", tolerance: float) -> bool:
-        """Whether no measured one differs by more than ``tolerance``, relative, nor any other."""
-        return self.whole == other.whole and all(
-            then == now
-            or (then is not None and now is not None and math.isclose(then, now, rel_tol=tolerance))
-            for then, now in zip(self.measured, other.measured, strict=True)
+    def same(self, now: "Settings", tolerance: float) -> bool:
+        """Whether nobody has changed them: by no more than ``tolerance``, relative."""
+        then_m, now_m = self.working_distance_m, now.working_distance_m
+        focus = now_m / then_m if then_m > 0 and now_m > 0 else 1.0
+        return (
+            self.whole == now.whole
+            and _within(self.measured, now.measured, 1.0, tolerance)
+            and _within(self.lengths, now.lengths, focus, tolerance)
         )
+
+
+def _within(
+    then: tuple[float | None, ...], now: tuple[float | None, ...], factor: float, tolerance: float
+) -> bool:
+    """Whether all have stayed as they were, or changed by ``factor`` at most."""
+    low, high = min(1.0, factor) * (1 - tolerance), max(1.0, factor) * (1 + tolerance)
+    return all(
+        before == after
+        or (before is not None and after is not None and low * before <= after <= high * before)
+        for before, after in zip(then, now, strict=True)
+    )
 
 
 class Revisions:

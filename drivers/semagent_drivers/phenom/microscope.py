@@ -39,8 +39,6 @@ class Phenom(SdkAdapter):
     specimen, and no envelope guards it.
     """
 
-    settings_tolerance = 0.05  # the field width follows the focus
-
     def __init__(self, options: PhenomOptions, clock: Clock) -> None:
         login = options.login()
         self._ppi = load_sdk(options.sdk, "phenom", DRIVER)

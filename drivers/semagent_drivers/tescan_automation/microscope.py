@@ -49,8 +49,6 @@ class TescanAutomation(SdkAdapter):
     and has no blanker, so this driver has neither.
     """
 
-    settings_tolerance = 0.05  # the field width follows the focus
-
     def __init__(self, options: TescanAutomationOptions, clock: Clock) -> None:
         package = load_sdk(options.sdk, "tescan-automation", DRIVER)
         common = load_sdk(f"{options.sdk}.Common", "tescan-automation", DRIVER)

@@ -175,6 +175,17 @@ def test_a_blanked_beam_waits_for_a_person(microscope, instrument):
     assert instrument.blanked
 
 
+@pytest.mark.parametrize("follows", [False, True])
+def test_a_field_that_follows_the_focus_is_no_change_but_a_zoom_is(microscope, instrument, follows):
+    instrument.field_follows = follows
+    first = microscope.read_state().settings_rev
+    for wd_mm in (8.5, 7.0, 8.0):
+        instrument.wd_mm = wd_mm
+        assert microscope.acquire(1.0).header.settings_rev == first
+    instrument.pixel_m *= 1.02
+    assert microscope.acquire(1.0).header.settings_rev == first + 1
+
+
 def test_a_lost_link_stays_lost():
     trip = Trip()
     microscope = vendor.open_vendor(vendor.Instrument(), ManualClock(), trip)

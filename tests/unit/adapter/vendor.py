@@ -53,6 +53,8 @@ class Instrument:
         self.kilovolts = 5.0
         self.exposure_s = 0.0
         self.detector = "SE"
+        self.pixel_m = 10e-9
+        self.field_follows = False
         self.while_exposing = {}  # what somebody changes meanwhile
         self.deaf = False
         self.aborted = threading.Event()
@@ -67,6 +69,9 @@ class Instrument:
             raise VendorRefusalError("E23")
         if not self.deaf:
             self.wd_mm = wd_mm
+
+    def pixel_size_m(self):
+        return self.pixel_m * (self.wd_mm / 8.0 if self.field_follows else 1.0)
 
     def grab(self):
         self.aborted.wait(self.exposure_s)
@@ -127,7 +132,7 @@ class VendorMicroscope(Adapter):
                 width_px=SCAN.width_px,
                 height_px=SCAN.height_px,
                 bit_depth=8,
-                pixel_size_m=10e-9,
+                pixel_size_m=self._ask(vendor.pixel_size_m),
                 frame_averages=self._ask(lambda: vendor.averages),
             ),
             Optics(

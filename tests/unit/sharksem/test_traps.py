@@ -88,7 +88,7 @@ def test_focus_that_the_microscope_clamps_does_not_pass_as_done(fake, instrument
 
 def test_the_field_follows_the_focus_and_that_voids_nothing(microscope):
     before = microscope.read_state()
-    microscope.apply(SetWorkingDistance(working_distance_m=8.02e-3))
+    microscope.apply(SetWorkingDistance(working_distance_m=8.5e-3))
     after = microscope.read_state()
     assert after.scan.pixel_size_m > before.scan.pixel_size_m
     assert after.settings_rev == before.settings_rev
