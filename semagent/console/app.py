@@ -36,7 +36,7 @@ from semagent.types import Level as EventLevel
 
 _log = logging.getLogger(__name__)
 _HERE = Path(__file__).parent
-_MOST_VIEWERS = 16
+_MOST_VIEWERS = 16  # of each level: those who look on do not keep an operator out
 _LONGEST_WISH = 16384
 _ASKED_MS = "semagent-asked-ms"
 _LATE_S = 20.0  # as long as the page waits for an answer
@@ -52,12 +52,10 @@ class Live:
         self._packer = Packer()
         self._viewers: set[Viewer] = set()
         self._nudging = asyncio.Lock()  # each starts from where the one before has led
-        self._page = page(
-            "Live",
-            body("live.html"),
-            here="/",
-            scripts=("live.js",),
-        )
+        whole = page("Live", body("live.html"), here="/", scripts=("live.js",))
+        self._pages = {
+            level: whole.replace('data-level="viewer"', f'data-level="{level}"') for level in Level
+        }
 
     def routes(self) -> list[BaseRoute]:
         """What it serves."""
@@ -74,17 +72,19 @@ class Live:
             for viewer in self._viewers:
                 viewer.wake()
 
-    async def _show(self, _request: Request) -> Response:
-        return HTMLResponse(self._page)
+    async def _show(self, request: Request) -> Response:
+        return HTMLResponse(self._pages[level_of(request.scope)])
 
     async def _facts(self, _request: Request) -> Response:
         return _json(self._board.snapshot())
 
     async def _watch(self, socket: WebSocket) -> None:
-        if len(self._viewers) >= _MOST_VIEWERS:
+        level = level_of(socket.scope)
+        if sum(viewer.level is level for viewer in self._viewers) >= _MOST_VIEWERS:
+            await socket.accept()  # a browser is told no reason otherwise
             await socket.close(code=1013, reason=f"{_MOST_VIEWERS} browsers look on already")
             return
-        viewer = Viewer(socket, self._board, self._packer, level_of(socket.scope), self._clock)
+        viewer = Viewer(socket, self._board, self._packer, level, self._clock)
         self._viewers.add(viewer)
         try:
             await viewer.run()

@@ -55,7 +55,7 @@ class Viewer:
         self._socket = socket
         self._board = board
         self._packer = packer
-        self._level = level
+        self.level = level
         self._clock = clock
         self._news = asyncio.Event()
         self._on_their_way: set[str] = set()
@@ -161,7 +161,7 @@ class Viewer:
         safety = run.config.safety
         return {
             "hello": {
-                "level": self._level,
+                "level": self.level,
                 "instrument": run.config.instrument,
                 "capabilities": run.capabilities,
                 "engine": run.engine,

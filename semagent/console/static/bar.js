@@ -28,7 +28,7 @@ export function buildBar() {
   });
 }
 
-export function showInstrument(hello, stop) {
+export function showInstrument(hello) {
   const { capabilities } = hello;
   const names = new Set([hello.instrument, capabilities.microscope, `engine ${hello.engine}`]);
   el("instrument").textContent = [...names].join(" · ");
@@ -38,7 +38,6 @@ export function showInstrument(hello, stop) {
   if (capabilities.verified_on === null) chips.push(chip("driver never run on its hardware", "warn"));
   chips.push(hello.recording ? chip(`recording ${hello.recording}`, "good") : chip("not recorded"));
   el("chips").replaceChildren(...chips);
-  if (hello.level === "operator" && !el("stop")) addStop(stop);
 }
 
 export function addStop(stop) {

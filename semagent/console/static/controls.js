@@ -18,7 +18,7 @@ export class Controls {
   }
 
   get mayCommand() {
-    return this.state.hello?.level === "operator";
+    return el("live").dataset.level === "operator";
   }
 
   async wish(wish, button) {
@@ -56,7 +56,7 @@ export class Controls {
 
   nudge(axis, sign, button) {
     const step = Number(el(axis === "working_distance" ? "step-wd" : "step-stig").value);
-    this.wish({ type: "nudge", axis, by: sign * step }, button);
+    if (step) this.wish({ type: "nudge", axis, by: sign * step }, button);
   }
 
   mark = () => {

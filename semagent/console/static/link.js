@@ -10,7 +10,7 @@ const ANSWER_MS = 5000;
 
 export class Link {
   // handlers: hello(value), facts(value), frame(head, body) -> Promise, and
-  // state("open" | "silent" | "lost")
+  // state("open" | "silent" | "lost", reason)
   constructor(handlers) {
     this.handlers = handlers;
     this.wait = FIRST_WAIT_MS;
@@ -69,7 +69,7 @@ export class Link {
       this.handlers.state("open");
     };
     socket.onmessage = (event) => this.take(socket, event.data);
-    socket.onclose = () => this.again();
+    socket.onclose = ({ reason }) => this.again(reason);
     this.socket = socket;
   }
 
@@ -102,8 +102,8 @@ export class Link {
     if (this.offsets.length > PINGS_KEPT) this.offsets.shift();
   }
 
-  again() {
-    this.handlers.state("lost");
+  again(reason = "") {
+    this.handlers.state("lost", reason);
     setTimeout(async () => {
       this.wait = Math.min(LONGEST_WAIT_MS, this.wait * 1.7);
       // Another run has other tokens: then the sign-in has to be shown.

@@ -6,15 +6,13 @@ import { decode } from "./picture.js";
 import { number, say } from "./format.js";
 import { frameFacts, Stage } from "./stage.js";
 import { Panels } from "./panels.js";
-import { buildBar, showAge, showInstrument } from "./bar.js";
+import { addStop, buildBar, showAge, showInstrument } from "./bar.js";
 
 const el = (id) => document.getElementById(id);
 const AGES = 20000;
 const RATE_WINDOW_MS = 3000;
-const TROUBLE = {
-  lost: "No connection to semagent. What you see is old.",
-  silent: "semagent does not answer. What you see is old.",
-};
+const OLD = "What you see is old.";
+const TROUBLE = { lost: `No connection to semagent. ${OLD}`, silent: `semagent does not answer. ${OLD}` };
 const LOOK_MS = 1000; // between two looks at whether the picture is old
 const live = el("live");
 const state = { hello: null, facts: null, sequence: () => view.raw?.sequence };
@@ -27,12 +25,12 @@ const panels = new Panels();
 const stage = new Stage((kinds) => link.want(kinds));
 const { view } = stage;
 const controls = new Controls(state, stage, () => link.now());
+if (controls.mayCommand) addStop(controls.stop); // before anything is heard: it takes another way
 
 const link = new Link({
   hello(hello) {
     state.hello = panels.hello = hello;
-    live.dataset.level = hello.level;
-    showInstrument(hello, controls.stop);
+    showInstrument(hello);
     controls.greet(hello);
     panels.forget();
     if (!hello.restores) view.absent = "Nothing is restored: the configuration has no section restoration.";
@@ -55,9 +53,9 @@ const link = new Link({
     }
     shown.push(performance.now());
   },
-  state(name) {
+  state(name, reason) {
     live.dataset.link = name;
-    view.trouble = TROUBLE[name] ?? "";
+    view.trouble = reason ? `semagent: ${reason}. ${OLD}` : TROUBLE[name] ?? "";
     if (!view.raw) say(el("veil"), "Waiting for the first frame…");
     view.refresh();
     look();

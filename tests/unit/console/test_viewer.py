@@ -5,7 +5,7 @@ import json
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import cv2
@@ -85,6 +85,17 @@ def test_the_greeting_says_what_one_may_do_and_within_which_limits(run: Run):
 def test_a_stranger_gets_no_socket(run: Run, changes: dict[str, Any]):
     with pytest.raises(InvalidStatus), watching(run, **changes):
         pass
+
+
+def test_those_who_look_on_do_not_keep_an_operator_out(run: Run):
+    with ExitStack() as held:
+        for _ in range(16):
+            held.enter_context(watching(run, TOKENS.viewer))
+        late = held.enter_context(watching(run, TOKENS.viewer))
+        with pytest.raises(ConnectionClosed, match="16 browsers look on already"):
+            late.recv(timeout=10)
+        operator = held.enter_context(watching(run))
+        assert "hello" in json.loads(operator.recv(timeout=10))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
