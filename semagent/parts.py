@@ -19,12 +19,26 @@ _WAIT_FRACTION = 0.8
 
 
 def make_acquire(
-    bus: Bus, config: RunConfig, microscope: Microscope, clock: Clock, *, patient: bool = False
+    bus: Bus,
+    config: RunConfig,
+    microscope: Microscope,
+    clock: Clock,
+    *,
+    patient: bool = False,
+    follow_up_s: float = 0.0,
 ) -> AcquireRole:
-    """The acquire role, with a gate that is disarmed; see there for ``patient``."""
+    """The acquire role, with a gate that is disarmed; see there for the last two."""
     checker = FrameChecker(config.sanity, repeats_frames=microscope.capabilities.repeats_frames)
-    gate = SafetyGate(config.safety)
-    return AcquireRole(bus, microscope, gate, checker, config.acquire, clock, patient=patient)
+    return AcquireRole(
+        bus,
+        microscope,
+        SafetyGate(config.safety),
+        checker,
+        config.acquire,
+        clock,
+        patient=patient,
+        follow_up_s=follow_up_s,
+    )
 
 
 def make_control(

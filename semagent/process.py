@@ -24,6 +24,7 @@ from semagent.roles import AcquireRole, InferRole, RecordRole, RestoreRole, Role
 from semagent.types import Capabilities, Scan
 
 _IDLE_S = 0.01
+_FOLLOW_UP_S = 0.02  # a few times as long as an answer takes there and the next command back
 _NICENESS = {Role.CONSOLE: 5, Role.RESTORE: 19}
 LISTENERS_S = 10.0
 
@@ -265,7 +266,7 @@ def _make_role(plan: Plan, wiring: Wiring, opened: Any, bus: ZmqBus, clock: Cloc
     config = plan.config
     match plan.role:
         case Role.ACQUIRE:
-            return make_acquire(bus, config, opened, clock, patient=True)
+            return make_acquire(bus, config, opened, clock, patient=True, follow_up_s=_FOLLOW_UP_S)
         case Role.INFER:
             return InferRole(bus, opened, config.infer, clock)
         case Role.RESTORE:

@@ -53,6 +53,8 @@ class AcquireRole:
     Args:
         patient: wait as long as it takes where a frame needs a person first, who has blanked the
             beam or frozen the image; otherwise that counts as a failure.
+        follow_up_s: how long no frame is begun after a command of the agent, so that a way of
+            several commands costs no frames that nobody looks at.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class AcquireRole:
         clock: Clock,
         *,
         patient: bool = False,
+        follow_up_s: float = 0.0,
     ) -> None:
         self._bus = bus
         self._microscope = microscope
@@ -73,6 +76,7 @@ class AcquireRole:
         self._options = options
         self._clock = clock
         self._patient = patient
+        self._follow_up_ns = round(follow_up_s * 1e9)
         self._awaited = ""
         self._say = Announcer(bus, clock)
         self._beats = bus.subscribe("heartbeat")
@@ -148,6 +152,9 @@ class AcquireRole:
         reply = self._reply(command)
         self._beat(busy=False)
         self._bus.publish("reply", reply)
+        if command.issuer is Issuer.AGENT:
+            follow_up_ns = self._clock.monotonic_ns() + self._follow_up_ns
+            self._next_start_ns = max(self._next_start_ns, follow_up_ns)
         return reply
 
     def _reply(self, command: Command) -> Reply:

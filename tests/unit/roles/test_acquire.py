@@ -42,7 +42,7 @@ class Kept:
 class Bench:
     """An acquire role with somebody who sends it commands and listens."""
 
-    def __init__(self, *, patient: bool = False, **options: Any) -> None:
+    def __init__(self, *, patient: bool = False, follow_up_s: float = 0.0, **options: Any) -> None:
         self.clock = ManualClock()
         config: RunConfig = load_config(find_config("simulated"))
         small = {"width_px": 64, "height_px": 48, "dwell_us": 0.1}
@@ -60,7 +60,12 @@ class Bench:
         self.events = self.console.subscribe("event")
         self.gates = self.console.subscribe("gate")
         self.role: AcquireRole = make_acquire(
-            LocalBus(hub, Role.ACQUIRE), config, self.microscope, self.clock, patient=patient
+            LocalBus(hub, Role.ACQUIRE),
+            config,
+            self.microscope,
+            self.clock,
+            patient=patient,
+            follow_up_s=follow_up_s,
         )
         self._ids = 0
 
@@ -136,6 +141,18 @@ def test_the_agent_needs_a_frame_that_the_gate_knows():
     reply = bench.agent(5.001e-3, header.sequence, header.settings_rev)
     assert reply.outcome is Outcome.APPLIED
     assert reply.next_sequence == header.sequence + 1
+
+
+def test_no_frame_is_exposed_between_the_commands_of_one_way():
+    bench = Bench(follow_up_s=0.02)
+    bench.arm()
+    header = bench.expose()
+    for target_m in (4.999e-3, 5.001e-3):
+        reply = bench.agent(target_m, header.sequence, header.settings_rev)
+        assert reply.outcome is Outcome.APPLIED
+        assert reply.next_sequence == header.sequence + 1
+        assert bench.expose() is None  # 10 ms later
+    assert bench.expose().optics.working_distance_m == 5.001e-3
 
 
 def test_everything_is_recorded_before_it_is_heard_and_in_order():
