@@ -361,8 +361,13 @@ def _on_tick(turn: Turn, now_ns: int) -> None:
     if isinstance(task, Autofocus) and _late(task.since_ns, now_ns, limits.task_s):
         ending.go_home(turn, "failed", f"focusing took longer than {limits.task_s:g} s")
     elif isinstance(task, Autofocus) and _late(state.waiting_ns, now_ns, limits.frame_s):
-        missing = "no usable frame" if state.gate else "no word of the safety gate"
-        ending.go_home(turn, "failed", f"{missing} within {limits.frame_s:g} s")
+        reason = f"no word of the safety gate within {limits.frame_s:g} s"
+        if state.gate:
+            reason = (
+                f"no usable frame within {limits.frame_s:g} s: a scan has to take less than "
+                "control.deadlines.frame_s and than four fifths of safety.max_evidence_age_s"
+            )
+        ending.go_home(turn, "failed", reason)
     elif isinstance(task, Return) and _late(state.waiting_ns, now_ns, limits.frame_s):
         ending.give_up(turn, task, f"no frame within {limits.frame_s:g} s")
 
