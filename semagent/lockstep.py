@@ -90,6 +90,7 @@ class Lockstep:
         Raises:
             SemagentError: a role cannot go on.
         """
+        self._hub.require_record()
         frames = self.acquire.frames
         self.acquire.step()
         if self.acquire.frames == frames:

@@ -7,7 +7,7 @@ from typing import Any
 from semagent.bus.base import Delivered, Mailbox, Recorder
 from semagent.channels import CHANNELS, Role
 from semagent.clock import Clock
-from semagent.errors import RoleError
+from semagent.errors import RecordError, RoleError
 from semagent.types import Heartbeat, Pixels, Value
 from semagent.wire import Message
 
@@ -21,6 +21,7 @@ class LocalHub:
         self._lock = threading.Lock()
         self._mailboxes: dict[str, list[Mailbox]] = {}
         self._services: dict[str, LocalBus] = {}
+        self._record_lost: RecordError | None = None
 
     def add_mailbox(self, mailbox: Mailbox) -> None:
         """Deliver what is published on the mailbox's channel."""
@@ -35,11 +36,36 @@ class LocalHub:
             self._services[channel] = bus
 
     def publish(self, message: Message) -> None:
-        """Record, then deliver."""
+        """Record, then deliver.
+
+        Once the record is lost, what has no pixels is delivered all the same: focus and stage can
+        still be put back.
+
+        Raises:
+            RecordError: a frame is not kept, and therefore not shown.
+        """
         if self.recorder is not None and CHANNELS[message.topic].recorded:
-            self.recorder.record(message)
+            self._record(self.recorder, message)
+            if message.pixels is not None:
+                self.require_record()
         for mailbox in self._mailboxes.get(message.topic, ()):
             mailbox.put(message)
+
+    def require_record(self) -> None:
+        """Find out whether the next frame could be kept.
+
+        Raises:
+            RecordError: the record is lost.
+        """
+        if self._record_lost is not None:
+            raise self._record_lost
+
+    def _record(self, recorder: Recorder, message: Message) -> None:
+        if self._record_lost is None:
+            try:
+                recorder.record(message)
+            except RecordError as error:
+                self._record_lost = error
 
     def service(self, channel: str) -> "LocalBus":
         """The end that serves ``channel``."""

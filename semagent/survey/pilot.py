@@ -28,6 +28,7 @@ from semagent.types import (
     Mode,
     MoveStage,
     Outcome,
+    Reply,
     SetMode,
     SetWorkingDistance,
     StartAutofocus,
@@ -89,8 +90,10 @@ class Pilot:
         self._analyses = lockstep.listen("analysis")
         self._results = lockstep.listen("result")
         self._beliefs = lockstep.listen("belief")
+        self._replies = lockstep.listen("reply")
         self.last: FrameHeader | None = None
         self.state: MicroscopeState | None = None
+        self._left: MicroscopeState | None = None
         self.moved = False
 
     def arm(self) -> None:
@@ -133,6 +136,8 @@ class Pilot:
         except BaseException:
             self._lockstep.request(Cancel(reason="the scan ends"))
             self._lockstep.settle()
+            self._read_back()
+            self.state = self._left
             raise
         result: FocusResult = message.value
         self.state = None
@@ -158,6 +163,8 @@ class Pilot:
         Raises:
             MicroscopeError: what could not be put back, and why.
         """
+        # Where the record is lost no frame can be taken any more to read the settings back.
+        self.state = self.state or self._left
         put_back(partial(self._stage_to, place), partial(self._focus_to, working_distance_m))
 
     def _stage_to(self, place: Place, straight: bool = False) -> None:
@@ -213,6 +220,12 @@ class Pilot:
         """The settings last read back."""
         return self.state or self.look().header.settings
 
+    def _read_back(self) -> None:
+        """Learn from the replies where everything was left."""
+        while (message := self._replies.take()) is not None:
+            reply: Reply = message.value
+            self._left = reply.state
+
     def _do(self, action: MicroscopeAction) -> None:
         last = self.last
         if last is None or self._clock.monotonic_ns() - last.monotonic_ns > round(
@@ -241,11 +254,14 @@ class Pilot:
         wait_s = options.max_failures * options.frame_timeout_s + options.frame_interval_s
         until_ns = self._clock.monotonic_ns() + round(wait_s * 1e9)
         while self._clock.monotonic_ns() <= until_ns:
+            self._read_back()
             self._lockstep.cycle()
             message = self._frames.take()
             if message is not None:
                 header: FrameHeader = message.value
                 self.last, self.state = header, header.settings
+                self._left = header.settings
+                self._read_back()  # what was done because of this frame
                 self._on_frame(header)
                 return header
         raise MicroscopeTimeoutError(f"no frame within {wait_s:g} s")

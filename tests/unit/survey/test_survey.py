@@ -15,7 +15,7 @@ import pytest
 from semagent import registry
 from semagent.clock import ManualClock
 from semagent.config import RunConfig, find_config, load_config
-from semagent.errors import CommandRefusedError, MicroscopeError
+from semagent.errors import CommandRefusedError, MicroscopeError, RecordError
 from semagent.lockstep import Lockstep
 from semagent.places import GridOptions, ScanOptions
 from semagent.safety import AxisLimits
@@ -23,6 +23,7 @@ from semagent.survey import Found, NoMapError, Pilot, Survey, Visit
 from semagent.survey.files import write_results
 from semagent.survey.pilot import for_survey
 from semagent.types import FrameHeader
+from semagent.wire import Message
 
 OPTIONS: dict[str, Any] = {
     "seed": 2,
@@ -58,6 +59,7 @@ class Bench:
         config: RunConfig | None = None,
         on_frame: Any = lambda _header: None,
         pixel_size_nm: float = 10,
+        recorder: Any = None,
         **changes: Any,
     ) -> None:
         config = config or configuration()
@@ -70,7 +72,7 @@ class Bench:
         engine = registry.open_engine("sharpness", {})
         self.visits: list[tuple[Visit, float]] = []
         self.found: Found | BaseException | None
-        with Lockstep(config, self.microscope, engine, clock) as lockstep:
+        with Lockstep(config, self.microscope, engine, clock, recorder) as lockstep:
             pilot = Pilot(lockstep, config, clock, approach_m=3e-6, on_frame=on_frame)
             pilot.arm()
             first = pilot.look().header
@@ -165,6 +167,28 @@ def test_interrupted_anywhere_everything_is_put_back(frame: int) -> None:
     assert bench.after.stage == bench.before.stage
     wanted_m = bench.before.optics.working_distance_m
     assert bench.after.optics.working_distance_m == pytest.approx(wanted_m, abs=1e-9)
+
+
+class FullDisk:
+    """A record that takes a number of messages and nothing more, whatever it is given."""
+
+    def __init__(self, messages: int) -> None:
+        self._left = messages
+
+    def record(self, _message: Message) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise RecordError("no space left")
+
+
+@pytest.mark.parametrize("messages", [60, 61, 62, 63, 64, 65, 66, 300])
+def test_a_record_that_is_lost_ends_the_scan_and_everything_is_put_back(messages: int) -> None:
+    bench = Bench(recorder=FullDisk(messages))
+    assert isinstance(bench.found, RecordError)
+    assert str(bench.found) == "no space left"
+    assert bench.after.stage == bench.before.stage
+    before, after = bench.before.optics, bench.after.optics
+    assert after.working_distance_m == pytest.approx(before.working_distance_m, abs=1e-9)
 
 
 def test_with_no_travel_left_for_the_way_around_the_backlash_it_goes_back_straight() -> None:
