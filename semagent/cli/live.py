@@ -131,7 +131,7 @@ class _Session:
         if arm:
             command = Command(id="operator-arm", issuer=Issuer.OPERATOR, action=Arm())
             self._supervisor.bus.send("command", command)
-            reply = self._answer(Reply)
+            reply = self._answer(Reply, self._frame_s + _ANSWER_S)
             if reply.outcome is not Outcome.APPLIED:
                 raise CommandRefusedError(f"not armed: {reply.reason}")
         self._ask(SetMode(mode=mode))
@@ -178,7 +178,7 @@ class _Session:
         self._ledger.update()
         self._ledger.news.clear()
         self._ask(Cancel(reason=reason))
-        until_s = time.perf_counter() + self._config.acquire.frame_timeout_s + _ANSWER_S
+        until_s = time.perf_counter() + self._frame_s + _ANSWER_S
         at_rest = False
         while time.perf_counter() < until_s:
             self._supervisor.watch(0.0)
@@ -232,6 +232,11 @@ class _Session:
             + ("" if record is None else f"; recorded in {record}")
         )
 
+    @property
+    def _frame_s(self) -> float:
+        """How long a command may have to wait for the end of a frame."""
+        return self._config.acquire.frame_timeout_s
+
     def _exposed(self, frames: int | None) -> bool:
         beat = self._ledger.beats.get(Role.ACQUIRE)
         return frames is not None and beat is not None and beat.processed >= frames
@@ -239,14 +244,14 @@ class _Session:
     def _ask(self, request: Request) -> None:
         """Ask control for something and wait until it was taken up; a refusal comes as news."""
         self._supervisor.bus.send("request", request)
-        self._answer(Event)
+        self._answer(Event, _ANSWER_S)
 
-    def _answer(self, kind: type[_Answer]) -> _Answer:
-        until_s = time.perf_counter() + _ANSWER_S
+    def _answer(self, kind: type[_Answer], within_s: float) -> _Answer:
+        until_s = time.perf_counter() + within_s
         while time.perf_counter() < until_s:
             for answer in self._supervisor.bus.answers():
                 if isinstance(answer, kind):
                     return answer
             self._supervisor.watch(0.0)
             self._supervisor.bus.wait(_POLL_S)
-        raise RoleError(f"no answer within {_ANSWER_S:g} s")
+        raise RoleError(f"no answer within {within_s:g} s")

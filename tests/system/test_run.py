@@ -14,8 +14,14 @@ import psutil
 import pytest
 
 from semagent.channels import CHANNELS
+from semagent.cli import live as command
+from semagent.cli.ledger import Ledger
+from semagent.cli.output import Output
+from semagent.config import load_config
 from semagent.session import SessionReader, verify
 from semagent.signals import ENDING
+from semagent.supervisor import Supervisor
+from semagent.types import Mode
 
 Run = Callable[..., Any]
 Config = Callable[..., Path]
@@ -292,6 +298,24 @@ def test_a_second_ctrl_c_insists(live: Any):
     code, err = run.finish()
     assert code == 130, err
     assert not psutil.wait_procs(list(roles.values()), timeout=5)[1]
+
+
+def test_arming_waits_for_the_end_of_a_frame(
+    simulated_config: Config, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(command, "_ANSWER_S", 0.3)  # a frame takes four times as long
+    config = load_config(simulated_config(speed=1.0, scan={"dwell_us": 7.0}))
+    supervisor = Supervisor(config)
+    output = Output(json=True)
+    ledger = Ledger(supervisor.bus.subscribe, output, lambda _row: None)
+    try:
+        supervisor.start()
+        while not ledger.frames:
+            supervisor.bus.wait(0.1)
+            ledger.update()
+        command._Session(supervisor, ledger, config, output).begin(Mode.OBSERVE, arm=True)
+    finally:
+        supervisor.close()
 
 
 def test_a_start_outside_the_envelope_is_refused(semagent: Run, simulated_config: Config):
