@@ -17,6 +17,7 @@ SILENCE_S = 50 / HEARTBEAT_RATE_HZ
 """A role that has not been heard of for so long counts as lost."""
 
 _BUSY_MARGIN_S = 30.0
+_STALE_FRAMES, _STALE_S = 3, 5.0  # since the last one that was analysed: more than an engine's lag
 _LATENCIES = 1000
 _STAMPS = 32
 
@@ -68,6 +69,8 @@ class Health(Value, frozen=True, kw_only=True):
         frames: number of frames exposed.
         frame_age_s: time since the exposure of the newest frame heard of ended.
         frames_per_s: over the last frames.
+        stale_s: time from the last frame that was analysed to the newest, where that is so long
+            that score and focus say nothing of now; ``None`` otherwise.
         latency_p50_s: median time of the engine over its last frames.
         latency_p99_s: 99th percentile of the same.
         dose: what the field in view has taken.
@@ -78,6 +81,7 @@ class Health(Value, frozen=True, kw_only=True):
     frames: int
     frame_age_s: float | None
     frames_per_s: float | None
+    stale_s: float | None
     latency_p50_s: float | None
     latency_p99_s: float | None
     dose: Dose
@@ -125,6 +129,7 @@ class HealthMonitor:
         self._clock = clock
         self._beats: dict[str, Heartbeat] = {}
         self._newest: FrameHeader | None = None
+        self._analysed: FrameHeader | None = None
         self._stamps: deque[tuple[int, int]] = deque(maxlen=_STAMPS)
         self._latencies_s: deque[float] = deque(maxlen=_LATENCIES)
         self._dose = DoseMeter()
@@ -154,6 +159,7 @@ class HealthMonitor:
             frames=0 if self._newest is None else self._newest.sequence,
             frame_age_s=age_s,
             frames_per_s=self._frames_per_s(),
+            stale_s=self._stale_s(),
             latency_p50_s=p50_s,
             latency_p99_s=p99_s,
             dose=self._dose.reading(),
@@ -162,6 +168,7 @@ class HealthMonitor:
 
     def _take_analysis(self, analysis: FrameAnalysis) -> None:
         self._latencies_s.append(analysis.latency_s)
+        self._analysed = analysis.header
         self._take_header(analysis.header)
 
     def _take_header(self, header: FrameHeader) -> None:
@@ -202,6 +209,13 @@ class HealthMonitor:
         (first_ns, first), (last_ns, last) = self._stamps[0], self._stamps[-1]
         return None if last_ns <= first_ns else (last - first) / ((last_ns - first_ns) / 1e9)
 
+    def _stale_s(self) -> float | None:
+        if self._newest is None or self._analysed is None:
+            return None
+        frames = self._newest.sequence - self._analysed.sequence
+        stale_s = (self._newest.monotonic_ns - self._analysed.monotonic_ns) / 1e9
+        return stale_s if frames > _STALE_FRAMES and stale_s > _STALE_S else None
+
     def _percentiles_s(self) -> tuple[float | None, float | None]:
         if not self._latencies_s:
             return None, None
@@ -222,4 +236,7 @@ class HealthMonitor:
                 said.append(f"{role.missing} messages to the {role.role} role were lost")
             if role.refused:
                 said.append(f"the {role.role} role could not read {role.refused} messages")
+        stale_s = self._stale_s()
+        if stale_s is not None:
+            said.append(f"no frame has been analysed for {stale_s:.0f} s: score and focus are old")
         return said if self._unverified is None else [*said, self._unverified]

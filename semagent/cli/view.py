@@ -180,6 +180,9 @@ def line(ledger: Ledger) -> str:
         parts.append(f"score {ledger.analysis.focus_score:.3f}")
     if ledger.belief is not None and ledger.belief.focus_m is not None:
         parts.append(f"focus at {metres(ledger.belief.focus_m)} +- {metres(ledger.belief.sigma_m)}")
+    stale_s = None if ledger.monitor is None else ledger.monitor.snapshot().stale_s
+    if stale_s is not None:
+        parts.append(f"no frame analysed for {stale_s:.0f} s")
     if ledger.intent is not None and ledger.intent.proposal_m is not None:
         parts.append(f"proposes {metres(ledger.intent.proposal_m)}")
     return ", ".join(parts)
@@ -199,10 +202,14 @@ def focus_panel(
     if state is not None and state.optics.stigmator_x is not None:
         y = state.optics.stigmator_y or 0.0
         table.add_row("stigmators", f"x {state.optics.stigmator_x:+.4f}  y {y:+.4f}")
+    old, style = "", ""
+    if health is not None and health.stale_s is not None:
+        old, style = f", {health.stale_s:.0f} s ago", "dim"
     if belief is None or belief.focus_m is None or here_m is None:
         table.add_row("focus", "not known yet")
     else:
-        table.add_row("believed focus", f"{metres(belief.focus_m)} ± {metres(belief.sigma_m)}")
+        focus = f"{metres(belief.focus_m)} ± {metres(belief.sigma_m)}{old}"
+        table.add_row("believed focus", Text(focus, style))
         half_m = None
         if analysis is not None:
             half_m = config.half_depth_of(analysis.header)
@@ -210,9 +217,9 @@ def focus_panel(
         table.add_row("", bar)
     # Reasons are no markup: a vendor's "[timeout]" is a word.
     table.add_row("agent", Text("-" if ledger.intent is None else _intent(ledger.intent)))
-    score = "-" if analysis is None else f"{analysis.focus_score:.3f}"
+    score = "-" if analysis is None else f"{analysis.focus_score:.3f}{old}"
     scores = list(ledger.scores)[-max(1, width - len(score) - 2) :]
-    table.add_row("focus score", f"{score}  {sparkline(scores, utf8=utf8)}")
+    table.add_row("focus score", Text(f"{score}  {sparkline(scores, utf8=utf8)}", style))
     commands = f"{ledger.commands} given, {len(ledger.refusals)} refused or failed"
     if ledger.refusals:
         commands += f": {ledger.refusals[-1].reason}"

@@ -79,7 +79,7 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable
         options = raw["driver"]["options"]
         options["column"]["beam_current_pa"] = 400
         for name, change in changes.items():
-            options[name] |= change
+            options[name] = {**options.get(name, {}), **change}
         if not restored:
             raw["restoration"] = None
         if request.config.getoption("--screenshots") is None:

@@ -1,5 +1,6 @@
 """The picture, the keyboard, and those who may only look."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -99,6 +100,18 @@ CONTRAST = """async ([low, high, bytes]) => {
     const { limits } = contrast;
     return [limits.low * contrast.top, limits.high * contrast.top];
 }"""
+
+
+def test_what_is_old_looks_old(program: Start, visit: Start):
+    expect = playwright.expect
+    saturated = {"at": list(range(4, 400))}
+    run = program("--mode", "observe", restored=False, faults={"saturated": saturated})
+    with visit(run.operator, LAPTOP) as page:
+        expect(page.locator("#focus-words")).to_contain_text("No frame has been analysed for")
+        expect(page.locator("#score-now")).to_contain_text("s ago")
+        expect(page.locator("#focus-value").locator("..")).to_have_class(re.compile("vague"))
+        expect(page.locator("#warnings")).to_contain_text("score and focus are old")
+        expect(page.locator("#log li").first).to_contain_text(re.compile(r"· \d+ frames"))
 
 
 def test_a_line_that_is_cut(program: Start, visit: Start):

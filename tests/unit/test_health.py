@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from semagent.channels import Role
@@ -131,6 +132,35 @@ def test_a_flagged_frame_counts_as_exposed(monitor: HealthMonitor):
     )
     monitor.take(Message(topic="event", sender="acquire", number=1, value=event))
     assert monitor.snapshot().frames == 9
+
+
+def test_what_was_analysed_long_ago_is_stale(monitor: HealthMonitor):
+    def flagged(sequence: int, **changes: Any) -> Message:
+        event = Event(
+            kind="frame_flagged",
+            role="acquire",
+            message="",
+            monotonic_ns=0,
+            wall_ns=0,
+            level=Level.WARNING,
+            data={"header": msgspec.to_builtins(header(sequence, **changes))},
+        )
+        return Message(topic="event", sender="acquire", number=1, value=event)
+
+    monitor.take(flagged(1))
+    assert monitor.snapshot().stale_s is None  # nothing was ever known
+    monitor.take(analysis(2))
+    monitor.take(flagged(52))
+    assert monitor.snapshot().stale_s is None
+    monitor.take(flagged(53))
+    health = monitor.snapshot()
+    assert health.stale_s == pytest.approx(5.1)
+    assert health.warnings == ("no frame has been analysed for 5 s: score and focus are old",)
+    monitor.take(analysis(54))
+    assert monitor.snapshot().stale_s is None
+    # Of slow scans the engine is a frame behind, and nothing is old.
+    monitor.take(flagged(55, monotonic_ns=60_000_000_000))
+    assert monitor.snapshot().stale_s is None
 
 
 def test_latency_percentiles(monitor: HealthMonitor):

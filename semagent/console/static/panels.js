@@ -20,7 +20,7 @@ export class Panels {
     this.drawn = {}; // what the plots show, by name
     this.hello = null;
     this.refusals = [];
-    this.moves = 0; // of the agent, on the newest line of the log
+    this.newest = { alike: null, count: 0 }; // what the newest line of the log tells, and how often
     this.due = 0; // the timer until the histories are drawn
     new ResizeObserver(() => this.draw()).observe(el("posterior"));
   }
@@ -29,7 +29,7 @@ export class Panels {
   forget() {
     this.history = [];
     this.refusals = [];
-    this.moves = 0;
+    this.newest = { alike: null, count: 0 };
     el("log").replaceChildren();
   }
 
@@ -50,16 +50,18 @@ export class Panels {
   }
 
   // What a reader of numbers sees; the plots say the same.
-  numbers({ analysis, restored, belief, optics, half_depth_m: half, dose }) {
+  numbers({ analysis, restored, belief, optics, half_depth_m: half, dose, health: { stale_s: stale } }) {
     const here = optics?.working_distance_m;
-    say(el("score-now"), format.number(analysis?.focus_score, 3));
+    const old = stale === null ? "" : `, ${Math.round(stale)} s ago`;
+    say(el("score-now"), format.number(analysis?.focus_score, 3) + old);
     say(el("wd-now"), format.length(here));
     const known = belief && belief.focus_m !== null;
     say(el("focus-value"), known ? format.length(belief.focus_m) : "not known");
-    say(el("focus-sigma"), known ? `± ${format.length(belief.sigma_m)}` : "");
-    // A wide guess must not look like an answer.
-    el("focus-value").parentElement.classList.toggle("vague", !known || belief.sigma_m > half);
-    say(el("focus-words"), known ? this.inWords(belief, here, half) : "The frames so far do not say where focus is.");
+    say(el("focus-sigma"), known ? `± ${format.length(belief.sigma_m)}${old}` : "");
+    // Neither a wide guess nor an old answer must look like one of now.
+    el("focus-value").parentElement.classList.toggle("vague", !known || belief.sigma_m > half || stale !== null);
+    el("posterior").classList.toggle("old", stale !== null);
+    say(el("focus-words"), this.inWords(belief, here, half, stale));
     const { stigmator_correction: change, stigmator_sigma: sigma } = belief ?? {};
     const part = (name, i) => `Δ${name} ${format.signed(change[i], 3)} ± ${format.number(sigma[i], 3)}`;
     say(el("stigmator-words"), change && sigma ? `${part("x", 0)}\n${part("y", 1)}` : "");
@@ -73,7 +75,9 @@ export class Panels {
     this.experts(restored?.expert_weights);
   }
 
-  inWords(belief, here, half) {
+  inWords(belief, here, half, stale) {
+    if (stale !== null) return `No frame has been analysed for ${Math.round(stale)} s: what is in focus now is not known.`;
+    if (!belief || belief.focus_m === null) return "The frames so far do not say where focus is.";
     const range = belief.interval90_m
       ? ` 90 % between ${format.length(belief.interval90_m[0])} and ${format.length(belief.interval90_m[1])}.`
       : "";
@@ -138,11 +142,12 @@ export class Panels {
   addLog(entries) {
     const list = el("log");
     for (const entry of entries) {
-      // Moves in a row share a line: holding focus would push everything else away.
-      const again = this.moves;
-      this.moves = entry.who === "agent" && entry.kind === "applied" ? again + 1 : 0;
-      const line = logLine(entry, this.moves);
-      if (again && this.moves) list.firstChild.replaceWith(line);
+      // Moves in a row share a line, and frames that are not used: they would push all else away.
+      const alike = aliked(entry);
+      const again = alike !== null && alike === this.newest.alike;
+      this.newest = { alike, count: again ? this.newest.count + 1 : 1 };
+      const line = logLine(entry, this.newest);
+      if (again) list.firstChild.replaceWith(line);
       else list.prepend(line);
       if (["refused", "failed"].includes(entry.kind) && entry.code) this.refusals.unshift(entry);
     }
@@ -157,9 +162,14 @@ export class Panels {
     }));
   }
 
+  // The end of the histories is the newest frame, be it analysed or not.
+  get end() {
+    return Math.max(this.facts.frame.monotonic_ns / 1e9, this.history.at(-1)?.t_s ?? 0);
+  }
+
   // Seconds the histories show: the shortest span that holds all, or the longest.
   get span() {
-    const seconds = this.history.length ? this.history.at(-1).t_s - this.history[0].t_s : 0;
+    const seconds = this.history.length ? this.end - this.history[0].t_s : 0;
     return SPANS_S.find((span) => span >= seconds) ?? SPANS_S.at(-1);
   }
 
@@ -198,12 +208,19 @@ export class Panels {
 
   drawHistories() {
     if (!this.facts?.frame) return;
-    plots.scores(el("scores"), this.history, this.span);
-    plots.distances(el("distances"), this.history, this.span, this.facts.half_depth_m);
+    const time = { end: this.end, seconds: this.span };
+    plots.scores(el("scores"), this.history, time);
+    plots.distances(el("distances"), this.history, time, this.facts.half_depth_m);
   }
 }
 
-function logLine(entry, moves) {
+// What entries of one line have in common; null for those that have a line each.
+function aliked({ who, kind }) {
+  if (who === "agent" && kind === "applied") return "moves";
+  return kind === "frame_flagged" ? "frames" : null;
+}
+
+function logLine(entry, { alike, count }) {
   const item = document.createElement("li");
   item.className = entry.level;
   const time = document.createElement("time");
@@ -212,7 +229,7 @@ function logLine(entry, moves) {
   who.className = "who";
   who.textContent = entry.who;
   const text = document.createElement("span");
-  text.textContent = moves > 1 ? `${entry.text} · ${moves} moves` : entry.text;
+  text.textContent = count > 1 ? `${entry.text} · ${count} ${alike}` : entry.text;
   item.append(time, who, text);
   return item;
 }

@@ -123,10 +123,10 @@ function density(modes, places, apart) {
   }, 0));
 }
 
-// Focus score over the last seconds; points are {t_s, score}.
-export function scores(canvas, points, seconds) {
+// Focus score over the last seconds before the end; points are {t_s, score}.
+export function scores(canvas, points, { end, seconds }) {
   const { context, width, height } = begin(canvas);
-  const { x, end } = timeAxis(context, points, seconds, width, height);
+  const x = timeAxis(context, { end, seconds }, width, height);
   const y = (score) => 4 + (1 - score) * (height - 22);
   for (const level of height < 80 ? [0, 1] : [0, 0.5, 1]) {
     rule(context, 0, y(level), width, y(level), INK.grid);
@@ -136,9 +136,9 @@ export function scores(canvas, points, seconds) {
 }
 
 // Working distance, and the believed focus with its uncertainty.
-export function distances(canvas, points, seconds, halfDepthM) {
+export function distances(canvas, points, { end, seconds }, halfDepthM) {
   const { context, width, height } = begin(canvas);
-  const { x, end } = timeAxis(context, points, seconds, width, height);
+  const x = timeAxis(context, { end, seconds }, width, height);
   const shown = points.filter((point) => end - point.t_s < seconds);
   if (!shown.length) return;
   const known = shown.filter((point) => point.focus_m !== null && point.sigma_m < 20 * (halfDepthM ?? 2e-6));
@@ -166,8 +166,7 @@ export function distances(canvas, points, seconds, halfDepthM) {
   line(context, shown, (p) => x(p.t_s), (p) => y(p.working_distance_m), INK.here, true);
 }
 
-function timeAxis(context, points, seconds, width, height) {
-  const end = points.at(-1)?.t_s ?? 0;
+function timeAxis(context, { end, seconds }, width, height) {
   const x = (time) => width * (1 - (end - time) / seconds);
   const base = height - 18;
   rule(context, 0, base, width, base, INK.grid);
@@ -175,7 +174,7 @@ function timeAxis(context, points, seconds, width, height) {
     if (ago) write(context, `−${ago} s`, x(end - ago), height - 5, "center");
   }
   write(context, "now", width - 2, height - 5, "right");
-  return { x, end };
+  return x;
 }
 
 export function line(context, points, x, y, colour, steps = false) {
