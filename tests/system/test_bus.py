@@ -81,8 +81,8 @@ def command(number: int) -> Command:
     return Command(id=str(number), issuer=Issuer.OPERATOR, action=Stop())
 
 
-def until(bus: Bus, condition: Callable[[], bool], timeout_s: float = 5.0) -> bool:
-    end = time.perf_counter() + timeout_s
+def until(bus: Bus, condition: Callable[[], bool]) -> bool:
+    end = time.perf_counter() + 5.0
     while not (met := condition()) and time.perf_counter() < end:
         bus.wait(0.05)
     return met

@@ -242,13 +242,13 @@ def test_estimate_refuses_frames_that_are_not_there_or_are_there_twice(
     assert "--frames" in run.err
 
 
-def stack_of(folder: Path, frames: list[np.ndarray], step_um: float = 2.5) -> Path:
+def stack_of(folder: Path, frames: list[np.ndarray]) -> Path:
     """A folder with these frames and the table of where they were taken."""
     folder.mkdir()
     rows = ["file,working_distance_um"]
     for index, pixels in enumerate(frames):
         cv2.imwrite(str(folder / f"{index}.png"), pixels)
-        rows.append(f"{index}.png,{5000 + step_um * index}")
+        rows.append(f"{index}.png,{5000 + 2.5 * index}")
     (folder / "stack.csv").write_text("\n".join(rows), encoding="utf-8")
     return folder
 

@@ -173,8 +173,8 @@ class Started:
         names = ("record", "acquire", "infer", "control")
         return dict(zip(names[len(names) - len(found) :], found, strict=True))
 
-    def finish(self, timeout_s: float = 60.0) -> tuple[int, str]:
-        out, err = self.process.communicate(timeout=timeout_s)
+    def finish(self) -> tuple[int, str]:
+        out, err = self.process.communicate(timeout=60.0)
         self.out = out
         return self.process.returncode, err
 

@@ -1,6 +1,5 @@
 """Health: what heartbeats and frames say of a run, and the warnings that follow."""
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -172,15 +171,11 @@ def test_latency_percentiles(monitor: HealthMonitor):
     assert health.latency_p99_s == pytest.approx(0.09901)
 
 
-def test_a_driver_that_never_met_its_hardware_is_a_warning(clock: ManualClock, tmp_path: Path):
+def test_a_driver_that_never_met_its_hardware_is_a_warning(clock: ManualClock):
     config = load_config(find_config("simulated"))
     unverified = Capabilities(driver="ours", microscope="ours", verified_on=None)
     (warning,) = HealthMonitor(config, unverified, clock, ROLES).snapshot().warnings
     assert "'ours' has never been run on its hardware" in warning
-
-
-def test_dose_is_not_guessed():
-    assert dose_of(header(1, optics=Optics(working_distance_m=5e-3))) is None
 
 
 def test_the_dose_of_a_new_field_starts_again(monitor: HealthMonitor):

@@ -294,11 +294,6 @@ def test_limits_out_of_range_are_refused_by_name(options: dict[str, float]) -> N
         parse_options(options, SanityOptions, where="sanity")
 
 
-def test_the_options_survive_the_wire() -> None:
-    options = SanityOptions(max_age_s=2.5, max_unwritten_rows=3)
-    assert msgspec.json.decode(msgspec.json.encode(options), type=SanityOptions) == options
-
-
 def test_what_the_driver_found_stands() -> None:
     frame = framed(good())
     header = msgspec.structs.replace(frame.header, faults=(FrameFault.INCOMPLETE,))

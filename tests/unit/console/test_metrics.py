@@ -15,8 +15,8 @@ parser = pytest.importorskip(
 )
 
 
-def metrics(run: Run, token: str = TOKENS.viewer) -> dict[str, Any]:
-    answer = run.fetch("/metrics", Authorization=f"Bearer {token}")
+def metrics(run: Run) -> dict[str, Any]:
+    answer = run.fetch("/metrics", Authorization=f"Bearer {TOKENS.viewer}")
     assert answer.status == 200
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     return {

@@ -55,15 +55,13 @@ class Curve:
 
     width: float = 5.0
     gain: float = 1.0
-    floor: float = 0.0
-    skew: float = 0.0
     flat: bool = False
 
     def __call__(self, defocus: float) -> float:
         if self.flat:
             return 0.0
-        u = defocus / (self.width * (1 + self.skew * np.sign(defocus)))
-        return float(np.log((1 + u * u) ** -self.gain + self.floor))
+        u = defocus / self.width
+        return float(-self.gain * np.log(1 + u * u))
 
 
 _GEOMETRY = geometry_of(256)
@@ -204,12 +202,12 @@ class Bench:
         for _ in range(frames):
             self.frame()
 
-    def run_until_result(self, limit: int = 60) -> FocusResult:
-        for _ in range(limit):
+    def run_until_result(self) -> FocusResult:
+        for _ in range(60):
             if self.results:
                 return self.results[-1]
             self.frame()
-        raise AssertionError(f"no result within {limit} frames")
+        raise AssertionError("no result within 60 frames")
 
     def operator(self, action: MicroscopeAction) -> None:
         self.carry_out(action)

@@ -20,12 +20,12 @@ from semagent.types import (
 from .bench import CAPABILITIES, OPTIONS, UNIT_M, Bench, Spectrum
 
 
-def break_once(bench: Bench, outcome: Outcome, code: str = "limit") -> None:
+def break_once(bench: Bench, outcome: Outcome) -> None:
     """Let the next command of the agent fail, and later ones pass."""
 
     def answer(reply: Reply) -> Reply:
         bench.answer = lambda reply: reply
-        return msgspec.structs.replace(reply, outcome=outcome, code=code, reason="too far")
+        return msgspec.structs.replace(reply, outcome=outcome, code="limit", reason="too far")
 
     bench.answer = answer
 

@@ -17,9 +17,7 @@ COILS = ((14.0, -5.0), (-4.0, -13.0))  # turned, of unlike scale, one sign the o
 ASTIGMATISM = (2.0, -1.5)
 
 
-def calibrated(
-    coils: tuple[tuple[float, float], ...] = COILS, focus: tuple[float, float] = (0.0, 0.0)
-) -> Memory:
+def calibrated(coils: tuple[tuple[float, float], ...] = COILS) -> Memory:
     """What a calibration with an error of three parts in a hundred has left."""
     (xx, xy), (yx, yy) = coils
     matrix = Matrix(
@@ -29,7 +27,7 @@ def calibrated(
         yy=0.97 * yy * UNIT_M,
         sigma=0.03 * abs(xx) * UNIT_M,
     )
-    moved = Vector(x=focus[0] * UNIT_M, y=focus[1] * UNIT_M, sigma=0.1 * UNIT_M)
+    moved = Vector(x=0.0, y=0.0, sigma=0.1 * UNIT_M)
     calibration = Calibration(
         date="", frames=20, astigmatism_per_stigmator=matrix, focus_per_stigmator=moved
     )

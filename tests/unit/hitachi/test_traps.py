@@ -212,7 +212,7 @@ def test_a_capture_leaves_the_scan_running(microscope, sem):
     microscope.apply(SetWorkingDistance(working_distance_m=5.01e-3))
 
 
-def test_the_image_before_is_not_taken_for_the_new_one(microscope, sem, tmp_path):
+def test_the_image_before_is_not_taken_for_the_new_one(microscope, sem):
     first = microscope.acquire(10.0)
     sem.wd_um = 5200
     sem.capture_s = 0.1
@@ -234,7 +234,7 @@ def test_the_information_bar_is_told(sem, tmp_path):
     microscope.close()
 
 
-def test_the_pixel_size_comes_from_the_magnification(microscope, sem):
+def test_the_pixel_size_comes_from_the_magnification(microscope):
     assert microscope.read_state().scan.pixel_size_m == pytest.approx(0.127 / 20_000 / 128)
 
 

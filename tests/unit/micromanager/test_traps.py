@@ -133,7 +133,7 @@ def test_averaging_is_a_sequence_and_its_mean(microscope):
     assert frame.header.scan.frame_averages == 4
 
 
-def test_a_region_is_read_out_alone(microscope, fake):
+def test_a_region_is_read_out_alone(microscope):
     whole = microscope.acquire(5.0).pixels
     microscope.apply(SetScan(region=Region(left=0.25, top=0.5, width=0.5, height=0.25)))
     frame = microscope.acquire(5.0)

@@ -25,7 +25,7 @@ def test_what_other_processes_draw_ahead_is_the_same(procedural: BatchSource) ->
     assert torch.equal(drawn.second.pixels, expected.second.pixels)
 
 
-def test_other_steps_ranks_and_seeds_give_other_batches(procedural: BatchSource) -> None:
+def test_other_steps_ranks_and_seeds_give_other_batches() -> None:
     def first(seed: int, rank: int, step: int) -> torch.Tensor:
         source = BatchSource([], seed=seed, rank=rank, procedural_count=2, procedural_px=200)
         return source.views(step, 1, 128).pixels

@@ -251,8 +251,8 @@ def write_ome(path, count=4, **metadata):
     return path
 
 
-def positions(*values, unit="µm"):
-    return {"Plane": {"PositionZ": list(values), "PositionZUnit": [unit] * len(values)}}
+def positions(*values):
+    return {"Plane": {"PositionZ": list(values), "PositionZUnit": ["µm"] * len(values)}}
 
 
 @pytest.mark.parametrize("alone_in_folder", [True, False])

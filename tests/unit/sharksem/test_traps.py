@@ -77,7 +77,7 @@ def test_optics_that_stay_busy_are_not_waited_for_for_ever(fake, instrument):
     microscope.close()
 
 
-def test_focus_that_the_microscope_clamps_does_not_pass_as_done(fake, instrument):
+def test_focus_that_the_microscope_clamps_does_not_pass_as_done(fake):
     microscope = opened(fake, working_distance_range_mm=(2.0, 150.0))
     with pytest.raises(
         MicroscopeError, match=r"accepted working distance 0\.13 m but reads .*0\.12"

@@ -1,7 +1,6 @@
 """Micrographs with a known blur."""
 
 import math
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -62,4 +61,4 @@ def make_micrograph(
 @pytest.fixture(scope="session")
 def micrograph() -> Micrograph:
     """See `make_micrograph`."""
-    return partial(make_micrograph)
+    return make_micrograph

@@ -22,7 +22,7 @@ def structure(pixels: np.ndarray) -> float:
     return structure_over_noise(measure_spectrum(pixels))
 
 
-def featureless(shape: tuple[int, int], kind: str, seed: int, noise: float = 8.0) -> np.ndarray:
+def featureless(shape: tuple[int, int], kind: str, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     v, u = (axis / max(shape) - 0.5 for axis in np.mgrid[: shape[0], : shape[1]])
     field = np.full(shape, 128.0)
@@ -34,7 +34,7 @@ def featureless(shape: tuple[int, int], kind: str, seed: int, noise: float = 8.0
         field += rng.normal(0, 1.0, shape[0]).cumsum()[:, None]
     if kind == "lines":
         field += rng.normal(0, 3.0, shape[0])[:, None]
-    return np.clip(np.rint(field + rng.normal(0, noise, shape)), 0, 255).astype(np.uint8)
+    return np.clip(np.rint(field + rng.normal(0, 8.0, shape)), 0, 255).astype(np.uint8)
 
 
 # -- definitions ------------------------------------------------------------------------------

@@ -22,9 +22,9 @@ def moments(image: np.ndarray) -> Covariance:
     return Covariance((weight * x * x).sum(), (weight * x * y).sum(), (weight * y * y).sum())
 
 
-def point(size: int = 128) -> np.ndarray:
-    image = np.zeros((size, size), np.float32)
-    image[size // 2, size // 2] = 1
+def point() -> np.ndarray:
+    image = np.zeros((128, 128), np.float32)
+    image[64, 64] = 1
     return image
 
 

@@ -11,8 +11,8 @@ from semagent_drivers.simulated.options import DetectorOptions
 SHAPE = (256, 256)
 
 
-def rng(seed: int = 1) -> np.random.Generator:
-    return np.random.Generator(np.random.SFC64(seed))
+def rng() -> np.random.Generator:
+    return np.random.Generator(np.random.SFC64(1))
 
 
 def silent(**options: float) -> Detector:

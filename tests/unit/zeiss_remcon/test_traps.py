@@ -296,11 +296,11 @@ def test_an_older_remcon_has_no_stigmators(fake, tmp_path, wordless):
 # -- frames -------------------------------------------------------------------------------------
 
 
-def test_a_pixel_of_remcon_is_one_of_a_screen_of_1024(microscope, fake):
+def test_a_pixel_of_remcon_is_one_of_a_screen_of_1024(microscope):
     assert microscope.read_state().scan.pixel_size_m == pytest.approx(10e-9)
 
 
-def test_an_image_counts_once_it_is_whole_and_new(microscope, fake, tmp_path):
+def test_an_image_counts_once_it_is_whole_and_new(microscope, tmp_path):
     (tmp_path / "older.tif").write_bytes(b"II*\0 of another day")
     first = microscope.acquire(10.0)
     second = microscope.acquire(10.0)
@@ -371,7 +371,7 @@ def test_a_move_of_one_axis_leaves_the_tilt(microscope, fake):
     assert fake.position == [66.0, 60.2, 10.1, 30.0, 90.0, 0.0]
 
 
-def test_an_axis_without_a_range_does_not_move(microscope, fake):
+def test_an_axis_without_a_range_does_not_move(microscope):
     with pytest.raises(CommandRefusedError, match="stage axis z_m cannot be moved"):
         microscope.apply(MoveStage(z_m=11e-3))
     assert microscope.read_state().stage.z_m == pytest.approx(10.1e-3)
