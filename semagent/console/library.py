@@ -111,12 +111,25 @@ class Library:
         if self.root is None or not self.root.is_dir():
             return []
         inside = [self.root / self._only] if self._only is not None else self.root.iterdir()
-        return [path for path in inside if is_session(path) and path.resolve() == path]
+        return [
+            path
+            for path in inside
+            if _is_text(path.name) and is_session(path) and path.resolve() == path
+        ]
 
 
 def regular(path: Path) -> Path | None:
     """``path`` if it is a file and no link to another place."""
     return path if path.is_file() and path.resolve() == path else None
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can stand in a link: on Linux one may hold bytes that are no text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _listed(folder: Path, grows: bool) -> Listed:

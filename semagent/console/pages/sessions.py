@@ -179,16 +179,23 @@ def _row(one: Listed) -> str:
     simulated = " (simulated)" if manifest.capabilities.simulated else ""
     instrument = manifest.configuration.get("instrument", manifest.capabilities.microscope)
     state = f'<td class="warn">{_escape(one.trouble)}</td>' if one.trouble else "<td>complete</td>"
-    started = datetime.fromtimestamp(manifest.started_wall_ns / 1e9).astimezone()
     cells = (
         link,
-        f"{started:%Y-%m-%d %H:%M:%S}",
+        _moment(manifest.started_wall_ns),
         _lasted(manifest.started_wall_ns, manifest.ended_wall_ns),
         _escape(f"{instrument}{simulated}"),
         _escape(manifest.engine.name),
         str(one.frames),
     )
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + state + "</tr>"
+
+
+def _moment(wall_ns: int) -> str:
+    """Day and time of this place; a dash for what a damaged manifest says and no calendar has."""
+    try:
+        return f"{datetime.fromtimestamp(wall_ns / 1e9).astimezone():%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError, OSError):
+        return "–"
 
 
 def _lasted(started_ns: int, ended_ns: int | None) -> str:

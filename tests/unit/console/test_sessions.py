@@ -402,6 +402,19 @@ def test_pixels_that_are_not_those_that_were_recorded_are_not_shown(
     assert b"SHA-256 differs" in refused.body
 
 
+def test_one_odd_session_does_not_end_the_list(ask: Ask, shelf: Path):
+    manifest = shelf / "tuesday" / "manifest.json"
+    known = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**known, "started_wall_ns": 10**22}))
+    if sys.platform == "linux":
+        shutil.copytree(os.fsencode(shelf / "monday run"), os.fsencode(shelf) + b"/caf\xe9")
+    page = ask("/sessions")
+    assert page.status == 200
+    assert b"tuesday" in page.body
+    assert b"monday run" in page.body
+    assert b"caf" not in page.body
+
+
 @pytest.mark.skipif(
     sys.platform == "win32" or os.geteuid() == 0, reason="permissions do not bind this user"
 )
