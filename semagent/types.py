@@ -637,16 +637,35 @@ class Intent(Value, frozen=True, kw_only=True):
 
 
 class FocusResult(Value, frozen=True, kw_only=True):
-    """How one autofocus ended."""
+    """How one autofocus ended.
+
+    Attributes:
+        status: ``held`` and ``failed`` are back at the start, or say in the reason why not.
+        reason: sentence for people.
+        astigmatism_open: there is structure along one direction only, which does not tell focus
+            from astigmatism. If it is focused all the same, what shows is as sharp as it can be.
+        start_working_distance_m: where it began.
+        final_working_distance_m: where the microscope was left.
+        sigma_m: standard deviation of focus as last believed; ``None`` when nothing was.
+        frames_used: frames it took, unusable ones included.
+        moves: commands that were carried out.
+        engine: name of the engine; empty when no frame was analysed.
+    """
 
     status: Literal["focused", "held", "failed"]
     reason: str
+    astigmatism_open: bool = False
     start_working_distance_m: float
     final_working_distance_m: float
     sigma_m: float | None
     frames_used: int
     moves: int
     engine: str
+
+    @property
+    def verified(self) -> bool:
+        """Whether it is in focus to within half a depth of field, as a frame there agrees."""
+        return self.status == "focused" and not self.astigmatism_open
 
 
 HeardKind = Literal["analysis", "flagged", "gate", "reply", "request", "tick"]

@@ -199,6 +199,7 @@ class Ours:
                 real=trial.image is not None,
                 trial_dose=trial.dose,
                 status=result.status,
+                verified=result.verified,
                 frames=scope.frames,
                 moves=watch.moves,
                 dose=scope.dose,

@@ -10,6 +10,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         status: what the method says of itself; peers that cannot say so are always ``focused``.
+        verified: whether ``focused`` claims half a depth of field.
         frames: frames exposed, the verifying one included.
         moves: changes of the working distance asked for.
         dose: electrons a pixel of the field received.
@@ -45,6 +46,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     covered: bool | None = None
     sigma: float | None = None
     decide_s: list[float] = []
+    verified: bool = True
     put_back: bool = False
     held_frames: int | None = None
     extra_dose: float | None = None

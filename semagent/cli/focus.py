@@ -179,7 +179,7 @@ def _focus(
         armed = lockstep.gate.armed
         result = _as_it_is(result, start_m, microscope)
     _report(result, time.perf_counter() - started_s, output)
-    if result.status == "focused" and memory is not None:
+    if result.verified and memory is not None:
         _remember(memory, config, table.analyses, result, output)
     if interrupt.pressed:
         return exits.INTERRUPTED

@@ -109,7 +109,7 @@ def _happenings(story: Story, zero_ns: int) -> list[Happening]:
                     sequence = reply.command.basis.sequence
                 said = _reply(reply, intent, beliefs.get(sequence) if sequence else None)
             case FocusResult() as result:
-                level = Level.INFO if result.status == "focused" else Level.WARNING
+                level = Level.INFO if result.verified else Level.WARNING
                 said = ("decision", level, "agent", result.status, result.reason)
             case Event() as event:
                 if event.kind in _SAID_OTHERWISE:

@@ -20,6 +20,7 @@ from semagent.types import (
 )
 
 _WORTH_A_MOVE = 0.15  # half depths of field between the verifying frame and the estimate
+_SURELY = 0.99  # probability of being nearer to focus than at the start, where it is not verified
 _CONTRADICTS = 5.0  # standard deviations by which a verifying frame may not be less sharp
 
 
@@ -119,6 +120,8 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
     match step:
         case search.GiveUp(reason):
             hold(turn, reason)
+        case search.Sharpest(place_m, reason):
+            _settle(turn, trim, field, place_m, reason)
         case search.Look() | search.Found() if probe is not None:
             turn.set_task(msgspec.structs.replace(task, probes=task.probes + 1))
             # Beside focus, where astigmatism shows most.
@@ -211,6 +214,31 @@ def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
             turn,
             f"the best point found, {focus_m * 1e3:.4f} mm, is not surely better than the start",
         )
+
+
+def _settle(turn: Turn, trim: Trim, field: search.Field, place_m: float, reason: str) -> None:
+    """End where what shows is sharpest, if that is surely nearer to focus than the start.
+
+    The last frame tells, with the stigmators of the start.
+    """
+    options, belief = turn.options.autofocus, trim.belief
+    changed = trim.task.trims + trim.task.probes > 0
+    if changed and trim.task.frames_left:
+        _untrim(turn, trim.task, place_m)
+        return
+    task = msgspec.structs.replace(trim.task, astigmatism_open=True)
+    turn.set_task(task)
+    sharper = search.significant(task.samples[-1], task.samples[0], options.significance)
+    if changed:
+        hold(turn, reason)
+    elif sharper and search.nearer(belief, place_m, field.start_m) >= _SURELY:
+        why = f"what shows is as sharp as it can be, and focus nearer than at the start; {reason}"
+        end_at(turn, _at(turn, place_m, None), "focused", why)
+    elif not sharper and search.near(belief, field.start_m, field, options):
+        why = f"at the start what shows is as sharp as it can be; {reason}"
+        go_home(turn, "focused", why)
+    else:
+        hold(turn, reason)
 
 
 def _is_verified(

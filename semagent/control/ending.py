@@ -104,7 +104,7 @@ def finish(turn: Turn, status: Status, reason: str) -> None:
     follows = turn.state.mode is Mode.HOLD and turn.options.hold.follow
     if isinstance(task, Autofocus):
         turn.result = _result(turn, task, status, reason)
-        level = Level.INFO if status == "focused" else Level.WARNING
+        level = Level.INFO if turn.result.verified else Level.WARNING
         turn.tell("autofocus_done", f"{status}: {reason}", level)
     else:
         turn.tell("hold_ended", reason)
@@ -141,6 +141,7 @@ def _result(turn: Turn, task: Autofocus, status: Status, reason: str) -> FocusRe
     return FocusResult(
         status=status,
         reason=reason,
+        astigmatism_open=task.astigmatism_open,
         start_working_distance_m=start.optics.working_distance_m if start else final_m,
         final_working_distance_m=final_m,
         sigma_m=task.sigma_m,

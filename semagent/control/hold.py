@@ -9,15 +9,17 @@ an autofocus decides, and where that fails the agent stops.
 """
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 
 from semagent.control import autofocus, tracking
 from semagent.control.options import USUAL_SLOPE
-from semagent.control.reading import mean_of, read
+from semagent.control.reading import CHANGES, mean_of, read
 from semagent.control.situation import Follow, Seen, Track
 from semagent.control.turn import Turn
+from semagent.spectrum import Array
 from semagent.types import FocusBelief, FocusMode, FrameAnalysis, FrameHeader, MicroscopeState
 
 _WINDOW = 96  # frames that count
@@ -124,7 +126,7 @@ def _read(turn: Turn, task: Follow, analysis: FrameAnalysis) -> Seen | None:
         place=_place(task, header),
         signature=signature,
         change=tuple(readings.change[0].tolist()),
-        variance=tuple(readings.variance[0].tolist()),
+        covariance=tuple(readings.covariance[0].ravel().tolist()),
     )
 
 
@@ -178,15 +180,17 @@ def _renewed(task: Follow) -> Follow:
     readings = read([each.signature for each in frames], reference, task.slope)
     if readings is None:
         return task
-    again = tuple(map(_with, frames, readings.change.tolist(), readings.variance.tolist()))
+    again = tuple(map(_with, frames, readings.change, readings.covariance))
     count = len(task.first)
     return msgspec.structs.replace(
         task, reference=reference, first=again[:count], seen=again[count:]
     )
 
 
-def _with(seen: Seen, change: list[float], variance: list[float]) -> Seen:
-    return msgspec.structs.replace(seen, change=tuple(change), variance=tuple(variance))
+def _with(seen: Seen, change: Array, covariance: Array) -> Seen:
+    return msgspec.structs.replace(
+        seen, change=tuple(change.tolist()), covariance=tuple(covariance.ravel().tolist())
+    )
 
 
 def _frame_ns(task: Follow, now_ns: int) -> float:
@@ -210,9 +214,17 @@ def _fell(task: Follow) -> bool:
     last = task.seen[-_FELL_FRAMES:]
     if len(last) < _FELL_FRAMES or len(task.first) < _FELL_FRAMES:
         return False
-    then, now = (np.mean([each.change[0] for each in frames]) for frames in (task.first, last))
-    error = math.sqrt(np.mean([each.variance[0] for each in last]) / _FELL_FRAMES)
-    return bool(now - then > max(_FELL, _FELL_SIGMAS * error))
+    (then, _), (now, variance) = _blur(task.first), _blur(last)
+    return now - then > max(_FELL, _FELL_SIGMAS * math.sqrt(variance / _FELL_FRAMES))
+
+
+def _blur(frames: Sequence[Seen]) -> tuple[float, float]:
+    """Mean change of u² if that of astigmatism is none, and the variance of one frame."""
+    changes = np.array([each.change for each in frames])
+    covariances = np.array([each.covariance for each in frames]).reshape(-1, CHANGES, CHANGES)
+    rows = np.linalg.inv(covariances)[:, 0]
+    alone = (rows * changes).sum(1) / rows[:, 0]
+    return float(alone.mean()), float((1 / rows[:, 0]).mean())
 
 
 def _lost(turn: Turn, task: Follow, why: str) -> None:

@@ -33,12 +33,13 @@ class Readings:
 
     Attributes:
         change: shape (N, CHANGES).
-        variance: of the noise of the frames; that of the reference is common to all. Shape
-            (N, CHANGES).
+        covariance: of the noise of the frames; that of the reference is common to all. Shape
+            (N, CHANGES, CHANGES). Where there is structure along one direction only, the changes
+            are told together, but none of them alone.
     """
 
     change: Array
-    variance: Array
+    covariance: Array
 
 
 def read(signatures: Sequence[Signature], reference: Signature, slope: float) -> Readings | None:
@@ -79,8 +80,7 @@ def read(signatures: Sequence[Signature], reference: Signature, slope: float) ->
         sizes = (covariance @ pulls[:, :, None])[:, :, 0]
         chi2 = (ratio - sizes @ patterns.T) ** 2 / variance
         weight = 1 / variance / np.maximum(1.0, np.sqrt(chi2) / _OUTLIER)
-    variances = np.diagonal(covariance, axis1=1, axis2=2)
-    return Readings(sizes[:, :CHANGES], variances[:, :CHANGES])
+    return Readings(sizes[:, :CHANGES], covariance[:, :CHANGES, :CHANGES])
 
 
 def mean_of(signatures: Sequence[Signature]) -> Signature:

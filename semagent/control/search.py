@@ -14,15 +14,16 @@ from semagent.types import FocusBelief, FocusMode
 
 AGREE = 0.5
 """Half depths of field within which two frames count as one place."""
+_NEAR = 4.0
+"""Half depths of field to which focus is known where what shows is sharpest."""
 _ENOUGH = 3  # two frames may say where focus is, a third has to agree
 _LIKELY, _CLOSE = 0.45, 1.2  # weight and half depths of field at which a mode itself is looked at
 _LIKELY_AT_ONCE = 0.8  # the weight after a single frame, when its mirror image is as likely
 _SIGMAS = 1.5  # of a mode, that a look beside it goes at least
 _GAP = 8.0  # fine steps between two frames that may hide a focus
 _WIDEST = 2.0  # fine steps that a first look beside a focus may go: far away there is only noise
-_ALL_AROUND, _VAGUE, _NOT_TO_IGNORE = 6, 0.45, 0.1  # frames, half depths of field, weight of a mode
+_ALL_AROUND, _NOT_TO_IGNORE = 6, 0.1  # frames, weight of a mode
 _FAINT = 10.0  # log odds that noise reaches near the best of many modes
-_CLEAR = 100.0  # log odds of blur that depends clearly on the working distance
 _SURELY = 2.0  # standard deviations by which focus has to be out of range to be called so
 _OPEN = 0.8  # half depths of field of uncertain astigmatism, which defocus may be mistaken for
 _ONE_DIRECTION = (
@@ -66,13 +67,21 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Sharpest:
+    """What shows is sharpest here; astigmatism that does not show may keep focus elsewhere."""
+
+    working_distance_m: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """The evidence does not say where focus is."""
 
     reason: str
 
 
-Step = Look | Found | GiveUp
+Step = Look | Found | Sharpest | GiveUp
 
 
 def field_around(
@@ -133,10 +142,16 @@ def next_step(
     if enough and focus_m is not None and known and abs(focus_m - here_m) <= agrees_m:
         return Found(focus_m)
     mode = next((mode for mode in _likely(belief) if field.allows(mode.focus_m)), None)
+    if focus_m is not None and _shows_one_direction(belief, focus_m, field, options):
+        surrounded = _surrounds(places_m, focus_m, field, options)
+        there = abs(focus_m - here_m) <= max(field.unit_m, field.resolution_m)
+        if frames_left == 0 or (surrounded and there):
+            reason = _why_not(places_m, belief, field, options)
+            return Sharpest(focus_m, f"{reason}; {_ONE_DIRECTION}")
+        if surrounded:
+            return Look(focus_m)
     if frames_left == 0 or (mode is None and not belief.modes):
         return GiveUp(_why_not(places_m, belief, field, options))
-    if _cannot_tell(places_m, belief, field, options):
-        return GiveUp(f"{_why_not(places_m, belief, field, options)}; {_ONE_DIRECTION}")
     if mode is None:
         return _edge(places_m, belief, field, options)
     if focus_m is not None and known and field.allows(focus_m):
@@ -167,23 +182,26 @@ def certain(belief: FocusBelief, place_m: float, field: Field, options: Autofocu
     return place_m - reach_m <= low_m and high_m <= place_m + reach_m
 
 
-def _cannot_tell(
-    places_m: Sequence[float], belief: FocusBelief, field: Field, options: AutofocusOptions
+def _shows_one_direction(
+    belief: FocusBelief, focus_m: float, field: Field, options: AutofocusOptions
 ) -> bool:
-    """Whether frames all around leave both focus and astigmatism open: no other will tell.
+    """Whether focus is known but for astigmatism, which is open.
 
-    Where a specimen has structure along one direction only, focus and astigmatism blur alike,
-    however clearly. Where little is seen at all, more frames may help.
+    Where a specimen has structure along one direction only, both blur it alike, however clearly.
     """
-    likely = _likely(belief)
-    if len(places_m) < _ALL_AROUND or belief.log_odds < _CLEAR or not likely:
+    if belief.log_odds < max(options.min_log_odds, _FAINT) or not field.allows(focus_m):
         return False
-    vague = min(mode.sigma_m for mode in likely) > _VAGUE * field.unit_m
-    vague &= _leaves_astigmatism_open(belief, field)
+    return near(belief, focus_m, field, options) and _leaves_astigmatism_open(belief, field)
+
+
+def _surrounds(
+    places_m: Sequence[float], focus_m: float, field: Field, options: AutofocusOptions
+) -> bool:
+    """Whether so many frames were taken on both sides of focus that no other tells more."""
     near_m = 2 * _WIDEST * options.fine_step * field.unit_m
-    offsets = [place_m - likely[0].focus_m for place_m in places_m]
-    offsets = [each for each in offsets if abs(each) <= near_m]
-    return vague and len(offsets) >= _ALL_AROUND - 2 and min(offsets) < 0 < max(offsets)
+    offsets = [place_m - focus_m for place_m in places_m if abs(place_m - focus_m) <= near_m]
+    enough = len(places_m) >= _ALL_AROUND and len(offsets) >= _ALL_AROUND - 2
+    return enough and min(offsets) < 0 < max(offsets)
 
 
 def _leaves_astigmatism_open(belief: FocusBelief, field: Field) -> bool:
@@ -193,12 +211,21 @@ def _leaves_astigmatism_open(belief: FocusBelief, field: Field) -> bool:
 
 def nearer(belief: FocusBelief, here_m: float, there_m: float) -> float:
     """Probability that focus is nearer to one place than to another."""
-    middle_m = (here_m + there_m) / 2
-    sign = 1.0 if here_m > there_m else -1.0
+    below = _below(belief, (here_m + there_m) / 2)
+    return below if here_m < there_m else 1 - below
+
+
+def near(belief: FocusBelief, place_m: float, field: Field, options: AutofocusOptions) -> bool:
+    """Whether focus is known to lie so near a place that what shows may be sharpest there."""
+    reach_m = _NEAR * field.unit_m
+    share = _below(belief, place_m + reach_m) - _below(belief, place_m - reach_m)
+    return share >= options.confidence
+
+
+def _below(belief: FocusBelief, place_m: float) -> float:
+    """Probability that focus is below a place."""
     return sum(
-        mode.weight
-        * 0.5
-        * math.erfc(-sign * (mode.focus_m - middle_m) / (mode.sigma_m * math.sqrt(2)))
+        mode.weight * 0.5 * math.erfc((mode.focus_m - place_m) / (mode.sigma_m * math.sqrt(2)))
         for mode in belief.modes
     )
 

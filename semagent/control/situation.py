@@ -126,6 +126,7 @@ class Autofocus(Value, frozen=True, kw_only=True):
         probes: how many stigmators were changed to learn what they do.
         stigmated: stigmators were commanded, if only to put them back.
         verified: the frame that was in focus, where another is taken beside it for the stigmators.
+        astigmatism_open: it ends because structure along one direction tells no more of focus.
         resolution_m: largest difference between a working distance asked for and read back: a
             recorded stack has only its own.
         engine: name of the engine.
@@ -149,6 +150,7 @@ class Autofocus(Value, frozen=True, kw_only=True):
     probes: int = 0
     stigmated: bool = False
     verified: Sample | None = None
+    astigmatism_open: bool = False
     resolution_m: float = 0.0
     engine: str = ""
     sigma_m: float | None = None
@@ -169,14 +171,14 @@ class Seen(Value, frozen=True, kw_only=True):
         place: working distance, in half depths of field from where following began.
         signature: of the frame.
         change: of u², 2 u a1 and 2 u a2, in half depths of field squared.
-        variance: of these, without that of the reference.
+        covariance: of these, row by row, without that of the reference.
     """
 
     time_ns: int
     place: float
     signature: Signature
-    change: tuple[float, float, float]
-    variance: tuple[float, float, float]
+    change: tuple[float, ...]
+    covariance: tuple[float, ...]
 
 
 class Track(Value, frozen=True, kw_only=True):

@@ -16,10 +16,10 @@ Lengths are in half depths of field, times in frames; age 0 is the last frame.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from semagent.control.reading import CHANGES
 from semagent.control.situation import Seen, Track
 from semagent.spectrum import Array
 
@@ -80,13 +80,12 @@ def update(
         slope_known: blur for each half depth of field is known.
     """
     places = np.array([each.place for each in seen])
-    changes = np.array([each.change for each in seen]).T
-    variances = _READING_STD**2 + np.array([each.variance for each in seen]).T
+    changes = np.array([each.change for each in seen])
+    covariances = np.array([each.covariance for each in seen]).reshape(-1, CHANGES, CHANGES)
     stray = np.array([wander(age) for age in ages.tolist()])
-    variances[0] += (2 * _SCALE * _TYPICAL) ** 2 * stray
-    blur, *shapes = (
-        _Row(y, 1 / variance, ages) for y, variance in zip(changes, variances, strict=True)
-    )
+    covariances += _READING_STD**2 * np.eye(CHANGES)
+    covariances[:, 0, 0] += (2 * _SCALE * _TYPICAL) ** 2 * stray
+    told = _Changes(changes, np.linalg.inv(covariances), ages)
     scale_std = _SCALE_STD if slope_known else _SCALE_STD_UNKNOWN
     mean = np.array([guess.focus, guess.rate])
     ff, fr, rr = guess.covariance
@@ -101,9 +100,7 @@ def update(
         )
         log = _before(focus, rate, begun, begun_age)
         u = places - focus[:, None] + rate[:, None] * ages
-        log += blur.evidence(u * u, _SCALE, scale_std)
-        for shape in shapes:
-            log += shape.evidence(2 * u, 0.0, _ASTIGMATISM_STD)
+        log += told.evidence(u, scale_std)
         density = np.exp(log - log.max())
         density /= density.sum()
         points = np.stack([focus, rate])
@@ -124,25 +121,48 @@ def _before(focus: Array, rate: Array, begun: Track, age: float) -> Array:
     return np.asarray(-0.5 * (away**2 / (ff + wander(age)) + rate**2 / (rr + _RATE_WALK**2 * age)))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Row:
-    """One kind of change in all frames, y = x (slope ± std) + level + creep · age."""
+class _Changes:
+    """What all frames tell: changes that defocus makes, a level of each and its steady creep.
 
-    y: Array
-    weights: Array
-    ages: Array
+    Args:
+        changes: of u², 2 u a1 and 2 u a2, shape (N, CHANGES).
+        precision: inverse of their covariance, shape (N, CHANGES, CHANGES).
+        ages: of the frames, shape (N,).
+    """
 
-    def evidence(self, x: Array, slope: float, std: float) -> Array:
-        """Logarithm of the density of the changes, for each row of x; the rest integrated out."""
-        weighted = self.weights * np.stack([np.ones_like(self.ages), self.ages])
-        creep_std = _CREEP / np.sqrt(self.weights.max())
-        inner = weighted @ np.stack([np.ones_like(self.ages), self.ages]).T
-        inner[1, 1] += creep_std**-2
-        x_rest, y_rest = x @ weighted.T, weighted @ self.y
-        solved = np.linalg.solve(inner, x_rest.T).T
-        # A sum of squares, which far from all places rounding makes negative.
-        xx = np.maximum(x**2 @ self.weights - (solved * x_rest).sum(1), 0.0)
-        xy = x @ (self.weights * self.y) - solved @ y_rest - slope * xx
-        # Of the square of what is left after the slope, only what depends on x.
-        left = -2 * slope * xy - slope**2 * xx
-        return np.asarray(-0.5 * (left - xy**2 / (xx + std**-2) + np.log1p(std**2 * xx)))
+    def __init__(self, changes: Array, precision: Array, ages: Array) -> None:
+        self._precision = precision
+        self._pull = (precision @ changes[:, :, None])[:, :, 0]
+        # Level and creep of each change, in this order.
+        times = np.stack([np.ones_like(ages), ages])
+        self._across = np.einsum("nij,tn->nitj", precision, times).reshape(-1, CHANGES, 2 * CHANGES)
+        rest = np.einsum("nij,tn,un->tiuj", precision, times, times)
+        rest = rest.reshape(2 * CHANGES, 2 * CHANGES)
+        sharpest = np.diagonal(precision, axis1=1, axis2=2).max(0)
+        rest += np.diag([*np.zeros(CHANGES), *(sharpest / _CREEP**2)])
+        self._solve = np.linalg.inv(rest)
+        self._rest = (times @ self._pull).ravel()
+
+    def evidence(self, defocus: Array, scale_std: float) -> Array:
+        """Logarithm of the density of the changes, with all but defocus integrated out.
+
+        Args:
+            defocus: of the frames on each path, in half depths of field, shape (M, N).
+            scale_std: how well the scale of u² is known.
+
+        Returns:
+            Shape (M,), up to a constant.
+        """
+        made = (defocus * defocus, 2 * defocus, 2 * defocus)
+        rows = range(CHANGES)
+        gram = np.array(
+            [[made[i] * made[j] @ self._precision[:, i, j] for j in rows] for i in rows]
+        )
+        across = np.stack([made[i] @ self._across[:, i] for i in rows], axis=1)
+        pull = np.stack([made[i] @ self._pull[:, i] for i in rows], axis=1)
+        prior = np.array([scale_std, _ASTIGMATISM_STD, _ASTIGMATISM_STD]) ** -2
+        solved = across @ self._solve
+        gram = gram.transpose(2, 0, 1) - solved @ across.transpose(0, 2, 1) + np.diag(prior)
+        pull += prior * (_SCALE, 0.0, 0.0) - solved @ self._rest
+        fitted = np.linalg.solve(gram, pull[:, :, None])[:, :, 0]
+        return np.asarray(0.5 * ((pull * fitted).sum(1) - np.linalg.slogdet(gram)[1]))

@@ -184,7 +184,7 @@ def decision_lines(step: Step, ending: FocusResult | None) -> list[tuple[str, st
     last: list[tuple[str, str]] = []
     if ending is not None:
         words = f"{ending.status}: {ending.reason}"
-        colour = GREEN if ending.status == "focused" else RED
+        colour = GREEN if ending.verified else RED
         cut = textwrap.wrap(words, _LINE, max_lines=_LAST_LINES, placeholder=" …")
         last = [(line, colour) for line in cut]
     room = _LINES - len(last)

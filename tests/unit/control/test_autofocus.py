@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from semagent.control import ControlOptions
 from semagent.control.options import AutofocusOptions, HoldOptions
 from semagent.memory import Measure, Memory, Settings
-from semagent.types import FocusResult, Mode, StartAutofocus
+from semagent.types import FocusResult, Level, Mode, StartAutofocus
 
-from .bench import CAPABILITIES, UNIT_M, Bench, Curve, Spectrum
+from .bench import CAPABILITIES, STIGMATORS, UNIT_M, Bench, Curve, Spectrum
 
 
 def options(**autofocus: object) -> ControlOptions:
@@ -98,6 +98,44 @@ def test_never_ends_worse_than_it_began(
     if flat or result.status != "focused":
         assert bench.offset == pytest.approx(0, abs=1e-6)
         assert result.final_working_distance_m == pytest.approx(bench.origin_m, abs=1e-9)
+
+
+GROOVES = Spectrum(grooves=True, log_noise=-2.0)
+
+
+@pytest.mark.parametrize("away", [12.0, -9.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_grooves_are_made_as_sharp_as_they_can_be(seed: int, away: float) -> None:
+    """Astigmatism along them moves where that is, and nothing tells; the result says so."""
+    bench = Bench(
+        seed=seed, focus=away, astigmatism=(0.8, 0.5), spectrum=GROOVES, options=options()
+    )
+    result = focus(bench)
+    assert (result.status, result.astigmatism_open, result.verified) == ("focused", True, False)
+    assert "along one direction only" in result.reason
+    assert result.sigma_m is not None
+    assert result.sigma_m > 0.8 * UNIT_M
+    assert abs(bench.offset - bench.focus) < 2.0
+    assert bench.stigmators == STIGMATORS
+    (done,) = (event for event in bench.events if event.kind == "autofocus_done")
+    assert done.level is Level.WARNING
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_grooves_that_are_sharp_stay_where_they_are(seed: int) -> None:
+    bench = Bench(seed=seed, focus=0.5, spectrum=GROOVES, options=options())
+    result = focus(bench)
+    assert (result.status, result.astigmatism_open) == ("focused", True)
+    assert "at the start" in result.reason
+    assert bench.offset == pytest.approx(0, abs=1e-6)
+
+
+def test_grooves_that_are_not_surely_sharper_elsewhere_are_held() -> None:
+    bench = Bench(seed=2, focus=2.0, spectrum=GROOVES, options=options())
+    result = focus(bench)
+    assert (result.status, result.astigmatism_open) == ("held", True)
+    assert "along one direction only" in result.reason
+    assert bench.offset == pytest.approx(0, abs=1e-6)
 
 
 def test_noise_only_fields_end_where_they_began() -> None:

@@ -103,6 +103,16 @@ def test_astigmatism_and_hysteresis_do_not_mislead() -> None:
     assert np.mean(np.abs(bench.errors[30:]) <= 1.1) >= 0.98
 
 
+@pytest.mark.parametrize(("seed", "drift"), [(1, 0.05), (2, -0.05)])
+def test_grooves_are_followed_as_sharp_as_they_were(seed: int, drift: float) -> None:
+    """No change is told alone along them, only what defocus and astigmatism change together."""
+    grooves = Spectrum(grooves=True, log_noise=-2.0)
+    bench = hold(130, seed=seed, drift=drift, focus=0.4, spectrum=grooves)
+    assert bench.results[0].astigmatism_open
+    assert np.mean(np.abs(bench.errors[20:]) <= 1.5) >= 0.95
+    assert bench.controller.state.paused == ""
+
+
 def test_unknown_convergence_angle_does_not_mislead() -> None:
     bench = hold(30, drift=0.05, convergence_angle_rad=None)
     bench.run(70)

@@ -11,6 +11,7 @@ from semagent.control.search import (
     Found,
     GiveUp,
     Look,
+    Sharpest,
     Step,
     beside,
     certain,
@@ -154,18 +155,31 @@ def test_with_no_frames_left_it_gives_up_unless_it_is_sure() -> None:
 
 
 def test_frames_all_around_that_leave_focus_and_astigmatism_open_are_enough() -> None:
-    around = [0.0, 8.0, -8.0, 4.0, -4.0, 2.0]
+    around = [8.0, -8.0, 4.0, -4.0, 2.0, 0.0]
     known = belief((1.0, 0.0, 1.8), log_odds=300.0)
     known = msgspec.structs.replace(known, astigmatism_sigma_m=(1.8, 0.2))
-    given_up = step(around, known)
-    assert isinstance(given_up, GiveUp)
-    assert "along one direction only" in given_up.reason
+    sharpest = step(around, known)
+    assert isinstance(sharpest, Sharpest)
+    assert sharpest.working_distance_m == 0.0
+    assert "along one direction only" in sharpest.reason
     assert isinstance(step(around[:-1], known), Look)
     assert isinstance(step([abs(place) for place in around], known), Look)
     told = msgspec.structs.replace(known, astigmatism_sigma_m=(0.2, 0.2))
     assert isinstance(step(around, told), Look)
-    faint = msgspec.structs.replace(known, log_odds=30.0)
+    faint = msgspec.structs.replace(known, log_odds=5.0)
     assert isinstance(step(around, faint), Look)
+    anywhere = belief((1.0, 0.0, 2.5), log_odds=300.0)
+    anywhere = msgspec.structs.replace(anywhere, astigmatism_sigma_m=(1.8, 0.2))
+    assert isinstance(step(around, anywhere), Look)
+
+
+def test_a_frame_is_taken_where_what_shows_is_sharpest() -> None:
+    around = [0.4, 9.0, 8.0, -8.0, 4.0, -4.0, 2.0]
+    known = belief((1.0, 0.0, 1.8), log_odds=300.0)
+    known = msgspec.structs.replace(known, astigmatism_sigma_m=(1.8, 0.2))
+    assert step(around, known) == Look(0.0)
+    assert isinstance(step(around, known, left=0), Sharpest)
+    assert isinstance(step([*around, 0.9], known), Sharpest)
 
 
 def test_focus_is_not_sure_while_astigmatism_is_open() -> None:
