@@ -28,8 +28,8 @@ class Registrar:
     Frames are compared with an anchor, at first the first frame of the field, and where that
     fails (focus has changed too much, or the specimen has) with the last frame that was placed,
     which then becomes the anchor. Displacements add up, and so do their uncertainties. A field
-    ends when scan, energy or magnification change, the stage moves on, or nothing matches any
-    more; the next frame with structure then begins a new one.
+    ends when scan, energy, magnification or detector change, the stage moves on, or nothing matches
+    any more; the next frame with structure then begins a new one.
 
     Deterministic: the same frames in the same order give the same shifts.
     """

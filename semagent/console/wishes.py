@@ -193,7 +193,7 @@ def _accept(value_m: float, board: Board) -> Action:
     if intent is None or intent.proposal_m is None or intent.basis is None or header is None:
         raise WishRefusedError("the agent proposes nothing any more")
     if intent.basis.settings_rev != header.settings_rev:
-        raise WishRefusedError("scan, beam energy or magnification have changed since")
+        raise WishRefusedError("scan, beam energy, magnification or detector have changed since")
     if header.sequence - intent.basis.sequence > _PROPOSAL_FRAMES:
         raise WishRefusedError(
             f"the proposal rests on frame {intent.basis.sequence}, more than {_PROPOSAL_FRAMES} "

@@ -16,7 +16,7 @@ def focus_change(before: MicroscopeState, header: FrameHeader, options: ControlO
 def field_change(before: MicroscopeState, header: FrameHeader, options: ControlOptions) -> str:
     """Say what was changed that makes earlier frames no evidence any more; empty if nothing."""
     if before.settings_rev != header.settings_rev:
-        return "scan, beam energy or magnification were changed"
+        return "scan, beam energy, magnification or detector were changed"
     for axis in ("stigmator_x", "stigmator_y"):
         was, now = getattr(before.optics, axis), getattr(header.optics, axis)
         if None not in (was, now) and abs(now - was) > options.operator.stigmator:

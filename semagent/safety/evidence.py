@@ -48,7 +48,7 @@ def check_evidence(
             Code.SETTINGS_CHANGED,
             f"frame {basis.sequence}, on which the command rests, has settings revision "
             f"{basis.settings_rev}, the microscope is at {state.settings_rev}: scan, beam "
-            "energy or magnification have changed; decide again from a new frame",
+            "energy, magnification or detector have changed; decide again from a new frame",
         )
     if basis_ns <= after_ns:
         early = show("time", (after_ns - basis_ns) / 1e9)

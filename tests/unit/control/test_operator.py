@@ -62,7 +62,7 @@ def other_magnification(bench: Bench) -> None:
         (change(working_distance_m=5.2e-3), "working distance was changed"),
         (change(stigmator_y=0.2), "stigmator_y was changed from -0.1000 to +0.2000"),
         (move_stage, "the stage was moved by 5.00 µm"),
-        (other_magnification, "scan, beam energy or magnification were changed"),
+        (other_magnification, "scan, beam energy, magnification or detector were changed"),
     ],
 )
 def test_hand_on_the_microscope_pauses(

@@ -239,8 +239,8 @@ def test_refusals_of_evidence() -> None:
             bench.now_ns,
             Refusal(
                 Code.SETTINGS_CHANGED,
-                f"{frame} has settings revision 1, the microscope is at 3: scan, beam energy or "
-                f"magnification have changed; {AGAIN}",
+                f"{frame} has settings revision 1, the microscope is at 3: scan, beam energy, "
+                f"magnification or detector have changed; {AGAIN}",
             ),
         ),
         (
