@@ -224,13 +224,6 @@ def test_frames_can_be_looked_up_without_moving(open_stack, five):
             microscope.frame(index)
 
 
-def test_frames_do_not_share_memory(open_stack, five):
-    microscope = open_stack(five)
-    first, second = microscope.acquire(1.0), microscope.acquire(1.0)
-    assert not np.shares_memory(first.pixels, second.pixels)
-    assert not first.pixels.flags.writeable
-
-
 def test_frames_of_one_setting_take_turns(open_stack, table):
     rows = ["f0.png,5000", "f1.png,5010", "f2.png,5000", "f3.png,5000"]
     microscope = open_stack(table("file,working_distance_um", *rows))
@@ -310,12 +303,6 @@ def test_stop_ends_a_frame_that_is_being_read(open_stack, five, monkeypatch):
         microscope.acquire(5.0)
     other.join(5)
     assert microscope.acquire(5.0).header.sequence == 1
-
-
-def test_stop_while_nothing_runs_is_harmless(open_stack, five):
-    microscope = open_stack(five)
-    microscope.stop()
-    assert microscope.acquire(1.0).header.sequence == 1
 
 
 def test_a_closed_microscope_says_so_and_closes_twice(open_stack, five):

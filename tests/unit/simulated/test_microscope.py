@@ -1,4 +1,4 @@
-"""The rules that every driver keeps, and how the simulated one keeps time."""
+"""What the simulated microscope takes, refuses and reads back, and how it keeps time."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from semagent.clock import ManualClock
 from semagent.errors import (
     AcquisitionStoppedError,
     CommandRefusedError,
-    DisconnectedError,
     MicroscopeError,
     MicroscopeTimeoutError,
 )
@@ -69,25 +68,6 @@ def test_header_matches_pixels(make_sem: MakeSem, bit_depth: int) -> None:
     assert frame.pixels.shape == (96, 128)
     assert frame.pixels.dtype == (np.uint8 if bit_depth == 8 else np.uint16)
     assert frame.header.scan.bit_depth == bit_depth
-
-
-@pytest.mark.parametrize("speed", [0.0, 1.0])
-def test_sequence_and_clock_only_grow(make_sem: MakeSem, speed: float) -> None:
-    sem = make_sem(speed=speed)
-    headers = [sem.acquire(10).header for _ in range(4)]
-    assert [header.sequence for header in headers] == [1, 2, 3, 4]
-    assert all(np.diff([header.monotonic_ns for header in headers]) > 0)
-
-
-def test_frames_are_handed_over_for_good(make_sem: MakeSem) -> None:
-    sem = make_sem(detector={"read_noise": 0.05})
-    first = sem.acquire(10)
-    copy = first.pixels.copy()
-    second = sem.acquire(10)
-    assert not np.shares_memory(first.pixels, second.pixels)
-    assert not first.pixels.flags.writeable
-    np.testing.assert_array_equal(first.pixels, copy)
-    assert (second.pixels != copy).any()
 
 
 def test_first_read_back_is_what_was_configured(make_sem: MakeSem) -> None:
@@ -184,16 +164,6 @@ def test_settings_revision_grows_with_the_scan_only(make_sem: MakeSem) -> None:
     assert sem.acquire(10).header.settings_rev == revisions[-1]
 
 
-def test_close_is_final_and_may_be_repeated(make_sem: MakeSem) -> None:
-    sem = make_sem()
-    sem.close()
-    sem.close()
-    sem.stop()
-    for call in (sem.read_state, lambda: sem.acquire(1), lambda: sem.apply(ACTIONS[0])):
-        with pytest.raises(DisconnectedError, match="open it again"):
-            call()
-
-
 def test_capabilities_promise_what_is_there(make_sem: MakeSem) -> None:
     capabilities = make_sem().capabilities
     assert capabilities.simulated
@@ -260,12 +230,6 @@ def test_stop_ends_a_long_exposure_promptly() -> None:
     whole = sem.truth().dose_per_pixel_e * 64 * 64
     assert sem.truth().total_dose_e == pytest.approx(whole * 1.0 / 4.0966, rel=0.03)
     assert sem.acquire(60).header.sequence == 1
-
-
-def test_stop_while_idle_does_not_spoil_the_next_frame(make_sem: MakeSem) -> None:
-    sem = make_sem()
-    sem.stop()
-    assert sem.acquire(10).header.sequence == 1
 
 
 def test_stop_halts_the_stage_on_its_way() -> None:
