@@ -106,6 +106,7 @@ def _autofocus(arguments: argparse.Namespace, output: Output) -> int:
         max_frames=arguments.max_frames,
         stigmation=not arguments.no_stigmation,
         arm=arguments.arm,
+        record=arguments.record,
         output=output,
     )
 
@@ -129,6 +130,7 @@ def _simulate(arguments: argparse.Namespace, output: Output) -> int:
         engine=arguments.engine,
         seed=arguments.seed,
         console=arguments.console,
+        record=arguments.record,
         output=output,
     )
 
@@ -262,6 +264,11 @@ def _parser() -> argparse.ArgumentParser:
     def add_json(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
 
+    def add_record(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--record", type=Path, metavar="DIR", help="record the session in a new DIR"
+        )
+
     def add_engine(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--engine", default=_DEFAULT_ENGINE, help="default: %(default)s")
 
@@ -278,7 +285,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("config", help="file, or name of a configuration that ships with semagent")
     sub.add_argument("--mode", choices=[str(mode) for mode in Mode])
     sub.add_argument("--arm", action="store_true", help="let commands through the safety gate")
-    sub.add_argument("--record", type=Path, metavar="DIR", help="record the session in a new DIR")
+    add_record(sub)
     sub.add_argument(
         "--positions",
         metavar="FILE|grid",
@@ -292,6 +299,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--max-frames", type=_count, metavar="N")
     sub.add_argument("--no-stigmation", action="store_true", help="leave the stigmators alone")
     sub.add_argument("--arm", action="store_true", help="let commands through the safety gate")
+    add_record(sub)
     add_json(sub)
 
     sub = add("calibrate", _calibrate, "measure what focus, stigmators, beam shift and stage do")
@@ -306,6 +314,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--max-frames", type=_count, metavar="N")
     sub.add_argument("--seed", type=int, metavar="N", help="without --start-um: start at random")
     sub.add_argument("--console", action="store_true", help="watch it in the console, until Ctrl-C")
+    add_record(sub)
     add_engine(sub)
     add_json(sub)
 

@@ -2,6 +2,7 @@
 
 import random
 import time
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from semagent.errors import (
 from semagent.health import HealthMonitor
 from semagent.lockstep import Lockstep
 from semagent.memory import load_memory
+from semagent.parts import make_recorder
 from semagent.ports import Microscope
 from semagent.stack import as_recorded, config_for_stack, without_scale
 from semagent.types import (
@@ -48,7 +50,13 @@ _WATCHED_INTERVAL_S = 0.2
 
 
 def autofocus(
-    name: str, *, max_frames: int | None, stigmation: bool, arm: bool, output: Output
+    name: str,
+    *,
+    max_frames: int | None,
+    stigmation: bool,
+    arm: bool,
+    record: Path | None,
+    output: Output,
 ) -> int:
     """Focus the microscope of a configuration once and return the exit code."""
     config = load_config(find_config(name))
@@ -58,7 +66,9 @@ def autofocus(
     request = StartAutofocus(max_frames=max_frames, stigmation=stigmation)
     # A configuration that ships with semagent is for trying things: it learns nothing.
     memory = Path(config.memory) if config.memory and Path(name).is_file() else None
-    return _focus(config, microscope, clock, request, arm=arm, output=output, memory=memory)
+    return _focus(
+        config, microscope, clock, request, arm=arm, record=record, output=output, memory=memory
+    )
 
 
 def simulate(
@@ -69,6 +79,7 @@ def simulate(
     engine: str,
     seed: int | None,
     console: bool,
+    record: Path | None,
     output: Output,
 ) -> int:
     """Focus over a recorded stack as if it were the microscope and return the exit code.
@@ -92,11 +103,11 @@ def simulate(
     config = config_for_stack(recorded, Part(name=engine))
     if console:
         microscope.close()
-        return _watched(config, options, max_frames, output)
+        return _watched(config, options, max_frames, record, output)
     lacks = without_scale(recorded, config)
     request = StartAutofocus(max_frames=max_frames)
     try:
-        code = _focus(config, microscope, clock, request, arm=True, output=output)
+        code = _focus(config, microscope, clock, request, arm=True, record=record, output=output)
     except FrameTooSmallError as error:
         raise InputFileError(f"{stack}: {error}") from error
     if code == exits.HELD and lacks:
@@ -105,7 +116,11 @@ def simulate(
 
 
 def _watched(
-    config: RunConfig, options: dict[str, Any], max_frames: int | None, output: Output
+    config: RunConfig,
+    options: dict[str, Any],
+    max_frames: int | None,
+    record: Path | None,
+    output: Output,
 ) -> int:
     control = config.control
     if max_frames is not None:
@@ -123,7 +138,7 @@ def _watched(
         watched,
         mode=Mode.HOLD,
         arm=True,
-        record=None,
+        record=record,
         frames=None,
         duration_s=None,
         console=True,
@@ -138,18 +153,23 @@ def _focus(
     request: StartAutofocus,
     *,
     arm: bool,
+    record: Path | None,
     output: Output,
     memory: Path | None = None,
 ) -> int:
+    recorder = None
     try:
         scan = microscope.read_state().scan
         engine = registry.open_engine_for(scan, config.engine.name, config.engine.options)
+        if record is not None:
+            recorder = make_recorder(record, config, microscope.capabilities, engine.name, clock)
     except BaseException:
         microscope.close()
         raise
     started_s = time.perf_counter()
     with (
-        Lockstep(config, microscope, engine, clock) as lockstep,
+        nullcontext() if recorder is None else closing(recorder),
+        Lockstep(config, microscope, engine, clock, recorder) as lockstep,
         caught_interrupts(output, microscope.stop) as interrupt,
         _Table(output, config) as table,
     ):
@@ -179,6 +199,8 @@ def _focus(
         armed = lockstep.gate.armed
         result = _as_it_is(result, start_m, microscope)
     _report(result, time.perf_counter() - started_s, output)
+    if record is not None:
+        output.say(f"recorded in {record}")
     if result.verified and memory is not None:
         _remember(memory, config, table.analyses, result, output)
     if interrupt.pressed:

@@ -16,6 +16,7 @@ from semagent.clock import ManualClock
 from semagent.config import Part
 from semagent.control import ControlOptions, SpectralEstimator
 from semagent.control.options import AutofocusOptions, EstimatorOptions
+from semagent.session import SessionReader
 from semagent.signature import with_signature
 from semagent.stack import config_for_stack
 from semagent.testing.engines import without_angle
@@ -156,3 +157,23 @@ def test_a_stack_too_small_for_the_engine_is_refused_with_its_name(
     (stack / "stack.csv").write_text(f"file,working_distance_um\n{rows}", encoding="utf-8")
     assert main(["simulate", str(stack)]) == 2
     assert f"{stack}: frames of 200 x 100 pixels are too small" in capsys.readouterr().err
+
+
+def test_a_focusing_can_be_recorded_replayed_and_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack, record = tmp_path / "stack", tmp_path / "record"
+    places_m = [FOCUS_M + offset_m for offset_m in (-2e-6, 0.0, 2e-6, 4e-6)]
+    specimen = {"kind": "particles", "tile_px": 512, "working_distance_mm": 5.0}
+    write_stack(stack, places_m, msgspec.convert({"specimen": specimen}, StackOptions))
+    recorded = ["simulate", str(stack), "--engine=sharpness", f"--record={record}", "--json"]
+    assert main(recorded) == 0
+    *frames, _ = capsys.readouterr().out.splitlines()
+    session = SessionReader(record)
+    assert session.manifest.complete
+    assert len(session.frame_records) == len(frames)
+    assert main(["replay", str(record), "--compare"]) == 0
+    assert main(["report", str(record)]) == 0
+    assert record.with_suffix(".html").exists()
+    assert record.with_suffix(".png").exists()
+    assert main(recorded) == 2
