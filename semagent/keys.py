@@ -32,7 +32,7 @@ _HOW_TO_MAKE = (
     f"and DIR/{CLIENT_FOLDER} to the machine of the agent"
 )
 _ENDPOINT = re.compile(
-    r"tcp://(?P<host>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+|\*):(?P<port>[0-9]{1,5}|\*)"
+    r"tcp://(?P<host>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z][0-9A-Za-z._-]*|\*):(?P<port>[0-9]{1,5}|\*)"
 )
 
 

@@ -232,6 +232,8 @@ def test_anything_else_needs_keys(endpoint):
         "tcp://127.0.0.1:65536",
         "tcp://127.0.0.1:port",
         "tcp://:5555",
+        "tcp://-sem-pc:5555",
+        "tcp://.:5555",
         "tcp://::1:5555",
         "udp://127.0.0.1:5555",
         "tcp://127.0.0.1:5555/x",
