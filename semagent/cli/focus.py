@@ -170,7 +170,8 @@ def _focus(
     with (
         nullcontext() if recorder is None else closing(recorder),
         Lockstep(config, microscope, engine, clock, recorder) as lockstep,
-        caught_interrupts(output, microscope.stop) as interrupt,
+        # A move that is cut short disarms the gate, and then nothing could be put back.
+        caught_interrupts(output, lockstep.acquire.end_exposure) as interrupt,
         _Table(output, config) as table,
     ):
         monitor = HealthMonitor(config, microscope.capabilities, clock)
@@ -204,7 +205,9 @@ def _focus(
     if result.verified and memory is not None:
         _remember(memory, config, table.analyses, result, output)
     if interrupt.pressed:
-        return exits.INTERRUPTED
+        away_m = abs(result.final_working_distance_m - result.start_working_distance_m)
+        left = result.status != "focused" and away_m > config.safety.tolerance("working_distance_m")
+        return exits.FAILED if left else exits.INTERRUPTED
     refused = any(
         reply.outcome is Outcome.REFUSED and reply.code != "microscope" for reply in ledger.refusals
     )

@@ -1,6 +1,7 @@
 """The acquire role: owns the microscope and the gate, and is the only caller of the driver."""
 
 import logging
+import threading
 from collections import OrderedDict
 
 import msgspec
@@ -88,6 +89,9 @@ class AcquireRole:
         self._status: GateStatus | None = None
         self._next_status_ns = 0
         self._stopped_by: Issuer | None = None
+        self._exposing = False
+        # Held while a frame is ended, so that this can never hit the command after it.
+        self._ending_frame = threading.Lock()
         self.paused = False
 
     @property
@@ -128,6 +132,19 @@ class AcquireRole:
         """See `RoleLoop`."""
         self._microscope.close()
 
+    def end_exposure(self) -> None:
+        """End the frame that is being exposed, if one is, and no move. Safe from any thread."""
+        with self._ending_frame:
+            if self._exposing:
+                self._stop_microscope()
+
+    def _stop_microscope(self) -> None:
+        try:
+            self._microscope.stop()
+        except MicroscopeError as error:
+            # This is not the role's own thread. After a `Stop` the gate closes all the same.
+            _log.error("the microscope could not be stopped: %s", error)
+
     def _hear_control(self) -> None:
         while (beat := self._beats.take()) is not None:
             if beat.sender == Role.CONTROL:
@@ -138,11 +155,7 @@ class AcquireRole:
     def _on_urgent(self, value: object) -> None:
         if isinstance(value, Command) and isinstance(value.action, Stop):
             self._stopped_by = value.issuer
-            try:
-                self._microscope.stop()
-            except MicroscopeError as error:
-                # This is not the role's own thread. The gate closes all the same.
-                _log.error("the microscope could not be stopped: %s", error)
+            self._stop_microscope()
 
     # -- commands -----------------------------------------------------------------------------
 
@@ -249,7 +262,7 @@ class AcquireRole:
         )
         self._beat(busy=True)
         try:
-            frame = self._microscope.acquire(self._options.frame_timeout_s)
+            frame = self._expose()
         except AcquisitionStoppedError:
             self._say.event("frame_stopped", "the frame was stopped")
             return
@@ -269,6 +282,14 @@ class AcquireRole:
         self._publish(frame)
         self._last_sequence = frame.header.sequence
         self._beat(busy=False)
+
+    def _expose(self) -> Frame:
+        self._exposing = True
+        try:
+            return self._microscope.acquire(self._options.frame_timeout_s)
+        finally:
+            with self._ending_frame:
+                self._exposing = False
 
     def _publish(self, frame: Frame) -> None:
         now_ns = self._clock.monotonic_ns()

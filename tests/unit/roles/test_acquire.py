@@ -333,6 +333,32 @@ def test_paused_serves_commands_and_exposes_nothing():
     assert bench.role.frames == 0
 
 
+def test_a_frame_is_ended_and_a_move_is_not(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench(speed=1)
+    bench.arm()
+    stops: list[str] = []
+    doing = "nothing"
+
+    def pass_time(duration_s: float) -> None:
+        bench.clock.advance(duration_s)
+        bench.role.end_exposure()
+
+    def stop() -> None:
+        stops.append(doing)
+        really_stop()
+
+    really_stop = bench.microscope.stop
+    monkeypatch.setattr(bench.microscope, "stop", stop)
+    monkeypatch.setattr(bench.clock, "sleep", pass_time)
+    bench.role.end_exposure()
+    doing = "move"
+    assert bench.send(focus(5.001e-3)).outcome is Outcome.APPLIED
+    doing = "frame"
+    assert bench.expose() is None
+    assert stops == ["frame"]
+    assert bench.kinds() == ["gate_armed", "frame_stopped"]
+
+
 def test_what_was_asked_before_a_stop_is_not_carried_out_after_it():
     bench = Bench()
     bench.arm()
