@@ -339,7 +339,7 @@ def as_text(memory: Memory) -> str:
     )
 
 
-def today(wall_ns: int) -> str:
+def date_of(wall_ns: int) -> str:
     """A moment of the wall clock as it stands in the file."""
     return datetime.fromtimestamp(wall_ns // 10**9, UTC).isoformat().replace("+00:00", "Z")
 

@@ -39,7 +39,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     pixels: Any = None
 
 
-class _Header(msgspec.Struct, frozen=True, kw_only=True, array_like=False):
+class _Header(msgspec.Struct, frozen=True, kw_only=True):
     sender: str
     number: int
     value: msgspec.Raw

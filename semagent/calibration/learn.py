@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from semagent.calibration.blur import fit_blur
 from semagent.calibration.shifts import Shot
 from semagent.control.options import ScaleOptions
-from semagent.memory import Measure, Memory, Settings, today
+from semagent.memory import Measure, Memory, Settings, date_of
 from semagent.types import FrameAnalysis
 
 _LEAST_PLACES = 3  # working distances, fewer of which fit any slope
@@ -55,5 +55,5 @@ def learn(
         return None
     measure = Measure(value=slope * pixel_size_m, sigma=sigma * pixel_size_m)
     return memory.with_focusing(
-        Settings.of(analyses[-1].header), measure, None, today(header.wall_ns)
+        Settings.of(analyses[-1].header), measure, None, date_of(header.wall_ns)
     )

@@ -15,7 +15,7 @@ from semagent.calibration.shifts import Effect, ShiftFit, Shot, fit_shifts
 from semagent.config import RunConfig
 from semagent.errors import CommandRefusedError, SemagentError
 from semagent.legs import and_back, legs, pair_legs, put_back
-from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, today
+from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, date_of
 from semagent.options import Options
 from semagent.registrar import Registrar
 from semagent.safety import AXES, check_places
@@ -310,7 +310,7 @@ class _Work:
         shots = [self._without_play(taken.shot, blur) for taken in self._taken]
         shifts = fit_shifts(shots, self._pixel_m)
         calibration = Calibration(
-            date=today(self._wall_ns),
+            date=date_of(self._wall_ns),
             frames=self._hands.frames,
             blur_per_focus=_scaled(blur.slope_px_per_m, self._pixel_m),
             focus_hysteresis_m=Measure(

@@ -10,8 +10,8 @@ from semagent.console.access import Tokens
 from semagent.console.app import make_app
 from semagent.console.library import Library
 from semagent.console.listener import Listener
-from semagent.console.navigation import SESSIONS
 from semagent.console.pages.sessions import SessionPages
+from semagent.console.shell import SESSIONS
 from semagent.console.web import WebServer
 from semagent.errors import InputFileError
 from semagent.session import is_session

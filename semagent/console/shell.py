@@ -3,9 +3,17 @@
 import html
 from pathlib import Path
 
-from semagent.console.navigation import LINKS, Links
-
 _HERE = Path(__file__).parent
+
+Links = tuple[tuple[str, str], ...]
+"""The entries of the navigation: name and path, in order."""
+
+SESSIONS = ("Sessions", "/sessions")
+LINKS: Links = (("Live", "/"), SESSIONS)
+"""While a run goes on."""
+
+BROWSING: Links = (SESSIONS,)
+"""Without a run."""
 
 
 def body(name: str) -> str:

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from semagent.remote.protocol import ReadState, Work
 
@@ -37,7 +37,7 @@ class Job:
     id: int
     work: Work
     expires_ns: int | None
-    cancelled: str = field(default="")
+    cancelled: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from semagent.memory import (
     Memory,
     Settings,
     Vector,
+    date_of,
     load_memory,
-    today,
 )
 from semagent.testing.engines import frame_of
 from semagent.types import FrameHeader
@@ -255,4 +255,4 @@ def test_a_configuration_that_ships_keeps_its_memory_in_the_working_directory():
 
 
 def test_dates_are_utc():
-    assert today(1_700_000_000_123_456_789) == "2023-11-14T22:13:20Z"
+    assert date_of(1_700_000_000_123_456_789) == "2023-11-14T22:13:20Z"

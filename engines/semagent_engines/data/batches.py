@@ -143,6 +143,7 @@ class BatchSource:
         rank: number of this worker; workers with other numbers get other batches.
         procedural_share: share of procedural specimens.
         procedural_count: how many of them to draw, once, at the start.
+        procedural_px: their edge.
         flat_share: share of fields without any structure, on which nothing may be invented.
 
     Raises:

@@ -17,9 +17,8 @@ from starlette.routing import BaseRoute, Route
 
 from semagent.console.access import Level, level_of
 from semagent.console.library import Library, Listed, regular
-from semagent.console.navigation import BROWSING, LINKS, SESSIONS
 from semagent.console.packets import Coding, figures_of, pack_recorded
-from semagent.console.shell import body, page
+from semagent.console.shell import BROWSING, LINKS, SESSIONS, body, page
 from semagent.console.workshop import BusyError, Work, Workshop, product
 from semagent.errors import InputFileError
 
