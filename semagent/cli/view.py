@@ -18,7 +18,7 @@ from semagent.cli.output import Output, metres
 from semagent.config import RunConfig
 from semagent.health import Condition, Health, RoleHealth
 from semagent.report.posterior import density_of, modes_of, probability_between
-from semagent.types import Capabilities, Event, FocusBelief, Intent, Level
+from semagent.types import Capabilities, Event, FocusBelief, GateStatus, Intent, Level
 
 _REFRESH_S = 0.25
 _LINE_S = 5.0
@@ -136,7 +136,7 @@ class LiveView:
             Layout(headline, size=head_rows),
             facts,
             Layout(Panel(self._news(health), title="news", title_align="left")),
-            Layout(Text("Ctrl-C puts focus and stigmators back and ends", style="dim"), size=1),
+            Layout(Text(way_out(ledger.gate), style="dim"), size=1),
         )
         return screen
 
@@ -166,6 +166,13 @@ class LiveView:
             text.append(f"{_clock_time(event)} {event.role}: {event.message}\n")
             text.stylize(_COLOURS[event.level], len(text) - len(event.message) - 1)
         return text
+
+
+def way_out(gate: GateStatus | None) -> str:
+    """What Ctrl-C does."""
+    if gate is None or not gate.armed:
+        return "Ctrl-C ends; while the gate is disarmed nothing is put back"
+    return "Ctrl-C ends: a search goes back to its start, holding to its working point"
 
 
 def line(ledger: Ledger) -> str:

@@ -7,13 +7,14 @@ from semagent.bus import LocalBus, LocalHub
 from semagent.channels import Role
 from semagent.cli.ledger import Ledger
 from semagent.cli.output import Output
-from semagent.cli.view import focus_panel, posterior_bar, sparkline
+from semagent.cli.view import focus_panel, posterior_bar, sparkline, way_out
 from semagent.clock import ManualClock
 from semagent.config import find_config, load_config
 from semagent.types import (
     Command,
     FocusBelief,
     FocusMode,
+    GateStatus,
     Intent,
     Issuer,
     Mode,
@@ -107,3 +108,10 @@ def test_brackets_in_a_reason_are_shown_as_they_are(words: str):
     config = load_config(find_config("simulated"))
     console.print(focus_panel(ledger, config, None, columns=120, utf8=True))
     assert console.export_text().count(words) == 2
+
+
+def test_what_ctrl_c_does_depends_on_the_gate():
+    armed = GateStatus(armed=True, reason="", monotonic_ns=1)
+    assert "goes back" in way_out(armed)
+    for gate in (None, GateStatus(armed=False, reason="", monotonic_ns=1)):
+        assert "nothing is put back" in way_out(gate)

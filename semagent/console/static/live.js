@@ -11,8 +11,10 @@ import { addStop, buildBar, showAge, showInstrument } from "./bar.js";
 const el = (id) => document.getElementById(id);
 const AGES = 20000;
 const RATE_WINDOW_MS = 3000;
-const OLD = "What you see is old.";
-const TROUBLE = { lost: `No connection to semagent. ${OLD}`, silent: `semagent does not answer. ${OLD}` };
+const TROUBLE = {
+  lost: "No connection to semagent. What you see is old.",
+  silent: "semagent does not answer. What you see is old.",
+};
 const LOOK_MS = 1000; // between two looks at whether the picture is old
 const live = el("live");
 const state = { hello: null, facts: null, sequence: () => view.raw?.sequence };
@@ -55,7 +57,7 @@ const link = new Link({
   },
   state(name, reason) {
     live.dataset.link = name;
-    view.trouble = reason ? `semagent: ${reason}. ${OLD}` : TROUBLE[name] ?? "";
+    view.trouble = reason ? `semagent: ${reason}. What you see is old.` : TROUBLE[name] ?? "";
     if (!view.raw) say(el("veil"), "Waiting for the first frame…");
     view.refresh();
     look();
