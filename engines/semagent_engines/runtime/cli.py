@@ -150,7 +150,7 @@ def bench_main(argv: Sequence[str]) -> None:
         EngineError: the engine is missing or failed.
     """
     parser = _parser("bench", "time and memory of one engine by frame size")
-    parser.add_argument("--engine", choices=RUNTIMES, default="openvino")
+    parser.add_argument("--engine", choices=RUNTIMES, default="onnxruntime")
     parser.add_argument("--precision", choices=("int8", "fp16", "fp32"))
     parser.add_argument("--repeats", type=_count, default=10, help="frames to time")
     parser.add_argument(

@@ -452,6 +452,16 @@ def test_bench_times_the_sizes_it_is_given(
         bench_main([folder, "--sizes", "100x200"])
 
 
+def test_bench_needs_no_more_than_what_comes_with_semagent(
+    artefact: Artefact, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for extra in ("openvino", "tensorrt", "tensorrt_rtx", "cuda"):
+        monkeypatch.setitem(sys.modules, extra, None)
+    monkeypatch.delitem(sys.modules, "semagent_engines.runtime.backends.openvino", raising=False)
+    bench_main([str(artefact.folder), "--sizes", "128x128", "--repeats", "1"])
+    assert "128 x 128: score" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("main", [bench_main, compare_main])
 @pytest.mark.parametrize("repeats", ["0", "-1", "few"])
 def test_a_number_of_repeats_that_times_nothing_is_refused(
