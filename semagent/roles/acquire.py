@@ -42,6 +42,7 @@ _log = logging.getLogger(__name__)
 _REMEMBERED_FRAMES = 1024
 _GATE_RATE_HZ = 1.0
 _NOT_READY_S = 1.0
+_INSIST_S = 0.1
 
 
 class AcquireRole:
@@ -130,6 +131,7 @@ class AcquireRole:
 
     def close(self) -> None:
         """See `RoleLoop`."""
+        self._stopped_by = None
         self._microscope.close()
 
     def end_exposure(self) -> None:
@@ -155,7 +157,18 @@ class AcquireRole:
     def _on_urgent(self, value: object) -> None:
         if isinstance(value, Command) and isinstance(value.action, Stop):
             self._stopped_by = value.issuer
+            self._insist()
+
+    def _insist(self) -> None:
+        """Stop again and again until the stop is dealt with.
+
+        What had passed the gate and was about to begin would not have heard it.
+        """
+        if self._stopped_by is not None:
             self._stop_microscope()
+            again = threading.Timer(_INSIST_S, self._insist)
+            again.daemon = True
+            again.start()
 
     # -- commands -----------------------------------------------------------------------------
 

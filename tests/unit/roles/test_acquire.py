@@ -1,5 +1,6 @@
 """The acquire role over the simulated microscope: nothing passes but through the gate."""
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -357,6 +358,29 @@ def test_a_frame_is_ended_and_a_move_is_not(monkeypatch: pytest.MonkeyPatch):
     assert bench.expose() is None
     assert stops == ["frame"]
     assert bench.kinds() == ["gate_armed", "frame_stopped"]
+
+
+def test_a_stop_ends_what_was_about_to_begin(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench()
+    bench.arm()
+    stopped, ended = threading.Event(), []
+
+    def apply(_action: Action) -> None:
+        stop = Command(id="stop", issuer=Issuer.OPERATOR, action=Stop())
+        bench.console.send("command", stop)
+        assert stopped.is_set()
+        stopped.clear()  # as drivers do when they begin
+        ended.append(stopped.wait(20))
+
+    monkeypatch.setattr(bench.microscope, "apply", apply)
+    monkeypatch.setattr(bench.microscope, "stop", stopped.set)
+    bench.console.send(
+        "command", Command(id="move", issuer=Issuer.OPERATOR, action=focus(5.001e-3))
+    )
+    bench.role.serve()
+    assert ended == [True]
+    bench.role.serve()
+    assert not bench.role.gate.armed
 
 
 def test_what_was_asked_before_a_stop_is_not_carried_out_after_it():
