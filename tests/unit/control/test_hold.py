@@ -12,13 +12,12 @@ from semagent.types import Cancel, Mode, Outcome, SetMode, SetWorkingDistance, S
 
 from .bench import UNIT_M, Bench, Spectrum
 
-OPTIONS = ControlOptions(mode=Mode.HOLD)
 FAINT = Spectrum(log_noise=1.5)
 
 
 def hold(frames: int = 30, **changes: object) -> Bench:
     """A bench that has focused and follows."""
-    bench = Bench(**{"options": OPTIONS, **changes})
+    bench = Bench(**changes)
     bench.arm()
     bench.run(frames)
     return bench

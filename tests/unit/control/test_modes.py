@@ -4,7 +4,6 @@ import msgspec
 import pytest
 
 from semagent.control import Controller, ControlOptions
-from semagent.control.options import HoldOptions
 from semagent.types import (
     Cancel,
     Decline,
@@ -16,7 +15,7 @@ from semagent.types import (
     StartAutofocus,
 )
 
-from .bench import CAPABILITIES, UNIT_M, Bench
+from .bench import CAPABILITIES, OPTIONS, UNIT_M, Bench
 
 
 def turn_knob(bench: Bench, places: tuple[float, ...]) -> None:
@@ -57,7 +56,7 @@ def test_autofocus_is_refused_with_a_reason(mode: Mode) -> None:
 
 
 def test_senseless_request_is_refused() -> None:
-    bench = Bench(options=ControlOptions(mode=Mode.HOLD, hold=HoldOptions(follow=False)))
+    bench = Bench(options=OPTIONS)
     bench.arm()
     bench.request(StartAutofocus(max_frames=0))
     assert bench.results[-1].status == "held"
@@ -66,9 +65,7 @@ def test_senseless_request_is_refused() -> None:
 
 
 def test_second_request_does_not_disturb_the_first() -> None:
-    bench = Bench(
-        focus=20.0, options=ControlOptions(mode=Mode.HOLD, hold=HoldOptions(follow=False))
-    )
+    bench = Bench(focus=20.0, options=OPTIONS)
     bench.arm()
     bench.request(StartAutofocus())
     bench.run(2)
@@ -80,9 +77,7 @@ def test_second_request_does_not_disturb_the_first() -> None:
 
 
 def test_request_during_the_way_home_is_refused() -> None:
-    bench = Bench(
-        focus=20.0, options=ControlOptions(mode=Mode.HOLD, hold=HoldOptions(follow=False))
-    )
+    bench = Bench(focus=20.0, options=OPTIONS)
     bench.arm()
     bench.request(StartAutofocus())
     bench.run(2)
@@ -141,9 +136,7 @@ def test_nothing_is_proposed_without_evidence() -> None:
 
 
 def test_commands_name_the_frame_they_rest_on() -> None:
-    bench = Bench(
-        focus=20.0, options=ControlOptions(mode=Mode.HOLD, hold=HoldOptions(follow=False))
-    )
+    bench = Bench(focus=20.0, options=OPTIONS)
     bench.arm()
     bench.request(StartAutofocus())
     bench.run(2)

@@ -14,14 +14,14 @@ class FakeSharkSem(FakeServer):
     """The control connection, and the server of the data connection beside it.
 
     Args:
-        port: of the control connection; 0 takes any free one.
-        data_port: of the data connection; ``None`` is the one above ``port``, or any free one.
+        port: of the control connection, the data connection is the one above it; 0 takes any
+            free ones.
     """
 
-    def __init__(self, port: int = 0, data_port: int | None = None) -> None:
+    def __init__(self, port: int = 0) -> None:
         super().__init__(port)
         self.instrument = Instrument()
-        self._data = DataServer(port + 1 if port and data_port is None else data_port or 0)
+        self._data = DataServer(port + 1 if port else 0)
 
     @property
     def data_port(self) -> int:
