@@ -113,6 +113,8 @@ class AcquireRole:
             RecordError: the record did not take a frame.
         """
         worked = self.serve()
+        if self._stopped_by is not None:
+            return True  # the stop came during a command: no frame may keep it waiting
         if self.paused or self._clock.monotonic_ns() < self._next_start_ns:
             return worked
         self._acquire()

@@ -396,6 +396,28 @@ def test_what_was_asked_before_a_stop_is_not_carried_out_after_it():
     assert bench.role.gate.reason == "stopped by the operator"
 
 
+def test_no_frame_is_begun_after_a_stop_that_came_during_a_command(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    bench = Bench()
+    bench.arm()
+    move = bench.microscope.apply
+
+    def stopped_move(action: Any) -> None:
+        move(action)
+        stop = Command(id="stop", issuer=Issuer.OPERATOR, action=Stop())
+        bench.console.send("command", stop)
+
+    monkeypatch.setattr(bench.microscope, "apply", stopped_move)
+    nudge = Command(id="nudge", issuer=Issuer.OPERATOR, action=focus(5.001e-3))
+    bench.console.send("command", nudge)
+    bench.role.step()
+    assert bench.role.frames == 0
+    bench.role.step()
+    assert not bench.role.gate.armed
+    assert bench.role.frames == 1
+
+
 def test_a_stop_holds_even_if_the_gate_was_armed_in_the_same_moment():
     bench = Bench()
     for number, action in enumerate((Arm(), Stop())):
