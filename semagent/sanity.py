@@ -29,7 +29,7 @@ class SanityOptions(Options, frozen=True, kw_only=True):
             stamp as far in the future is a fault too.
         max_black_fraction: largest share of pixels at the lowest grey value. Generous: holes
             and background may rightly be black.
-        max_white_fraction: largest share of pixels at the highest grey value.
+        max_white_fraction: largest share of pixels at the highest grey value, of 8 to 16 bits.
         max_unwritten_rows: rows one below the other that may, across the whole width, be of one
             value, repeat the row above, or be those of the previous frame. Rows of one value
             are let pass where their surroundings fade into that value, as on dark specimens.
@@ -96,7 +96,10 @@ class FrameChecker:
         import cv2  # noqa: PLC0415
 
         black = pixels.size - cv2.countNonZero(pixels)
-        white = np.count_nonzero(pixels == np.iinfo(pixels.dtype).max)
+        # Ten, twelve or fourteen bits often stand in sixteen.
+        brightest = int(pixels.max())
+        full_scale = brightest >= 255 and brightest & (brightest + 1) == 0
+        white = np.count_nonzero(pixels == brightest) if full_scale else 0
         return bool(
             black > self._options.max_black_fraction * pixels.size
             or white > self._options.max_white_fraction * pixels.size

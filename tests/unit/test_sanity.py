@@ -215,10 +215,11 @@ def test_after_a_change_of_format_nothing_is_frozen(other: Pixels) -> None:
 # -- saturated and blank ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("dtype", "top"), [(np.uint8, 255), (np.uint16, 1023), (np.uint16, 4095), (np.uint16, 65535)]
+)
 @pytest.mark.parametrize(("end", "limit"), [("white", 0.3), ("black", 0.7)])
-def test_the_limit_of_saturated_pixels(dtype: Any, end: str, limit: float) -> None:
-    top = np.iinfo(dtype).max
+def test_the_limit_of_saturated_pixels(dtype: Any, top: int, end: str, limit: float) -> None:
     for excess in (-0.02, 0.02):
         pixels = np.clip(good(), 1, 254).astype(dtype) * dtype(top // 255)
         hit = np.random.default_rng(0).permutation(pixels.size)[
