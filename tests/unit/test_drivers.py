@@ -41,7 +41,7 @@ def test_its_page_goes_from_nothing_to_a_first_autofocus(name: str):
 
 
 @pytest.mark.parametrize("name", VENDORS)
-def test_it_can_be_rehearsed(name: str):
+def test_it_has_a_fake(name: str):
     package = registry.find(registry.DRIVERS, name).module
     if name == "fibsem":
         pytest.importorskip("fibsem")

@@ -12,8 +12,8 @@ import tifffile
 HEIGHT, WIDTH = 24, 32
 
 
-def write_png(path: Path, level: int, shape: tuple[int, ...] = (HEIGHT, WIDTH)) -> Path:
-    ok, data = cv2.imencode(".png", np.full(shape, level, np.uint8))
+def write_png(path: Path, level: int) -> Path:
+    ok, data = cv2.imencode(".png", np.full((HEIGHT, WIDTH), level, np.uint8))
     assert ok
     path.write_bytes(data.tobytes())
     return path
