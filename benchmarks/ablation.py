@@ -34,7 +34,7 @@ from semagent_engines.train.checkpoint import load_checkpoint
 from semagent_engines.train.distributed import Place
 from semagent_engines.train.finetune import Objective
 from semagent_engines.train.loop import Settings, train
-from semagent_engines.train.losses import decibels, restoration_loss
+from semagent_engines.train.losses import decibels
 from semagent_engines.train.pretrain import Pretraining
 from semagent_engines.train.schedule import Budget
 
@@ -44,7 +44,6 @@ TILE_PX = 256
 VALIDATION_BATCHES = 24
 CURVE_BATCHES = 6
 FREQUENCY_WEIGHT = 0.1
-DISTILLATION_WEIGHT = 0.5
 PRETRAINING = "pretraining"
 
 
@@ -111,21 +110,16 @@ class VariantObjective(Objective):
     """The losses of a variant."""
 
     def __init__(self, variant: Variant) -> None:
-        super().__init__(variant.network())
+        shipped = model_of_artefact(open_artefact(DEFAULT)) if variant.distilled else None
+        super().__init__(variant.network(), shipped)
         self.variant = variant
-        # In a list, so that it is no part of what is trained and saved.
-        self._teacher = [model_of_artefact(open_artefact(DEFAULT))] if variant.distilled else []
 
     def loss(self, restored: Restoration, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss, and its parts that all variants share."""
         loss, parts = super().loss(restored, views)
-        std = normalise(views.pixels).std
         if self.variant.frequency:
+            std = normalise(views.pixels).std
             loss = loss + FREQUENCY_WEIGHT * frequency_loss(restored.tiles, views.truth, std)
-        for teacher in self._teacher:
-            with torch.no_grad():
-                taught = teacher.restore(views.pixels).tiles
-            loss = loss + DISTILLATION_WEIGHT * restoration_loss(restored.tiles, taught, std)
         return loss, parts
 
 

@@ -15,7 +15,7 @@ from semagent_engines.data.batches import BatchSource
 from semagent_engines.data.instrument import read_frames, read_pairs
 from semagent_engines.data.sources import read_sources, split_sources
 from semagent_engines.model.config import PRESETS, ModelConfig, preset
-from semagent_engines.model.network import load_part
+from semagent_engines.model.network import SemModel, build, load_part
 from semagent_engines.runtime.artefact import DEFAULT, file_hash, open_artefact
 from semagent_engines.train.adapt import adapt
 from semagent_engines.train.checkpoint import load_checkpoint
@@ -56,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name == "finetune":
             command.add_argument(
                 "--start", type=Path, help="checkpoint of a pretraining or of a fine-tuning"
+            )
+            command.add_argument(
+                "--teacher", type=Path, help="checkpoint of a fine-tuning to learn from, any preset"
             )
         if name == "measure":
             command.add_argument(
@@ -112,7 +115,13 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.stage == "pretrain":
             task = Pretraining(config, training, validation, batch=batch, processes=processes)
         elif arguments.stage == "finetune":
-            task = Finetuning(config, training, validation, batch=batch, processes=processes)
+            teacher = None
+            if arguments.teacher:
+                teacher = _teacher(arguments.teacher)
+                model = {"teacher_sha256": file_hash(arguments.teacher)}
+            task = Finetuning(
+                config, training, validation, batch=batch, processes=processes, teacher=teacher
+            )
             if arguments.start:
                 _load_start(task, arguments.start)
         else:
@@ -223,6 +232,18 @@ def _load_start(task: Finetuning, path: Path) -> None:
         load_part(task.objective.model, weights)
     except ValueError as error:
         raise InputFileError(f"{path}: a checkpoint of another preset: {error}") from error
+
+
+def _teacher(path: Path) -> SemModel:
+    """The model of a checkpoint, to learn from.
+
+    Raises:
+        InputFileError: it is none, or one of another stage.
+    """
+    with torch.random.fork_rng():  # the student begins with the weights it would have without
+        teacher = build(ModelConfig.from_dict(load_checkpoint(path).config))
+    load_part(teacher, _averaged(path, "model."))
+    return teacher
 
 
 def _averaged(path: Path, prefix: str) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from semagent_engines.train.schedule import Budget, learning_rate
 
 Report = Callable[[str], None]
 
-_SAME = ("stage", "validation", "model_sha256", "adapted_from", "adapted_on")
+_SAME = ("stage", "validation", "model_sha256", "teacher_sha256", "adapted_from", "adapted_on")
 """What a record has in common with that of the checkpoint a run goes on from."""
 
 _WHOLE = StateDictOptions(full_state_dict=True)

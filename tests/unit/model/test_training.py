@@ -448,6 +448,35 @@ def test_a_start_of_another_preset_is_refused(
         stage("finetune", data, "--start", str(start))
 
 
+def test_a_teacher_is_learned_from_and_left_alone(
+    data: Path, tasks: list[Task], small: ModelConfig, tmp_path: Path
+) -> None:
+    teacher = stored(tmp_path / "teacher.pt", small, "finetune")
+    stage("finetune", data)
+    stage("finetune", data, "--teacher", str(teacher))
+    alone, taught = (task.objective for task in tasks)
+    for name, value in alone.state_dict().items():
+        assert torch.equal(taught.state_dict()[name], value), name
+    batch = tasks[1].batch(0, torch.device("cpu"))
+    with torch.no_grad():
+        loss, parts = taught(*batch)
+        plain, _ = alone(*batch)
+    assert float(loss - plain) == pytest.approx(0.5 * float(parts["teacher"]), rel=1e-3)
+    path = tmp_path / "another.pt"
+    save_checkpoint(Checkpoint(small.as_dict(), {}, {}, {}, 1, 1.0, {}), path)
+    with pytest.raises(InputFileError, match=r"another\.pt: a checkpoint of another stage"):
+        stage("finetune", data, "--teacher", str(path))
+
+
+def test_another_teacher_is_not_gone_on_from(
+    data: Path, small: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "BatchSource", partial(BatchSource, procedural_count=1))
+    stage("finetune", data, "--teacher", str(stored(data.parent / "a.pt", small, "finetune")))
+    with pytest.raises(UsageError, match=r"is of another run, with teacher_sha256"):
+        stage("finetune", data)
+
+
 def test_the_heads_of_another_model_are_not_gone_on_from(
     data: Path, small: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
