@@ -21,6 +21,7 @@ from semagent.types import (
 
 Status = Literal["focused", "held", "failed"]
 _AT_HOME_M = 1e-9
+_DISARMED = "the safety gate is disarmed"
 _AT_HOME_STIGMATOR = 1e-6  # of the full range
 _TOO_OLD = {"expired", "stale"}
 """Refusals of the gate that a newer frame does away with."""
@@ -56,7 +57,7 @@ def on_reply(turn: Turn, task: Return, reply: Reply) -> None:
     if reply.outcome is Outcome.APPLIED:
         proceed(turn)
     elif took_too_long(turn, reply) and _affords_a_frame(task.task):
-        turn.set_task(msgspec.structs.replace(task, done=()))
+        turn.set_task(msgspec.structs.replace(task, done=(), barred=""))
     elif reply.outcome is Outcome.REFUSED and focusing and not task.straight and turn.state.armed:
         # The gate keeps enough travel for the straight way back, not for one around the backlash.
         turn.set_task(msgspec.structs.replace(task, straight=True))
@@ -67,7 +68,8 @@ def on_reply(turn: Turn, task: Return, reply: Reply) -> None:
         # Not the way back, but a last small change: it is as good as it was verified to be.
         finish(turn, task.status, f"{task.reason}; a last change of the stigmators was refused")
     else:
-        give_up(turn, task, reply.reason)
+        turn.set_task(msgspec.structs.replace(task, barred=task.barred or reply.reason))
+        proceed(turn)
 
 
 def on_frame(turn: Turn, task: Return) -> None:
@@ -167,7 +169,7 @@ def proceed(turn: Turn) -> None:
             away_m = here.optics.working_distance_m - task.home.optics.working_distance_m
             if turn.state.unconfirmed or abs(away_m) > _AT_HOME_M:
                 if not turn.state.armed:
-                    give_up(turn, task, "the safety gate is disarmed")
+                    give_up(turn, task, task.barred or _DISARMED)
                     return
                 turn.go(task.home.optics.working_distance_m)
         elif "stigmators" not in task.done:
@@ -175,9 +177,11 @@ def proceed(turn: Turn) -> None:
             stigmators = _stigmators_to_restore(turn, task, here.optics)
             if stigmators is not None:
                 if not turn.state.armed:
-                    give_up(turn, task, "the safety gate is disarmed")
+                    give_up(turn, task, task.barred or _DISARMED)
                     return
                 turn.stigmate(stigmators)
+        elif task.barred:
+            give_up(turn, task, task.barred)
         else:
             finish(turn, task.status, task.reason)
 
@@ -202,14 +206,22 @@ def _stigmators_to_restore(turn: Turn, task: Return, here: Optics) -> tuple[floa
 
 def give_up(turn: Turn, task: Return, why: str) -> None:
     """End where the microscope is: the way home is barred."""
-    home_mm = task.home.optics.working_distance_m * 1e3
-    left_mm = turn.working_distance_m * 1e3
+    home, here = task.home.optics, turn.measured
+    assert here is not None  # noqa: S101 - a home comes from a frame
+    stigmators = _stigmators_to_restore(turn, task, here.optics) is not None
     finish(
         turn,
         "failed",
-        f"{task.reason}; could not be put back to {home_mm:.4f} mm ({why}): last read back "
-        f"{left_mm:.4f} mm, check it",
+        f"{task.reason}; could not be put back to {_in_words(home, stigmators)} ({why}): last read "
+        f"back {_in_words(here.optics, stigmators)}, check it",
     )
+
+
+def _in_words(optics: Optics, stigmators: bool) -> str:
+    focus = f"{optics.working_distance_m * 1e3:.4f} mm"
+    if not stigmators or optics.stigmator_x is None or optics.stigmator_y is None:
+        return focus
+    return f"{focus}, stigmators {optics.stigmator_x:+.4f} and {optics.stigmator_y:+.4f}"
 
 
 def _affords_a_frame(task: Autofocus | Follow) -> bool:

@@ -250,6 +250,7 @@ class Return(Value, frozen=True, kw_only=True):
         reason: why, for people.
         done: which of the settings were dealt with.
         straight: the way around the backlash was refused once.
+        barred: why a part of the way could not be gone; empty if all could so far.
     """
 
     home: MicroscopeState
@@ -258,6 +259,7 @@ class Return(Value, frozen=True, kw_only=True):
     reason: str
     done: tuple[Literal["focus", "stigmators"], ...] = ()
     straight: bool = False
+    barred: str = ""
 
 
 Task = Autofocus | Follow | Return

@@ -29,9 +29,9 @@ class Track:
     """Where one axis should be, and the ways it was sent within a sliding window of time.
 
     A plan counts the way back too. So whatever has passed, there is travel left to return to
-    where the axis stood when the window began: an agent that gives up can always put back what
-    it changed, and the limit needs no exception for it. (Moves that leave the window keep this
-    true, by the triangle inequality.)
+    where the axis stood when the window began, and the limit needs no exception for it. (Moves
+    that leave the window keep this true, by the triangle inequality.) Where it stood in between
+    may be too far: the way there is not counted.
 
     The sums are exact fractions. The way back, made in other portions than the way out, then
     cannot miss the limit by a rounding error, and the running sum never drifts.

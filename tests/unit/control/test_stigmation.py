@@ -240,6 +240,29 @@ def test_stigmators_that_the_gate_refuses_do_not_cost_the_focus(memory: Memory |
     assert abs(bench.offset - bench.focus) < 1
 
 
+def test_stigmators_go_back_where_focus_may_not() -> None:
+    """The travel of one axis may be used up when that of the others is not."""
+
+    def refuse(reply: Reply) -> Reply:
+        if isinstance(reply.command.action, SetStigmator) or not went:
+            return reply
+        return msgspec.structs.replace(reply, outcome=Outcome.REFUSED, reason="no travel left")
+
+    bench, went = make(answer=refuse, astigmatism=(-1.5, 2.0)), []
+    bench.arm()
+    bench.request(StartAutofocus(stigmation=True))
+    while not trims(bench):
+        bench.frame()
+    went.append(bench.offset)
+    bench.request(Cancel(reason="test"))
+    result = bench.run_until_result()
+    assert result.status == "failed"
+    assert "no travel left" in result.reason
+    assert f"last read back {5 + 1e3 * bench.offset * UNIT_M:.4f} mm, check it" in result.reason
+    assert bench.stigmators == pytest.approx(STIGMATORS)
+    assert bench.offset == went[0] != 0
+
+
 def test_a_last_change_that_the_gate_refuses_does_not_spoil_the_result() -> None:
     refused = 0
     for seed in range(6):
