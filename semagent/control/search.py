@@ -147,7 +147,7 @@ def next_step(
         there = abs(focus_m - here_m) <= max(field.unit_m, field.resolution_m)
         if frames_left == 0 or (surrounded and there):
             reason = _why_not(places_m, belief, field, options)
-            return Sharpest(focus_m, f"{reason}; {_ONE_DIRECTION}")
+            return Sharpest(focus_m, f"{_ONE_DIRECTION}: {reason}")
         if surrounded:
             return Look(focus_m)
     if frames_left == 0 or (mode is None and not belief.modes):
