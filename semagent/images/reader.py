@@ -30,7 +30,8 @@ _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ENDS = {b"\x89PNG": b"IEND", b"\xff\xd8\xff\xe0": b"\xff\xd9", b"\xff\xd8\xff\xe1": b"\xff\xd9"}
 
 _SQUARE_WITHIN = 0.01
-_MOST_PIXELS = 1 << 30  # beyond any detector: a damaged header must not eat the memory
+_MOST_PIXELS, _LONGEST_SIDE = 1 << 30, 1 << 17
+"""Beyond any detector: a damaged header must not eat the memory."""
 
 # What tifffile and its codecs raise on damaged files; none of them documents it.
 _DAMAGE = (
@@ -240,7 +241,7 @@ def _tiff_header(
     page = _page(tif, number)
     _check_complete(page, tif.filehandle.size)
     height, width = page.imagelength, page.imagewidth
-    if height * width > _MOST_PIXELS:
+    if height * width > _MOST_PIXELS or max(height, width) > _LONGEST_SIDE:
         raise NotAMicrographError(f"claims {width} x {height} pixels; it is damaged")
     bit_depth = bit_depth_of(page.dtype)
     sources = [*_vendor_tags(page, width, height)]
