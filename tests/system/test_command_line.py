@@ -33,6 +33,7 @@ RESULT_KEYS = {
     "event",
     "status",
     "reason",
+    "astigmatism_open",
     "start_working_distance_m",
     "final_working_distance_m",
     "sigma_m",
@@ -597,7 +598,7 @@ def test_doctor_names_what_fails(semagent: Run, simulated_config: Config):
     config = simulated_config(speed=0, faults={"disconnect": {"at": [1]}})
     run = semagent("doctor", config, "--json")
     assert run.code == 3
-    assert [check["check"] for check in run.records if not check["ok"]] == ["DisconnectedError"]
+    assert [check["check"] for check in run.records if not check["ok"]] == ["one frame"]
 
 
 def test_check_is_silent_about_the_microscope(semagent: Run, simulated_config: Config):
