@@ -5,6 +5,7 @@ exactly one encoding on the wire and on disk. Optional fields are ``None`` where
 cannot say; they never hold a guess.
 """
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
@@ -422,6 +423,20 @@ class FocusBelief(Value, frozen=True, kw_only=True):
     stigmator_sigma: tuple[float, float] | None = None
     log_odds: float = 0.0
     modes: tuple[FocusMode, ...] = ()
+
+    @property
+    def mixture(self) -> tuple[FocusMode, ...]:
+        """The modes; where none are recorded, a bell of mean and standard deviation."""
+        if self.modes or self.focus_m is None or self.sigma_m is None:
+            return self.modes
+        return (FocusMode(weight=1.0, focus_m=self.focus_m, sigma_m=self.sigma_m),)
+
+    def below(self, place_m: float) -> float:
+        """Probability that focus is below a working distance; 0 as long as nothing is known."""
+        return sum(
+            mode.weight * 0.5 * math.erfc((mode.focus_m - place_m) / (mode.sigma_m * math.sqrt(2)))
+            for mode in self.mixture
+        )
 
 
 # -- commands ---------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from semagent.cli.ledger import Ledger
 from semagent.cli.output import Output, metres
 from semagent.config import RunConfig
 from semagent.health import Condition, Health, RoleHealth
-from semagent.report.posterior import density_of, modes_of, probability_between
+from semagent.report.posterior import density_of
 from semagent.types import Capabilities, Event, FocusBelief, GateStatus, Intent, Level
 
 _REFRESH_S = 0.25
@@ -251,9 +251,9 @@ def posterior_bar(
     reach_m = max(4 * sigma_m, 1.2 * abs(here_m - focus_m), 1.5 * depth_m, 1e-12)
     places_m = focus_m + reach_m * np.linspace(-1.0, 1.0, width)
     density = density_of(belief, places_m, narrowest_m=reach_m / width)
-    deep = np.abs(places_m - modes_of(belief)[0].focus_m) <= depth_m
+    deep = np.abs(places_m - belief.mixture[0].focus_m) <= depth_m
     here = int(np.abs(places_m - here_m).argmin())
-    near = probability_between(belief, here_m - depth_m, here_m + depth_m) > 0.5
+    near = belief.below(here_m + depth_m) - belief.below(here_m - depth_m) > 0.5
     text = Text(f"{metres(-reach_m)} ")
     for i in range(width):
         if i == here:

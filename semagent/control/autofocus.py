@@ -184,7 +184,7 @@ def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
     last, dulled = task.verified or task.samples[-1], _dulled(task, focus_m)
     here_m = task.samples[-1].working_distance_m
     sigma_um = math.nan if belief.sigma_m is None else belief.sigma_m * 1e6
-    changed = task.trims + task.probes > 0
+    changed = task.changed_stigmators
     trimmed = changed and not dulled and trim.improved()
     if changed and not trimmed and task.frames_left:
         _untrim(turn, task, focus_m)
@@ -222,7 +222,7 @@ def _settle(turn: Turn, trim: Trim, field: search.Field, place_m: float, reason:
     The last frame tells, with the stigmators of the start.
     """
     options, belief = turn.options.autofocus, trim.belief
-    changed = trim.task.trims + trim.task.probes > 0
+    changed = trim.task.changed_stigmators
     if changed and trim.task.frames_left:
         _untrim(turn, trim.task, place_m)
         return

@@ -16,7 +16,7 @@ import numpy as np
 
 from semagent.control import autofocus, tracking
 from semagent.control.options import USUAL_SLOPE
-from semagent.control.reading import CHANGES, mean_of, read
+from semagent.control.reading import mean_of, read
 from semagent.control.situation import Follow, Seen, Track
 from semagent.control.turn import Turn
 from semagent.spectrum import Array
@@ -220,8 +220,7 @@ def _fell(task: Follow) -> bool:
 
 def _blur(frames: Sequence[Seen]) -> tuple[float, float]:
     """Mean change of u² if that of astigmatism is none, and the variance of one frame."""
-    changes = np.array([each.change for each in frames])
-    covariances = np.array([each.covariance for each in frames]).reshape(-1, CHANGES, CHANGES)
+    changes, covariances = tracking.stacked(frames)
     rows = np.linalg.inv(covariances)[:, 0]
     alone = (rows * changes).sum(1) / rows[:, 0]
     return float(alone.mean()), float((1 / rows[:, 0]).mean())

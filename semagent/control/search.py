@@ -211,23 +211,15 @@ def _leaves_astigmatism_open(belief: FocusBelief, field: Field) -> bool:
 
 def nearer(belief: FocusBelief, here_m: float, there_m: float) -> float:
     """Probability that focus is nearer to one place than to another."""
-    below = _below(belief, (here_m + there_m) / 2)
+    below = belief.below((here_m + there_m) / 2)
     return below if here_m < there_m else 1 - below
 
 
 def near(belief: FocusBelief, place_m: float, field: Field, options: AutofocusOptions) -> bool:
     """Whether focus is known to lie so near a place that what shows may be sharpest there."""
     reach_m = _NEAR * field.unit_m
-    share = _below(belief, place_m + reach_m) - _below(belief, place_m - reach_m)
+    share = belief.below(place_m + reach_m) - belief.below(place_m - reach_m)
     return share >= options.confidence
-
-
-def _below(belief: FocusBelief, place_m: float) -> float:
-    """Probability that focus is below a place."""
-    return sum(
-        mode.weight * 0.5 * math.erfc((mode.focus_m - place_m) / (mode.sigma_m * math.sqrt(2)))
-        for mode in belief.modes
-    )
 
 
 def beside(

@@ -157,6 +157,11 @@ class Autofocus(Value, frozen=True, kw_only=True):
     since_ns: int | None = None
 
     @property
+    def changed_stigmators(self) -> bool:
+        """Whether the stigmators are others than at the start."""
+        return self.trims + self.probes > 0
+
+    @property
     def frames_left(self) -> int:
         """Frames it may still take."""
         left = max(self.max_frames - self.frames, 0)

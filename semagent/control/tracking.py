@@ -60,6 +60,12 @@ def predict(track: Track, frames: float) -> Track:
     )
 
 
+def stacked(seen: Sequence[Seen]) -> tuple[Array, Array]:
+    """Changes of frames, shape (N, CHANGES), and their covariance, (N, CHANGES, CHANGES)."""
+    covariances = np.array([each.covariance for each in seen])
+    return np.array([each.change for each in seen]), covariances.reshape(-1, CHANGES, CHANGES)
+
+
 def update(
     seen: Sequence[Seen],
     ages: Array,
@@ -80,12 +86,11 @@ def update(
         slope_known: blur for each half depth of field is known.
     """
     places = np.array([each.place for each in seen])
-    changes = np.array([each.change for each in seen])
-    covariances = np.array([each.covariance for each in seen]).reshape(-1, CHANGES, CHANGES)
+    changes, covariances = stacked(seen)
     stray = np.array([wander(age) for age in ages.tolist()])
     covariances += _READING_STD**2 * np.eye(CHANGES)
     covariances[:, 0, 0] += (2 * _SCALE * _TYPICAL) ** 2 * stray
-    told = _Changes(changes, np.linalg.inv(covariances), ages)
+    told = _Changes(changes, np.asarray(np.linalg.inv(covariances), np.float64), ages)
     scale_std = _SCALE_STD if slope_known else _SCALE_STD_UNKNOWN
     mean = np.array([guess.focus, guess.rate])
     ff, fr, rr = guess.covariance

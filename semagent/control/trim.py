@@ -101,7 +101,7 @@ class Trim:
         """What people should know of the stigmators at the end of a search; empty if nothing."""
         astigmatic = self._astigmatic(_WORTH_PROBES, self.options.significance)
         if self.at_the_end() is not None or not (self.task.stigmation and astigmatic):
-            taken = self.task.trims or self.task.probes or self.at_the_end() is not None
+            taken = self.task.changed_stigmators or self.at_the_end() is not None
             return "; astigmatism was taken out" if taken else ""
         why, left_um = self._target(), self._size * self.unit_m * 1e6
         stays = f"; this is the circle of least confusion, astigmatism of {left_um:.2f} µm stays"
