@@ -169,7 +169,7 @@ def _field(turn: Turn, task: Autofocus, start: FrameHeader) -> search.Field:
 
 def _no_structure(turn: Turn, task: Autofocus) -> None:
     options, count = turn.options.autofocus, len(task.poor)
-    if count >= options.start_frames or not task.frames_left:
+    if not task.frames_left or not options.may_show_structure(task.poor):
         hold(
             turn,
             f"nothing to focus on: structure over noise {sum(task.poor) / count:.2g} in {count} "

@@ -21,6 +21,8 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 USUAL_SLOPE = 0.5
 """Blur in pixels per half depth of field, where half a depth of field is p/alpha."""
 
+_START_FRAMES_AT_MOST = 3  # times ``start_frames``
+
 
 class ScaleOptions(Options, frozen=True, kw_only=True):
     """How long half a depth of field is.
@@ -106,7 +108,8 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
             learn what it does where there is no calibration; 0 leaves them alone then.
         min_structure: `FrameAnalysis.structure` below which there is nothing to focus on; the mean
             of n frames at the start needs this over the square root of n. Noise reaches 0.25.
-        start_frames: frames at the start that have to agree that there is nothing.
+        start_frames: frames at the start that have to agree that there is nothing. Where so faint
+            a structure may show in up to three times as many, these are taken first.
         significance: standard deviations by which focus has to be off for advice or a correction
             of mode hold.
         scatter: standard deviation of log sharpness between frames of one field at one focus
@@ -140,6 +143,12 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
     def shows_structure(self, structures: Sequence[float]) -> bool:
         """Whether frames show a specimen: what several agree on may be fainter."""
         return sum(structures) / math.sqrt(len(structures)) >= self.min_structure
+
+    def may_show_structure(self, structures: Sequence[float]) -> bool:
+        """Whether more frames may show a specimen that these frames do not show yet."""
+        count = len(structures)
+        mean, most = sum(structures) / count, _START_FRAMES_AT_MOST * self.start_frames
+        return count < self.start_frames or mean * math.sqrt(most) >= self.min_structure
 
 
 class HoldOptions(Options, frozen=True, kw_only=True):

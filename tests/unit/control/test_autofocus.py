@@ -164,6 +164,22 @@ def test_one_poor_frame_is_not_enough_to_hold() -> None:
     assert bench.run_until_result().status == "focused"
 
 
+def test_faint_structure_that_more_frames_may_show_is_waited_for() -> None:
+    bench = Bench(structure=0.2, focus=10.0, options=options())
+    bench.arm()
+    bench.request(StartAutofocus())
+    for _ in range(5):
+        bench.frame()
+    assert bench.offset == 0
+    assert bench.run_until_result().status == "focused"
+    assert bench.offset == pytest.approx(10.0, abs=1.0)
+
+
+def test_structure_fainter_than_more_frames_may_show_costs_no_more() -> None:
+    result = focus(Bench(structure=0.14, options=options()))
+    assert (result.status, result.frames_used, result.moves) == ("held", 3, 0)
+
+
 def test_start_in_focus_stays_there() -> None:
     moved = 0
     for seed in range(30):
