@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -39,7 +40,7 @@ _HERE = Path(__file__).parent
 _MOST_VIEWERS = 16  # of each level: those who look on do not keep an operator out
 _LONGEST_WISH = 16384
 _ASKED_MS = "semagent-asked-ms"
-_LATE_S = 20.0  # as long as the page waits for an answer
+_LATE_S = 20.0
 
 
 class Live:
@@ -104,12 +105,13 @@ class Live:
         except WishRefusedError as error:
             return _refused(str(error), 400)
         try:
+            asked_ns = self._clock.monotonic_ns()
             if not isinstance(wish, WishStop):
-                self._require_timely(request.headers.get(_ASKED_MS))
+                asked_ns = self._asked_ns(request.headers.get(_ASKED_MS))
             async with self._nudging if isinstance(wish, WishNudge) else nullcontext():
                 action = to_command(wish, self._board)
                 if action is not None:
-                    reply = await self._desk.command(action)
+                    reply = await self._desk.command(action, asked_ns)
                     self._board.read_back(reply.state, reply.monotonic_ns)
                     said = {"code": reply.code, "reason": reply.reason}
                     return _json({"outcome": reply.outcome, **said})
@@ -123,22 +125,29 @@ class Live:
             return _json({"outcome": "refused", "code": "control", "reason": event.message})
         return _json({"outcome": "applied", "code": "", "reason": ""})
 
-    def _require_timely(self, asked_ms: str | None) -> None:
-        """A line that was cut for a while must not arm or move a microscope once it is back.
+    def _asked_ns(self, asked_ms: str | None) -> int:
+        """When something was asked for: now, where the page cannot say.
+
+        A line that was cut for a while must not arm or move a microscope once it is back.
 
         Raises:
-            WishRefusedError: it was asked for so long ago that nobody waits for it any more.
+            WishRefusedError: it was asked for so long ago that it may mean something else by now.
         """
+        now_ns = self._clock.monotonic_ns()
+        if asked_ms is None:
+            return now_ns
         try:
-            asked_s = float(asked_ms or "nan") / 1e3
+            late_s = now_ns / 1e9 - float(asked_ms) / 1e3
         except ValueError:
-            raise WishRefusedError(f"{_ASKED_MS}: {asked_ms!r} is no time in ms") from None
-        late_s = self._clock.monotonic_ns() / 1e9 - asked_s
+            late_s = math.nan
+        if math.isnan(late_s):
+            raise WishRefusedError(f"{_ASKED_MS}: {asked_ms!r} is no time in ms")
         if late_s > _LATE_S:
             raise WishRefusedError(
                 f"this was asked {late_s:.0f} s ago and comes only now, more than {_LATE_S:g} s "
                 "later; look again, and ask again"
             )
+        return now_ns - round(max(0.0, late_s) * 1e9)
 
 
 def make_app(routes: Sequence[BaseRoute], tokens: Tokens, listener: Listener) -> ASGIApp:

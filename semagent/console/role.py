@@ -29,7 +29,7 @@ class Console:
     ) -> None:
         self._bus = bus
         self._board = Board(bus, run, clock)
-        self._desk = Desk(bus)
+        self._desk = Desk(bus, clock, run.config.acquire.frame_timeout_s)
         self._live = Live(self._board, self._desk, clock)
         session = run.session
         recorded = Library(session.parent, growing=session.name) if session else Library(None)

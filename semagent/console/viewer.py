@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from semagent.clock import Clock
 from semagent.console.access import Level
+from semagent.console.desk import longest_wait_s
 from semagent.console.facts import Board
 from semagent.console.packets import Coding, Kind, Packer, figures_of
 from semagent.types import FrameHeader
@@ -167,6 +168,7 @@ class Viewer:
                 "engine": run.engine,
                 "restores": run.config.restoration is not None or run.config.infer.restore,
                 "recording": None if run.session is None else run.session.name,
+                "longest_wait_s": longest_wait_s(run.config.acquire.frame_timeout_s),
                 "specimen_holder": safety.specimen_holder,
                 "limits": {
                     "working_distance": safety.working_distance_m,

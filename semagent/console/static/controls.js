@@ -5,6 +5,7 @@ import { pressed, stepThrough } from "./keys.js";
 import { ask, STOPPED, toast } from "./wishes.js";
 
 const DEPTHS = [0.25, 1, 4];
+const SPARE_MS = 5000; // for the way there and back
 const STIGMATOR_STEPS = [0.001, 0.005, 0.02];
 const el = (id) => document.getElementById(id);
 
@@ -24,8 +25,13 @@ export class Controls {
   async wish(wish, button) {
     if (!this.mayCommand) return;
     button?.classList.add("busy");
-    if (await ask(wish, this.now())) this.done(wish);
+    if (await ask(wish, this.now(), this.answerMs(wish))) this.done(wish);
     button?.classList.remove("busy");
+  }
+
+  answerMs(wish) {
+    const { hello } = this.state;
+    return wish.type === "stop" || !hello ? undefined : 1000 * hello.longest_wait_s + SPARE_MS;
   }
 
   done(wish) {

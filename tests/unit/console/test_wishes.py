@@ -98,10 +98,20 @@ def test_what_comes_long_after_it_was_asked_is_refused_but_for_a_stop(run: Run):
     refused = run.wish({"type": "arm"}, Semagent_Asked_Ms=late).json
     assert refused["outcome"] == "refused"
     assert "s ago and comes only now" in refused["reason"]
-    assert run.wish({"type": "arm"}, Semagent_Asked_Ms="once").json["outcome"] == "refused"
+    for nonsense in ("once", "nan", ""):
+        answer = run.wish({"type": "arm"}, Semagent_Asked_Ms=nonsense).json
+        assert answer["outcome"] == "refused"
     assert run.commands == []
     assert run.wish({"type": "arm"}, Semagent_Asked_Ms=soon).json["outcome"] == "applied"
     assert run.wish({"type": "stop"}, Semagent_Asked_Ms=late).json["outcome"] == "applied"
+
+
+def test_a_command_is_void_some_time_after_it_was_asked_for(run: Run):
+    asked_ns = time.perf_counter_ns() - 10 * 10**9
+    run.wish({"type": "arm"}, Semagent_Asked_Ms=str(asked_ns / 1e6))
+    (command,) = run.commands
+    longest_frame_s = 120
+    assert command.expires_ns == pytest.approx(asked_ns + (longest_frame_s + 10) * 1e9, abs=1e6)
 
 
 def test_a_wish_longer_than_any_is_not_read(run: Run):
