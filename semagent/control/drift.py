@@ -5,6 +5,9 @@ beam shift and stage have done, which the calibration of the instrument explains
 Where beam shift and stage have to be for the picture to stand still follows from the drift alone,
 so that errors do not add up from one correction to the next.
 
+Each correction also tests the calibration (`semagent.control.refutation`): one that does not move
+the picture as it says is not followed any further.
+
 It never fights the operator: whatever somebody else changes, the picture that was wanted is from
 then on the one there is. Pure and deterministic, like the rest of control.
 """
@@ -14,10 +17,10 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from semagent.control.options import DriftOptions
 from semagent.control.reach import BEYOND, Axis, Reach, beam_legs, solved, stage_legs
+from semagent.control.refutation import Check, Sight, Vector
 from semagent.control.situation import Notice, in_words
 from semagent.memory import Calibration, Matrix, Memory
 from semagent.types import (
@@ -32,8 +35,6 @@ from semagent.types import (
     Reply,
     SetWorkingDistance,
 )
-
-Vector = npt.NDArray[np.float64]
 
 _CERTAIN = 3.0  # standard deviations of the drift by which the picture has to be off
 _DRAGGED_M = 1e-9
@@ -78,7 +79,10 @@ class Stabiliser:
         self._memory = memory
         self._reach = reach
         self._anchor: _Anchor | None = None
-        self._drifts: deque[tuple[Vector, float]] = deque(maxlen=options.average_frames)
+        # Two at least, so that they have a rate.
+        self._sights: deque[Sight] = deque(maxlen=max(2, options.average_frames))
+        self._check = Check()
+        self._refuted = ""
         self._known: MicroscopeState | None = None
         self._queue: deque[MicroscopeAction] = deque()
         self._pending: MicroscopeAction | None = None
@@ -91,7 +95,8 @@ class Stabiliser:
         """Start anew with the next frame, whatever went wrong before."""
         self._anchor = self._pending = None
         self._queue.clear()
-        self._stopped = ""
+        self._check = Check()
+        self._stopped = self._refuted = ""
 
     def seen(self, analysis: FrameAnalysis, *, may_act: bool, may_tell: bool) -> Outcomes:
         """Take a frame into account.
@@ -108,18 +113,21 @@ class Stabiliser:
         anchor = self._anchored(header, shift, outcomes)
         if anchor is None:
             return outcomes
-        drift = self._drift(anchor, header, shift)
-        self._drifts.append((drift, shift.sigma_px * anchor.pixel_size_m))
-        if len(self._drifts) < self._options.average_frames or self._stopped:
+        sight = self._sight(anchor, header, shift)
+        play = anchor.calibration.stage_backlash_m
+        self._judge(self._check.saw(sight, play_m=play.value if play else 0.0), outcomes)
+        self._sights.append(sight)
+        last = list(self._sights)[-self._options.average_frames :]
+        if len(last) < self._options.average_frames or self._stopped:
             return outcomes
-        mean = np.mean([each for each, _ in self._drifts], axis=0)
-        sigma_m = max(sigma for _, sigma in self._drifts) / math.sqrt(len(self._drifts))
-        off = mean + self._moved(anchor, header)
+        mean = np.mean([each.drift for each in last], axis=0)
+        sigma_m = max(each.sigma_m for each in last) / math.sqrt(len(last))
+        off = mean + sight.by_beam + sight.by_stage
         field_m = anchor.pixel_size_m * header.scan.width_px
         if float(np.hypot(*off)) < max(self._options.deadband * field_m, _CERTAIN * sigma_m):
             return outcomes
         if may_act:
-            self._plan(anchor, header, mean, outcomes)
+            self._plan(anchor, header, sight, mean, outcomes)
         elif may_tell:
             self._propose(off, field_m, outcomes)
         return outcomes
@@ -138,7 +146,8 @@ class Stabiliser:
         self._first_sequence = reply.next_sequence
         if reply.outcome is not Outcome.APPLIED or reply.state is None:
             self._queue.clear()
-            self._drifts.clear()
+            self._sights.clear()
+            self._check.forget()
             if reply.code in _NEWER_EVIDENCE:
                 return outcomes
             self._stop(
@@ -147,7 +156,7 @@ class Stabiliser:
             return outcomes
         self._known = reply.state
         if isinstance(action, MoveStage):
-            self._drifts.clear()  # the play of the stage is not known that well
+            self._sights.clear()  # the play of the stage is not known that well
             dragged_m = reply.state.optics.working_distance_m - self._wanted_m
             if abs(dragged_m) > _DRAGGED_M:
                 outcomes.tell(
@@ -167,6 +176,7 @@ class Stabiliser:
         if self._pending is not None:
             self._pending = None
             self._queue.clear()
+            self._check.forget()
             self._stop(reason, outcomes)
         return outcomes
 
@@ -181,14 +191,17 @@ class Stabiliser:
         self, header: FrameHeader, shift: ImageShift, outcomes: Outcomes
     ) -> _Anchor | None:
         anchor = self._anchor
-        if (
+        untouched = (
             anchor is not None
-            and anchor.shift.reference_sequence == shift.reference_sequence
             and anchor.header.settings_rev == header.settings_rev
             and not self._changed_by_others(header)
-        ):
+        )
+        if anchor and untouched and anchor.shift.reference_sequence == shift.reference_sequence:
             return anchor
-        self._drifts.clear()
+        if untouched and self._check.watched:
+            self._judge("a correction has taken the picture out of sight", outcomes)
+        self._check.forget()
+        self._sights.clear()
         self._known = header.settings
         self._proposed = None
         calibration = self._calibration(header, outcomes)
@@ -205,7 +218,9 @@ class Stabiliser:
         entry = self._memory.at(header)
         calibration = entry.calibration if entry else None
         why = ""
-        if self._reach.beam_shift is None:
+        if self._refuted:
+            why = self._refuted
+        elif self._reach.beam_shift is None:
             why = "the safety envelope does not allow the beam to be shifted (beam_shift_m)"
         elif header.optics.beam_shift_x_m is None or header.optics.beam_shift_y_m is None:
             why = "the microscope does not report its beam shift"
@@ -236,11 +251,12 @@ class Stabiliser:
 
     # -- the drift ----------------------------------------------------------------------------
 
-    def _drift(self, anchor: _Anchor, header: FrameHeader, shift: ImageShift) -> Vector:
-        """Displacement of the content that nothing we know of explains, in metres."""
+    def _sight(self, anchor: _Anchor, header: FrameHeader, shift: ImageShift) -> Sight:
+        """The drift that a frame shows, and what is said to have been done about it."""
         pixels = np.array([shift.x_px - anchor.shift.x_px, shift.y_px - anchor.shift.y_px])
         before, now, known = anchor.header.optics, header.optics, anchor.calibration
-        explained = self._moved(anchor, header)
+        by_beam, by_stage = self._moved(anchor, header)
+        explained = by_beam + by_stage
         if known.image_shift_per_focus is not None:
             away_m = now.working_distance_m - before.working_distance_m
             per = known.image_shift_per_focus
@@ -250,37 +266,51 @@ class Stabiliser:
         )
         if known.image_shift_per_stigmator is not None:
             explained = explained + known.image_shift_per_stigmator @ stigmators
-        return np.asarray(pixels * anchor.pixel_size_m - explained, np.float64)
-
-    def _moved(self, anchor: _Anchor, header: FrameHeader) -> Vector:
-        """Displacement that beam shift and stage have made since the anchor."""
-        known = anchor.calibration
-        moved = np.array(anchor.by_beam @ self._beam_change(anchor, header))
-        if known.image_shift_per_stage is not None:
-            moved += known.image_shift_per_stage @ self._stage_change(anchor, header)
-        return moved
+        return Sight(
+            time_ns=header.monotonic_ns,
+            drift=np.asarray(pixels * anchor.pixel_size_m - explained, np.float64),
+            sigma_m=shift.sigma_px * anchor.pixel_size_m,
+            by_beam=by_beam,
+            by_stage=by_stage,
+        )
 
     @staticmethod
-    def _beam_change(anchor: _Anchor, header: FrameHeader) -> tuple[float, float]:
-        return _change(_beam_shift(anchor.header), _beam_shift(header))
-
-    @staticmethod
-    def _stage_change(anchor: _Anchor, header: FrameHeader) -> tuple[float, float]:
+    def _moved(anchor: _Anchor, header: FrameHeader) -> tuple[Vector, Vector]:
+        """Displacements that beam shift and stage have made since the anchor."""
+        by_stage = anchor.calibration.image_shift_per_stage
+        beam = _change(_beam_shift(anchor.header), _beam_shift(header))
         before, now = anchor.header.stage, header.stage
-        return _change((before.x_m, before.y_m), (now.x_m, now.y_m))
+        stage = _change((before.x_m, before.y_m), (now.x_m, now.y_m))
+        return (
+            np.array(anchor.by_beam @ beam),
+            np.zeros(2) if by_stage is None else np.array(by_stage @ stage),
+        )
+
+    def _judge(self, contradiction: str, outcomes: Outcomes) -> None:
+        """Trust the calibration no longer once corrections have contradicted it."""
+        if not contradiction:
+            return
+        self._sights.clear()
+        if self._check.missed():
+            self._refuted = (
+                f"{contradiction}; run semagent calibrate, with scan and stage turned as now"
+            )
+            self._stop(self._refuted, outcomes)
 
     # -- what to do about it ------------------------------------------------------------------
 
     def _plan(
-        self, anchor: _Anchor, header: FrameHeader, drift: Vector, outcomes: Outcomes
+        self,
+        anchor: _Anchor,
+        header: FrameHeader,
+        sight: Sight,
+        drift: Vector,
+        outcomes: Outcomes,
     ) -> None:
         known, axis = anchor.calibration, self._reach.beam_shift
         assert axis is not None  # noqa: S101 - without it there is no anchor
-        by_stage = np.zeros(2)
-        if known.image_shift_per_stage is not None:
-            by_stage = np.array(known.image_shift_per_stage @ self._stage_change(anchor, header))
         here, home = _beam_shift(header), _beam_shift(anchor.header)
-        change = solved(anchor.by_beam, -drift - by_stage)
+        change = solved(anchor.by_beam, -drift - sight.by_stage)
         target = None if change is None else (home[0] + change[0], home[1] + change[1])
         way = "beam shift"
         if target is None or not all(axis.holds(value) for value in target):
@@ -295,6 +325,7 @@ class Stabiliser:
                 return
             self._queue.extend(planned)
         self._queue.extend(beam_legs(here, target, axis.max_step))
+        self._check.expect(self._sights, stage=way == "stage")
         self._wanted_m = header.optics.working_distance_m
         x_m, y_m = drift
         outcomes.tell(

@@ -132,6 +132,7 @@ def test_the_picture_stands_still() -> None:
     assert drifted_m > 4 * 0.02 * FIELD_M
     assert bench.wandered_m < 1.5 * 0.02 * FIELD_M
     assert {type(action) for action in bench.actions} == {SetBeamShift}
+    assert "drift_uncorrected" not in bench.kinds
 
 
 def test_off_unless_asked_for() -> None:
@@ -184,6 +185,30 @@ def test_where_the_operator_looks_is_what_is_wanted() -> None:
         bench.frames(40)
     assert bench.wandered_m < 1.5 * 0.02 * FIELD_M
     assert bench.actions
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        Matrix(xx=1.0, xy=0.0, yx=0.0, yy=1.0, sigma=0.001),
+        Matrix(xx=0.0, xy=-1.0, yx=1.0, yy=0.0, sigma=0.001),
+    ],
+    ids=["half", "quarter"],
+)
+def test_a_calibration_of_a_scan_turned_otherwise_is_not_followed(measured: Matrix) -> None:
+    """It would take the picture further away with every correction."""
+    config = configuration()
+    calibration = msgspec.structs.replace(CALIBRATION, image_shift_per_beam_shift=measured)
+    memory = Memory().with_calibration(Settings(accelerating_voltage_v=5e3), calibration)
+    with Bench(msgspec.structs.replace(config, remembered=memory)) as bench:
+        said = bench.lockstep.listen("event")
+        bench.start().frames(60)
+        assert len(bench.actions) == 2
+        messages = [each.value.message for each in iter(said.take, None)]
+        bench.lockstep.request(SetMode(mode=Mode.HOLD))
+        bench.frames(15)
+    assert sum("where the calibration says" in message for message in messages) == 1
+    assert len(bench.actions) > 2  # asked again, it tries again
 
 
 def test_out_of_range_without_the_stage_it_stops_and_says_so() -> None:
