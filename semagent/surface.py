@@ -78,6 +78,14 @@ class Surface:
             math.sqrt(float(row @ self.covariance @ row)),
         )
 
+    def doubted(self, x_m: float, y_m: float, places: Sequence[Focused]) -> bool:
+        """Whether the nearest of the places it was fitted to was left out.
+
+        That may have been dust. It may be the specimen that is stepped there, and then the surface
+        is as sure as anywhere, and wrong.
+        """
+        return nearest(x_m, y_m, places) in self.rejected
+
     @property
     def middle_m(self) -> float:
         """Focal working distance in the middle of the places, at the last of them."""
@@ -102,6 +110,12 @@ class Surface:
     def drift_m_per_s(self) -> float:
         """Drift of focus."""
         return float(self.coefficients[6])
+
+
+def nearest(x_m: float, y_m: float, places: Sequence[Focused]) -> int:
+    """Index of the nearest place; of several, the last that was focused."""
+    away = [math.hypot(place.x_m - x_m, place.y_m - y_m) for place in places]
+    return len(away) - 1 - away[::-1].index(min(away))
 
 
 def fit_surface(places: Sequence[Focused], expected: Expected) -> Surface:

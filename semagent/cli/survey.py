@@ -217,6 +217,7 @@ def _report(
             "focusings": len(found.focused),
             "held": how.count("held"),
             "unusable": how.count("unusable"),
+            "doubtful": list(found.doubtful),
             "map": describe(found),
             "files": [str(path) for path in files],
             "record": str(record),
@@ -226,6 +227,11 @@ def _report(
     surface = found.surface
     x, y = surface.tilt
     rejected, unusable = len(surface.rejected), how.count("unusable")
+    if found.doubtful:
+        output.warn(
+            f"{len(found.doubtful)} predicted positions may be out of focus, as focus found nearby "
+            f"contradicts the map: {', '.join(map(str, found.doubtful))}"
+        )
     output.say(
         f"{len(how)} of {planned} positions"
         + (f", {unusable} without frames that can be used" if unusable else "")

@@ -11,6 +11,7 @@ from semagent.session.storage import mapped_errors, write_whole
 from semagent.survey.work import Found
 
 POSITIONS, MAP, PICTURE = "positions.csv", "focus-map.json", "focus-map.png"
+_DOUBT = "focus at a position nearby contradicts the map"
 
 
 def write_results(folder: Path, found: Found) -> tuple[Path, ...]:
@@ -61,7 +62,7 @@ def _table(found: Found) -> bytes:
                 visit.how,
                 "" if visit.focus_score is None else f"{visit.focus_score:.4f}",
                 " ".join(map(str, visit.sequences)),
-                visit.reason,
+                _DOUBT if visit.index in found.doubtful else visit.reason,
             ]
         )
     return text.getvalue().encode()

@@ -33,7 +33,12 @@ def _draw_map(figure: Figure, axes: Axes, found: Found) -> None:
     bar = figure.colorbar(filled, ax=axes)
     bar.set_label(f"focus from {zero_m * 1e3:.4f} mm, µm", fontsize=8.5)
     unusable = np.array([visit.how == "unusable" for visit in found.visits])
-    for which, colour, label in ((~unusable, "white", "acquired"), (unusable, GREY, "unusable")):
+    doubtful = np.array([visit.index in found.doubtful for visit in found.visits])
+    for which, colour, label in (
+        (~unusable & ~doubtful, "white", "acquired"),
+        (doubtful, RED, "may be out of focus"),
+        (unusable, GREY, "unusable"),
+    ):
         if which.any():
             at = xs[which] * 1e6, ys[which] * 1e6
             axes.plot(*at, "s", color=colour, ms=4, mec="black", mew=0.5, label=label)

@@ -15,6 +15,7 @@ from semagent.types import FocusResult, FrameHeader
 
 How = Literal["focused", "predicted", "held", "unusable"]
 _LEAST_SIGMA = 0.15  # half depths of field: no focusing is believed to be better
+_MISS_SIGMAS = 3.0  # by which focus is found beside the map, and half a depth of field at least
 _MOST_UNUSABLE = 3  # positions in a row whose frames cannot be used
 
 
@@ -58,11 +59,13 @@ class Found:
         visits: the positions, in order.
         focused: the places where focus was found, and what it was.
         surface: the map at the end.
+        doubtful: indices of predicted positions beside one whose focus contradicts the map.
     """
 
     visits: tuple[Visit, ...]
     focused: tuple[Focused, ...]
     surface: Surface
+    doubtful: tuple[int, ...] = ()
 
 
 class Survey:
@@ -104,13 +107,22 @@ class Survey:
         )
         self._focused: list[Focused] = []
         self._visits: list[Visit] = []
+        self._unverified: list[int] = []
+        self._missed: set[int] = set()
 
     @property
     def found(self) -> Found | None:
         """What was found, however it ended; ``None`` as long as focus was found nowhere."""
         if not self._focused:
             return None
-        return Found(tuple(self._visits), tuple(self._focused), self._surface())
+        surface = self._surface()
+        doubtful = tuple(
+            visit.index
+            for visit in self._visits
+            if visit.how == "predicted"
+            and (visit.index in self._missed or surface.doubted(*visit.place, self._focused))
+        )
+        return Found(tuple(self._visits), tuple(self._focused), surface, doubtful)
 
     def run(self) -> None:
         """Do it, and put stage and focus back, whatever happens.
@@ -143,15 +155,22 @@ class Survey:
 
     def _acquire(self) -> None:
         since = unusable = 0
+        missed = False
         for index, place in enumerate(self._places):
-            predicted_m, sigma_m = self._predict(place)
+            surface = self._surface()
+            predicted_m, sigma_m = surface.at(*place, self._now_s())
             self._pilot.go(place, predicted_m)
             every = self._options.verify_every
             since += 1
             how: How = "predicted"
-            if (every and since > every) or sigma_m > self._options.max_sigma * self._unit_m:
+            uncertain = sigma_m > self._options.max_sigma * self._unit_m
+            doubted = missed or surface.doubted(*place, self._focused)
+            if (every and since > every) or uncertain or doubted:
                 since = 0
                 how = "focused" if self._focus(index) else "held"
+                missed = how == "focused" and self._missed_by(predicted_m, sigma_m)
+            else:
+                self._unverified.append(index)
             visit = self._visit(index, self._looks(), predicted_m, sigma_m, how)
             self._visits.append(visit)
             self._on_visit(visit)
@@ -204,6 +223,18 @@ class Survey:
             )
         )
         return True
+
+    def _missed_by(self, predicted_m: float, sigma_m: float) -> bool:
+        """Whether focus, just found, lies beside what the map said: then it was wrong before too.
+
+        The positions since the last one that agreed with the map are in doubt then.
+        """
+        off_m = abs(self._focused[-1].working_distance_m - predicted_m)
+        missed = off_m > max(self._unit_m, _MISS_SIGMAS * sigma_m)
+        if missed:
+            self._missed |= set(self._unverified)
+        self._unverified.clear()
+        return missed
 
     def _predict(self, place: Place) -> tuple[float, float]:
         """Focal working distance and its standard deviation; at first that of the start."""

@@ -65,6 +65,20 @@ def test_a_place_that_contradicts_the_others_is_left_out():
     assert surface.at(0.0, 0.0, 200.0)[0] == pytest.approx(truth(0, 0, 200), abs=1.5e-6)
 
 
+def test_beside_a_place_that_was_left_out_the_surface_is_doubted():
+    places = measured(12, seed=3)
+    step = places[4]
+    places[4] = Focused(step.x_m, step.y_m, step.time_s, step.working_distance_m - 30e-6, SIGMA_M)
+    surface = fit_surface(places, EXPECTED)
+    assert surface.doubted(step.x_m + 1e-6, step.y_m, places)
+    assert not surface.doubted(places[5].x_m, places[5].y_m, places)
+    # Looked for again there, and as the surface says: then it had been dust.
+    again = Focused(step.x_m, step.y_m, 300.0, truth(step.x_m, step.y_m, 300.0), SIGMA_M)
+    surface = fit_surface([*places, again], EXPECTED)
+    assert surface.rejected == (4,)
+    assert not surface.doubted(step.x_m, step.y_m, [*places, again])
+
+
 def test_with_too_few_places_nobody_is_left_out():
     """Of two that differ, nobody knows which one is wrong."""
     places = [Focused(0.0, 0.0, 0.0, 5e-3, SIGMA_M), Focused(0.0, 0.0, 1.0, 5.1e-3, SIGMA_M)]

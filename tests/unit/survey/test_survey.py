@@ -305,6 +305,42 @@ def test_where_the_map_is_too_uncertain_it_looks() -> None:
     assert max(abs(defocus_m) for _, defocus_m in bench.visits) < half_depth_m
 
 
+def test_where_the_specimen_is_stepped_no_wrong_prediction_goes_unsaid(tmp_path: Path) -> None:
+    """The surface cannot be a step: it leaves one side out, and is sure of itself all the same."""
+    x = np.mgrid[0:1024, 0:1024][1] * 50e-9
+    step = tmp_path / "step.png"
+    cv2.imwrite(str(step), np.uint8(255 * (x > 37.5e-6)))
+    specimen = {"kind": "particles", "tile_px": 1024, "feature_size_nm": 500}
+    columns = (5e-6, 18e-6, 31e-6, 44e-6)
+    places = tuple(
+        (x_m, y_m)
+        for row, y_m in enumerate(columns)
+        for x_m in (columns if row % 2 == 0 else reversed(columns))
+    )
+    bench = Bench(
+        ScanOptions(positions_m=places, focus_at=7),
+        pixel_size_nm=50,
+        column={"working_distance_mm": 5.0},
+        drift={},
+        specimen={**specimen, "relief_um": 200, "height_map": str(step)},
+    )
+    found = bench.found
+    assert isinstance(found, Found)
+    half_depth_m = bench.microscope.truth().half_depth_m
+    blurred = {
+        visit.index
+        for visit, defocus_m in bench.visits
+        if visit.how == "predicted" and abs(defocus_m) > half_depth_m
+    }
+    assert blurred
+    assert blurred <= set(found.doubtful)
+    assert len(blurred) < 6  # from the first contradiction on it is looked for
+    write_results(tmp_path, found)
+    with (tmp_path / "positions.csv").open(encoding="utf-8", newline="") as file:
+        said = {int(row["index"]) for row in csv.DictReader(file) if "contradicts" in row["reason"]}
+    assert said == set(found.doubtful)
+
+
 def test_a_dome(tmp_path: Path) -> None:
     """The specimen is mirrored at the stage's start, so a quarter of a dome makes a whole one."""
     y, x = np.mgrid[0:1024, 0:1024] / 1024
