@@ -113,16 +113,16 @@ def _reachable(capabilities: Capabilities, limits: AxisLimits | None) -> Capabil
     return msgspec.structs.replace(capabilities, working_distance_range_m=narrowed)
 
 
-def make_recorder(
+def make_writer(
     folder: Path, config: RunConfig, capabilities: Capabilities, engine: str, clock: Clock
-) -> SessionRecorder:
+) -> SessionWriter:
     """A new session in ``folder``.
 
     Raises:
         UsageError: the folder holds something already.
         RecordError: it cannot be written.
     """
-    writer = SessionWriter(
+    return SessionWriter(
         folder,
         configuration=msgspec.to_builtins(config),
         clock=clock,
@@ -130,4 +130,10 @@ def make_recorder(
         engine=EngineRecord(name=engine, parameters=config.engine.options),
         sync=config.record.sync,
     )
-    return SessionRecorder(writer, clock)
+
+
+def make_recorder(
+    folder: Path, config: RunConfig, capabilities: Capabilities, engine: str, clock: Clock
+) -> SessionRecorder:
+    """A recorder of bus messages into a new session, with the errors of `make_writer`."""
+    return SessionRecorder(make_writer(folder, config, capabilities, engine, clock), clock)

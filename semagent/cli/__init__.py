@@ -136,10 +136,14 @@ def _simulate(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def _estimate(arguments: argparse.Namespace, output: Output) -> int:
-    from semagent.cli import images
+    from semagent.cli import estimate
 
-    return images.estimate(
-        arguments.stack, frames=arguments.frames, engine=arguments.engine, output=output
+    return estimate.estimate(
+        arguments.stack,
+        frames=arguments.frames,
+        engine=arguments.engine,
+        record=arguments.record,
+        output=output,
     )
 
 
@@ -321,6 +325,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("estimate", _estimate, "where is focus, from these frames only")
     sub.add_argument("stack", help="folder, glob, OME-TIFF or recorded session")
     sub.add_argument("--frames", type=_indices, metavar="I,J,…", help="counted from 0")
+    add_record(sub)
     add_engine(sub)
     add_json(sub)
 

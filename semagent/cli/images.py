@@ -1,34 +1,26 @@
-"""``score``, ``estimate`` and ``restore``: what can be said of images on disk."""
+"""``score`` and ``restore``: what can be said of images on disk."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import tifffile
-from rich.progress import track
 
 from semagent import __version__, registry
 from semagent.cli import exits
-from semagent.cli.output import Output, metres
-from semagent.clock import SystemClock
-from semagent.config import Part, RunConfig
-from semagent.control import SpectralEstimator
+from semagent.cli.output import Output
 from semagent.control.options import AutofocusOptions
 from semagent.ellipse import joint_ellipse
 from semagent.errors import EngineError, FrameTooSmallError, InputFileError, UsageError
 from semagent.images import ImageFile, read_detectors
 from semagent.ports import Engine
 from semagent.sanity import FrameChecker, SanityOptions
-from semagent.signature import with_signature
-from semagent.stack import RecordedMicroscope, as_recorded, config_for_stack, without_scale
 from semagent.types import (
     CONSISTENT,
     Analysis,
     BlurEllipse,
-    FocusBelief,
     Frame,
     FrameAnalysis,
     FrameFault,
@@ -107,21 +99,21 @@ def frame_of(image: ImageFile, sequence: int) -> Frame:
 
 def _fit_for_use(engine: Engine, frame: Frame) -> FrameAnalysis:
     """What the engine says of a frame, with its faults and without a blur if it has any."""
-    figures = _analyse(engine, frame).figures
-    faults = _faults(frame, SanityOptions())
+    figures = analyse_file(engine, frame).figures
+    faults = faults_of(frame, SanityOptions())
     if not faults:
         return figures
     header = msgspec.structs.replace(figures.header, faults=faults)
     return msgspec.structs.replace(figures, header=header, blur=None)
 
 
-def _faults(frame: Frame, options: SanityOptions) -> tuple[FrameFault, ...]:
+def faults_of(frame: Frame, options: SanityOptions) -> tuple[FrameFault, ...]:
     """Why the agent would not use this frame; it is compared with no other."""
     checker = FrameChecker(options, repeats_frames=True)
     return checker.check(frame, now_ns=frame.header.monotonic_ns)
 
 
-def _analyse(engine: Engine, frame: Frame, *, restore: bool = False) -> Analysis:
+def analyse_file(engine: Engine, frame: Frame, *, restore: bool = False) -> Analysis:
     """What the engine says of a frame from a file.
 
     Raises:
@@ -186,104 +178,6 @@ def _score_row(label: str, figures: FrameAnalysis) -> list[str]:
     ]
 
 
-def estimate(stack: str, *, frames: list[int] | None, engine: str, output: Output) -> int:
-    """Say where focus is from some frames of a stack only and return the exit code."""
-    microscope = as_recorded(
-        registry.open_microscope("recorded", {"stack": stack}, clock=SystemClock())
-    )
-    try:
-        entries = microscope.stack.entries
-        wanted = _wanted(frames, len(entries), stack)
-        config = config_for_stack(microscope, Part(name=engine))
-        lacks = without_scale(microscope, config)
-        belief, used, name = _belief(microscope, wanted, config, output)
-    finally:
-        microscope.close()
-    distances_m = [entry.working_distance_m for entry in entries]
-    span_m = max(distances_m) - min(distances_m)
-    known = belief is not None and _say(used, belief, span_m, config.control.autofocus)
-    output.record(
-        {
-            "focus_working_distance_m": belief.focus_m if belief and known else None,
-            "sigma_m": belief.sigma_m if belief and known else None,
-            "interval90_m": belief.interval90_m if belief and known else None,
-            "stigmator_correction": belief.stigmator_correction if belief and known else None,
-            "frames": [figures.header.source for figures in used],
-            "engine": name,
-        }
-    )
-    if belief is None or not known or belief.interval90_m is None:
-        output.say("held: these frames do not say where focus is")
-        if lacks:
-            output.warn(lacks)
-        return exits.HELD
-    low_m, high_m = belief.interval90_m
-    output.say(
-        f"focus at {metres(belief.focus_m)} ± {metres(belief.sigma_m)} "
-        f"(90 % within {metres(low_m)} to {metres(high_m)}) from {len(used)} frames"
-    )
-    return exits.DONE
-
-
-def _wanted(frames: list[int] | None, count: int, stack: str) -> list[int]:
-    """Which frames of a stack are asked for.
-
-    Raises:
-        UsageError: they are too few, one is not there, or one is named twice.
-    """
-    if frames is None:
-        return list(range(count))
-    if len(frames) < 2:
-        raise UsageError("--frames: two frames or more are needed to tell where focus is")
-    for index in frames:
-        if not 0 <= index < count:
-            raise UsageError(f"--frames: there is no frame {index}; {stack} has 0 to {count - 1}")
-        if frames.count(index) > 1:
-            raise UsageError(f"--frames: {index} is there twice; a frame counts once")
-    return frames
-
-
-def _belief(
-    microscope: RecordedMicroscope, wanted: list[int], config: RunConfig, output: Output
-) -> tuple[FocusBelief | None, list[FrameAnalysis], str]:
-    """What the frames that are fit for use say together, what was seen in each, and the engine."""
-    opened = registry.open_engine(config.engine.name, {})
-    estimator = SpectralEstimator(config.control.estimator, config.control.scale)
-    belief, used = None, []
-    try:
-        for index in track(
-            wanted, "frames", console=output.people, transient=True, disable=output.json
-        ):
-            frame = microscope.frame(index)
-            faults = _faults(frame, config.sanity)
-            if faults:
-                output.warn(f"{frame.header.source}: not fit for use: {', '.join(faults)}")
-                continue
-            figures = with_signature(_analyse(opened, frame), frame).figures
-            used.append(figures)
-            belief = estimator.update(figures)
-    finally:
-        opened.close()
-    return belief, used, opened.name
-
-
-def _say(
-    used: list[FrameAnalysis], belief: FocusBelief, span_m: float, options: AutofocusOptions
-) -> bool:
-    """Whether the frames say where focus is, by what an autofocus asks for.
-
-    They have to show a specimen, whose blur depends on the working distance, and to leave focus
-    no more open than it was before anybody looked: somewhere in the stack.
-    """
-    low_m, high_m = belief.interval90_m or (-math.inf, math.inf)
-    return (
-        len(used) > 1
-        and options.shows_structure([figures.structure for figures in used])
-        and belief.log_odds >= options.min_log_odds
-        and high_m - low_m <= span_m
-    )
-
-
 def restore(
     paths: list[Path], *, folder: Path, engine: str, artefact: Path | None, output: Output
 ) -> int:
@@ -333,7 +227,7 @@ def _restore_one(
     for frame in frames:
         of = {"detector": frame.header.detector} if len(frames) > 1 else {}
         label = ", ".join((str(path), *of.values()))
-        analysis = _analyse(engine, frame, restore=True)
+        analysis = analyse_file(engine, frame, restore=True)
         figures, pixels = analysis.figures, analysis.restored
         if pixels is None or figures.consistency is None:
             raise EngineError(f"{label}: the engine {engine.name!r} returned no restored frame")

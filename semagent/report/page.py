@@ -44,6 +44,16 @@ def render(story: Story) -> tuple[str, bytes]:
         _focusing_list(story.focusings),
         _refusals(story),
     ]
+    if not story.focusings and (story.estimate or any(step.belief for step in story.steps)):
+        frames = Focusing(steps=story.steps)
+        figure = figures.focusing_figure(frames, lambda seq: session.frame(seq).specimen)
+        drawings.append(figure)
+        body += [
+            f"<h2>Frames</h2><p>{escape(story.estimate)}</p>",
+            _left_out(frames),
+            figures.svg(figure),
+            _steps_table(frames.steps),
+        ]
     for number, focusing in enumerate(story.focusings, 1):
         body.append(_head(number, focusing))
         if focusing.steps and number <= MAX_FIGURES:
@@ -69,6 +79,8 @@ def _titled(drawings: Sequence[Figure], story: Story) -> Sequence[Figure]:
     for figure, (number, focusing) in zip(drawings[1:], drawn, strict=False):
         heading = f"Focusing {number}: {_status(focusing)}, {_way(focusing)}"
         figure.suptitle(heading, fontsize=11, x=0.01, ha="left")
+    if not story.focusings and len(drawings) > 1:
+        drawings[1].suptitle(story.estimate or "Frames", fontsize=11, x=0.01, ha="left")
     return drawings
 
 

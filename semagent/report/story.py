@@ -19,6 +19,8 @@ from semagent.types import (
     Reply,
 )
 
+ESTIMATED = "estimated"
+"""Kind of the event that says what `semagent estimate` concluded."""
 _STARTED = "autofocus_started"
 _SAID = {"reply", "request", "result", "event", "intent"}
 
@@ -62,6 +64,7 @@ class Story:
         focusings: in order; their steps are among ``steps``.
         refused: commands that were refused or failed, with the reason.
         said: replies, requests, results, news and intents, in order.
+        estimate: what ``semagent estimate`` concluded from these frames; empty if it was not that.
     """
 
     session: SessionReader
@@ -69,6 +72,7 @@ class Story:
     focusings: list[Focusing] = field(default_factory=list)
     refused: list[Reply] = field(default_factory=list)
     said: list[Entry] = field(default_factory=list)
+    estimate: str = ""
 
 
 def read_story(folder: Path, *, salvage: bool = False) -> Story:
@@ -114,6 +118,8 @@ class _Teller:
             case "event" if value.kind == _STARTED:
                 self.end()
                 self._focusing = Focusing()
+            case "event" if value.kind == ESTIMATED:
+                self.story.estimate = value.message
             case "result":
                 self._take_result(value)
 

@@ -22,6 +22,7 @@ import yaml
 from semagent import cli
 from semagent.cli.output import Output
 from semagent.config import find_config
+from semagent.session import verify
 from semagent.testing.engines import specimen
 from semagent_engines.runtime.artefact import DEFAULT
 
@@ -231,6 +232,35 @@ def test_estimate_from_some_frames(semagent: Run, drawn_stack: Path):
     run = semagent("estimate", drawn_stack, "--frames", "4,10,16,22,28", "--json")
     assert run.code == 0, run.err
     assert len(run.records[0]["frames"]) == 5
+
+
+def test_an_estimate_that_is_recorded_makes_a_report(
+    semagent: Run, drawn_stack: Path, tmp_path: Path
+):
+    folder = tmp_path / "estimate"
+    run = semagent("estimate", drawn_stack, "--frames", "4,16,22", "--record", folder)
+    assert run.code == 0, run.err
+    assert verify(folder) == []
+    assert semagent("report", folder).code == 0
+    page = (tmp_path / "estimate.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 2  # over time, and frame by frame
+    assert "from 3 frames</p>" in page
+    assert "3 frames in figures" in page
+    assert (tmp_path / "estimate.png").stat().st_size > 10_000
+    again = semagent("estimate", drawn_stack, "--record", folder)
+    assert again.code == 2
+    assert "never overwrites" in again.err
+
+
+def test_the_report_of_an_estimate_that_held_says_so(semagent: Run, tmp_path: Path):
+    folder = tmp_path / "estimate"
+    black = stack_of(tmp_path / "stack", flat(0, 0))
+    assert semagent("estimate", black, "--record", folder).code == 4
+    assert verify(folder) == []
+    assert semagent("report", folder).code == 0
+    page = (tmp_path / "estimate.html").read_text(encoding="utf-8")
+    assert "held: these frames do not say where focus is" in page
+    assert "saturated" in page
 
 
 @pytest.mark.parametrize("frames", ["3", "0,99", "0,-1", "4,16,4"])
