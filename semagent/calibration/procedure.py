@@ -8,6 +8,7 @@ from functools import partial
 from typing import Annotated
 
 import msgspec
+import numpy as np
 
 from semagent.calibration.blur import BlurFit, fit_blur
 from semagent.calibration.hands import Hands
@@ -37,6 +38,7 @@ _APPROACH = 4.0  # half depths of field below a target that it is approached fro
 _AROUND = ((1, 0), (0, 1), (-1, 0), (0, -1))  # in this order no axis moves two steps at once
 _STIGMATOR_STEPS, _BEAM_STEPS, _STAGE_STEPS = 8, 4, 12  # that an axis moves in all, at most
 _ROUNDING = 1e-9
+_MOST_SIGMA = 0.05  # of what beam shift or stage do: less certain is not kept
 _CERTAIN = 1.0  # half depths of field: focus has to be known this well
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -87,6 +89,7 @@ def calibrate(
     capabilities: Capabilities,
     options: CalibrationOptions,
     progress: Callable[[Stage, FrameHeader], None] = lambda _stage, _header: None,
+    left_out: Callable[[str], None] = lambda _why: None,
 ) -> tuple[Settings, Calibration]:
     """Measure the instrument from where it stands now, and put everything back.
 
@@ -100,6 +103,7 @@ def calibrate(
         capabilities: of the microscope.
         options: how far the knobs are turned.
         progress: told of every frame; may raise to end the procedure.
+        left_out: told in a sentence what was measured and is not certain enough to be kept.
 
     Raises:
         NotCalibratedError: focus is not within the sweep, or there is nothing to see.
@@ -121,7 +125,7 @@ def calibrate(
             work.beam_shift()
         if stage:
             work.stage()
-    return Settings.of(first.header), work.conclude()
+    return Settings.of(first.header), work.conclude(left_out)
 
 
 class _Work:
@@ -304,7 +308,7 @@ class _Work:
 
     # -- what follows ---------------------------------------------------------------------------
 
-    def conclude(self) -> Calibration:
+    def conclude(self, left_out: Callable[[str], None]) -> Calibration:
         """All fits, from all frames."""
         blur = self._fit_blur()
         shots = [self._without_play(taken.shot, blur) for taken in self._taken]
@@ -328,7 +332,9 @@ class _Work:
                 ),
                 focus_per_stigmator=Vector(x=x, y=y, sigma=blur.focus_per_stigmator_sigma_m),
             )
-        return calibration if shifts is None else _with_shifts(calibration, shifts)
+        if shifts is not None:
+            calibration = _with_shifts(calibration, shifts)
+        return _certain(calibration, left_out)
 
     def _fit_blur(self) -> BlurFit:
         # Beam shift and stage move the field: what differs there is specimen, not beam.
@@ -424,6 +430,32 @@ def _with_shifts(calibration: Calibration, fit: ShiftFit) -> Calibration:
     if plays:
         found["stage_backlash_m"] = max(plays, key=lambda play: play.value)
     return msgspec.structs.replace(calibration, **changes, **found)
+
+
+def _certain(calibration: Calibration, left_out: Callable[[str], None]) -> Calibration:
+    """The calibration without what corrections would have to divide by, and cannot.
+
+    A knob that does nothing, or a specimen that jumped on the way, gives numbers too.
+    """
+    for cause in ("beam_shift", "stage"):
+        field = f"image_shift_per_{cause}"
+        matrix: Matrix | None = getattr(calibration, field)
+        if matrix is None or matrix.sigma <= _MOST_SIGMA * _weakest(matrix):
+            continue
+        calibration = msgspec.structs.replace(calibration, **{field: None})
+        if cause == "stage":
+            calibration = msgspec.structs.replace(calibration, stage_backlash_m=None)
+        left_out(
+            f"{field} is not kept, its uncertainty is {matrix.sigma:.2g} and may be "
+            f"{_MOST_SIGMA * _weakest(matrix):.2g}: either the knob does nothing, or the specimen "
+            "jumped; let it come to rest and calibrate again"
+        )
+    return calibration
+
+
+def _weakest(matrix: Matrix) -> float:
+    """The least displacement per unit of the causes, in whatever direction."""
+    return float(np.linalg.norm([[matrix.xx, matrix.xy], [matrix.yx, matrix.yy]], -2))
 
 
 def _matrix(x: Effect, y: Effect) -> Matrix:

@@ -44,7 +44,7 @@ def run(name: str, *, arm: bool, output_file: Path | None, output: Output) -> in
         try:
             hands.arm()
             settings, calibration = calibrate(
-                hands, config, microscope.capabilities, CalibrationOptions(), bar.step
+                hands, config, microscope.capabilities, CalibrationOptions(), bar.step, output.warn
             )
         except _InterruptedError:
             output.fail("interrupted; everything was put back")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import yaml
 
@@ -22,6 +23,7 @@ from semagent.errors import CommandRefusedError, MicroscopeError
 from semagent.memory import Calibration, Measure, load_memory
 from semagent.safety import AxisLimits
 from semagent.types import FrameHeader, MicroscopeState
+from semagent_drivers.simulated.column import Column
 
 PIXEL_M = 10e-9
 COLUMN = {
@@ -54,7 +56,10 @@ def configuration() -> RunConfig:
 
 
 def run(
-    config: RunConfig | None = None, step: Any = lambda _stage, _header: None, **changes: Any
+    config: RunConfig | None = None,
+    step: Any = lambda _stage, _header: None,
+    left_out: list[str] | None = None,
+    **changes: Any,
 ) -> tuple[Calibration | BaseException, MicroscopeState, MicroscopeState, list[Stage]]:
     """The calibration, or why there is none, with the settings before and after it."""
     config = config or configuration()
@@ -70,7 +75,10 @@ def run(
         before = microscope.read_state()
         found: Calibration | BaseException
         try:
-            _, found = calibrate(hands, config, microscope.capabilities, CalibrationOptions(), note)
+            told = [] if left_out is None else left_out
+            _, found = calibrate(
+                hands, config, microscope.capabilities, CalibrationOptions(), note, told.append
+            )
         except BaseException as error:  # noqa: BLE001 - the tests look at it
             found = error
         after = microscope.read_state()
@@ -129,6 +137,42 @@ def test_scale_and_rotation(measured: Any, name: str) -> None:
 
 def test_the_play_of_the_stage(measured: Any) -> None:
     assert measured[0].stage_backlash_m.value == pytest.approx(0.1e-6, abs=5e-9)
+
+
+def test_a_beam_shift_that_does_nothing_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    shift_m = Column.image_shift_m
+    monkeypatch.setattr(
+        Column, "image_shift_m", lambda column: shift_m(column) - column._beam_shift_m
+    )
+    left_out: list[str] = []
+    found, *_ = run(left_out=left_out)
+    assert isinstance(found, Calibration)
+    assert found.image_shift_per_beam_shift is None
+    assert found.image_shift_per_stage is not None
+    assert ["image_shift_per_beam_shift is not kept" in each for each in left_out] == [True]
+
+
+@pytest.mark.parametrize("stage", [Stage.BEAM_SHIFT, Stage.STAGE])
+def test_what_a_specimen_that_jumped_says_is_not_kept(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shift_m, jumped, left_out = Column.image_shift_m, [False], []
+    monkeypatch.setattr(
+        Column,
+        "image_shift_m",
+        lambda column: np.add(shift_m(column), (0.3e-6 * jumped[0], 0.0)),
+    )
+
+    def jump(at: Stage, _header: FrameHeader) -> None:
+        jumped[0] |= at is stage
+
+    found, *_ = run(step=jump, left_out=left_out)
+    assert isinstance(found, Calibration)
+    assert found.image_shift_per_beam_shift is None
+    assert found.image_shift_per_stage is None
+    assert found.stage_backlash_m is None
+    assert len(left_out) == 2
+    assert found.blur_per_focus is not None
 
 
 def test_everything_is_put_back(measured: Any) -> None:
