@@ -1,6 +1,7 @@
 """``score`` and ``restore``: what can be said of images on disk."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def score(paths: list[Path], *, engine: str, output: Output) -> int:
     rows, remarks = [], []
     try:
         for sequence, path in enumerate(paths, start=1):
-            each = [_fit_for_use(opened, frame) for frame in _scan(path, sequence, output)]
+            each = [_analyse(opened, frame).figures for frame in _scan(path, sequence, output)]
             blur = joint_ellipse([figures.blur for figures in each if figures.blur is not None])
             for figures in each:
                 record, label = _score_record(path, figures), str(path)
@@ -46,7 +47,7 @@ def score(paths: list[Path], *, engine: str, output: Output) -> int:
                     detector = figures.header.detector
                     record |= {"detector": detector, "scan_blur": _blur_record(blur)}
                     label += f", {detector}"
-                _doubt(label, figures, output)
+                _doubt(label, "its score says nothing", figures, output)
                 output.record(record)
                 rows.append(_score_row(label, figures))
             if len(each) > 1 and blur is not None:
@@ -97,14 +98,15 @@ def frame_of(image: ImageFile, sequence: int) -> Frame:
     )
 
 
-def _fit_for_use(engine: Engine, frame: Frame) -> FrameAnalysis:
+def _analyse(engine: Engine, frame: Frame, *, restore: bool = False) -> Analysis:
     """What the engine says of a frame, with its faults and without a blur if it has any."""
-    figures = analyse_file(engine, frame).figures
+    analysis = analyse_file(engine, frame, restore=restore)
     faults = faults_of(frame, SanityOptions())
     if not faults:
-        return figures
-    header = msgspec.structs.replace(figures.header, faults=faults)
-    return msgspec.structs.replace(figures, header=header, blur=None)
+        return analysis
+    header = msgspec.structs.replace(analysis.figures.header, faults=faults)
+    figures = msgspec.structs.replace(analysis.figures, header=header, blur=None)
+    return replace(analysis, figures=figures)
 
 
 def faults_of(frame: Frame, options: SanityOptions) -> tuple[FrameFault, ...]:
@@ -128,23 +130,30 @@ def analyse_file(engine: Engine, frame: Frame, *, restore: bool = False) -> Anal
         raise EngineError(f"{frame.header.source}: {error}") from error
 
 
-def _doubt(label: str, figures: FrameAnalysis, output: Output) -> None:
-    """Say so if a score is not to be had or says nothing."""
+def _doubt(label: str, moral: str, figures: FrameAnalysis, output: Output) -> bool:
+    """Say so if there is no score, or nothing in the frame that one could speak of."""
     needed = AutofocusOptions().min_structure
     if figures.header.faults:
         output.warn(f"{label}: no score, not fit for use: {', '.join(figures.header.faults)}")
     elif figures.structure < needed:
         output.warn(
-            f"{label}: its score says nothing, there is nothing to focus on: structure over noise "
+            f"{label}: {moral}, there is nothing to focus on: structure over noise "
             f"{figures.structure:.2g}, {needed:.2g} is needed"
         )
+    else:
+        return False
+    return True
+
+
+def _focus_score(figures: FrameAnalysis) -> float | None:
+    return None if figures.header.faults else figures.focus_score
 
 
 def _score_record(path: Path, figures: FrameAnalysis) -> dict[str, Any]:
     faults = figures.header.faults
     return {
         "path": str(path),
-        "focus_score": None if faults else figures.focus_score,
+        "focus_score": _focus_score(figures),
         "blur": _blur_record(figures.blur),
         "noise": figures.noise,
         "structure": figures.structure,
@@ -206,9 +215,10 @@ def restore(
             for record in _restore_one(opened, path, target, sequence, output):
                 output.record(record)
                 detector = f", {record['detector']}" if "detector" in record else ""
+                scores = [record[f"focus_score_{when}"] for when in ("before", "after")]
+                shown = " → ".join("-" if each is None else f"{each:.3f}" for each in scores)
                 output.say(
-                    f"{target}{detector}: score {record['focus_score_before']:.3f} → "
-                    f"{record['focus_score_after']:.3f}, consistency {record['consistency']:.2f}"
+                    f"{target}{detector}: score {shown}, consistency {record['consistency']:.2f}"
                 )
     finally:
         opened.close()
@@ -227,10 +237,12 @@ def _restore_one(
     for frame in frames:
         of = {"detector": frame.header.detector} if len(frames) > 1 else {}
         label = ", ".join((str(path), *of.values()))
-        analysis = analyse_file(engine, frame, restore=True)
+        analysis = _analyse(engine, frame, restore=True)
         figures, pixels = analysis.figures, analysis.restored
         if pixels is None or figures.consistency is None:
             raise EngineError(f"{label}: the engine {engine.name!r} returned no restored frame")
+        # What is smooth explains noise and empty frames well: consistency does not tell them.
+        doubtful = _doubt(label, "do not trust this restoration", figures, output)
         if not figures.trustworthy:
             low, high = CONSISTENT
             output.warn(
@@ -238,16 +250,17 @@ def _restore_one(
                 f"consistency {figures.consistency:.2f}, good is {low} to {high}"
             )
         restored.append(pixels)
-        judgement = {"consistency": figures.consistency, "trustworthy": figures.trustworthy}
+        trustworthy = figures.trustworthy and not doubtful
+        judgement = {"consistency": figures.consistency, "trustworthy": trustworthy}
         judged.append({**of, **judgement})
-        after = engine.analyse(Frame(frame.header, pixels.copy())).figures
+        after = engine.analyse(Frame(figures.header, pixels.copy())).figures
         records.append(
             {
                 "path": str(path),
                 **of,
                 "output": str(target),
-                "focus_score_before": figures.focus_score,
-                "focus_score_after": after.focus_score,
+                "focus_score_before": _focus_score(figures),
+                "focus_score_after": _focus_score(after),
                 "consistency": figures.consistency,
                 "engine": engine.name,
                 "latency_ms": figures.latency_s * 1e3,

@@ -343,6 +343,23 @@ def test_score_gives_no_score_to_what_is_not_fit_for_use(semagent: Run, tmp_path
     assert "1.png: its score says nothing" in empty_says
 
 
+def test_restore_does_not_vouch_for_what_shows_nothing(semagent: Run, tmp_path: Path):
+    folder = stack_of(
+        tmp_path / "frames", [*flat(0, 0)[:1], *flat(120, 12)[:1], specimen(256, 256, blur_px=1.0)]
+    )
+    run = semagent("restore", *sorted(folder.glob("*.png")), "--output", tmp_path / "out", "--json")
+    assert run.code == 0, run.err
+    black, empty, clear = run.records
+    assert (black["focus_score_before"], black["focus_score_after"]) == (None, None)
+    trusted = []
+    for record in (black, empty, clear):
+        with tifffile.TiffFile(record["output"]) as restored:
+            trusted.append(json.loads(restored.pages[0].description)["trustworthy"])
+    assert trusted == [False, False, True]
+    assert "1.png: do not trust this restoration, there is nothing to focus on" in run.err
+    assert "2.png" not in run.err
+
+
 @pytest.mark.parametrize("command", ["score", "restore", "estimate"])
 def test_a_frame_that_is_too_small_is_wrong_input(semagent: Run, tmp_path: Path, command: str):
     frames = [specimen(100, 100, blur_px=blur_px) for blur_px in (1.0, 2.0)]
