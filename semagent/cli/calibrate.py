@@ -27,10 +27,11 @@ def run(name: str, *, arm: bool, output_file: Path | None, output: Output) -> in
     """Calibrate the microscope of a configuration and return the exit code."""
     config = load_config(find_config(name))
     path = output_file or Path(config.memory or "")
-    load_memory(path)  # a file that cannot be read must not cost anybody a calibration
+    known = load_memory(path)
     if not arm:
         output.fail("a calibration moves focus, stigmators, beam shift and stage: give --arm")
         return exits.REFUSED
+    save_memory(path, known)  # a file that cannot be written must not cost anybody a calibration
     clock = SystemClock()
     microscope = registry.open_microscope(config.driver.name, config.driver.options, clock=clock)
     output.warn_unverified(microscope.capabilities)
@@ -55,8 +56,12 @@ def run(name: str, *, arm: bool, output_file: Path | None, output: Output) -> in
         except NotCalibratedError as error:
             output.fail(str(error))
             return exits.HELD
-    _keep(path, config, settings, calibration)
-    _report(path, calibration, output)
+    kept = False
+    try:
+        _keep(path, config, settings, calibration)
+        kept = True
+    finally:
+        _report(path if kept else None, calibration, output)
     return exits.DONE
 
 
@@ -99,20 +104,22 @@ class _Bar:
         self._progress.update(self._task, description=f"calibrating: {stage}", advance=1)
 
 
-def _report(path: Path, calibration: Calibration, output: Output) -> None:
+def _report(path: Path | None, calibration: Calibration, output: Output) -> None:
+    """Say what was measured, and in which file it is remembered, if it is."""
     values = {
         field: value
         for field, value in msgspec.to_builtins(calibration).items()
         if value is not None
     }
-    output.record({"event": "calibration", **values, "memory": str(path)})
+    output.record({"event": "calibration", **values, "memory": path and str(path)})
     rows = [
         [field.replace("_", " ").removesuffix(" m"), *_show(field, getattr(calibration, field))]
         for field in Calibration.__struct_fields__
         if isinstance(getattr(calibration, field), Measure | Vector | Matrix)
     ]
     output.table(f"calibration, {calibration.frames} frames", ["", "measured", "±", "is"], rows)
-    output.say(f"remembered in {path}")
+    if path is not None:
+        output.say(f"remembered in {path}")
 
 
 def _show(field: str, value: Measure | Vector | Matrix) -> list[str]:

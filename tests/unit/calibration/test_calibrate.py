@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from semagent.cli.output import Output
 from semagent.clock import ManualClock
 from semagent.config import RunConfig, find_config, load_config
 from semagent.errors import CommandRefusedError, MicroscopeError
-from semagent.memory import Calibration, Measure, load_memory
+from semagent.memory import Calibration, Measure, Settings, load_memory
 from semagent.safety import AxisLimits
 from semagent.types import FrameHeader, MicroscopeState
 from semagent_drivers.simulated.column import Column
@@ -334,6 +335,35 @@ def test_the_command(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.calibration.blur_per_focus is not None
     assert entry.calibration.blur_per_focus.value == pytest.approx(0.0025, rel=0.03)
     assert load_config(path).remembered == memory
+
+
+def test_nothing_moves_where_the_memory_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    output = ["--output", str(tmp_path / "file" / "memory.yaml")]
+    assert main(["calibrate", "simulated", "--arm", "--json", *output]) == 3
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "cannot write" in said.err
+
+
+def test_a_calibration_that_cannot_be_kept_is_reported_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = tmp_path / "gone" / "memory.yaml"
+    found = Calibration(date="2025-01-01", frames=40)
+
+    def lose_the_folder(*_: object) -> tuple[Settings, Calibration]:
+        shutil.rmtree(memory.parent)
+        memory.parent.touch()
+        return Settings(), found
+
+    monkeypatch.setattr(command, "calibrate", lose_the_folder)
+    assert main(["calibrate", "simulated", "--arm", "--json", "--output", str(memory)]) == 3
+    said = capsys.readouterr()
+    assert json.loads(said.out.splitlines()[-1])["memory"] is None
+    assert "cannot write" in said.err
 
 
 def test_only_what_is_a_length_is_shown_as_one(capsys: pytest.CaptureFixture[str]) -> None:
