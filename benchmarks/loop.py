@@ -297,7 +297,9 @@ def latency(subject: Subject, frames: int) -> None:
 
 def main() -> None:
     """Run what was asked for and print one JSON line a figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["latency", "throughput", "memory"])
     parser.add_argument("--frames", type=int)
     parser.add_argument("--driver", choices=["micromanager", "sharksem"], help="latency only")

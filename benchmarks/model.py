@@ -432,7 +432,7 @@ def latency_table(engine: ModelEngine, repeats: int) -> str:
             lambda: engine.analyse(frame, restore=True),
             repeats,
         ),
-        "Richardson–Lucy, 20 iterations": (lambda: list(richardson_lucy(raw, kernel)), 3),
+        "Richardson–Lucy, 20 iterations": (lambda: list(richardson_lucy(raw, kernel, (20,))), 3),
     }
     rows = []
     for name, (run, count) in runs.items():

@@ -4,7 +4,7 @@ They set the bar as high as it goes: in use, nobody knows the kernel or the best
 All take and return float32 images of shape (height, width) on one grey scale.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -13,9 +13,9 @@ import numpy.typing as npt
 Image = npt.NDArray[np.float32]
 
 WIENER_WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3)
-RICHARDSON_LUCY_STOPS = (5, 10, 20)
-NLM_STRENGTHS = (0.6, 1.0)
-TV_WEIGHTS = (0.5, 1.0, 2.0, 4.0, 8.0)
+RICHARDSON_LUCY_STOPS = (2, 5, 10, 20, 40)
+NLM_STRENGTHS = (0.6, 0.8, 1.0)
+TV_WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 TV_ITERATIONS = 30
 
 
@@ -60,21 +60,27 @@ class Kernel:
 
 
 def wiener(image: Image, kernel: Kernel) -> Iterator[Image]:
-    """Wiener deconvolution with each weight, for a specimen of equal power at all frequencies."""
+    """Wiener deconvolution with each weight, for a specimen of equal power at all frequencies.
+
+    The mean is known, so that it is left as it is: the weight is one of what varies about it.
+    """
+    mean = image.mean()
     power = np.abs(kernel.transfer) ** 2
     for weight in WIENER_WEIGHTS:
-        yield kernel.filtered(image, np.conj(kernel.transfer) / (power + weight))
+        yield mean + kernel.filtered(image - mean, np.conj(kernel.transfer) / (power + weight))
 
 
-def richardson_lucy(image: Image, kernel: Kernel) -> Iterator[Image]:
+def richardson_lucy(
+    image: Image, kernel: Kernel, stops: Sequence[int] = RICHARDSON_LUCY_STOPS
+) -> Iterator[Image]:
     """Richardson–Lucy deconvolution, stopped after each number of iterations."""
     observed = np.maximum(image, 1.0)
     estimate = np.full_like(observed, observed.mean())
-    for iteration in range(1, max(RICHARDSON_LUCY_STOPS) + 1):
+    for iteration in range(1, max(stops) + 1):
         again = np.maximum(kernel.filtered(estimate, kernel.transfer), 1e-3)
         correction = kernel.filtered(observed / again, np.conj(kernel.transfer))
         estimate = estimate * np.maximum(correction, 0.0)
-        if iteration in RICHARDSON_LUCY_STOPS:
+        if iteration in stops:
             yield estimate
 
 

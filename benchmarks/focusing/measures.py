@@ -15,6 +15,7 @@ Score = Callable[[Image], float]
 CLASSICAL = (
     "variance_of_laplacian",
     "tenengrad",
+    "smoothed_tenengrad",
     "brenner",
     "normalised_variance",
     "vollath_f4",
@@ -55,3 +56,10 @@ def edges(image: Image) -> float:
 def standard_deviation(image: Image) -> float:
     """Odemis's measure for electron images: standard deviation of the raw grey values."""
     return float(image.std())
+
+
+def tenengrad_variance(image: Image) -> float:
+    """Odemis's measure for the images of a camera: variance of the squared gradient (Sobel, 5)."""
+    along_x = cv2.Sobel(image, cv2.CV_64F, 1, 0, ksize=5)
+    along_y = cv2.Sobel(image, cv2.CV_64F, 0, 1, ksize=5)
+    return float((along_x**2 + along_y**2).var())

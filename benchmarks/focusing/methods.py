@@ -50,18 +50,20 @@ SEARCHES = (*PEERS, "beads")
 
 def methods(context: Context) -> dict[str, Method]:
     """All methods, by the name that selects them on the command line."""
+    electrons, camera = measures.standard_deviation, measures.tenengrad_variance
     searched = {
-        "golden": ("golden section, Vollath F4", "vollath_f4", searches.golden_section),
-        "brent": ("Brent, Vollath F4", "vollath_f4", searches.brent),
-        "oughtafocus": ("Brent, edges (OughtaFocus)", "edges", searches.brent),
-        "coarse-to-fine": ("coarse to fine, Vollath F4", "vollath_f4", searches.coarse_to_fine),
-        "odemis": ("Odemis, binary", "standard_deviation", searches.binary),
+        "oughtafocus": ("Brent, edges (OughtaFocus)", measures.edges, searches.brent, SEARCHES),
+        "odemis": ("Odemis, binary", electrons, searches.binary, PEERS),
+        "odemis-camera": ("Odemis, binary", camera, searches.binary, ("beads",)),
     }
-    scores = {
-        "vollath_f4": measures.classical("vollath_f4"),
-        "edges": measures.edges,
-        "standard_deviation": measures.standard_deviation,
-    }
+    for key, name, find in (
+        ("golden", "golden section", searches.golden_section),
+        ("brent", "Brent", searches.brent),
+        ("coarse-to-fine", "coarse to fine", searches.coarse_to_fine),
+    ):
+        for suffix, label in (("", "Vollath F4"), ("-smoothed", "smoothed Tenengrad")):
+            score = measures.classical(label.lower().replace(" ", "_"))
+            searched[f"{key}{suffix}"] = (f"{name}, {label}", score, find, SEARCHES)
     found = {
         "ours": Method(
             ("semagent",),
@@ -79,16 +81,16 @@ def methods(context: Context) -> dict[str, Method]:
         "two-frame": Method(("two-frame network",), PEERS, lambda: _regression(context)),
         "mapfost": Method(("MAPFoSt",), PEERS, lambda: mapfost),
     }
-    for key, (name, score, find) in searched.items():
-        search = searches.Search(name, scores[score], find)
-        found[key] = Method((name,), SEARCHES, lambda search=search: search)
+    for key, (name, score, find, experiments) in searched.items():
+        search = searches.Search(name, score, find)
+        found[key] = Method((name,), experiments, lambda search=search: search)
     return found
 
 
 def names() -> list[str]:
     """All methods, as they are called in the tables."""
     known = methods(Context(data=Path(), cache=Path(), engine="", control={}))
-    return [name for method in known.values() for name in method.names]
+    return list(dict.fromkeys(name for method in known.values() for name in method.names))
 
 
 def _regression(context: Context) -> Run:

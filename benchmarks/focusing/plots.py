@@ -16,7 +16,14 @@ COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F6A00", "#0
 """Of Okabe and Ito, who chose them for every kind of colour vision."""
 
 OURS_COLOUR = "#0072B2"
-DASHES: tuple[object, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
+DASHES: tuple[object, ...] = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (1.5, 1.5)),
+    (0, (6, 1.5, 1.5, 1.5)),
+    (0, (9, 3)),
+    (0, (3, 1, 1, 1, 1, 1)),
+)
 TEXT, FAINT = "#333333", "#8a8a8a"
 
 STYLE = {

@@ -131,7 +131,7 @@ def goals(outcomes: Sequence[Outcome], timed: Sequence[Outcome]) -> str:
         extra = np.mean(
             [(each.extra_dose or 0.0) / (HOLD_FRAMES * each.trial_dose) for each in hold]
         )
-        line("hold: extra dose, %", "0", f"{100 * extra:.1f}", len(hold))
+        line("hold: extra dose, %", "0", f"{100 * extra:z.1f}", len(hold))
     alone = [e for e in timed if e.method == OURS and e.experiment == "focus"]
     times = [time_s for each in alone for time_s in each.decide_s]
     if times:
@@ -244,6 +244,6 @@ def hold_table(outcomes: Sequence[Outcome]) -> str:
         extra = [100 * (each.extra_dose or 0.0) / (HOLD_FRAMES * each.trial_dose) for each in own]
         lines.append(
             f"| {method} | {len(own)} | {np.mean(shares):.1f} | {min(shares):.1f} "
-            f"| {np.mean(extra):.1f} |"
+            f"| {np.mean(extra):z.1f} |"
         )
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """The states of the microscope that every method starts from, all drawn from one seed."""
 
 import math
+import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -78,12 +79,7 @@ class Fields:
     def __init__(self, data: Path, split: str, cache: Path) -> None:
         folder = cache / split
         if not folder.exists():
-            draft = cache / f"{split}.partial"
-            draft.mkdir(parents=True, exist_ok=True)
-            for index, (source, _, image) in enumerate(specimens(data, split)):
-                grey = np.rint(image * 65535).astype(np.uint16)
-                cv2.imwrite(str(draft / f"{source}.{index:03d}.png"), grey)
-            draft.rename(folder)
+            _prepare(data, split, folder)
         self._files: dict[str, list[Path]] = {}
         for path in sorted(folder.glob("*.png")):
             self._files.setdefault(path.name.split(".")[0], []).append(path)
@@ -98,6 +94,22 @@ class Fields:
         source = self.sources[int(rng.integers(len(self.sources)))]
         files = self._files[source]
         return source, files[int(rng.integers(len(files)))]
+
+
+def _prepare(data: Path, split: str, folder: Path) -> None:
+    """Write the fields of a split; processes may do so at once, and the first one counts."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        draft = Path(scratch) / split
+        draft.mkdir()
+        for index, (source, _, image) in enumerate(specimens(data, split)):
+            grey = np.rint(image * 65535).astype(np.uint16)
+            cv2.imwrite(str(draft / f"{source}.{index:03d}.png"), grey)
+        try:
+            draft.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
 
 
 def make_trial(experiment: str, number: int, fields: Fields, seed: int) -> Trial:

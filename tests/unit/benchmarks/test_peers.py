@@ -1,10 +1,11 @@
 """The peers' methods do what their originals do, where it is easy to say what that is."""
 
 import contextlib
+from pathlib import Path
 
 import numpy as np
 import pytest
-from focusing import beads, measures, searches
+from focusing import beads, measures, methods, searches
 from focusing.correlation import estimators
 from focusing.mapfost import TEST, Posterior
 from focusing.outcome import Outcome
@@ -76,9 +77,29 @@ def test_the_heuristic_tells_sharp_from_blurred_and_along_from_across(easy: Tria
 def test_sweeps_share_their_frames(easy: Trial) -> None:
     outcomes: list[Outcome] = searches.sweep(easy)
     assert {outcome.frames for outcome in outcomes} == {50}
-    assert len({outcome.method for outcome in outcomes}) == 6
+    assert len({outcome.method for outcome in outcomes}) == 7
     best = min(outcomes, key=lambda outcome: abs(outcome.final))
     assert abs(best.final) < searches.SWEEP_STEP
+
+
+def test_the_searches_of_others_are_given_the_classical_measure_that_stands_noise_best() -> None:
+    names = methods.names()
+    for search in ("golden section", "Brent", "coarse to fine"):
+        assert {f"{search}, Vollath F4", f"{search}, smoothed Tenengrad"} <= set(names)
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.skipif(not beads.available(), reason="pymmcore and mm-test-adapters are not installed")
+def test_odemis_finds_the_beads_of_a_camera(fields: Fields, tmp_path: Path) -> None:
+    context = methods.Context(data=tmp_path, cache=tmp_path, engine="sharpness", control={})
+    known = methods.methods(context)
+    (odemis,) = (
+        method
+        for method in known.values()
+        if "Odemis, binary" in method.names and "beads" in method.experiments
+    )
+    (outcome,) = odemis.make()(make_trial("beads", 1, fields, seed=1))
+    assert outcome.success
 
 
 @pytest.mark.skipif(not beads.available(), reason="pymmcore and mm-test-adapters are not installed")

@@ -1,5 +1,8 @@
 """All methods start from the same state, and a state depends on the seed and its number alone."""
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 from focusing.scope import Scope
@@ -12,6 +15,16 @@ def test_a_trial_is_the_same_whenever_it_is_asked_for(fields: Fields, experiment
     again = [make_trial(experiment, number, fields, seed=3) for number in reversed(range(30))]
     assert first == again[::-1]
     assert first != [make_trial(experiment, number, fields, seed=4) for number in range(30)]
+
+
+def test_two_parts_of_a_benchmark_may_prepare_the_fields_at_once(
+    data: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: Fields(data, "train", cache), range(2))
+    assert first.sources == second.sources
+    assert [path.name for path in cache.iterdir()] == ["train"]
 
 
 def test_trials_cover_what_they_claim(fields: Fields) -> None:
