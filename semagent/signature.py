@@ -13,8 +13,8 @@ from functools import cache
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
+from semagent.polar import PolarBins
 from semagent.spectrum import (
     MIN_SIDE_PX,
     STREAK_COLUMNS,
@@ -51,20 +51,8 @@ class Geometry:
     share: Array
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Layout:
-    used: npt.NDArray[np.intp]
-    index: npt.NDArray[np.intp]
-    share: Array
-    total: Array
-
-    def mean(self, plane: Array) -> Array:
-        total = np.bincount(self.index, self.share * plane.ravel()[self.used], minlength=BINS)
-        return np.asarray(total / np.maximum(self.total, _FAINTEST))
-
-
 @cache
-def _layout(tile_px: int) -> _Layout:
+def _bins(tile_px: int) -> PolarBins:
     grid = grid_of(tile_px)
     usable = (grid.share > 0) & (grid.k >= LOWEST_RAD) & (grid.k < HIGHEST_RAD)
     usable[:, :STREAK_COLUMNS] = False
@@ -75,31 +63,29 @@ def _layout(tile_px: int) -> _Layout:
     # Sectors are centred on the axes, and opposite directions are the same.
     sector = np.rint(angle / np.pi * SECTORS).astype(int) % SECTORS
     index = np.minimum(ring.astype(int), RINGS - 1) * SECTORS + sector
-    share = grid.share.ravel()[used]
-    total = np.asarray(np.bincount(index, share, minlength=BINS), np.float64)
-    return _Layout(used, index, share, total)
+    return PolarBins.of(grid, used, index, BINS)
 
 
 @cache
 def geometry_of(tile_px: int) -> Geometry:
     """The bins of frames whose spectrum was taken with tiles of ``tile_px`` pixels."""
-    layout, grid = _layout(tile_px), grid_of(tile_px)
+    bins, grid = _bins(tile_px), grid_of(tile_px)
     kx, ky = np.broadcast_arrays(grid.kx, grid.ky)
     k = np.maximum(grid.k, _FAINTEST)
     planes = (k**2, kx**2 - ky**2, 2 * kx * ky)
     return Geometry(
-        log_k=layout.mean(np.log(k)),
-        quadratic=np.array([layout.mean(plane) for plane in planes]),
-        share=layout.total,
+        log_k=bins.mean(np.log(k)),
+        quadratic=np.array([bins.mean(plane) for plane in planes]),
+        share=bins.share,
     )
 
 
 def signature_of(spectrum: Spectrum) -> Signature:
     """The signature of a frame with this spectrum."""
-    layout = _layout(spectrum.grid.size)
-    power = layout.mean(spectrum.power)
-    noise = layout.mean(np.broadcast_to(spectrum.noise, spectrum.power.shape))
-    filled = layout.total > 0
+    bins = _bins(spectrum.grid.size)
+    power = bins.mean(spectrum.power)
+    noise = bins.mean_of_columns(spectrum.noise)
+    filled = bins.share > 0
 
     def logarithms(values: Array) -> tuple[float, ...]:
         logs = np.where(filled, np.log(np.maximum(values, _FAINTEST)), 0.0)

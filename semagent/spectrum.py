@@ -64,6 +64,20 @@ class Grid:
         column = (weight * self.share).sum(axis=0, keepdims=True)
         return weight - np.where(far, column / (self.share * far).sum(axis=0, keepdims=True), 0.0)
 
+    def folded(self, plane: Array) -> Array:
+        """Sums of the rows at +ky and at -ky, for weights that are alike in both.
+
+        Args:
+            plane: shape (size, size // 2 + 1).
+
+        Returns:
+            (size // 2 + 1, size // 2 + 1).
+        """
+        half = self.size // 2
+        result = plane[: half + 1].copy()
+        result[1:half] += plane[:half:-1]
+        return result
+
 
 def noise_rows(grid: Grid) -> npt.NDArray[np.bool_]:
     """Which rows of a spectrum the noise is read from, shape (size,)."""
@@ -109,7 +123,11 @@ class Spectrum:
 
         A bin of power P, of which N is noise, scatters by ``N² + 2 (P - N) N = 2 P N - N²``.
         """
-        return np.maximum(2 * self.power - self.noise, self.noise) * self.noise
+        scatter = 2 * self.power
+        scatter -= self.noise
+        np.maximum(scatter, self.noise, out=scatter)
+        scatter *= self.noise
+        return scatter
 
     def variance_of_mean(self, weight: Array, pixels: float) -> float:
         """Variance, from noise alone, of the mean of ``weight * power`` over all frequencies.
@@ -168,7 +186,8 @@ def measure_spectrum(pixels: Pixels) -> Spectrum:
     for row, column in origins:
         tile = pixels[row : row + size, column : column + size]
         level = _without_plane(tile)
-        cv2.accumulateSquare(cv2.dft(cv2.multiply(level, window)), squares)
+        level *= window
+        cv2.accumulateSquare(cv2.dft(level), squares)
     power = _unpack(squares) / len(origins)
     return Spectrum(
         grid=grid_of(size),
@@ -188,8 +207,10 @@ def _without_plane(tile: Pixels) -> npt.NDArray[np.float32]:
     unit = ramp / (ramp**2).sum()
     rows = along_y.mean() + (along_y @ unit) * ramp
     columns = (along_x @ unit) * ramp
-    plane = np.add.outer(rows, columns)
-    return np.asarray(cv2.subtract(tile, plane, dtype=cv2.CV_32F), np.float32)
+    level = tile.astype(np.float32)
+    level -= rows[:, None]
+    level -= columns
+    return level
 
 
 @cache

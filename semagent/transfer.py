@@ -23,18 +23,20 @@ def log_disc_transfer(q: Array, smoothing: float = RING_SMOOTHING) -> tuple[Arra
     close to exp(-q), that of any blur of this covariance; beyond, the disc's rings are smoothed to
     their mean over ``smoothing``.
     """
-    transfer, more, slope, steeper = _table(smoothing)
     inside = np.minimum(np.maximum(q, _LOWEST), _HIGHEST)
     at = (np.log(inside) - np.log(_LOWEST)) / _STEP
     index = at.astype(np.intp)
     part = at - index
-    log_transfer = transfer.take(index) + part * more.take(index)
-    return log_transfer, slope.take(index) + part * steeper.take(index)
+    # Rows of the table lie in memory as one piece: to take one is quicker than four numbers.
+    transfer, more, slope, steeper = np.moveaxis(_table(smoothing).take(index, axis=0), -1, 0)
+    return transfer + part * more, slope + part * steeper
 
 
 @cache
-def _table(smoothing: float) -> tuple[Array, Array, Array, Array]:
+def _table(smoothing: float) -> Array:
     """On a grid of ln q: the log of the transfer and its derivative, each with its differences.
+
+    Columns are the log, its differences, the derivative and its differences.
 
     J1(r) = 1/π ∫ cos(τ - r sin τ) dτ from 0 to π.
     """
@@ -50,4 +52,5 @@ def _table(smoothing: float) -> tuple[Array, Array, Array, Array]:
     share = np.clip(1 + log_q, 0.0, 1.0)
     transfer = (1 - share) * np.log(np.maximum(power, 1e-12)) + share * np.log(smooth)
     slope = np.gradient(transfer, _STEP)
-    return transfer[:-1], np.diff(transfer), slope[:-1], np.diff(slope)
+    columns = (transfer[:-1], np.diff(transfer), slope[:-1], np.diff(slope))
+    return np.stack(columns, axis=1)

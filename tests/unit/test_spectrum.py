@@ -119,3 +119,11 @@ def test_weights_without_noise_answer_nothing_to_white_noise() -> None:
     grid = grid_of(256)
     weight = grid.without_noise(grid.k**2)
     assert abs((grid.share * weight).sum()) < 1e-12
+
+
+def test_folding_keeps_sums_with_weights_alike_at_both_signs() -> None:
+    grid = grid_of(64)
+    plane = np.random.default_rng(0).random(grid.k.shape)
+    folded = grid.folded(plane)
+    assert folded.shape == (33, 33)
+    assert (folded * grid.k[:33]).sum() == pytest.approx((plane * grid.k).sum())

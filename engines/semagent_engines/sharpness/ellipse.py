@@ -24,8 +24,8 @@ from functools import cache
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
+from semagent.polar import PolarBins
 from semagent.spectrum import STREAK_COLUMNS, Array, Spectrum, grid_of
 from semagent.transfer import log_disc_transfer
 from semagent.types import BlurEllipse
@@ -96,28 +96,19 @@ def fit_blur_ellipse(spectrum: Spectrum) -> BlurEllipse:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Layout:
-    """Which polar bin each frequency belongs to, and where the bins are; flat arrays.
+    """The polar bins and where they are.
 
     Attributes:
-        used: frequencies that belong to a bin.
-        index: of the bin of each.
-        share: share of each in the mean over all frequencies.
+        bins: which frequencies belong to each.
         log_k: of the bins.
         quadratic: k², k² cos 2φ and k² sin 2φ of the bins.
         shapes: what w1, w2 and b multiply.
     """
 
-    used: npt.NDArray[np.intp]
-    index: npt.NDArray[np.intp]
-    share: Array
+    bins: PolarBins
     log_k: Array
     quadratic: Array
     shapes: Array
-
-    def mean(self, plane: Array) -> Array:
-        """The mean of a plane of the spectrum in each bin."""
-        total = np.bincount(self.index, self.share * plane.ravel()[self.used])
-        return np.asarray(total / np.bincount(self.index, self.share))
 
 
 @cache
@@ -132,20 +123,12 @@ def _layout(size: int) -> _Layout:
     sector = np.mod(angle / np.pi, 1.0) * SECTORS
     polar = np.minimum(ring.astype(int), RADII - 1) * SECTORS + sector.astype(int)
     _, index = np.unique(polar, return_inverse=True)
-    share = grid.share.ravel()[used]
-    weight = np.bincount(index, share)
-    planes = (np.log(k), k**2, k**2 * np.cos(2 * angle), k**2 * np.sin(2 * angle))
-    log_k, *means = (np.bincount(index, share * plane) / weight for plane in planes)
-    quadratic = np.array(means)
+    bins = PolarBins.of(grid, used, index, int(index.max()) + 1)
+    planes = (grid.k**2, grid.kx**2 - grid.ky**2, 2 * grid.kx * grid.ky)
+    log_k = bins.mean(np.log(np.maximum(grid.k, FAINTEST)))
+    quadratic = np.array([bins.mean(plane) for plane in planes])
     shapes = [*(quadratic[1:] / quadratic[0]), (log_k - np.log(BEND_RAD)) ** 2]
-    return _Layout(
-        used=used,
-        index=index,
-        share=share,
-        log_k=log_k,
-        quadratic=quadratic,
-        shapes=np.array(shapes),
-    )
+    return _Layout(bins=bins, log_k=log_k, quadratic=quadratic, shapes=np.array(shapes))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,11 +144,12 @@ class Bins:
     def of(cls, spectrum: Spectrum) -> Self:
         """Those of one frame."""
         layout = _layout(spectrum.grid.size)
-        modes = np.bincount(layout.index, layout.share) * spectrum.pixels / 2
+        power = layout.bins.mean(spectrum.power)
+        modes = layout.bins.share * spectrum.pixels / 2
         return cls(
             layout=layout,
-            log_power=np.log(np.maximum(layout.mean(spectrum.power), FAINTEST**2)),
-            noise=layout.mean(np.broadcast_to(spectrum.noise, spectrum.power.shape)),
+            log_power=np.log(np.maximum(power, FAINTEST**2)),
+            noise=layout.bins.mean_of_columns(spectrum.noise),
             scatter=1 / modes + NOISE_SCATTER**2,
         )
 
@@ -217,21 +201,22 @@ def _linearised(bins: Bins, parameters: Array) -> tuple[Array, Array, Array]:
     """Cost, half its Hessian and half its gradient downhill, for each row of parameters."""
     layout, count = bins.layout, parameters.shape[1]
     shapes, mean, std = layout.shapes[: count - PLAIN], PRIOR_MEAN[:count], PRIOR_STD[:count]
-    shape = np.exp(2 * parameters[:, 2])[:, None, None] * layout.quadratic
-    q = shape[:, 0] + (parameters[:, 3:5, None] * shape[:, 1:]).sum(axis=1)
+    variance_px2 = np.exp(2 * parameters[:, 2])[:, None]
+    q = variance_px2 * (layout.quadratic[0] + parameters[:, 3:5] @ layout.quadratic[1:])
     transfer, slope = log_disc_transfer(q, RING_SMOOTHING)
     fall = slope / np.maximum(q, FAINTEST)
     power_law = parameters[:, :1] - parameters[:, 1:2] * layout.log_k
     blurred = np.exp(power_law + parameters[:, PLAIN:] @ shapes + transfer)
     model = blurred + bins.noise
+    visible = blurred / model
     slopes = np.empty((*parameters.shape, len(bins.log_power)))
     slopes[:, 0] = 1.0
     slopes[:, 1] = -layout.log_k
     slopes[:, 2] = 2 * q * fall
-    slopes[:, 3:5] = fall[:, None] * shape[:, 1:]
+    slopes[:, 3:5] = (fall * variance_px2)[:, None] * layout.quadratic[1:]
     slopes[:, PLAIN:] = shapes
-    slopes *= (blurred / model)[:, None]
-    variance = bins.scatter + (MODEL_SCATTER * blurred / model) ** 2
+    slopes *= visible[:, None]
+    variance = bins.scatter + (MODEL_SCATTER * visible) ** 2
     residual = bins.log_power - np.log(model)
     off = parameters - mean
     weighted = slopes / variance[:, None]

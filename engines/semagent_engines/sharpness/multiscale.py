@@ -19,6 +19,7 @@ and ``r_s`` the gradient energy ``A_s`` over ten times its uncertainty.
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Self
 
 import cv2
 import numpy as np
@@ -42,11 +43,9 @@ STRUCTURE_BANDS_PX = ((16.0, 128.0), (4.0, 16.0))
 def multiscale_gradient(pixels: Pixels, spectrum: Spectrum) -> Reading:
     """The measure of this module and its scatter from noise."""
     weights = _weights(spectrum.grid.size)
-    share = spectrum.grid.share
-    energies = weights.direct @ (share * (spectrum.power - spectrum.noise)).ravel()
-    floor = weights.direct @ (share * spectrum.noise).ravel()
-    scatter = weights.noise_free * (share * spectrum.scatter).ravel()
-    covariance = scatter @ weights.noise_free.T * (2 / spectrum.pixels)
+    energies, floor = weights.direct.signal_and_noise(spectrum)
+    scatter = spectrum.grid.folded(spectrum.scatter).ravel()
+    covariance = np.einsum("ijf,f->ij", weights.scatter, scatter) * (2 / spectrum.pixels)
     error = np.maximum(np.sqrt(np.diag(covariance)), NOISE_MODEL_ERROR * floor)
 
     certainty = np.square(np.maximum(energies, 0.0) / np.maximum(SIGNIFICANCE * error, FAINTEST))
@@ -56,7 +55,7 @@ def multiscale_gradient(pixels: Pixels, spectrum: Spectrum) -> Reading:
     total_std = float(np.sqrt(slopes @ covariance @ slopes))
 
     variance, variance_std = specimen_variance(pixels, spectrum)
-    shared = float(slopes @ scatter.sum(axis=1)) * 2 / pixels.size
+    shared = float(slopes @ np.einsum("sf,f->s", weights.noise_free, scatter)) * 2 / pixels.size
     if total <= total_std:
         # Nothing stands out of the noise: report the least that could have been seen.
         total = total_std = float((scales * error).sum()) + FAINTEST
@@ -81,39 +80,71 @@ def structure_over_noise(spectrum: Spectrum) -> float:
     Within a band all octaves count the same (weights of 1/k²). Streaks along the scan lines
     are left out: they come from charging or the beam, not from the specimen.
     """
-    signal = (spectrum.power - spectrum.noise) * spectrum.grid.share
-    noise = spectrum.noise * spectrum.grid.share
-    ratios = [
-        float((band * signal).sum()) / max(float((band * noise).sum()), FAINTEST)
-        for band in _structure_bands(spectrum.grid.size)
-    ]
-    return max(0.0, *ratios)
+    signal, noise = _structure_bands(spectrum.grid.size).signal_and_noise(spectrum)
+    return max(0.0, float((signal / np.maximum(noise, FAINTEST)).max()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Means:
+    """Weighted means over all frequencies of power and of noise, a weight each row.
+
+    Attributes:
+        power: weights of the folded power, shape (weights, bins).
+        noise: weights of the noise by frequency along x, shape (weights, columns).
+    """
+
+    power: Array
+    noise: Array
+
+    @classmethod
+    def of(cls, grid: Grid, planes: list[Array]) -> Self:
+        """The same weight at +ky and at -ky is asked of every plane, shape as the power's."""
+        shared = [grid.share * plane for plane in planes]
+        half = grid.size // 2 + 1
+        return cls(
+            power=np.array([plane[:half].ravel() for plane in shared]),
+            noise=np.array([plane.sum(axis=0) for plane in shared]),
+        )
+
+    def signal_and_noise(self, spectrum: Spectrum) -> tuple[Array, Array]:
+        """Means of the power less the noise, and of the noise."""
+        # Not matrix products: their threads wait for each other, far longer than these take.
+        noise = np.einsum("wc,c->w", self.noise, spectrum.noise[0])
+        power = spectrum.grid.folded(spectrum.power).ravel()
+        return np.einsum("wf,f->w", self.power, power) - noise, noise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Weights:
-    """One row a scale: for power less noise, and for raw power with the noise taken off it."""
+    """What the scales are sums of.
 
-    direct: Array
+    Attributes:
+        direct: of power less noise, a scale each row.
+        noise_free: the same of raw power with the noise taken off it, for folded planes.
+        scatter: products of two rows, shape (scales, scales, bins).
+    """
+
+    direct: _Means
     noise_free: Array
+    scatter: Array
 
 
 @cache
 def _weights(size: int) -> _Weights:
-    grid = grid_of(size)
+    grid, half = grid_of(size), size // 2 + 1
     planes = [grid.k**2 * np.exp(-(grid.k**2) * scale**2) for scale in SCALES_PX]
+    free = np.array([grid.without_noise(plane)[:half].ravel() for plane in planes])
+    shared = free * grid.share[:half].ravel()
     return _Weights(
-        direct=np.array([plane.ravel() for plane in planes]),
-        noise_free=np.array([grid.without_noise(plane).ravel() for plane in planes]),
+        direct=_Means.of(grid, planes), noise_free=shared, scatter=free[:, None] * shared
     )
 
 
 @cache
-def _structure_bands(size: int) -> tuple[Array, ...]:
+def _structure_bands(size: int) -> _Means:
     grid = grid_of(size)
-    return tuple(
-        _band(grid, 2 * np.pi / long, 2 * np.pi / short) for short, long in STRUCTURE_BANDS_PX
-    )
+    bands = [_band(grid, 2 * np.pi / long, 2 * np.pi / short) for short, long in STRUCTURE_BANDS_PX]
+    return _Means.of(grid, bands)
 
 
 def _band(grid: Grid, low: float, high: float) -> Array:
