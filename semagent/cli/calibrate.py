@@ -36,10 +36,10 @@ def run(name: str, *, arm: bool, output_file: Path | None, output: Output) -> in
     microscope = registry.open_microscope(config.driver.name, config.driver.options, clock=clock)
     output.warn_unverified(microscope.capabilities)
     with (
-        Hands(config, microscope, clock) as hands,
         # A stage move that is cut short disarms the gate, and then nothing could be put back:
         # the procedure ends at the next frame.
         caught_interrupts(output) as interrupt,
+        Hands(config, microscope, clock) as hands,
         _Bar(output, interrupt) as bar,
     ):
         try:

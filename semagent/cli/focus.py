@@ -167,58 +167,61 @@ def _focus(
         microscope.close()
         raise
     started_s = time.perf_counter()
-    with (
-        nullcontext() if recorder is None else closing(recorder),
-        Lockstep(config, microscope, engine, clock, recorder) as lockstep,
-        # A move that is cut short disarms the gate, and then nothing could be put back.
-        caught_interrupts(output, lockstep.acquire.end_exposure) as interrupt,
-        _Table(output, config) as table,
-    ):
-        monitor = HealthMonitor(config, microscope.capabilities, clock)
-        ledger = table.ledger = Ledger(lockstep.listen, output, table.add, monitor)
-        start = microscope.read_state()
-        start_m = start.optics.working_distance_m
-        unaffordable = forbids(start, config.control.autofocus.max_dose_e_nm2)
-        if unaffordable:
-            _report(not_begun(start_m, unaffordable), time.perf_counter() - started_s, output)
-            return exits.HELD
-        if arm:
-            reply = lockstep.operate(Arm())
-            if reply.outcome is not Outcome.APPLIED:
-                output.fail(f"not armed: {reply.reason}")
-                return exits.REFUSED
-        lockstep.request(SetMode(mode=Mode.HOLD))
-        lockstep.request(request)
-        try:
-            result = _follow(lockstep, ledger, interrupt)
-        except SemagentError as error:
-            # Nobody will look at another frame: back to where it began.
-            lockstep.request(Cancel(reason=str(error)))
-            lockstep.settle()
-            ledger.update()
-            raise
-        armed = lockstep.gate.armed
-        result = _as_it_is(result, start_m, microscope)
-    _report(result, time.perf_counter() - started_s, output)
-    if record is not None:
-        output.say(f"recorded in {record}")
-    if result.verified and memory is not None:
-        _remember(memory, config, table.analyses, result, output)
-    if interrupt.pressed:
-        away_m = abs(result.final_working_distance_m - result.start_working_distance_m)
-        left = result.status != "focused" and away_m > config.safety.tolerance("working_distance_m")
-        return exits.FAILED if left else exits.INTERRUPTED
-    refused = any(
-        reply.outcome is Outcome.REFUSED and reply.code != "microscope" for reply in ledger.refusals
-    )
-    return _exit_code(result, refused=refused or not armed)
+    lockstep = Lockstep(config, microscope, engine, clock, recorder)
+    # A move that is cut short disarms the gate, and then nothing could be put back. To the end, as
+    # the exit code has to say how it ended.
+    with caught_interrupts(output, lockstep.acquire.end_exposure) as interrupt:
+        with (
+            nullcontext() if recorder is None else closing(recorder),
+            lockstep,
+            _Table(output, config) as table,
+        ):
+            monitor = HealthMonitor(config, microscope.capabilities, clock)
+            ledger = table.ledger = Ledger(lockstep.listen, output, table.add, monitor)
+            start = microscope.read_state()
+            start_m = start.optics.working_distance_m
+            unaffordable = forbids(start, config.control.autofocus.max_dose_e_nm2)
+            if unaffordable:
+                _report(not_begun(start_m, unaffordable), time.perf_counter() - started_s, output)
+                return exits.HELD
+            if arm:
+                reply = lockstep.operate(Arm())
+                if reply.outcome is not Outcome.APPLIED:
+                    output.fail(f"not armed: {reply.reason}")
+                    return exits.REFUSED
+            lockstep.request(SetMode(mode=Mode.HOLD))
+            lockstep.request(request)
+            try:
+                result = _follow(lockstep, ledger, interrupt)
+            except SemagentError as error:
+                # Nobody will look at another frame: back to where it began.
+                lockstep.request(Cancel(reason=str(error)))
+                lockstep.settle()
+                ledger.update()
+                raise
+            armed = lockstep.gate.armed
+            result = _as_it_is(result, start_m, microscope)
+        _report(result, time.perf_counter() - started_s, output)
+        if record is not None:
+            output.say(f"recorded in {record}")
+        if result.verified and memory is not None:
+            _remember(memory, config, table.analyses, result, output)
+        if interrupt.pressed and result.status != "focused":
+            away_m = abs(result.final_working_distance_m - result.start_working_distance_m)
+            left = ledger.not_put_back or away_m > config.safety.tolerance("working_distance_m")
+            return exits.FAILED if left else exits.INTERRUPTED
+        refused = any(
+            reply.outcome is Outcome.REFUSED and reply.code != "microscope"
+            for reply in ledger.refusals
+        )
+        return _exit_code(result, refused=refused or not armed)
 
 
 def _follow(lockstep: Lockstep, ledger: Ledger, interrupt: Interrupt) -> FocusResult:
     """Expose frames until there is a result."""
     while lockstep.acquire.frames < _FRAMES_WITHOUT_RESULT:
         if interrupt.pressed:
-            lockstep.request(Cancel(reason="interrupted from the keyboard"))
+            lockstep.request(Cancel(reason=interrupt.reason))
         ledger.update()
         ledger.flush()
         if ledger.result is not None:

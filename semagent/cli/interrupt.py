@@ -1,5 +1,6 @@
 """Ctrl-C that puts things back first; other signals, and output nobody reads, count as the same."""
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,29 +11,38 @@ from semagent.signals import HANGUP, handled
 
 
 class Interrupt:
-    """Whether somebody asked to end."""
+    """Whether somebody asked to end.
+
+    Attributes:
+        pressed: whether.
+        reason: who or what it was, in words; empty before.
+    """
 
     def __init__(self, on_first: Callable[[], None]) -> None:
         self.pressed = False
+        self.reason = ""
         self._asked = False
         self._on_first = on_first
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """The signal handler: the first press asks, the second insists."""
         if number == HANGUP:
-            self.ask()
+            self.ask("the terminal was closed")
         elif self.pressed:
             raise KeyboardInterrupt
+        elif number == signal.SIGINT:
+            self._press("interrupted from the keyboard")
         else:
-            self._press()
+            self._press(f"told to end by the signal {signal.Signals(number).name}")
 
-    def ask(self) -> None:
+    def ask(self, reason: str = "nobody reads the output any more") -> None:
         """Ask in the name of somebody who has gone: it counts once, and never insists."""
         if not self._asked:
-            self._press()
+            self._press(reason)
 
-    def _press(self) -> None:
+    def _press(self, reason: str) -> None:
         self.pressed = self._asked = True
+        self.reason = reason
         # Not in here: the handler interrupts code that may hold the lock this needs.
         threading.Thread(target=self._on_first, daemon=True).start()
 

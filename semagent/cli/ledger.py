@@ -29,6 +29,7 @@ from semagent.types import (
 )
 from semagent.wire import Message
 
+_ENDS = {"autofocus_done", "hold_ended"}
 _NEWS = 50
 _SCORES = 120
 
@@ -67,6 +68,9 @@ class Ledger:
         output: warnings and errors are shown at once.
         on_row: told of every complete row.
         monitor: told of everything that is said, if there is one.
+
+    Attributes:
+        not_put_back: the agent could not put back what it had moved, and nobody has armed since.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class Ledger:
         self.intent: Intent | None = None
         self.result: FocusResult | None = None
         self.mode = Mode.OBSERVE
+        self.not_put_back = False
         self.state: MicroscopeState | None = None
         self.scores: deque[float] = deque(maxlen=_SCORES)
         self.news: deque[Event] = deque(maxlen=_NEWS)
@@ -163,6 +168,10 @@ class Ledger:
 
     def _take_event(self, event: Event) -> None:
         self.news.append(event)
+        if event.kind in _ENDS:
+            self.not_put_back = event.data.get("put_back") is False
+        elif event.kind == "gate_armed":
+            self.not_put_back = False  # a person has looked
         if event.kind == "frame_flagged":
             self.flagged += 1
             self._begin(Row(header=msgspec.convert(event.data["header"], FrameHeader)))

@@ -20,6 +20,7 @@ from semagent.types import (
     Arm,
     Cancel,
     Command,
+    Disarm,
     Event,
     Issuer,
     Mode,
@@ -35,6 +36,8 @@ _ANSWER_S = 10.0
 _DRAINED_S = 1.0
 # Kinds of event after a cancel that say: control gives no more commands.
 _AT_REST = {"autofocus_done", "hold_ended", "paused", "request_refused"}
+# What control does while nothing has to be put back.
+_IDLE = {"watching", "paused"}
 
 
 def run(
@@ -71,7 +74,7 @@ def run(
                 session.rescue(error)
                 raise
             if interrupt.pressed:
-                put_back = session.put_back("interrupted from the keyboard")
+                put_back = session.put_back(interrupt.reason)
             elif session.moving:
                 put_back = session.put_back("the run has come to its end")
             session.report(record)
@@ -80,7 +83,7 @@ def run(
         return exits.REFUSED
     finally:
         supervisor.close()
-    if not put_back:
+    if not put_back or ledger.not_put_back:
         return exits.FAILED
     return exits.INTERRUPTED if interrupt.pressed else exits.DONE
 
@@ -129,9 +132,7 @@ class _Session:
             RoleError: a role does not answer.
         """
         if arm:
-            command = Command(id="operator-arm", issuer=Issuer.OPERATOR, action=Arm())
-            self._supervisor.bus.send("command", command)
-            reply = self._answer(Reply, self._frame_s + _ANSWER_S)
+            reply = self._command(Arm())
             if reply.outcome is not Outcome.APPLIED:
                 raise CommandRefusedError(f"not armed: {reply.reason}")
         self._ask(SetMode(mode=mode))
@@ -193,18 +194,29 @@ class _Session:
         return at_rest
 
     def rescue(self, error: SemagentError) -> None:
-        """The run ends because of ``error``: put focus back if there is still somebody to do it."""
+        """The run ends because of ``error``: put focus back if there is still somebody to do it.
+
+        Then say where it was left, as it is read once nothing can move any more.
+        """
         self._ledger.update()
-        if self.moving:
-            both = self._supervisor.works(Role.ACQUIRE) and self._supervisor.works(Role.CONTROL)
-            try:
-                if both:
-                    self.put_back(f"the run ends: {error}")
-            except SemagentError as again:
-                self._output.warn(str(again))
-        state = self._ledger.state
+        intent, read = self._ledger.intent, None
+        put_back = intent is None or intent.doing in _IDLE
+        try:
+            if self._supervisor.works(Role.ACQUIRE):
+                if self.moving and self._supervisor.works(Role.CONTROL):
+                    put_back = self.put_back(f"the run ends: {error}")
+                read = self._command(Disarm(reason="the run ends")).state
+        except SemagentError as again:
+            self._output.warn(str(again))
+        self._ledger.update()
+        if not put_back:
+            self._output.warn(
+                "focus and stigmators were not put back to where the agent began: check them"
+            )
+        state = read or self._ledger.state
         if state is not None:
-            self._output.say(f"left at working distance {metres(state.optics.working_distance_m)}")
+            where = metres(state.optics.working_distance_m)
+            self._output.say(f"{'left' if read else 'last read'} at working distance {where}")
 
     def report(self, record: Path | None) -> None:
         """Say how it went."""
@@ -240,6 +252,13 @@ class _Session:
     def _exposed(self, frames: int | None) -> bool:
         beat = self._ledger.beats.get(Role.ACQUIRE)
         return frames is not None and beat is not None and beat.processed >= frames
+
+    def _command(self, action: Arm | Disarm) -> Reply:
+        """Do something as the operator and return what became of it, when the frame has ended."""
+        name = f"operator-{type(action).__name__.lower()}"
+        command = Command(id=name, issuer=Issuer.OPERATOR, action=action)
+        self._supervisor.bus.send("command", command)
+        return self._answer(Reply, self._frame_s + _ANSWER_S)
 
     def _ask(self, request: Request) -> None:
         """Ask control for something and wait until it was taken up; a refusal comes as news."""

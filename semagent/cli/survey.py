@@ -57,11 +57,11 @@ def run(name: str, *, positions: str, arm: bool, record: Path | None, output: Ou
     code, kept = exits.DONE, True
     try:
         with (
-            closing(recorder),
-            Lockstep(config, microscope, engine, clock, recorder) as lockstep,
             # A stage move that is cut short disarms the gate, and then nothing could be put back:
             # the scan ends at the next frame.
             caught_interrupts(output) as interrupt,
+            closing(recorder),
+            Lockstep(config, microscope, engine, clock, recorder) as lockstep,
             _Bar(output, interrupt) as bar,
         ):
             pilot = Pilot(

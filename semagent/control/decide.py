@@ -331,7 +331,10 @@ def _cancel(turn: Turn, reason: str) -> None:
     task = turn.state.task
     if isinstance(task, Autofocus | Follow):
         ending.go_home(turn, "failed", reason)
-    elif task is None and turn.state.mode is Mode.HOLD and not turn.state.paused:
+    elif isinstance(task, Return):
+        if turn.state.mode is Mode.HOLD:
+            turn.update(paused=reason)  # nothing may begin when it has arrived
+    elif turn.state.mode is Mode.HOLD and not turn.state.paused:
         turn.pause(reason)
     else:
         turn.tell("request_refused", "nothing is going on that could be cancelled")

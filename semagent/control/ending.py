@@ -99,17 +99,21 @@ def _knobs(optics: Optics) -> tuple[float | None, ...]:
     return optics.working_distance_m, optics.stigmator_x, optics.stigmator_y
 
 
-def finish(turn: Turn, status: Status, reason: str) -> None:
-    """End the running task here."""
+def finish(turn: Turn, status: Status, reason: str, *, barred: bool = False) -> None:
+    """End the running task here.
+
+    Where the way back was ``barred`` the last event says so, as ``put_back: false``.
+    """
     task = turn.state.task
     task = task.task if isinstance(task, Return) else task
     follows = turn.state.mode is Mode.HOLD and turn.options.hold.follow
+    left = {"put_back": False} if barred else {}
     if isinstance(task, Autofocus):
         turn.result = _result(turn, task, status, reason)
         level = Level.INFO if turn.result.verified else Level.WARNING
-        turn.tell("autofocus_done", f"{status}: {reason}", level)
+        turn.tell("autofocus_done", f"{status}: {reason}", level, **left)
     else:
-        turn.tell("hold_ended", reason)
+        turn.tell("hold_ended", reason, Level.WARNING if barred else Level.INFO, **left)
         # The estimator has not seen the frames in between, and focus has drifted.
         turn.update(epoch=turn.state.epoch + 1)
     turn.update(
@@ -214,6 +218,7 @@ def give_up(turn: Turn, task: Return, why: str) -> None:
         "failed",
         f"{task.reason}; could not be put back to {_in_words(home, stigmators)} ({why}): last read "
         f"back {_in_words(here.optics, stigmators)}, check it",
+        barred=True,
     )
 
 

@@ -211,6 +211,17 @@ def test_an_interrupt_puts_focus_back_and_ends_cleanly(live: Any, number: signal
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
+def test_an_interrupt_that_cannot_put_focus_back_says_so(live: Any):
+    refused = {"refused": {"at": list(range(3, 60))}}
+    run = live("--arm", "--mode", "hold", scan={"dwell_us": 4.0}, faults=refused)
+    run.wait_until_moved()
+    run.process.send_signal(signal.SIGTERM)
+    code, err = run.finish()
+    assert code == 3, err
+    assert "could not be put back to 5.0300 mm" in err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
 def test_ctrl_c_waits_for_a_slow_frame_to_put_focus_back(live: Any, tmp_path: Path):
     record = tmp_path / "session"
     # More than a second a frame: the command home is carried out when the frame has ended.
@@ -366,6 +377,17 @@ def test_focus_is_put_back_when_the_run_ends_because_a_role_died(
     assert "left at working distance 5.0300 mm" in err
     assert "not put back" not in err
     assert not psutil.wait_procs(list(roles.values()), timeout=5)[1]
+
+
+def test_where_focus_was_left_is_read_when_nobody_can_put_it_back(live: Any, tmp_path: Path):
+    record = tmp_path / "session"
+    run = live("--arm", "--mode", "hold", "--record", record)
+    run.wait_until_moved()
+    run.children()["control"].kill()
+    code, err = run.finish()
+    assert code == 3
+    assert "were not put back to where the agent began" in err
+    assert f"left at working distance {left_at_m(record) * 1e3:.4f} mm" in err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="suspends processes with POSIX signals")

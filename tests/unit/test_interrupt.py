@@ -35,6 +35,18 @@ def test_a_second_press_insists() -> None:
         interrupt.handle(signal.SIGTERM, None)
 
 
+def test_the_reason_says_who_asked_first() -> None:
+    said = []
+    for number in (signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP else [])):
+        interrupt = Interrupt(lambda: None)
+        assert interrupt.reason == ""
+        interrupt.handle(number, None)
+        interrupt.ask()
+        said.append(interrupt.reason)
+    assert said[:2] == ["interrupted from the keyboard", "told to end by the signal SIGTERM"]
+    assert said[2:] in ([], ["the terminal was closed"])
+
+
 @pytest.mark.skipif(HANGUP is None, reason="this system has no such signal")
 def test_a_terminal_that_is_closed_asks_once_however_often_it_says_so() -> None:
     interrupt = Interrupt(lambda: None)
@@ -56,4 +68,5 @@ def test_what_nobody_reads_asks_to_put_things_back_first(unread: Output) -> None
     with caught_interrupts(unread) as interrupt:
         talk(unread)
         assert interrupt.pressed
+        assert interrupt.reason == "nobody reads the output any more"
         talk(unread)

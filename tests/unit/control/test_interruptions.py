@@ -36,6 +36,7 @@ def assert_put_back(bench: Bench) -> FocusResult:
     assert bench.offset == pytest.approx(0, abs=1e-6)
     assert result.final_working_distance_m == pytest.approx(bench.origin_m)
     assert "could not be put back" not in result.reason
+    assert not any(event.data.get("put_back") is False for event in bench.events)
     assert bench.controller.state.task is None
     return result
 
@@ -47,6 +48,8 @@ def assert_left(bench: Bench) -> FocusResult:
     assert result.final_working_distance_m == bench.optics.working_distance_m
     assert "could not be put back to 5.0000 mm" in result.reason
     assert f"{bench.optics.working_distance_m * 1e3:.4f} mm" in result.reason
+    (event,) = (event for event in bench.events if event.kind == "autofocus_done")
+    assert event.data == {"put_back": False}
     assert bench.controller.state.task is None
     return result
 

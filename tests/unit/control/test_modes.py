@@ -76,7 +76,7 @@ def test_second_request_does_not_disturb_the_first() -> None:
     assert bench.run_until_result().status == "focused"
 
 
-def test_request_during_the_way_home_is_refused() -> None:
+def test_on_the_way_home_another_request_is_refused_and_a_cancel_is_waited_for() -> None:
     bench = Bench(focus=20.0, options=OPTIONS)
     bench.arm()
     bench.request(StartAutofocus())
@@ -85,9 +85,11 @@ def test_request_during_the_way_home_is_refused() -> None:
     bench.answer = kept.append
     bench.request(Cancel())
     bench.request(StartAutofocus())
+    assert bench.kinds.count("request_refused") == 1
     bench.request(Cancel())
-    assert bench.kinds.count("request_refused") == 2
+    assert bench.kinds.count("request_refused") == 1
     assert len(kept) == 1
+    assert "autofocus_done" not in bench.kinds
 
 
 @pytest.mark.parametrize("mode", [Mode.ADVISE, Mode.HOLD])
