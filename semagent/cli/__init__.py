@@ -161,6 +161,7 @@ def _restore(arguments: argparse.Namespace, output: Output) -> int:
         folder=arguments.output,
         engine=arguments.engine,
         artefact=arguments.artefact,
+        consistency_map=arguments.consistency_map,
         output=output,
     )
 
@@ -339,6 +340,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", type=Path, required=True, metavar="DIR")
     add_engine(sub)
     sub.add_argument("--artefact", type=Path, metavar="DIR", help="default: the model that ships")
+    sub.add_argument(
+        "--consistency-map", action="store_true", help="where each copy explains its raw frame"
+    )
     add_json(sub)
 
     sub = add("replay", _replay, "a recorded session through the unmodified loop")

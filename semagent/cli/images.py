@@ -1,12 +1,16 @@
 """``score`` and ``restore``: what can be said of images on disk."""
 
+import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import tifffile
 
 from semagent import __version__, registry
@@ -30,6 +34,11 @@ from semagent.types import (
     Pixels,
     Scan,
     StagePosition,
+)
+
+_SHOWN = (
+    "consistency: reduced chi-square of the restored frame, blurred again, against the raw one, "
+    "part by part; NaN where nothing was restored"
 )
 
 
@@ -188,12 +197,26 @@ def _score_row(label: str, figures: FrameAnalysis) -> list[str]:
 
 
 def restore(
-    paths: list[Path], *, folder: Path, engine: str, artefact: Path | None, output: Output
+    paths: list[Path],
+    *,
+    folder: Path,
+    engine: str,
+    artefact: Path | None,
+    consistency_map: bool,
+    output: Output,
 ) -> int:
     """Write restored copies, marked as derived, and return the exit code.
 
+    Args:
+        paths: the images.
+        folder: where the copies go.
+        engine: name of an engine that restores.
+        artefact: its model; ``None`` is the one that ships.
+        consistency_map: write a map beside each copy, too.
+        output: where to report.
+
     Raises:
-        UsageError: the engine cannot restore, or a copy is there already.
+        UsageError: the engine cannot restore, or a file to be written is there already.
     """
     opened = registry.open_engine(engine, {} if artefact is None else {"artefact": str(artefact)})
     try:
@@ -201,9 +224,11 @@ def restore(
             raise UsageError(
                 f"the engine {opened.name!r} cannot restore: that needs a model, and it has none"
             )
-        targets = [folder / f"{path.stem}-restored.tif" for path in paths]
-        for target in targets:
-            if target.exists() or targets.count(target) > 1:
+        kinds = ("restored", "consistency") if consistency_map else ("restored",)
+        targets = [[folder / f"{path.stem}-{kind}.tif" for kind in kinds] for path in paths]
+        every = list(itertools.chain.from_iterable(targets))
+        for target in every:
+            if target.exists() or every.count(target) > 1:
                 raise UsageError(f"{target}: would be overwritten; name another --output")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -211,14 +236,14 @@ def restore(
             raise UsageError(
                 f"--output: {folder}: no folder can be made there ({error.strerror})"
             ) from error
-        for sequence, (path, target) in enumerate(zip(paths, targets, strict=True), start=1):
-            for record in _restore_one(opened, path, target, sequence, output):
+        for sequence, (path, files) in enumerate(zip(paths, targets, strict=True), start=1):
+            for record in _restore_one(opened, path, files, sequence, output):
                 output.record(record)
                 detector = f", {record['detector']}" if "detector" in record else ""
                 scores = [record[f"focus_score_{when}"] for when in ("before", "after")]
                 shown = " → ".join("-" if each is None else f"{each:.3f}" for each in scores)
                 output.say(
-                    f"{target}{detector}: score {shown}, consistency {record['consistency']:.2f}"
+                    f"{files[0]}{detector}: score {shown}, consistency {record['consistency']:.2f}"
                 )
     finally:
         opened.close()
@@ -226,13 +251,21 @@ def restore(
 
 
 def _restore_one(
-    engine: Engine, path: Path, target: Path, sequence: int, output: Output
+    engine: Engine, path: Path, targets: list[Path], sequence: int, output: Output
 ) -> list[dict[str, Any]]:
-    """Restore what each detector recorded, write one file, and return a record of each.
+    """Restore what each detector recorded, write the files, and return a record of each.
 
     Each is restored by itself, and its consistency is judged with the blur that was read in it.
+
+    Args:
+        engine: restores.
+        path: the raw image.
+        targets: the restored file, and that of the consistency map if there shall be one.
+        sequence: number of the image.
+        output: where to warn.
     """
-    restored, judged, records = [], [], []
+    mapped = {"consistency_map": str(targets[1])} if targets[1:] else {}
+    restored, maps, judged, records = [], [], [], []
     frames = _scan(path, sequence, output)
     for frame in frames:
         of = {"detector": frame.header.detector} if len(frames) > 1 else {}
@@ -250,6 +283,8 @@ def _restore_one(
                 f"consistency {figures.consistency:.2f}, good is {low} to {high}"
             )
         restored.append(pixels)
+        if mapped:
+            maps.append(_consistency_plane(engine, frame, figures))
         trustworthy = figures.trustworthy and not doubtful
         judgement = {"consistency": figures.consistency, "trustworthy": trustworthy}
         judged.append({**of, **judgement})
@@ -258,7 +293,8 @@ def _restore_one(
             {
                 "path": str(path),
                 **of,
-                "output": str(target),
+                "output": str(targets[0]),
+                **mapped,
                 "focus_score_before": _focus_score(figures),
                 "focus_score_after": _focus_score(after),
                 "consistency": figures.consistency,
@@ -272,26 +308,52 @@ def _restore_one(
         "engine": engine.name,
         "source": path.name,
     }
-    if len(frames) == 1:
-        tifffile.imwrite(target, restored[0], description=json.dumps(description | judged[0]))
-    else:
-        _write_channels(target, restored, frames, description | {"detectors": judged})
+    _write(targets[0], restored, frames, description, judged)
+    for target in targets[1:]:
+        _write(target, maps, frames, description | {"shows": _SHOWN}, judged)
     return records
 
 
-def _write_channels(
-    target: Path, restored: list[Pixels], frames: list[Frame], description: dict[str, Any]
+def _consistency_plane(
+    engine: Engine, frame: Frame, figures: FrameAnalysis
+) -> npt.NDArray[np.float32]:
+    """The consistency map at the size of the frame, NaN in the information bar."""
+    grid = figures.consistency_map
+    if grid is None:
+        raise EngineError(
+            f"{frame.header.source}: the engine {engine.name!r} returned no consistency map"
+        )
+    parts = np.reshape(np.array(grid.values, np.float32), (grid.rows, grid.columns))
+    height, width = frame.specimen.shape
+    plane = np.full(frame.pixels.shape, np.nan, np.float32)
+    plane[:height] = cv2.resize(parts, (width, height), interpolation=cv2.INTER_NEAREST)
+    return plane
+
+
+def _write(
+    target: Path,
+    planes: Sequence[Pixels | npt.NDArray[np.float32]],
+    frames: list[Frame],
+    description: dict[str, Any],
+    judged: list[dict[str, Any]],
 ) -> None:
-    """An OME-TIFF with the channels of the raw file, in which the description has its place."""
+    """One plane as a TIFF; several as an OME-TIFF with the channels of the raw file.
+
+    The description, with what was judged of each plane, has its place in either.
+    """
+    if len(planes) == 1:
+        about = json.dumps(description | judged[0])
+        tifffile.imwrite(target, planes[0], description=about)
+        return
     tifffile.imwrite(
         target,
-        np.stack(restored),
+        np.stack(planes),
         ome=True,
         photometric="minisblack",
         metadata={
             "axes": "CYX",
             "Name": f"{target.stem} (derived)",
-            "Description": json.dumps(description),
+            "Description": json.dumps(description | {"detectors": judged}),
             "Channel": {"Name": [frame.header.detector for frame in frames]},
         },
     )

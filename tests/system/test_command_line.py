@@ -425,6 +425,27 @@ def test_restore_writes_a_marked_copy_beside_the_raw_file(semagent: Run, tmp_pat
     assert "overwritten" in again.err
 
 
+def test_restore_writes_where_the_copy_explains_the_frame(semagent: Run, tmp_path: Path):
+    # Half of the field is twice as noisy as the other, which one noise level does not explain.
+    clear, noisy = (specimen(320, 416, blur_px=2.0, noise=noise) for noise in (4.0, 16.0))
+    clear[:, 208:] = noisy[:, 208:]
+    cv2.imwrite(str(tmp_path / "raw.png"), clear)
+    folder = tmp_path / "out"
+    command = ("restore", tmp_path / "raw.png", "--output", folder, "--consistency-map", "--json")
+    run = semagent(*command)
+    assert run.code == 0, run.err
+    (record,) = run.records
+    assert record["consistency_map"] == str(folder / "raw-consistency.tif")
+    with tifffile.TiffFile(record["consistency_map"]) as file:
+        plane, about = file.asarray(), json.loads(file.pages[0].description)
+    assert (plane.shape, plane.dtype) == (clear.shape, np.float32)
+    assert plane.mean() == pytest.approx(record["consistency"], rel=0.3)
+    assert plane[:, 208:].mean() > 3 * plane[:, :208].mean()
+    assert (about["derived"], about["source"]) == (True, "raw.png")
+    Path(record["output"]).unlink()
+    assert semagent(*command).code == 2
+
+
 @pytest.fixture
 def scan(tmp_path: Path) -> Path:
     """A scan of 16 bits that three detectors recorded at once, the last of them noise alone."""
@@ -468,11 +489,13 @@ def test_a_scan_of_noise_has_no_blur(semagent: Run, tmp_path: Path):
 
 
 def test_restore_keeps_the_channels_of_a_scan(semagent: Run, scan: Path, tmp_path: Path):
-    run = semagent("restore", scan, "--output", tmp_path / "out", "--json")
+    run = semagent("restore", scan, "--output", tmp_path / "out", "--consistency-map", "--json")
     assert run.code == 0, run.err
     records = run.records
     assert [record["detector"] for record in records] == ["SE", "BSE", "In-lens"]
     (output,) = {record["output"] for record in records}
+    (consistency,) = {record["consistency_map"] for record in records}
+    assert tifffile.imread(consistency).shape == tifffile.imread(scan).shape
     with tifffile.TiffFile(output) as restored:
         pixels, raw = restored.asarray(), tifffile.imread(scan)
         image = tifffile.xml2dict(restored.ome_metadata or "")["OME"]["Image"]

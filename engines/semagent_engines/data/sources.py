@@ -21,7 +21,7 @@ _SUFFIXES = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"}
 _BINNINGS = (2, 3, 4)
 _PATCH_PX = 160
 _WHITE_SHARE = 99.9  # per cent of the pixels, at most as bright as white
-_DERIVED_FOLDER, _DERIVED_NAME = "derived", "-restored."
+_DERIVED_FOLDER, _DERIVED_NAMES = "derived", ("-restored.", "-consistency.")
 _DERIVED_MARKS = ('"derived": true', "semagent/derived")
 
 
@@ -59,10 +59,10 @@ class Micrograph:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Images anywhere below ``folder``, in order, without what semagent itself restored.
+    """Images anywhere below ``folder``, in order, without what semagent itself made.
 
-    That is what lies in a session's folder ``derived``, has a name that ends in ``-restored``, or
-    is a TIFF whose description says that it is derived.
+    That is what lies in a session's folder ``derived``, has a name that ends in ``-restored`` or
+    ``-consistency``, or is a TIFF whose description says that it is derived.
     """
     return [
         path
@@ -72,7 +72,9 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def _is_derived(path: Path, folder: Path) -> bool:
-    if _DERIVED_FOLDER in path.relative_to(folder).parts[:-1] or _DERIVED_NAME in path.name:
+    if _DERIVED_FOLDER in path.relative_to(folder).parts[:-1]:
+        return True
+    if any(name in path.name for name in _DERIVED_NAMES):
         return True
     try:
         with tifffile.TiffFile(path) as tif:

@@ -46,16 +46,15 @@ def consistency_map(raw: Pixels, restored: Pixels, covariance_px2: Floats, noise
         noise: standard deviation of the noise in grey values.
 
     Returns:
-        (height // BLOCK_PX, width // BLOCK_PX), at least 1 either way.
+        (height // BLOCK_PX, width // BLOCK_PX), at least 1 either way: even parts of the frame.
     """
     # Digitisation alone has a twelfth of a grey value squared.
     variance = max(noise, np.sqrt(1 / 12)) ** 2
     again = reblur(restored.astype(np.float32), covariance_px2)
     squared = (raw.astype(np.float32) - again) ** 2 / np.float32(variance)
-    rows, columns = max(1, raw.shape[0] // BLOCK_PX), max(1, raw.shape[1] // BLOCK_PX)
-    height, width = min(BLOCK_PX, raw.shape[0]), min(BLOCK_PX, raw.shape[1])
-    blocks = squared[: rows * height, : columns * width].reshape(rows, height, columns, width)
-    return np.asarray(blocks.mean(axis=(1, 3)), np.float32)
+    rows, columns = (max(1, length // BLOCK_PX) for length in raw.shape)
+    blocks = cv2.resize(squared, (columns, rows), interpolation=cv2.INTER_AREA)
+    return np.asarray(blocks, np.float32)
 
 
 def mean_consistency(blocks: Floats, raw: Pixels) -> float:
@@ -63,7 +62,11 @@ def mean_consistency(blocks: Floats, raw: Pixels) -> float:
 
     Blank blocks agree with anything; where the beam was switched, the edge is sharp at any blur.
     """
-    told = telling(raw, BLOCK_PX)
+    rows, columns = (
+        np.arange(count * BLOCK_PX) * length // (count * BLOCK_PX)
+        for count, length in zip(blocks.shape, raw.shape, strict=True)
+    )
+    told = telling(raw[np.ix_(rows, columns)], BLOCK_PX)
     inside = cv2.erode(told.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     chosen = next((which for which in (inside, told) if which.any()), np.ones_like(told))
     return float(blocks[chosen].mean())

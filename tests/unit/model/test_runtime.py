@@ -195,6 +195,26 @@ def test_the_truth_is_consistent_and_an_invention_is_not() -> None:
     assert np.delete(blocks, [1, 2, 3, 4], axis=0).mean() == pytest.approx(1, abs=0.15)
 
 
+def test_the_map_covers_the_frame_in_even_parts() -> None:
+    covariance = np.eye(2, dtype=np.float32)
+    raw = np.zeros((159, 191), np.uint8)
+    restored = raw.copy()
+    restored[-20:] = 60
+    blocks = consistency_map(raw, restored, covariance, 4.0)
+    assert blocks.shape == (4, 5)
+    assert blocks[:3].max() == 0.0
+    np.testing.assert_allclose(blocks[3], (60 / 4) ** 2 * 20 / (159 / 4), rtol=0.1)
+
+
+def test_an_early_end_of_the_scan_proves_nothing_at_any_height() -> None:
+    raw = specimen(287, 256, blur_px=1.0)
+    raw[200:] = 0
+    squared = np.ones((287, 256), np.float32)
+    squared[195:205] = 400.0
+    blocks = cv2.resize(squared, (8, 8), interpolation=cv2.INTER_AREA)
+    assert mean_consistency(blocks, raw) == pytest.approx(1.0)
+
+
 def test_blank_blocks_and_their_neighbours_prove_nothing() -> None:
     raw = specimen(256, 256, blur_px=1.0)
     raw[:, :100] = 0

@@ -126,7 +126,8 @@ def test_an_image_full_of_text_is_an_error_that_names_it(tmp_path: Path) -> None
 
 def test_what_semagent_restored_is_no_micrograph(tmp_path: Path) -> None:
     pixels = np.zeros((64, 64), np.uint8)
-    for name in ("raw.tif", "session/derived/f.tif", "a-restored.tif", "b.ome-restored.tif"):
+    made = ("session/derived/f.tif", "a-restored.tif", "b.ome-restored.tif", "a-consistency.png")
+    for name in ("raw.tif", *made):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         tifffile.imwrite(tmp_path / name, pixels)
     marked = '{"derived": true, "by": "semagent"}'
