@@ -57,6 +57,9 @@ class FakeCore:
         "getXYStageDevice": [[]],
         "getBytesPerPixel": [[]],
         "getPixelSizeUm": [[], [_BOOLEAN]],
+        "hasProperty": [[_STRING, _STRING]],
+        "getProperty": [[_STRING, _STRING]],
+        "setProperty": [[_STRING, _STRING, _STRING]],
         "getExposure": [[], [_STRING]],
         "setExposure": [[_DOUBLE], [_STRING, _DOUBLE]],
         "getROI": [[], [_STRING]],
@@ -90,6 +93,7 @@ class FakeCore:
         self._busy_until_s = 0.0
         self._size_px = size_px
         self._roi = (0, 0, *size_px)
+        self._binning = 1
         self._wanted = 0
         self._started_s = 0.0
         self.exposure_ms = 1.0
@@ -137,7 +141,21 @@ class FakeCore:
         return self._bits // 8
 
     def _getPixelSizeUm(self) -> float:  # noqa: N802
-        return 0.01
+        return 0.01 * self._binning
+
+    def _hasProperty(self, device: str, name: str) -> bool:  # noqa: N802
+        self._require(device, "Camera")
+        return name == "Binning"
+
+    def _getProperty(self, device: str, name: str) -> str:  # noqa: N802
+        if not self._hasProperty(device, name):
+            raise CoreFailure(f'No property "{name}"')
+        return str(self._binning)
+
+    def _setProperty(self, device: str, name: str, value: str) -> None:  # noqa: N802
+        self._getProperty(device, name)
+        self._binning = int(value)
+        self._roi = (0, 0, *(length // self._binning for length in self._size_px))
 
     def _getExposure(self) -> float:  # noqa: N802
         return self.exposure_ms
@@ -230,8 +248,9 @@ class FakeCore:
         stage = StagePosition(x_m=self.x_um / 1e6, y_m=self.y_um / 1e6)
         optics = Optics(working_distance_m=_WORKING_DISTANCE_M + self.z_um / 1e6)
         x, y, width, height = self._roi
-        pixels = self._bench.expose(optics, scan, stage)[y : y + height, x : x + width]
-        return np.ascontiguousarray(pixels)
+        step = self._binning
+        pixels = self._bench.expose(optics, scan, stage)[::step, ::step]
+        return np.ascontiguousarray(pixels[y : y + height, x : x + width])
 
     def _require(self, device: str, *known: str) -> None:
         if device not in known:

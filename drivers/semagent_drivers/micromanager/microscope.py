@@ -1,5 +1,6 @@
 """The microscope port over Micro-Manager's core."""
 
+import re
 from typing import Any, cast
 
 import numpy as np
@@ -31,6 +32,9 @@ from semagent_drivers.micromanager.options import MicroManagerOptions
 _FASTEST_POLL_S = 0.001
 _SLOWEST_POLL_S = 0.02
 _OUT_OF_RANGE = "out of range"
+_BINNING = "Binning"  # the core's own name of it; cameras that cannot bin have no such property
+
+Binning = tuple[int, int]
 
 
 class MicroManager(Adapter):
@@ -51,7 +55,8 @@ class MicroManager(Adapter):
         self._started = False
         try:
             self._camera, self._focus, self._xy = self._devices()
-            self._field = self._roi()
+            self._bins = self._call("hasProperty", self._camera, _BINNING)
+            self._field = _unbinned(self._roi(), self._binning())
             version = self._call("getVersionInfo")
         except CoreError as error:
             self._core.close()
@@ -79,7 +84,7 @@ class MicroManager(Adapter):
     # -- reading ------------------------------------------------------------------------------
 
     def _read(self) -> Readings:
-        x, y, width, height = self._roi()
+        _, _, width, height = roi = self._roi()
         self._exposure_s = MILLISECONDS.to_si(self._call("getExposure"))
         pixel_size_um = self._call("getPixelSizeUm")
         scan = Scan(
@@ -90,7 +95,7 @@ class MicroManager(Adapter):
             pixel_size_m=MICROMETRES.to_si(pixel_size_um) if pixel_size_um > 0 else None,
             dwell_s=self._exposure_s,
             frame_averages=self._averages,
-            region=_region((x, y, width, height), self._field),
+            region=_region(roi, self._field, self._binning()),
         )
         optics = Optics(working_distance_m=self._distance_m(self._call("getPosition", self._focus)))
         stage = StagePosition()
@@ -206,7 +211,7 @@ class MicroManager(Adapter):
         if change.dwell_s is not None:
             self._call("setExposure", MILLISECONDS.from_si(change.dwell_s))
         if change.region is not None:
-            self._call("setROI", *_pixels(change.region, self._field))
+            self._call("setROI", *_pixels(change.region, self._field, self._binning()))
         if change.frame_averages is not None:
             self._averages = change.frame_averages
 
@@ -225,6 +230,12 @@ class MicroManager(Adapter):
 
     def _roi(self) -> Rectangle:
         return self._core.roi(timeout_s=self._timeout_s)
+
+    def _binning(self) -> Binning:
+        """Pixels of the sensor, along x and y, that make one of an image; it may change meanwhile."""
+        text = str(self._call("getProperty", self._camera, _BINNING)) if self._bins else "1"
+        counts = re.findall(r"[1-9]\d*", text) or ["1"]  # "2", or "2x2"
+        return int(counts[0]), int(counts[-1])
 
     def _distance_m(self, focus_um: float) -> float:
         sign = -1 if self._mm.focus_inverted else 1
@@ -267,11 +278,19 @@ def _limits(options: MicroManagerOptions, *, has_stage: bool) -> Limits:
     )
 
 
-def _region(roi: Rectangle, field: Rectangle) -> Region | None:
-    """The part of the field at opening that is read out now."""
-    if roi == field:
+def _unbinned(roi: Rectangle, binning: Binning) -> Rectangle:
+    """In pixels of the sensor."""
+    (x, y, width, height), (along_x, along_y) = roi, binning
+    return x * along_x, y * along_y, width * along_x, height * along_y
+
+
+def _region(roi: Rectangle, field: Rectangle, binning: Binning) -> Region | None:
+    """The part of the field at opening, in pixels of the sensor, that is read out now."""
+    read = _unbinned(roi, binning)
+    # A pixel that does not fit on the sensor any more is not read out.
+    if all(abs(a - b) < max(binning) for a, b in zip(read, field, strict=True)):
         return None
-    (x, y, width, height), (left, top, full_width, full_height) = roi, field
+    (x, y, width, height), (left, top, full_width, full_height) = read, field
     return Region(
         left=(x - left) / full_width,
         top=(y - top) / full_height,
@@ -280,13 +299,13 @@ def _region(roi: Rectangle, field: Rectangle) -> Region | None:
     )
 
 
-def _pixels(region: Region, field: Rectangle) -> Rectangle:
-    left, top, width, height = field
+def _pixels(region: Region, field: Rectangle, binning: Binning) -> Rectangle:
+    (left, top, width, height), (along_x, along_y) = field, binning
     return (
-        left + round(region.left * width),
-        top + round(region.top * height),
-        round(region.width * width),
-        round(region.height * height),
+        (left + round(region.left * width)) // along_x,
+        (top + round(region.top * height)) // along_y,
+        round(region.width * width) // along_x,
+        round(region.height * height) // along_y,
     )
 
 

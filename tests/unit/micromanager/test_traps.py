@@ -141,6 +141,30 @@ def test_a_region_is_read_out_alone(microscope):
     assert frame.header.scan.region == Region(left=0.25, top=0.5, width=0.5, height=0.25)
 
 
+def test_another_binning_is_the_same_field_and_a_region_its_same_part(microscope, fake):
+    whole = microscope.acquire(5.0)
+    fake.core.call("setProperty", ["Camera", "Binning", "2"])
+    binned = microscope.acquire(5.0)
+    assert binned.header.scan.region is None
+    assert binned.header.scan.pixel_size_m == 2 * whole.header.scan.pixel_size_m
+    assert binned.header.settings_rev > whole.header.settings_rev
+    region = Region(left=0.25, top=0.5, width=0.5, height=0.25)
+    microscope.apply(SetScan(region=region))
+    part = microscope.acquire(5.0)
+    assert part.header.scan.region == region
+    assert part.pixels.shape == (binned.pixels.shape[0] // 4, binned.pixels.shape[1] // 2)
+
+
+def test_a_row_that_does_not_fill_a_binned_pixel_is_no_region():
+    with FakeMicroManager(core=FakeCore(size_px=(257, 193))) as fake:
+        microscope = opened(fake.port)
+        try:
+            fake.core.call("setProperty", ["Camera", "Binning", "2"])
+            assert microscope.read_state().scan.region is None
+        finally:
+            microscope.close()
+
+
 def test_a_camera_in_colour_is_named_and_the_cure_with_it():
     with (
         FakeMicroManager(core=FakeCore(bits=32)) as fake,
