@@ -1,5 +1,6 @@
 """Micro-Manager's core, in this process or behind its bridge: the same calls by the same names."""
 
+import time
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,6 +10,9 @@ import numpy.typing as npt
 from semagent.errors import ConfigError
 from semagent_drivers.adapter import SdkThread, load_sdk
 from semagent_drivers.micromanager.facts import DRIVER
+
+_LAST_THREADS_S = 0.1
+"""A camera says that its sequence is over shortly before its own thread has left the device."""
 
 Argument = str | float | int | bool
 Image = npt.NDArray[np.generic]
@@ -114,4 +118,5 @@ class PythonCore:
         Another core may be at work by then.
         """
         core, self._core = self._core, None
+        time.sleep(_LAST_THREADS_S)
         core.unloadAllDevices()
