@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semagent.calibration.shifts import Shot
+from semagent.control.options import USUAL_SLOPE
 from semagent.signature import geometry_of
 from semagent.transfer import log_disc_transfer
 from semagent.types import Signature
@@ -32,7 +33,11 @@ _FLAT_ERROR, _RING_ERROR, _MOST_RINGS = 0.03, 0.1, 8.0  # of the log transfer, p
 _SLOPE_ERROR = 0.01  # of the slope: scatter over simulated specimens beyond what the fit says
 _TAIL = 6.0  # degrees of freedom of the errors
 _STEPS = 40
+MOST_RESIDUAL = 1.0
+"""Root mean square of the logarithm of the power, above which a fit says nothing. Simulated beams
+leave 0.15 to 0.25."""
 _DAMPING = 1e-3
+_LEAST_PRECISION = 1e-9  # of every parameter
 _LARGEST_STEP = 3.0  # units of length a step may change anything by
 _SLOPES = (0.5, 0.75, 1.0, 1.4, 2.0)  # starting points, of the slope expected
 
@@ -126,15 +131,13 @@ def fit_blur(
     signatures: Sequence[Signature],
     *,
     unit_m: float,
-    slope_px_per_m: float,
 ) -> BlurFit:
     """Fit the beam.
 
     Args:
         shots: frames of one field over a range of working distances that includes focus.
         signatures: theirs, in the same order.
-        unit_m: half a depth of field, roughly.
-        slope_px_per_m: the slope expected, within a factor of three.
+        unit_m: half a depth of field, within a factor of three: it says how fast blur grows.
     """
     problem = _Problem(shots, signatures, unit_m)
     sharpest = int(np.argmax((problem.signal * problem.used).sum(axis=1)))
@@ -142,7 +145,7 @@ def fit_blur(
     start[0] = problem.places[sharpest]
     best: tuple[float, Floats, Floats] | None = None
     for factor in _SLOPES:
-        start[1] = math.log(factor * slope_px_per_m * unit_m)
+        start[1] = math.log(factor * USUAL_SLOPE)
         found = _descend(problem, start.copy())
         if best is None or found[0] < best[0]:
             best = found
@@ -159,7 +162,7 @@ def _descend(problem: _Problem, p: Floats) -> tuple[float, Floats, Floats]:
         flat = jacobian.reshape(len(problem.free), -1)
         weighted = flat * weight.ravel()
         hessian, gradient = weighted @ flat.T, weighted @ residual.ravel()
-        damped = hessian + np.diag(damping * np.diag(hessian) + 1e-9)
+        damped = hessian + np.diag(damping * np.diag(hessian) + _LEAST_PRECISION)
         step = np.clip(np.linalg.solve(damped, gradient), -_LARGEST_STEP, _LARGEST_STEP)
         trial = p.copy()
         trial[problem.free] += step
@@ -176,7 +179,9 @@ def _descend(problem: _Problem, p: Floats) -> tuple[float, Floats, Floats]:
                 break
     flat = _jacobian(problem, p, weight).reshape(len(problem.free), -1)
     hessian = (flat * weight.ravel()) @ flat.T
-    return cost, p, np.asarray(np.linalg.pinv(hessian), np.float64)
+    # What the frames do not depend on is not known at all, instead of exactly.
+    covariance = np.linalg.inv(hessian + _LEAST_PRECISION * np.eye(len(hessian)))
+    return cost, p, np.asarray(covariance, np.float64)
 
 
 def _misfit(problem: _Problem, p: Floats) -> tuple[float, Floats, Floats]:

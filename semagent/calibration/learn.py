@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from semagent.calibration.blur import fit_blur
+from semagent.calibration.blur import MOST_RESIDUAL, fit_blur
 from semagent.calibration.shifts import Shot
 from semagent.control.options import ScaleOptions
 from semagent.memory import Measure, Memory, Settings, date_of
@@ -42,16 +42,16 @@ def learn(
     places = {round(shot.setting("focus") / unit_m, 2) for shot, _ in seen}
     if len(places) < _LEAST_PLACES or max(places) - min(places) < _LEAST_SPAN:
         return None
-    angle_rad = header.optics.convergence_angle_rad or scale.assumed_convergence_angle_rad
     fit = fit_blur(
         [shot for shot, _ in seen],
         [signature for _, signature in seen],
         unit_m=unit_m,
-        slope_px_per_m=angle_rad / (2 * pixel_size_m),
     )
     slope, sigma = fit.slope_px_per_m
     away_m = abs(fit.focus_m[0] - focus_m)
-    if not sigma < _MOST_SIGMA * slope or away_m > _MOST_AWAY * unit_m:
+    if not sigma < _MOST_SIGMA * slope or not fit.residual < MOST_RESIDUAL:
+        return None
+    if away_m > _MOST_AWAY * unit_m:
         return None
     measure = Measure(value=slope * pixel_size_m, sigma=sigma * pixel_size_m)
     return memory.with_focusing(

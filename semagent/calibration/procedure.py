@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from semagent.calibration.blur import BlurFit, fit_blur
+from semagent.calibration.blur import MOST_RESIDUAL, BlurFit, fit_blur
 from semagent.calibration.hands import Hands
 from semagent.calibration.shifts import Effect, ShiftFit, Shot, fit_shifts
 from semagent.config import RunConfig
@@ -149,8 +149,8 @@ class _Work:
         self._unit_m = config.control.scale.half_depth_of(header)
         # Without a pixel size the half depth of field stands for it, as everywhere.
         angle_rad = header.optics.convergence_angle_rad
-        self._angle_rad = angle_rad or config.control.scale.assumed_convergence_angle_rad
-        self._pixel_m = scan.pixel_size_m or self._unit_m * self._angle_rad
+        angle_rad = angle_rad or config.control.scale.assumed_convergence_angle_rad
+        self._pixel_m = scan.pixel_size_m or self._unit_m * angle_rad
         self._field_m = self._pixel_m * scan.width_px
         self._registrar = Registrar()
         self._registrar.register(first)
@@ -234,6 +234,12 @@ class _Work:
             raise NotCalibratedError(
                 f"no focus between {places[0] * 1e3:.4f} and {places[-1] * 1e3:.4f} mm: focus on "
                 "a field with structure first, then calibrate"
+            )
+        if not fit.residual < MOST_RESIDUAL:
+            raise NotCalibratedError(
+                "blur does not change with the working distance as that of a beam does: the fit "
+                f"leaves {fit.residual:.1f} of the logarithm of the power, and may leave "
+                f"{MOST_RESIDUAL:g}; calibrate on another field, with enough light for some noise"
             )
         self._focus_m = focus_m
 
@@ -347,7 +353,6 @@ class _Work:
             [taken.shot for taken in frames],
             [taken.signature for taken in frames],
             unit_m=self._unit_m,
-            slope_px_per_m=self._angle_rad / (2 * self._pixel_m),
         )
 
     @staticmethod

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from semagent.config import find_config
+from semagent.memory import load_memory
 
 _HALF_DEPTH_OF_FIELD_M = 2e-6
 
@@ -48,6 +49,24 @@ def test_autofocus_on_fluorescent_beads(semagent, demo, start_um: int, faults: t
     assert result["status"] == "focused"
     assert result["start_working_distance_m"] == pytest.approx(5e-3 + start_um * 1e-6)
     assert result["final_working_distance_m"] == pytest.approx(5e-3, abs=_HALF_DEPTH_OF_FIELD_M)
+
+
+@pytest.mark.parametrize(
+    ("z_um", "why"),
+    [(25, "no focus between 5.0050 and 5.0450 mm"), (-4, "blur does not change")],
+)
+def test_a_picture_that_no_beam_makes_is_not_calibrated_by(semagent, demo, tmp_path, z_um, why):
+    """The demo camera's beads lose detail with the height, and without any noise."""
+    config = demo(
+        "Camera,Mode,Fluorescent Beads",
+        "Camera,DropPixels,1",
+        "Camera,FractionOfPixelsToDropOrSaturate,0.002",
+        f"Z,Position,{z_um}",
+    )
+    done = semagent("calibrate", config, "--arm", "--output", tmp_path / "memory.yaml")
+    assert done.code == 4, done.err
+    assert why in done.err
+    assert load_memory(tmp_path / "memory.yaml").entries == ()
 
 
 def test_a_device_adapter_that_crashes_takes_its_role_along_and_no_more(semagent, demo):

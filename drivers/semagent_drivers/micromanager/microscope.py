@@ -232,7 +232,7 @@ class MicroManager(Adapter):
         return self._core.roi(timeout_s=self._timeout_s)
 
     def _binning(self) -> Binning:
-        """Pixels of the sensor, along x and y, that make one of an image; it may change meanwhile."""
+        """Pixels of the sensor, along x and y, that make one of an image; people may change it."""
         text = str(self._call("getProperty", self._camera, _BINNING)) if self._bins else "1"
         counts = re.findall(r"[1-9]\d*", text) or ["1"]  # "2", or "2x2"
         return int(counts[0]), int(counts[-1])

@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from semagent import registry
+from semagent.calibration.blur import fit_blur
 from semagent.calibration.learn import learn
+from semagent.calibration.shifts import Shot
 from semagent.cli import main
 from semagent.clock import ManualClock
 from semagent.config import find_config
@@ -70,6 +72,26 @@ def test_frames_that_do_not_carry_their_angle_are_measured_by_the_one_that_is_kn
     assert entry.settings.convergence_angle_rad is None
     assert entry.learned is not None
     assert entry.learned.focusings == 2
+
+
+def test_a_half_depth_of_field_that_is_given_comes_before_an_assumed_angle() -> None:
+    seen = [without_angle(each) for each in frames(0)]
+    given = ScaleOptions(half_depth_m=UNIT_M, assumed_convergence_angle_rad=4e-6)
+    memory = learn(NOTHING, seen, FOCUS_M, given)
+    assert memory is not None
+    learned = memory.entries[0].learned
+    assert learned is not None
+    assert learned.blur_per_focus.value == pytest.approx(BLUR_PER_FOCUS, rel=0.05)
+
+
+def test_what_the_frames_do_not_depend_on_is_not_known() -> None:
+    """In units in which all frames were taken at one place, none is more blurred than another."""
+    seen = frames(0)
+    shots = [Shot(each.header, each.shift) for each in seen]
+    signatures = [each.signature for each in seen if each.signature is not None]
+    fit = fit_blur(shots, signatures, unit_m=1e6 * UNIT_M)
+    slope, sigma = fit.slope_px_per_m
+    assert sigma > slope
 
 
 def test_another_focusing_makes_it_more_certain() -> None:
