@@ -155,7 +155,8 @@ class FakeCore:
     def _setProperty(self, device: str, name: str, value: str) -> None:  # noqa: N802
         self._getProperty(device, name)
         self._binning = int(value)
-        self._roi = (0, 0, *(length // self._binning for length in self._size_px))
+        width, height = self._size_px
+        self._roi = (0, 0, width // self._binning, height // self._binning)
 
     def _getExposure(self) -> float:  # noqa: N802
         return self.exposure_ms
