@@ -2,20 +2,21 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from semagent.config import RunConfig
 from semagent.errors import MicroscopeError, SemagentError
 from semagent.legs import and_back
 from semagent.places import Place, ScanOptions, spread
-from semagent.surface import Expected, Focused, Surface, fit_surface
+from semagent.surface import Expected, Focused, Surface, fit_surface, nearest
 from semagent.survey.pilot import Look, Pilot
 from semagent.types import FocusResult, FrameHeader
 
 How = Literal["focused", "predicted", "held", "unusable"]
 _LEAST_SIGMA = 0.15  # half depths of field: no focusing is believed to be better
 _MISS_SIGMAS = 3.0  # by which focus is found beside the map, and half a depth of field at least
+_BEYOND = "the map expects focus outside the safety envelope, and it was not found inside"
 _MOST_UNUSABLE = 3  # positions in a row whose frames cannot be used
 
 
@@ -33,11 +34,12 @@ class Visit:
         working_distance_m: at which the frames were taken.
         predicted_m: what the map said before.
         sigma_m: how sure it was.
-        how: focused here, predicted by the map, predicted after focusing had failed here, or not
+        how: focused here, predicted by the map, predicted after focusing had failed here (or
+            taken from the nearest focus, where the prediction is outside the envelope), or not
             acquired, as the frames cannot be used.
         focus_score: of the last frame; ``None`` if it cannot be used.
         sequences: of the frames that can be used.
-        reason: why the others cannot.
+        reason: why the others cannot, or why nothing was predicted.
     """
 
     index: int
@@ -99,6 +101,7 @@ class Survey:
         self._on_focus = on_focus
         self._on_visit = on_visit
         self._unit_m = config.half_depth_of(first)
+        self._limits = config.safety.working_distance_m
         self._expected = Expected(
             slope=options.slope,
             sag_m=options.sag * self._unit_m,
@@ -145,7 +148,7 @@ class Survey:
             index = min(left, key=lambda each: math.dist(self._places[each], here))
             left.remove(index)
             here = self._places[index]
-            self._pilot.go(here, self._predict(here)[0])
+            self._pilot.go(here, self._from(here, self._predict(here)[0]))
             self._focus(index)
         if not self._focused:
             raise NoMapError(
@@ -159,19 +162,23 @@ class Survey:
         for index, place in enumerate(self._places):
             surface = self._surface()
             predicted_m, sigma_m = surface.at(*place, self._now_s())
-            self._pilot.go(place, predicted_m)
+            start_m = self._from(place, predicted_m)
+            self._pilot.go(place, start_m)
             every = self._options.verify_every
             since += 1
             how: How = "predicted"
             uncertain = sigma_m > self._options.max_sigma * self._unit_m
             doubted = missed or surface.doubted(*place, self._focused)
-            if (every and since > every) or uncertain or doubted:
+            beyond = start_m != predicted_m
+            if (every and since > every) or uncertain or doubted or beyond:
                 since = 0
                 how = "focused" if self._focus(index) else "held"
                 missed = how == "focused" and self._missed_by(predicted_m, sigma_m)
             else:
                 self._unverified.append(index)
             visit = self._visit(index, self._looks(), predicted_m, sigma_m, how)
+            if beyond and how == "held":
+                visit = replace(visit, reason=visit.reason or _BEYOND)
             self._visits.append(visit)
             self._on_visit(visit)
             unusable = unusable + 1 if visit.how == "unusable" else 0
@@ -241,6 +248,18 @@ class Survey:
         if not self._focused:
             return self._first.optics.working_distance_m, math.inf
         return self._surface().at(place.x_m, place.y_m, self._now_s())
+
+    def _from(self, place: Place, predicted_m: float) -> float:
+        """Where focus is looked for from, or taken to be.
+
+        Beyond a step a surface may lead anywhere. Where that is outside the envelope, it is focus
+        at the nearest place instead, which may itself be believed to lie a little outside.
+        """
+        limits = self._limits
+        if not self._focused or limits is None or limits.min <= predicted_m <= limits.max:
+            return predicted_m
+        nearby_m = self._focused[nearest(*place, self._focused)].working_distance_m
+        return min(max(nearby_m, limits.min), limits.max)
 
     def _surface(self) -> Surface:
         return fit_surface(self._focused, self._expected)

@@ -305,11 +305,11 @@ def test_where_the_map_is_too_uncertain_it_looks() -> None:
     assert max(abs(defocus_m) for _, defocus_m in bench.visits) < half_depth_m
 
 
-def test_where_the_specimen_is_stepped_no_wrong_prediction_goes_unsaid(tmp_path: Path) -> None:
-    """The surface cannot be a step: it leaves one side out, and is sure of itself all the same."""
+def stepped(folder: Path, edge_m: float, config: RunConfig | None = None) -> Bench:
+    """A scan of 4 x 4 positions over a specimen that is 200 µm higher beyond an edge."""
     x = np.mgrid[0:1024, 0:1024][1] * 50e-9
-    step = tmp_path / "step.png"
-    cv2.imwrite(str(step), np.uint8(255 * (x > 37.5e-6)))
+    step = folder / "step.png"
+    cv2.imwrite(str(step), np.uint8(255 * (x > edge_m)))
     specimen = {"kind": "particles", "tile_px": 1024, "feature_size_nm": 500}
     columns = (5e-6, 18e-6, 31e-6, 44e-6)
     places = tuple(
@@ -317,13 +317,19 @@ def test_where_the_specimen_is_stepped_no_wrong_prediction_goes_unsaid(tmp_path:
         for row, y_m in enumerate(columns)
         for x_m in (columns if row % 2 == 0 else reversed(columns))
     )
-    bench = Bench(
+    return Bench(
         ScanOptions(positions_m=places, focus_at=7),
+        config,
         pixel_size_nm=50,
         column={"working_distance_mm": 5.0},
         drift={},
         specimen={**specimen, "relief_um": 200, "height_map": str(step)},
     )
+
+
+def test_where_the_specimen_is_stepped_no_wrong_prediction_goes_unsaid(tmp_path: Path) -> None:
+    """The surface cannot be a step: it leaves one side out, and is sure of itself all the same."""
+    bench = stepped(tmp_path, 37.5e-6)
     found = bench.found
     assert isinstance(found, Found)
     half_depth_m = bench.microscope.truth().half_depth_m
@@ -339,6 +345,25 @@ def test_where_the_specimen_is_stepped_no_wrong_prediction_goes_unsaid(tmp_path:
     with (tmp_path / "positions.csv").open(encoding="utf-8", newline="") as file:
         said = {int(row["index"]) for row in csv.DictReader(file) if "contradicts" in row["reason"]}
     assert said == set(found.doubtful)
+
+
+@pytest.mark.parametrize(
+    ("edge_m", "limits_m"), [(10e-6, (4.95e-3, 5.25e-3)), (37.5e-6, (4.75e-3, 5.05e-3))]
+)
+def test_a_surface_that_leaves_the_envelope_is_not_followed_there(
+    tmp_path: Path, edge_m: float, limits_m: tuple[float, float]
+) -> None:
+    """Where a step lies between the first places the map leads steeply on, and focus does not."""
+    config, (low_m, high_m) = configuration(), limits_m
+    focus = msgspec.structs.replace(config.safety.working_distance_m, min=low_m, max=high_m)
+    safety = msgspec.structs.replace(config.safety, working_distance_m=focus)
+    bench = stepped(tmp_path, edge_m, msgspec.structs.replace(config, safety=safety))
+    assert isinstance(bench.found, Found)
+    assert len(bench.found.visits) == 16
+    for visit in bench.found.visits:
+        assert low_m <= visit.working_distance_m <= high_m
+        if not low_m <= visit.predicted_m <= high_m:
+            assert visit.how == "focused" or "outside the safety envelope" in visit.reason
 
 
 def test_a_dome(tmp_path: Path) -> None:
