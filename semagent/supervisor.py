@@ -163,6 +163,8 @@ class Supervisor:
         self._scan: Scan | None = None
         self._engine, self._smallest_px = "", 0
         self._restarts: dict[Role, int] = {}
+        # Roles that are being started again, and when their next process is begun.
+        self._comebacks: dict[Role, float] = {}
         self._console = ConsolePlan(operator_token=new_token(), viewer_token=new_token())
         self._address: ConsoleAddress | None = None
         self.bus = ZmqBus(Role.SUPERVISOR, self._token)
@@ -216,7 +218,7 @@ class Supervisor:
             for role in roles:
                 self._children[role] = _Child(self._plan(role))
             for child in self._children.values():
-                self._learn(child, deadline_s)
+                self._learn(child, _expect(child.receive(deadline_s), Announced))
             if self._scan is not None:
                 require_size(self._scan, self._smallest_px, self._engine)
             for child in self._children.values():
@@ -235,8 +237,9 @@ class Supervisor:
         """Wait up to ``timeout_s`` for something to go wrong, and put it right if possible.
 
         A role that has died, fallen silent or been busy with one thing for too long is lost. A
-        lost infer role, restore role or console is started again, a limited number of times. The
-        run can do without the latter two; the loss of any other ends it.
+        lost infer role, restore role or console is started again, a limited number of times, and
+        the others are watched meanwhile. The run can do without the latter two; the loss of any
+        other ends it.
 
         Raises:
             SemagentError: a role is lost for good.
@@ -245,15 +248,14 @@ class Supervisor:
             hung = self._hung(child.role)
             if hung:
                 self._replace(child, RoleError(f"the {child.role} role {hung}"))
+        self._begin_comebacks()
         links: list[Connection] = [child.link for child in self._well()]
         sentinels = [child.process.sentinel for child in self._well()]
         ready = wait([*links, *sentinels], timeout_s)
-        if not ready:
-            return
         for child in self._well():
             if child.link in ready or child.process.sentinel in ready:
                 try:
-                    child.receive(time.perf_counter() + 1.0)
+                    self._go_on(child, child.receive(time.perf_counter() + 1.0))
                 except SemagentError as error:
                     self._replace(child, error)
 
@@ -267,6 +269,10 @@ class Supervisor:
     def _hung(self, role: Role) -> str:
         """What is wrong with a role whose process lives; empty if nothing is."""
         now_s = time.perf_counter()
+        if role in self._comebacks:
+            startup_s = _DISPENSABLE_STARTUP_S if role in _DISPENSABLE else STARTUP_S
+            late = now_s > self._comebacks[role] + startup_s
+            return f"did not start within {startup_s:g} s" if late else ""
         while (message := self._beats.take()) is not None:
             self._heard_s[Role(message.sender)] = now_s
             self._pulse[Role(message.sender)] = message.value
@@ -287,7 +293,9 @@ class Supervisor:
         try:
             for role in _SHUTDOWN_ORDER:
                 child = self._children.pop(role, None)
-                if child is not None and not child.end(time.perf_counter() + SHUTDOWN_S):
+                if child is not None and role in self._comebacks:
+                    child.kill()  # it has not begun yet
+                elif child is not None and not child.end(time.perf_counter() + SHUTDOWN_S):
                     self._on_restart(role, "did not end in time and was killed")
         finally:
             # Somebody insists with a second Ctrl-C: nobody is waited for any more.
@@ -306,8 +314,7 @@ class Supervisor:
             console=self._console if role is Role.CONSOLE else None,
         )
 
-    def _learn(self, child: _Child, deadline_s: float) -> None:
-        announced = _expect(child.receive(deadline_s), Announced)
+    def _learn(self, child: _Child, announced: Announced) -> None:
         self._endpoints[child.role] = announced.endpoints
         self._capabilities = announced.capabilities or self._capabilities
         self._scan = announced.scan or self._scan
@@ -321,11 +328,10 @@ class Supervisor:
         return Wiring(roles=self._endpoints, capabilities=self.capabilities, engine=self._engine)
 
     def _replace(self, child: _Child, error: SemagentError) -> None:
-        """Start a lost role again, as often as allowed; pauses grow.
+        """Have a lost role started again, as often as allowed; pauses grow.
 
         Raises:
-            SemagentError: ``error``, or what ended the last attempt, and the run cannot do
-                without the role.
+            SemagentError: ``error``, and the run cannot do without the role.
         """
         if child.role is Role.RECORD or isinstance(error, RecordError):
             self._go_on_unrecorded(child.role, error)
@@ -333,29 +339,42 @@ class Supervisor:
         role = child.role
         engines = self._config.infer.max_restarts
         allowed = {Role.INFER: engines, Role.RESTORE: engines, Role.CONSOLE: _CONSOLE_RESTARTS}
-        startup_s = _DISPENSABLE_STARTUP_S if role in _DISPENSABLE else STARTUP_S
-        while self._restarts.get(role, 0) < allowed.get(role, 0):
-            number = self._restarts[role] = self._restarts.get(role, 0) + 1
+        self._comebacks.pop(role, None)
+        number = self._restarts.get(role, 0) + 1
+        if number <= allowed.get(role, 0):
+            self._restarts[role] = number
             self._on_restart(role, f"{error}; starting it again ({number} of {allowed[role]})")
-            child.end(time.perf_counter() + 1.0)
-            time.sleep(_RESTART_PAUSE_S * 2 ** (number - 1))
-            deadline_s = time.perf_counter() + startup_s
-            child = self._children[role] = _Child(self._plan(role))
-            self._pulse.pop(role, None)
-            try:
-                self._learn(child, deadline_s)
-                child.send(self._wiring())
-                self._listeners[child.role] = _expect(child.receive(deadline_s), Ready).listens
-            except SemagentError as again:
-                error = again
-            else:
-                child.send(Go(listeners=self._listeners_but(Role.CONSOLE)))
-                return
-        if role not in _DISPENSABLE:
+            self._children.pop(role).end(time.perf_counter() + 1.0)
+            pause_s = _RESTART_PAUSE_S * 2 ** (number - 1)
+            self._comebacks[role] = time.perf_counter() + pause_s
+        elif role in _DISPENSABLE:
+            self._on_restart(role, f"{error}; the run goes on without it")
+            self._children.pop(role).kill()
+        else:
             self._lost.add(role)
             raise error
-        self._on_restart(role, f"{error}; the run goes on without it")
-        self._children.pop(role).kill()
+
+    def _begin_comebacks(self) -> None:
+        """Start the processes whose pause is over."""
+        for role, begin_s in self._comebacks.items():
+            if role not in self._children and time.perf_counter() >= begin_s:
+                self._children[role] = _Child(self._plan(role))
+
+    def _go_on(self, child: _Child, said: FromChild) -> None:
+        """Take the next step with a process that is being started again.
+
+        Raises:
+            RoleError: that is not what it has to say now.
+        """
+        if child.role in self._comebacks and isinstance(said, Announced):
+            self._learn(child, said)
+            child.send(self._wiring())
+        else:
+            self._listeners[child.role] = _expect(said, Ready).listens
+            child.send(Go(listeners=self._listeners_but(Role.CONSOLE)))
+            del self._comebacks[child.role]
+            self._pulse.pop(child.role, None)
+            self._heard_s[child.role] = time.perf_counter()
 
     def _listeners_but(self, role: Role) -> dict[Role, tuple[str, ...]]:
         return {name: said for name, said in self._listeners.items() if name is not role}

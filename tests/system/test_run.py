@@ -350,6 +350,24 @@ def test_an_infer_role_that_dies_is_started_again(live: Any):
     assert "starting it again" in err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="suspends processes with POSIX signals")
+def test_ctrl_c_does_not_wait_for_a_role_that_is_being_started_again(live: Any):
+    run = live("--arm", "--mode", "hold")
+    run.wait_until_moved()
+    supervisor = psutil.Process(run.process.pid)
+    before = set(supervisor.children())
+    run.children()["infer"].kill()
+    while not (again := set(supervisor.children()) - before):
+        assert run.process.poll() is None
+    for process in again:
+        process.suspend()  # as an engine that takes minutes to open
+    run.process.send_signal(signal.SIGINT)
+    code, err = run.finish()
+    assert code == 130, err
+    assert "starting it again" in err
+    assert not psutil.wait_procs(list(again), timeout=5)[1]
+
+
 @pytest.mark.parametrize("role", ["acquire", "control"])
 def test_another_role_that_dies_ends_the_run(live: Any, role: str):
     run = live("--mode", "observe")
