@@ -77,7 +77,7 @@ def _simulated_config(folder: Path, **changes: Any) -> Path:
 
 @pytest.fixture(scope="session")
 def drawn_stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A through-focus stack of a drawn specimen, focus at 5003 um, with drifting brightness."""
+    """A through-focus stack of a drawn specimen, focus at 5003 um."""
     folder = tmp_path_factory.mktemp("stacks") / "drawn"
     subprocess.run(
         [

@@ -62,7 +62,8 @@ class SimulatedMicroscope:
         specimen = make_specimen(options.specimen, pixel_size_m, options.seed)
         self._renderer = Renderer(specimen, pixel_size_m, options.charging)
         self._detector = Detector(options.detector)
-        self._signal = SignalDrift(options.detector, options.seed)
+        seeds = np.random.SeedSequence(options.seed, spawn_key=(3,))
+        self._signal = SignalDrift(options.detector, np.random.Generator(np.random.SFC64(seeds)))
         self._faults = FaultPlan(options.faults, options.seed)
         self._stop = threading.Event()
         self._closed = False

@@ -130,16 +130,18 @@ class Drift:
 class SignalDrift:
     """Random walks of brightness and contrast from one exposure to the next.
 
+    Args:
+        options: how far they step.
+        rng: source of the steps, two numbers an exposure.
+
     Attributes:
         offset: change of the grey offset since the first frame, as a fraction of full scale.
         gain: collected signal relative to the first frame.
     """
 
-    def __init__(self, options: DetectorOptions, seed: int) -> None:
+    def __init__(self, options: DetectorOptions, rng: np.random.Generator) -> None:
         self._options = options
-        self._rng = np.random.Generator(
-            np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(3,)))
-        )
+        self._rng = rng
         self.offset = 0.0
         self.gain = 1.0
 

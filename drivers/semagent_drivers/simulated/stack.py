@@ -28,6 +28,7 @@ from semagent.types import Pixels
 from semagent_drivers.simulated.beam import Beam, Covariance, FloatImage, blur
 from semagent_drivers.simulated.column import ELEMENTARY_CHARGE_C
 from semagent_drivers.simulated.detector import Detector, quantise
+from semagent_drivers.simulated.motion import SignalDrift
 from semagent_drivers.simulated.options import (
     DetectorOptions,
     Kernel,
@@ -48,9 +49,7 @@ class StackOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Attributes:
         specimen: what is imaged; its ``working_distance_mm`` is where focus is.
-        brightness_drift: step, per frame, of a random walk of the grey offset (fraction of full
-            scale).
-        contrast_drift: step of a random walk of the relative signal.
+        detector: how electrons become grey values; ``line_jitter_px`` is of scans, not of stacks.
         creep_px: step of a random walk of the specimen.
         focus_shift_px_per_um: image shift (x, y) with the working distance, from focus.
     """
@@ -65,8 +64,6 @@ class StackOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     astigmatism_um: Pair = (0.0, 0.0)
     beam_current_pa: Positive = 100.0
     dwell_us: Positive = 0.5
-    brightness_drift: NotNegative = 0.0
-    contrast_drift: NotNegative = 0.0
     creep_px: NotNegative = 0.0
     focus_shift_px_per_um: Pair = (0.0, 0.0)
 
@@ -108,7 +105,7 @@ def through_focus(
     dwell_s = options.dwell_us / 1e6
     primaries = options.beam_current_pa / 1e12 * dwell_s / ELEMENTARY_CHARGE_C
     focus_m = options.specimen.working_distance_mm / 1e3
-    offset, contrast = 0.0, 1.0
+    signal = SignalDrift(options.detector, rng)
     creep: npt.NDArray[np.float64] = np.zeros(2)
     for working_distance_m in working_distances_m:
         defocus_m = working_distance_m - focus_m
@@ -119,14 +116,13 @@ def through_focus(
             rng,
             primaries=primaries,
             dwell_s=dwell_s,
-            collection=contrast,
-            offset=offset,
+            collection=signal.gain,
+            offset=signal.offset,
         )
         yield StackFrame(
             quantise(grey, 8), working_distance_m, defocus_m, beam.covariance(defocus_m), shift_px
         )
-        offset += options.brightness_drift * rng.standard_normal()
-        contrast *= float(np.exp(options.contrast_drift * rng.standard_normal()))
+        signal.advance()
         creep = creep + options.creep_px * rng.standard_normal(2)
 
 
@@ -192,8 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--astigmatism-um", type=float, nargs=2, default=(0.0, 0.0), metavar=("A1", "A2")
     )
-    for name in ("brightness_drift", "contrast_drift", "creep_px"):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=0.0)
+    for name in ("brightness-drift", "contrast-drift", "creep-px"):
+        parser.add_argument(f"--{name}", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     described: dict[str, object] = {
@@ -204,10 +200,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "kind": "image" if given.image else given.kind,
         "path": given.image,
     }
+    drifting = {name: getattr(given, name) for name in ("brightness_drift", "contrast_drift")}
     taken = {field.name for field in structs.fields(StackOptions)}
     mapping = {key: value for key, value in vars(given).items() if key in taken}
     try:
-        options = parse_options({**mapping, "specimen": described}, StackOptions, where="stack")
+        options = parse_options(
+            {**mapping, "specimen": described, "detector": drifting}, StackOptions, where="stack"
+        )
         if given.frames < 2:
             raise UsageError(f"--frames: {given.frames} is no stack; at least 2 are needed")
         if not 0 < given.span_um <= _WIDEST_UM:

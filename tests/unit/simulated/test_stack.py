@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from msgspec import structs
 
 from semagent.errors import ConfigError
 from semagent_drivers.simulated.options import DetectorOptions, SpecimenOptions
@@ -57,9 +58,8 @@ def test_a_stack_is_never_written_over_another(tmp_path: Path) -> None:
 
 def test_brightness_contrast_and_position_drift_between_frames() -> None:
     image = np.random.default_rng(0).random((96, 96), np.float32)
-    options = StackOptions(
-        detector=QUIET, brightness_drift=0.02, contrast_drift=0.1, creep_px=2.0, seed=4
-    )
+    drifting = structs.replace(QUIET, brightness_drift=0.02, contrast_drift=0.1)
+    options = StackOptions(detector=drifting, creep_px=2.0, seed=4)
     frames = list(through_focus(image, [5e-3] * 6, options))
     means = np.array([frame.pixels.mean() for frame in frames])
     spreads = np.array([frame.pixels.std() for frame in frames])
@@ -85,6 +85,13 @@ def test_command_line_writes_a_stack(tmp_path: Path) -> None:
     assert [line.split(",")[1] for line in table[1:]] == ["5992.0", "6002.0", "6012.0"]
     truth = json.loads((tmp_path / "s" / "truth.json").read_text())
     assert truth["focus_working_distance_m"] == pytest.approx(6e-3)
+
+
+def test_command_line_lets_brightness_drift(tmp_path: Path) -> None:
+    arguments = ["--kind", "flat", "--tile-px", "128", "--frames", "3", "--span-um", "1"]
+    assert main([str(tmp_path), *arguments, "--brightness-drift", "0.05"]) == 0
+    frames = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in tmp_path.glob("*.png")]
+    assert np.std([frame.mean() for frame in frames]) > 2
 
 
 @pytest.mark.parametrize(
