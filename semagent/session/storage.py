@@ -20,10 +20,22 @@ def mapped_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RecordError(f"cannot write {path}: {_advice(error)}") from error
+        raise RecordError(f"cannot write {path}: {_advice(path, error)}") from error
 
 
-def _advice(error: OSError) -> str:
+def file_above(path: Path) -> Path | None:
+    """The file that stands where ``path`` needs a folder, if one can be seen there."""
+    with contextlib.suppress(OSError):
+        return next((each for each in path.parents if each.exists() and not each.is_dir()), None)
+    return None
+
+
+def _advice(path: Path, error: OSError) -> str:
+    # Not by its number: Windows says that there is no such path.
+    if (file := file_above(path)) is not None:
+        return f"{file} is a file, not a folder; name a path outside it"
+    if error.errno == errno.EEXIST:
+        return "it is there already; name a new one"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full or the quota is used up; free space or record to another disk"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

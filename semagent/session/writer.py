@@ -36,7 +36,7 @@ from semagent.session.layout import (
     frame_file,
     pixels_sha256,
 )
-from semagent.session.storage import Journal, mapped_errors, require_space, write_whole
+from semagent.session.storage import Journal, file_above, mapped_errors, require_space, write_whole
 from semagent.types import (
     Capabilities,
     Event,
@@ -96,6 +96,8 @@ class SessionWriter:
                     f"{folder}: there is something here already, and a session never overwrites; "
                     "name a new folder"
                 )
+            if (file := file_above(folder)) is not None:
+                raise UsageError(f"{folder}: {file} is a file, not a folder; name a new folder")
             require_space(folder, 0)
             (folder / FRAMES).mkdir(parents=True, exist_ok=True)
             (folder / DERIVED).mkdir(exist_ok=True)

@@ -49,6 +49,7 @@ def largest_file(size: int) -> Iterator[None]:
         (errno.EACCES, "no permission"),
         (errno.EPERM, "virus scanners"),
         (errno.EROFS, "no permission"),
+        (errno.EEXIST, "there already"),
         (errno.EIO, "check that the disk or network share is still there"),
     ],
 )
@@ -60,6 +61,18 @@ def test_system_errors_name_the_file_and_say_what_to_do(code: int, advice: str) 
 
     assert str(Path("some/file")) in str(caught.value)
     assert caught.value.__cause__ is cause
+
+
+def test_a_file_where_a_folder_is_needed_is_named_as_such(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.touch()
+    path = file / "deep" / "memory.yaml"
+
+    with pytest.raises(RecordError) as caught, mapped_errors(path):
+        path.parent.mkdir(parents=True)
+
+    assert f"{file} is a file, not a folder" in str(caught.value)
+    assert "network share" not in str(caught.value)
 
 
 def test_other_errors_pass_unchanged() -> None:

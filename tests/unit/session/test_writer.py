@@ -176,8 +176,10 @@ def test_an_empty_folder_may_be_there_and_parents_need_not(
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, open_writer: OpenWriter) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(RecordError, match="file"):
+    with pytest.raises(UsageError) as caught:
         open_writer(folder=tmp_path / "file" / "session")
+
+    assert f"{tmp_path / 'file'} is a file, not a folder" in str(caught.value)
 
 
 def test_a_restored_frame_is_kept_apart(
