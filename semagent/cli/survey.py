@@ -22,7 +22,7 @@ from semagent.parts import make_recorder
 from semagent.places import Place, ScanOptions, read_places
 from semagent.safety import STAGE_X, STAGE_Y, Envelope, check_places
 from semagent.survey import Found, NoMapError, Pilot, Survey, Visit
-from semagent.survey.files import describe, write_results
+from semagent.survey.files import describe, write_results, write_tables
 from semagent.survey.pilot import for_survey
 from semagent.types import FocusResult, FrameHeader
 
@@ -73,7 +73,7 @@ def run(name: str, *, positions: str, arm: bool, record: Path | None, output: Ou
                 else options.approach_m,
                 on_frame=bar.step,
             )
-            survey = _begin(pilot, config, options, listed, bar)
+            survey = _begin(pilot, config, options, listed, bar, record)
             survey.run()
     except _InterruptedError:
         output.fail("interrupted; stage and focus were put back")
@@ -133,6 +133,7 @@ def _begin(
     options: ScanOptions,
     listed: tuple[Place, ...] | None,
     bar: "_Bar",
+    record: Path,
 ) -> Survey:
     """Arm and take the first frame; nothing moves yet."""
     pilot.arm()
@@ -143,9 +144,16 @@ def _begin(
     if listed is None:
         _require_inside(places, "scan.grid" if options.grid else "scan.positions_m", config.safety)
     bar.total = len(places)
-    return Survey(
-        pilot, config, options, first.header, places, on_focus=bar.focused, on_visit=bar.visited
+
+    def visited(visit: Visit) -> None:
+        bar.visited(visit)
+        if survey.found is not None:
+            bar.keep(record, survey.found)
+
+    survey = Survey(
+        pilot, config, options, first.header, places, on_focus=bar.focused, on_visit=visited
     )
+    return survey
 
 
 def _keep(
@@ -169,6 +177,7 @@ class _Bar:
         self._interrupt = interrupt
         self._progress = Progress(console=output.people, disable=output.json, transient=True)
         self._task = self._progress.add_task("focusing", total=None)
+        self._unkept = False
         self.total = 0
 
     def __enter__(self) -> "_Bar":
@@ -196,6 +205,18 @@ class _Bar:
         self._progress.update(
             self._task, description="acquiring", total=self.total, completed=visit.index + 1
         )
+
+    def keep(self, record: Path, found: Found) -> None:
+        """Have on disk what a program that dies would take along.
+
+        The scan goes on without: somebody may have opened the table in another program.
+        """
+        try:
+            write_tables(record, found)
+        except RecordError as error:
+            if not self._unkept:
+                self._output.warn(f"{error}; it is written when the scan ends")
+            self._unkept = True
 
 
 def _report(

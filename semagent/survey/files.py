@@ -22,18 +22,27 @@ def write_results(folder: Path, found: Found) -> tuple[Path, ...]:
     Raises:
         RecordError: they cannot be written.
     """
-    files = [(folder / POSITIONS, _table(found)), (folder / MAP, _map(found))]
+    files = write_tables(folder, found)
     try:
         from semagent.survey.picture import picture  # noqa: PLC0415 - matplotlib is an extra
     except ImportError:
-        pass
-    else:
-        if found.visits:
-            files.append((folder / PICTURE, picture(found)))
-    for path, data in files:
-        with mapped_errors(path):
-            write_whole(path, data, sync=True)
-    return tuple(path for path, _ in files)
+        return files
+    return (*files, _write(folder / PICTURE, picture(found))) if found.visits else files
+
+
+def write_tables(folder: Path, found: Found) -> tuple[Path, ...]:
+    """Write the table and the map into ``folder``, in place of earlier ones.
+
+    Raises:
+        RecordError: they cannot be written.
+    """
+    return _write(folder / POSITIONS, _table(found)), _write(folder / MAP, _map(found))
+
+
+def _write(path: Path, data: bytes) -> Path:
+    with mapped_errors(path):
+        write_whole(path, data, sync=True)
+    return path
 
 
 def _table(found: Found) -> bytes:

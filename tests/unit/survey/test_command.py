@@ -3,6 +3,8 @@
 import csv
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +131,42 @@ def test_files_that_cannot_be_written_do_not_hide_why_it_ended(
     assert code == 3
     assert "positions.csv" in said
     assert "the link is gone" in said
+
+
+def test_a_program_that_dies_leaves_table_and_map_of_what_was_visited(tmp_path: Path) -> None:
+    """The process ends in the middle of the scan, as after a power cut."""
+    config, record = configuration(tmp_path), tmp_path / "session"
+    dies = (
+        "import os, sys; from semagent.cli import main, survey\n"
+        "step, visits = survey._Bar.step, []\n"
+        "survey._Bar.visited = lambda bar, visit: visits.append(visit)\n"
+        "survey._Bar.step = lambda bar, header: os._exit(9) if len(visits) == 2 else None\n"
+        "main(sys.argv[1:])"
+    )
+    scan = ["run", config, "--positions", "grid", "--arm", "--record", record, "--json"]
+    ended = subprocess.run([sys.executable, "-c", dies, *map(str, scan)], check=False)
+    assert ended.returncode == 9
+    with (record / "positions.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["index"] for row in csv.DictReader(file)] == ["0", "1"]
+    assert json.loads((record / "focus-map.json").read_text())["focused"]
+
+
+def test_a_table_that_another_program_holds_does_not_end_the_scan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visited, table = survey._Bar.visited, tmp_path / "session" / "positions.csv"
+
+    def held(bar: Any, visit: Any) -> None:
+        visited(bar, visit)
+        if visit.index == 1:
+            table.unlink()
+            table.mkdir()
+        elif visit.index == 3:
+            table.rmdir()
+
+    monkeypatch.setattr(survey._Bar, "visited", held)
+    code, _ = scan(configuration(tmp_path))
+    assert code == 0
+    assert capsys.readouterr().err.count("it is written when the scan ends") == 1
+    with table.open(encoding="utf-8", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 4
