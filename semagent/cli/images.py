@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import msgspec
@@ -310,7 +310,8 @@ def _restore_one(
     }
     _write(targets[0], restored, frames, description, judged)
     for target in targets[1:]:
-        _write(target, maps, frames, description | {"shows": _SHOWN}, judged)
+        about = description | {"shows": _SHOWN}
+        _write(target, maps, frames, about, judged, compression="zlib")
     return records
 
 
@@ -336,6 +337,8 @@ def _write(
     frames: list[Frame],
     description: dict[str, Any],
     judged: list[dict[str, Any]],
+    *,
+    compression: Literal["zlib"] | None = None,
 ) -> None:
     """One plane as a TIFF; several as an OME-TIFF with the channels of the raw file.
 
@@ -343,12 +346,13 @@ def _write(
     """
     if len(planes) == 1:
         about = json.dumps(description | judged[0])
-        tifffile.imwrite(target, planes[0], description=about)
+        tifffile.imwrite(target, planes[0], description=about, compression=compression)
         return
     tifffile.imwrite(
         target,
         np.stack(planes),
         ome=True,
+        compression=compression,
         photometric="minisblack",
         metadata={
             "axes": "CYX",

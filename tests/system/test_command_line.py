@@ -438,6 +438,7 @@ def test_restore_writes_where_the_copy_explains_the_frame(semagent: Run, tmp_pat
     assert record["consistency_map"] == str(folder / "raw-consistency.tif")
     with tifffile.TiffFile(record["consistency_map"]) as file:
         plane, about = file.asarray(), json.loads(file.pages[0].description)
+        assert file.pages[0].compression == tifffile.COMPRESSION.ADOBE_DEFLATE
     assert (plane.shape, plane.dtype) == (clear.shape, np.float32)
     assert plane.mean() == pytest.approx(record["consistency"], rel=0.3)
     assert plane[:, 208:].mean() > 3 * plane[:, :208].mean()
