@@ -22,7 +22,7 @@ from semagent.parts import make_control
 from semagent.roles import CONTROL_IDS, InferRole
 from semagent.roles.base import Announcer
 from semagent.session import SessionReader
-from semagent.types import Command, GateStatus, Heard, Issuer, Reply, Value
+from semagent.types import Command, FrameHeader, GateStatus, Heard, Issuer, Reply, Value
 
 
 class Difference(Value, frozen=True, kw_only=True):
@@ -55,6 +55,7 @@ class Replay:
         self._recorded: list[Command] = []
         self._replies: dict[str, Reply] = {}
         self._gates: dict[int, GateStatus] = {}
+        self._flagged: dict[int, FrameHeader] = {}
         self._requests: list[Any] = []
         self._analysed: deque[int] = deque()
         self._sort_record()
@@ -124,6 +125,9 @@ class Replay:
                     self._gates[value.monotonic_ns] = value
                 case "request":
                     self._requests.append(value)
+                case "event" if value.kind == "frame_flagged":
+                    header = msgspec.convert(value.data["header"], FrameHeader)
+                    self._flagged[header.sequence] = header
                 case "analysis":
                     self._analysed.append(value.header.sequence)
 
@@ -135,8 +139,7 @@ class Replay:
             case "analysis":
                 self._analyse_until(int(heard.key))
             case "flagged":
-                header = self._reader.frame(int(heard.key)).header
-                self._say.flagged(header)
+                self._say.flagged(self._flagged[int(heard.key)])
             case "reply":
                 self._acquire.publish("reply", self._replies[str(heard.key)])
             case "gate":

@@ -156,6 +156,7 @@ class FrameFault(StrEnum):
 
     The sanity checks find most; a driver may know of pixels that never came (`INCOMPLETE`), and
     of focus, stigmators, blanker, scan or beam that were changed during the exposure (`CHANGED`).
+    Only the engine knows which frames are too small for it (`TOO_SMALL`); no record has that.
     """
 
     FROZEN = "frozen"
@@ -165,6 +166,7 @@ class FrameFault(StrEnum):
     WRONG_SIZE = "wrong_size"
     STALE = "stale"
     CHANGED = "changed"
+    TOO_SMALL = "too_small"
 
 
 class FrameHeader(Value, frozen=True, kw_only=True):

@@ -62,11 +62,16 @@ class Announcer:
         """Publish an event."""
         self._bus.publish("event", self.compose(kind, message, level=level, data=data))
 
-    def flagged(self, header: FrameHeader) -> None:
-        """Say that a frame is not fit for use; control hears of it this way."""
+    def flagged(self, header: FrameHeader, reason: str | None = None) -> None:
+        """Say that a frame is not fit for use; control hears of it this way.
+
+        Args:
+            header: with the faults.
+            reason: why, where there is more to say than their names.
+        """
         self.event(
             "frame_flagged",
-            f"frame {header.sequence} is not used: {', '.join(header.faults)}",
+            f"frame {header.sequence} is not used: {reason or ', '.join(header.faults)}",
             level=Level.WARNING,
             data={"header": msgspec.to_builtins(header)},
         )

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from semagent.bus import Bus
 from semagent.clock import Clock
 from semagent.config import InferOptions
-from semagent.errors import EngineError
+from semagent.errors import EngineError, FrameTooSmallError
 from semagent.ports import Engine
 from semagent.roles.base import Announcer
 from semagent.types import Frame, FrameHeader
@@ -41,10 +41,12 @@ class EngineRole(ABC):
 
     @abstractmethod
     def _failed(self, header: FrameHeader, error: EngineError) -> None:
-        """Say that the engine failed on a frame."""
+        """Say that the engine failed on a frame, or that it is too small for the engine."""
 
     def step(self) -> bool:
         """See `RoleLoop`.
+
+        A frame that is too small is no failure: somebody has reduced the scanned region.
 
         Raises:
             EngineError: the engine failed on ``max_failures`` frames in a row.
@@ -58,6 +60,8 @@ class EngineRole(ABC):
         self._beat(busy=True)
         try:
             self._look(Frame(header, message.pixels))
+        except FrameTooSmallError as error:
+            self._failed(header, error)
         except EngineError as error:
             self._failures += 1
             self._failed(header, error)

@@ -5,12 +5,12 @@ import msgspec
 from semagent.bus import Bus
 from semagent.clock import Clock
 from semagent.config import InferOptions
-from semagent.errors import EngineError
+from semagent.errors import EngineError, FrameTooSmallError
 from semagent.ports import Engine
 from semagent.registrar import Registrar
 from semagent.roles.engine import EngineRole
 from semagent.signature import with_signature
-from semagent.types import Frame, FrameHeader, Level
+from semagent.types import Frame, FrameFault, FrameHeader, Level
 
 
 class InferRole(EngineRole):
@@ -31,6 +31,10 @@ class InferRole(EngineRole):
         self._bus.publish("analysis", figures, analysis.restored)
 
     def _failed(self, header: FrameHeader, error: EngineError) -> None:
+        if isinstance(error, FrameTooSmallError):
+            small = msgspec.structs.replace(header, faults=(FrameFault.TOO_SMALL,))
+            self._say.flagged(small, str(error))
+            return
         self._say.event(
             "engine_failed",
             f"frame {header.sequence}: {error}",

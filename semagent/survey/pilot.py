@@ -118,7 +118,7 @@ class Pilot:
             message = self._analyses.take()
             if not header.faults and message is not None:
                 return Look(header, message.value)
-        return Look(header, None, ", ".join(header.faults) or "the engine failed")
+        return Look(header, None, ", ".join(header.faults) or "the engine can say nothing of it")
 
     def focus(self) -> tuple[FocusResult, FocusBelief | None]:
         """Have the agent focus here: how it ended, and what is believed.

@@ -16,7 +16,9 @@ from semagent.types import (
     Cancel,
     Mode,
     Outcome,
+    Region,
     SetMode,
+    SetScan,
     SetWorkingDistance,
     StartAutofocus,
     Stop,
@@ -123,6 +125,27 @@ def test_no_frame_is_exposed_that_nobody_asked_for(bench: Bench):
     bench.lockstep.cycle()
     assert frames.take() is not None
     assert bench.lockstep.acquire.frames == 1
+
+
+def test_frames_too_small_for_the_engine_hold_a_search_and_its_replay(tmp_path: Path):
+    folder = tmp_path / "session"
+    bench = Bench(folder)
+    with bench.lockstep:
+        told = bench.lockstep.listen("event")
+        bench.lockstep.operate(Arm())
+        bench.microscope.apply(SetScan(region=Region(left=0, top=0, width=1, height=0.1)))
+        assert bench.focus() == "held"
+        assert bench.working_distance_m == pytest.approx(5.02e-3, abs=1e-12)
+    messages = []
+    while (message := told.take()) is not None:
+        messages.append(message.value.message)
+    assert any("frames in a row could not be used (too_small)" in each for each in messages)
+    assert bench.recorder is not None
+    bench.recorder.close()
+    replay = Replay(folder)
+    assert "flagged" in {heard.kind for heard in replay.run()}
+    replay.close()
+    assert replay.differences() == []
 
 
 def test_what_was_recorded_replays_to_the_same_commands(tmp_path: Path):

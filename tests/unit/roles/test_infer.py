@@ -9,14 +9,14 @@ from semagent.bus import LocalBus, LocalHub
 from semagent.channels import Role
 from semagent.clock import ManualClock
 from semagent.config import InferOptions
-from semagent.errors import EngineError
+from semagent.errors import EngineError, FrameTooSmallError
 from semagent.roles import InferRole
 from semagent.testing.engines import frame_of
-from semagent.types import Analysis, Frame, FrameAnalysis, FrameFault
+from semagent.types import Analysis, Frame, FrameAnalysis, FrameFault, FrameHeader
 
 
 class Figures:
-    """An engine that fails on the frames it is told to fail on."""
+    """An engine that fails on the frames it is told to fail on, and needs 16 rows."""
 
     name = "figures"
     restores = True
@@ -31,6 +31,8 @@ class Figures:
         self.seen.append(sequence)
         if sequence in self._failing:
             raise EngineError(f"cannot look at {sequence}")
+        if len(frame.pixels) < 16:
+            raise FrameTooSmallError("16 rows are needed")
         figures = FrameAnalysis(
             header=frame.header,
             engine=self.name,
@@ -59,8 +61,8 @@ class Bench:
         infer = LocalBus(hub, Role.INFER)
         self.role = InferRole(infer, engine, InferOptions(**options), clock)
 
-    def expose(self, sequence: int, *faults: FrameFault) -> None:
-        frame = frame_of(np.zeros((16, 16), np.uint8), sequence=sequence)
+    def expose(self, sequence: int, *faults: FrameFault, rows: int = 16) -> None:
+        frame = frame_of(np.zeros((rows, 16), np.uint8), sequence=sequence)
         header = msgspec.structs.replace(frame.header, faults=faults)
         self.acquire.publish("frame", header, frame.pixels)
 
@@ -106,6 +108,24 @@ def test_failures_in_a_row_end_the_role_and_one_success_forgives():
     bench.expose(4)
     with pytest.raises(EngineError, match="cannot look at 4"):
         bench.role.step()
+
+
+def test_frames_that_are_too_small_are_flagged_and_never_end_the_role():
+    bench = Bench(Figures(1), max_failures=2)
+    bench.expose(1)
+    bench.role.step()
+    assert bench.events.take().value.kind == "engine_failed"
+    for sequence in (2, 3, 4):
+        bench.expose(sequence, rows=15)
+        assert bench.role.step()
+        event = bench.events.take().value
+        assert event.kind == "frame_flagged"
+        assert event.message == f"frame {sequence} is not used: 16 rows are needed"
+        header = msgspec.convert(event.data["header"], FrameHeader)
+        assert (header.sequence, header.faults) == (sequence, (FrameFault.TOO_SMALL,))
+    bench.expose(5)
+    bench.role.step()
+    assert bench.analyses.take().value.header.sequence == 5
 
 
 @pytest.mark.parametrize("restore", [True, False])
