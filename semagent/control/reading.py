@@ -2,9 +2,10 @@
 
 Near focus the power of the specimen falls by ``q = c² ((u² + |A|²) k² + 2 u (a1 k² cos 2φ +
 a2 k² sin 2φ))``, with u the defocus, A the astigmatism and c the blur of each half depth of field
-(see `semagent.control.fit`). The logarithm of the ratio of two frames of one field is therefore a
-sum of five known patterns: gain, noise, and three whose sizes are the differences of u², 2 u a1
-and 2 u a2 between the frames. The spectrum of the specimen cancels.
+(see `semagent.control.fit`). A frame of the same field with the focus of the reference would have
+the reference's specimen times a gain, and its own noise. The logarithm of the ratio of the frame
+to that is therefore a sum of five known patterns: gain, noise, and three whose sizes are the
+differences of u², 2 u a1 and 2 u a2 between the frames. The spectrum of the specimen cancels.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from semagent.types import Signature
 CHANGES = 3
 _NUISANCES = 2
 _NOISE_RATIO_STD = 0.02
-"""Error of the logarithm of the ratio of noise that the signatures state."""
+"""Error of the logarithm of the noise that a signature states."""
 _LOOSE = 1e-6  # precision of the prior of everything else
 _LEAST_SHARE = 0.02  # of the specimen in the power of a bin that tells something of the beam
 _OUTLIER = 3.0  # standard deviations beyond which a bin counts less
@@ -58,28 +59,32 @@ def read(signatures: Sequence[Signature], reference: Signature, slope: float) ->
     power = np.exp([each.log_power for each in signatures])[:, filled]
     noise = np.exp([each.log_noise for each in signatures])[:, filled]
     pixels = np.array([[each.pixels] for each in signatures])
-    log_power = np.array(reference.log_power)[filled]
-    log_noise = np.array(reference.log_noise)[filled]
-    share = np.clip(1 - np.exp(log_noise - log_power), 0.0, 1.0)
-    if np.count_nonzero(share > _LEAST_SHARE) <= CHANGES + _NUISANCES:
-        return None
+    reference_noise = np.exp(np.array(reference.log_noise)[filled])
+    specimen = np.maximum(np.exp(np.array(reference.log_power)[filled]) - reference_noise, 0.0)
     # The scatter of the specimen itself is the same in all frames.
     scatter = np.maximum(2 * power * noise - noise**2, noise**2) / (power**2 * pixels / 2)
-    variance = scatter / geometry.share[filled] + (MODEL_SCATTER * share) ** 2
-    beam = -(slope**2) * share * geometry.quadratic[:, filled]
-    patterns = np.concatenate([beam, [share, 1 - share]]).T
-    ratio = np.log(power) - log_power
+    scatter = scatter / geometry.share[filled]
+    beam = -(slope**2) * geometry.quadratic[:, filled]
     prior = np.diag([_LOOSE] * (CHANGES + 1) + [_NOISE_RATIO_STD**-2])
-    pull = np.zeros((len(signatures), CHANGES + _NUISANCES))
-    pull[:, -1] = prior[-1, -1] * (np.log(noise) - log_noise).mean(1)
-    weight = 1 / variance
+    gain = np.zeros((len(signatures), 1))
+    outlying = np.ones_like(power)
     for _ in range(_ROUNDS):
-        weighted = weight[:, :, None] * patterns
+        # What the frame would be with its own noise and gain and the focus of the reference.
+        signal = np.exp(gain) * specimen
+        alike = signal + noise
+        share = signal / alike
+        if np.count_nonzero(share > _LEAST_SHARE, axis=1).min() <= CHANGES + _NUISANCES:
+            return None
+        patterns = np.stack([*(share * pattern for pattern in beam), share, 1 - share], axis=-1)
+        ratio = np.log(power / alike)
+        variance = scatter + (MODEL_SCATTER * share) ** 2
+        weighted = patterns / (variance * outlying)[:, :, None]
         covariance = np.linalg.inv(weighted.transpose(0, 2, 1) @ patterns + prior)
-        pulls = (weighted.transpose(0, 2, 1) @ ratio[:, :, None])[:, :, 0] + pull
-        sizes = (covariance @ pulls[:, :, None])[:, :, 0]
-        chi2 = (ratio - sizes @ patterns.T) ** 2 / variance
-        weight = 1 / variance / np.maximum(1.0, np.sqrt(chi2) / _OUTLIER)
+        sizes = covariance @ (weighted.transpose(0, 2, 1) @ ratio[:, :, None])
+        chi2 = (ratio - (patterns @ sizes)[:, :, 0]) ** 2 / variance
+        outlying = np.maximum(1.0, np.sqrt(chi2) / _OUTLIER)
+        gain += sizes[:, CHANGES]
+    sizes = sizes[:, :, 0]
     return Readings(sizes[:, :CHANGES], covariance[:, :CHANGES, :CHANGES])
 
 

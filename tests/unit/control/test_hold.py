@@ -65,6 +65,16 @@ def test_drift_that_turns_round_is_followed() -> None:
     assert np.all(np.abs(bench.errors[-10:]) <= 1)
 
 
+@pytest.mark.parametrize("change", [-1.4, 2.0], ids=["quieter", "noisier"])
+def test_noise_that_changes_is_no_blur(change: float) -> None:
+    """As when the dwell time or the beam current changes, and no setting tells of it."""
+    bench = hold(40, drift=0.05, focus=3.0)
+    bench.spectrum = Spectrum(log_noise=bench.spectrum.log_noise + change)
+    bench.run(50)
+    assert np.all(np.abs(bench.errors[-50:]) <= 1.2)
+    assert lost(bench) == 0
+
+
 def test_hardly_moves_while_nothing_drifts() -> None:
     """The dither goes on, about an estimate with an error of its own: inside the depth of field."""
     bench = hold()
