@@ -57,8 +57,8 @@ def require_space(folder: Path, needed_bytes: int) -> None:
         free = shutil.disk_usage(existing).free
     if free < needed_bytes + RESERVE_BYTES:
         raise RecordError(
-            f"{folder}: {free / 1e9:.2f} GB are free, but {needed_bytes / 1e9:.2f} GB are needed "
-            f"and {RESERVE_BYTES / 1e9:.2f} GB are kept in reserve; free space, record to "
+            f"{folder}: {free / 1e6:.1f} MB are free, but {needed_bytes / 1e6:.1f} MB are needed "
+            f"and {RESERVE_BYTES / 1e6:.1f} MB are kept in reserve; free space, record to "
             "another disk or record fewer frames"
         )
 
