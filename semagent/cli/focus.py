@@ -200,7 +200,8 @@ def _focus(
                 ledger.update()
                 raise
             armed = lockstep.gate.armed
-            result = _as_it_is(result, start_m, microscope)
+            tolerance_m = config.safety.tolerance("working_distance_m")
+            result = _as_it_is(result, start_m, microscope, tolerance_m)
         _report(result, time.perf_counter() - started_s, output)
         if record is not None:
             output.say(f"recorded in {record}")
@@ -230,12 +231,25 @@ def _follow(lockstep: Lockstep, ledger: Ledger, interrupt: Interrupt) -> FocusRe
     raise RoleError(f"no result after {_FRAMES_WITHOUT_RESULT} frames")
 
 
-def _as_it_is(result: FocusResult, start_m: float, microscope: Microscope) -> FocusResult:
-    """The result with the working distances the microscope itself reported."""
+def _as_it_is(
+    result: FocusResult, start_m: float, microscope: Microscope, tolerance_m: float
+) -> FocusResult:
+    """The result with the working distances the microscope itself reported.
+
+    Focus that somebody has turned away from since the last frame is not reported as found.
+    """
+    found_m = result.final_working_distance_m
     try:
         left_m = microscope.read_state().optics.working_distance_m
     except MicroscopeError:
-        left_m = result.final_working_distance_m
+        left_m = found_m
+    if result.status == "focused" and abs(left_m - found_m) > tolerance_m:
+        reason = (
+            f"focus was found at {found_m * 1e3:.4f} mm, but since the last frame the working "
+            f"distance was changed to {left_m * 1e3:.4f} mm by hand or by the microscope itself; "
+            "left as it is"
+        )
+        result = msgspec.structs.replace(result, status="failed", reason=reason)
     return msgspec.structs.replace(
         result, start_working_distance_m=start_m, final_working_distance_m=left_m
     )

@@ -1,0 +1,52 @@
+"""``autofocus`` in this process: what it says of focus that a hand has turned away from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from semagent import registry
+from semagent.cli import focus, main
+from semagent.config import find_config
+from semagent.types import SetWorkingDistance
+
+
+@pytest.mark.parametrize(("turned_m", "code"), [(0.0, 0), (50e-9, 0), (2e-6, 3)])
+def test_focus_that_was_turned_away_from_since_the_last_frame_is_not_reported_as_found(
+    turned_m: float,
+    code: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = yaml.safe_load(find_config("simulated").read_text(encoding="utf-8"))
+    plain["driver"]["options"] |= {
+        "speed": 0,
+        "scan": {"width_px": 256, "height_px": 192, "pixel_size_nm": 10, "dwell_us": 0.5},
+        "specimen": {"kind": "particles", "working_distance_mm": 5.0, "tile_px": 1024},
+    }
+    plain["engine"] = {"name": "sharpness"}
+    path = tmp_path / "sem.yaml"
+    path.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    opened: list[Any] = []
+    open_microscope, follow = registry.open_microscope, focus._follow
+
+    def opening(*arguments: Any, **options: Any) -> Any:
+        opened.append(open_microscope(*arguments, **options))
+        return opened[0]
+
+    def following(*arguments: Any) -> Any:
+        result = follow(*arguments)
+        here_m = opened[0].read_state().optics.working_distance_m
+        opened[0].apply(SetWorkingDistance(working_distance_m=here_m + turned_m))
+        return result
+
+    monkeypatch.setattr(registry, "open_microscope", opening)
+    monkeypatch.setattr(focus, "_follow", following)
+    assert main(["autofocus", str(path), "--arm", "--json"]) == code
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["status"] == ("failed" if code else "focused")
+    assert ("left as it is" in result["reason"]) == bool(code)
+    assert result["final_working_distance_m"] == pytest.approx(5e-3 + turned_m, abs=1.5e-6)
