@@ -10,6 +10,7 @@ from pathlib import Path
 
 from semagent import __version__
 from semagent.cli import exits
+from semagent.cli.interrupt import InsistedError
 from semagent.cli.output import Output, UnreadError
 from semagent.errors import SemagentError, UsageError
 from semagent.signals import handled, ignore
@@ -37,6 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SemagentError as error:
         output.fail(str(error))
         return exits.code_for(error)
+    except InsistedError:
+        ignore()
+        output.fail(
+            "interrupted again, before it was certain that focus and stigmators are back where "
+            "they were: check them"
+        )
+        return exits.FAILED
     except KeyboardInterrupt:
         ignore()  # everything has been brought down; who insists must not change the exit code
         output.fail("interrupted")

@@ -10,6 +10,10 @@ from semagent.cli.output import Output
 from semagent.signals import HANGUP, handled
 
 
+class InsistedError(KeyboardInterrupt):
+    """Asked a second time, while things may still be on their way back."""
+
+
 class Interrupt:
     """Whether somebody asked to end.
 
@@ -21,7 +25,6 @@ class Interrupt:
     def __init__(self, on_first: Callable[[], None]) -> None:
         self.pressed = False
         self.reason = ""
-        self._asked = False
         self._on_first = on_first
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
@@ -29,7 +32,7 @@ class Interrupt:
         if number == HANGUP:
             self.ask("the terminal was closed")
         elif self.pressed:
-            raise KeyboardInterrupt
+            raise InsistedError
         elif number == signal.SIGINT:
             self._press("interrupted from the keyboard")
         else:
@@ -37,11 +40,11 @@ class Interrupt:
 
     def ask(self, reason: str = "nobody reads the output any more") -> None:
         """Ask in the name of somebody who has gone: it counts once, and never insists."""
-        if not self._asked:
+        if not self.pressed:
             self._press(reason)
 
     def _press(self, reason: str) -> None:
-        self.pressed = self._asked = True
+        self.pressed = True
         self.reason = reason
         # Not in here: the handler interrupts code that may hold the lock this needs.
         threading.Thread(target=self._on_first, daemon=True).start()

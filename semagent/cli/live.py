@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from semagent.channels import Role
 from semagent.cli import exits
-from semagent.cli.interrupt import Interrupt, caught_interrupts
+from semagent.cli.interrupt import InsistedError, Interrupt, caught_interrupts
 from semagent.cli.ledger import Ledger
 from semagent.cli.output import Output, metres
 from semagent.cli.view import LiveView
@@ -15,6 +15,7 @@ from semagent.clock import SystemClock
 from semagent.config import RunConfig
 from semagent.errors import CommandRefusedError, RoleError, SemagentError
 from semagent.health import HealthMonitor
+from semagent.signals import ignore
 from semagent.supervisor import Supervisor
 from semagent.types import (
     Arm,
@@ -78,6 +79,12 @@ def run(
             elif session.moving:
                 put_back = session.put_back("the run has come to its end")
             session.report(record)
+    except InsistedError:
+        ignore()  # the end takes seconds at most; who insists must not change the exit code
+        ledger.update()
+        if ledger.commands:
+            raise
+        raise KeyboardInterrupt from None  # the agent has moved nothing
     except CommandRefusedError as error:
         output.fail(str(error))
         return exits.REFUSED

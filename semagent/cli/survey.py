@@ -178,6 +178,7 @@ class _Bar:
         self._progress = Progress(console=output.people, disable=output.json, transient=True)
         self._task = self._progress.add_task("focusing", total=None)
         self._unkept = False
+        self._ended = False
         self.total = 0
 
     def __enter__(self) -> "_Bar":
@@ -189,8 +190,8 @@ class _Bar:
 
     def step(self, _header: FrameHeader) -> None:
         """One frame more."""
-        if self._interrupt.pressed:
-            self._interrupt.pressed = False  # asked for once; the way back takes frames too
+        if self._interrupt.pressed and not self._ended:
+            self._ended = True  # asked for once; the way back takes frames too
             raise _InterruptedError
 
     def focused(self, index: int, result: FocusResult) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,18 @@ def test_ctrl_c_waits_for_a_slow_frame_to_put_focus_back(live: Any, tmp_path: Pa
     code, err = run.finish()
     assert code == 130, err
     assert left_at_m(record) == pytest.approx(0.00503, abs=1e-9)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
+def test_a_second_ctrl_c_on_the_way_back_does_not_say_that_focus_is_back(live: Any):
+    run = live("--arm", "--mode", "hold", scan={"dwell_us": 7.0})
+    run.wait_until_moved()
+    run.process.send_signal(signal.SIGINT)
+    time.sleep(0.1)  # two signals of one kind at once may come as one
+    run.process.send_signal(signal.SIGINT)
+    code, err = run.finish()
+    assert code == 3, err
+    assert "check them" in err
 
 
 def left_at_m(record: Path) -> float:
