@@ -37,6 +37,7 @@ from semagent.types import (
 )
 
 _CERTAIN = 3.0  # standard deviations of the drift by which the picture has to be off
+_BLIND_FRAMES = 10  # in a row that do not tell where the picture stands, before it is said
 _DRAGGED_M = 1e-9
 _NEWER_EVIDENCE = {"expired", "frame_unknown", "stale", "settings_changed", "operator_first"}
 """Refusals of the gate that later frames do away with."""
@@ -88,6 +89,7 @@ class Stabiliser:
         self._pending: MicroscopeAction | None = None
         self._wanted_m = 0.0
         self._first_sequence = 0
+        self._blind = 0
         self._stopped = ""
         self._proposed: Vector | None = None
 
@@ -96,6 +98,7 @@ class Stabiliser:
         self._anchor = self._pending = None
         self._queue.clear()
         self._check = Check()
+        self._blind = 0
         self._stopped = self._refuted = ""
 
     def seen(self, analysis: FrameAnalysis, *, may_act: bool, may_tell: bool) -> Outcomes:
@@ -108,7 +111,11 @@ class Stabiliser:
         """
         outcomes = Outcomes()
         header, shift = analysis.header, analysis.shift
-        if self._pending or shift is None or header.sequence < self._first_sequence:
+        if self._pending or header.sequence < self._first_sequence:
+            return outcomes
+        if may_act or may_tell:
+            self._count_blind(header, shift, outcomes)
+        if shift is None:
             return outcomes
         anchor = self._anchored(header, shift, outcomes)
         if anchor is None:
@@ -186,6 +193,21 @@ class Stabiliser:
         return self._pending
 
     # -- the picture that is wanted -----------------------------------------------------------
+
+    def _count_blind(
+        self, header: FrameHeader, shift: ImageShift | None, outcomes: Outcomes
+    ) -> None:
+        """Say once that the picture may wander unseen; the first frame of a field tells nothing."""
+        told = shift is not None and shift.reference_sequence != header.sequence
+        self._blind = 0 if told else self._blind + 1
+        if self._blind == _BLIND_FRAMES and not self._stopped:
+            outcomes.tell(
+                "drift_unknown",
+                f"the last {_BLIND_FRAMES} frames do not tell how far the picture has drifted, so "
+                "it is not corrected: structure that repeats, or too little of it. Where later "
+                "frames tell, the picture that there is then is held",
+                Level.WARNING,
+            )
 
     def _anchored(
         self, header: FrameHeader, shift: ImageShift, outcomes: Outcomes

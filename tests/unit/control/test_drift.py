@@ -4,7 +4,9 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import cv2
 import msgspec
+import numpy as np
 import pytest
 
 from semagent import registry
@@ -146,6 +148,18 @@ def test_without_drift_nothing_moves() -> None:
     with Bench(drift={"x_nm_per_s": 0, "y_nm_per_s": 0}) as bench:
         bench.start().frames(20)
     assert bench.actions == []
+    assert "drift_unknown" not in bench.kinds
+
+
+def test_on_a_grid_nothing_moves_and_that_nobody_can_tell_is_said_once(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:1024, :1024] // 8 % 2
+    grid = tmp_path / "grid.png"
+    cv2.imwrite(str(grid), np.where(rows & columns, 200, 60).astype(np.uint8))
+    specimen = {"kind": "image", "path": str(grid), "working_distance_mm": 5.0}
+    with Bench(specimen=specimen) as bench:
+        bench.start().frames(40)
+    assert bench.actions == []
+    assert bench.kinds.count("drift_unknown") == 1
 
 
 def test_what_focus_has_done_is_no_drift() -> None:
