@@ -6,6 +6,7 @@ runs on asyncio and needs more packages on Windows.
 
 import hmac
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,14 @@ def with_secret(user: bytes, secret: bytes) -> Judge:
     return judge
 
 
+_AT_ONCE = 64
+
+
+def seldom(count: int) -> bool:
+    """Whether to log what a peer does as often as it likes: the 1st, 10th, 100th … time."""
+    return f"{count}".rstrip("0") == "1"
+
+
 class Admission:
     """Answers for all CURVE or PLAIN servers of a context. Belongs to one thread.
 
@@ -52,22 +61,28 @@ class Admission:
 
     def __init__(self, context: "zmq.Context[Any]", judge: Judge) -> None:
         self._judge = judge
+        self._turned_away: Counter[bytes] = Counter()
         self.socket: zmq.Socket[bytes] = context.socket(zmq.REP)
         self.socket.linger = 0
         self.socket.bind("inproc://zeromq.zap.01")
 
     def answer(self) -> None:
-        """Answer everybody who has knocked. Never waits."""
-        while self.socket.poll(0):
+        """Answer who has knocked, though not all of a crowd at once. Never waits."""
+        for _ in range(_AT_ONCE):
+            if not self.socket.poll(0):
+                return
             version, request, _domain, address, _identity, mechanism, *credentials = (
                 self.socket.recv_multipart()
             )
             name = self._judge(mechanism, credentials)
             if name is None:
-                _log.warning(
-                    "turned away a client from %s: it is not among those let in",
-                    address.decode("ascii", "replace"),
-                )
+                self._turned_away[address] += 1
+                if seldom(count := self._turned_away[address]):
+                    _log.warning(
+                        "turned away a client from %s: it is not among those let in (%d so far)",
+                        address.decode("ascii", "replace"),
+                        count,
+                    )
                 verdict = [b"400", b"not let in", b"", b""]
             else:
                 verdict = [b"200", b"", name.encode(), b""]

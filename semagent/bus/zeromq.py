@@ -34,6 +34,8 @@ _RECORD_POLL_S = 0.1
 _SUBSCRIBED = b"\x01"
 _TAKE_UP_S = 2.0
 _RETRY_MS = 5
+_AT_ONCE = 64
+"""Messages taken from one socket in a turn: who sends on and on must not keep out the others."""
 
 
 class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
@@ -345,18 +347,21 @@ class ZmqBus:
                 else:
                     self._drain(socket, readers[socket])
         # What the role has said last still has to leave.
-        self._drain(self._outbox_end, self._forward)
+        while self._drain(self._outbox_end, self._forward):
+            pass
 
-    def _drain(self, socket: Any, read: Callable[[list[Any]], None]) -> None:
-        while True:
+    def _drain(self, socket: Any, read: Callable[[list[Any]], None]) -> bool:
+        """Read what is there; ``False`` if that was all."""
+        for _ in range(_AT_ONCE):
             try:
                 parts = socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
-                return
+                return False
             try:
                 read([part.buffer for part in parts])
             except WireError:
                 self._refused += 1
+        return True
 
     def _forward(self, parts: list[Any]) -> None:
         kind, address, *rest = parts

@@ -7,11 +7,12 @@ microscope: signs of life and a stop get through while a frame is being exposed.
 import logging
 import secrets
 import threading
+from collections import Counter
 from typing import Any
 
 import zmq
 
-from semagent.admission import Admission, with_known_key
+from semagent.admission import Admission, seldom, with_known_key
 from semagent.clock import Clock
 from semagent.errors import DisconnectedError, MicroscopeError, RoleError, WireError
 from semagent.keys import ServerKeys, check_endpoint
@@ -74,6 +75,7 @@ class Reception:
         self._clock = clock
         self._owner: Session | None = None
         self._unreadable = 0
+        self._kept_waiting: Counter[str] = Counter()
         self._stop = threading.Event()
         self._closing = threading.Event()
         self._outbox = Outbox()
@@ -175,9 +177,10 @@ class Reception:
                 question = decode_question(parts)
             except WireError as error:
                 self._unreadable += 1
-                _log.warning(
-                    "a message was not understood (%d so far): %s", self._unreadable, error
-                )
+                if seldom(self._unreadable):
+                    _log.warning(
+                        "a message was not understood (%d so far): %s", self._unreadable, error
+                    )
                 self._reply(identity, 0, Failure(code="failed", message=str(error)))
                 continue
             self._take(identity, question, _key_name(frames[-1]))
@@ -187,8 +190,7 @@ class Reception:
         # First: a message that lay in a buffer while the link was down is no sign of life.
         self._watch_owner(now_ns)
         if isinstance(question.ask, Hello):
-            who = f"{question.ask.who} (key {key_name})" if key_name else question.ask.who
-            self._welcome(identity, question.id, who, now_ns)
+            self._welcome(identity, question.id, question.ask.who, key_name, now_ns)
             return
         owner = self._owner
         if owner is None or (identity, question.session) != (owner.identity, owner.token):
@@ -215,16 +217,21 @@ class Reception:
                     busy = MicroscopeError("the microscope is busy and too many questions wait")
                     self._reply(identity, question.id, to_failure(busy))
 
-    def _welcome(self, identity: bytes, number: int, who: str, now_ns: int) -> None:
+    def _welcome(self, identity: bytes, number: int, name: str, key_name: str, now_ns: int) -> None:
+        who = f"{name} (key {key_name})" if key_name else name
         if self._owner is not None:
             error = MicroscopeError(
                 f"the microscope is in use by {self._owner.who}; close that agent, or wait "
                 f"{self._heartbeat_timeout_s:g} s if it has crashed"
             )
-            _log.warning("%s was refused: %s", who, error)
+            # By key, not by what it calls itself: of keys there is a known number.
+            self._kept_waiting[key_name] += 1
+            if seldom(count := self._kept_waiting[key_name]):
+                _log.warning("%s was refused (%d so far): %s", who, count, error)
             self._reply(identity, number, to_failure(error))
             return
         self._owner = Session(identity, secrets.token_urlsafe(16), who, now_ns)
+        self._kept_waiting.clear()
         _log.info("%s has the microscope", who)
         welcome = Welcome(
             session=self._owner.token,

@@ -26,7 +26,7 @@ from semagent.types import (
     StagePosition,
     Stop,
 )
-from semagent.wire import Message
+from semagent.wire import Message, encode
 
 Connect = Callable[[], None]
 Pair = tuple[Bus, Bus, Connect]
@@ -317,6 +317,45 @@ def test_another_version_is_refused_counted_and_harmless(buses: ExitStack):
     assert acquire.deliveries() == []
     dealer.close(linger=0)
     context.term()
+
+
+def test_who_sends_on_and_on_keeps_nobody_from_being_heard(buses: ExitStack):
+    acquire = closing(buses, ZmqBus(Role.ACQUIRE, TOKEN, serves="command"))
+    control = closing(buses, ZmqBus(Role.CONTROL, TOKEN))
+    context = zmq.Context()
+    dealer = context.socket(zmq.DEALER)
+    dealer.plain_username, dealer.plain_password = b"semagent", TOKEN.encode()
+    dealer.connect(acquire.endpoints.services["command"])
+    message = encode(
+        Message(topic="command", sender=Role.CONTROL, number=0, value=command(1), pixels=None)
+    )
+    flooding = True
+
+    def once_more(_: object) -> None:
+        if flooding:
+            time.sleep(0.001)  # longer than a message takes to come: there is always one more
+            dealer.send_multipart(message)
+
+    acquire.serve("command", on_urgent=once_more)
+    beats = control.subscribe("heartbeat")
+    for _ in range(40):
+        dealer.send_multipart(message)
+    roles = {Role.ACQUIRE: acquire.endpoints}
+    control.connect(roles)
+    acquire.connect(roles)  # from here on the flood is the acquire role's own
+    heard: list[int] = []
+
+    def several() -> bool:
+        if (got := beats.take()) is not None:
+            heard.append(got.number)
+        return len(heard) > 3
+
+    met = until(control, several)
+    flooding = False
+    acquire.close()  # its thread has the socket
+    dealer.close(linger=0)
+    context.term()
+    assert met
 
 
 def test_a_process_that_takes_anothers_place_is_heard_again(buses: ExitStack):
