@@ -35,11 +35,14 @@ from semagent_engines.train.losses import decibels, restoration_loss
 
 _EDGE_PX = 128
 _PER_BATCH = 8
-_JUDGED_BATCHES = 12
+_PER_FIELD = 16
 _PROCEDURAL_SHARE, _PROCEDURAL_COUNT = 0.2, 16
 _CONSISTENCY, _ANCHOR = 0.1, 1.0
 _MARGIN_PX = 16
 _LEAST_GAIN_DB = 0.02
+_FEWEST_FIELDS = 4
+_SURE = 3.18
+"""Standard errors: one in forty lies beyond by chance, with four fields (Student)."""
 _MOST_INCONSISTENT = 1.1
 
 
@@ -63,7 +66,7 @@ class Verdict:
 
     Attributes:
         gain_db: PSNR gained, mean over held-out fields.
-        error_db: standard error of that mean.
+        error_db: standard error of that mean, from how the fields differ; infinite for one field.
         consistency: median reduced chi-square of held-out real frames, before and after.
         better: whether the adapted weights are to be used.
     """
@@ -203,18 +206,13 @@ def adapt(
         {name.removeprefix("model."): value for name, value in checkpoint.average.items()}
     )
     after.eval()
-    judges = BatchSource(
-        [Source("instrument", held_out.sharp, refused=0)],
-        seed=seed + 1,
-        procedural_share=0.0,
-        flat_share=0.0,
-    )
-    judged = [
-        judges.views(step, _PER_BATCH, _EDGE_PX, task.ranges) for step in range(_JUDGED_BATCHES)
-    ]
-    fields = list(judged)
-    if held_pairs:
-        fields.append(crops(held_pairs, np.random.default_rng(seed), 4 * _PER_BATCH, _EDGE_PX))
+    judged = []
+    for image in held_out.sharp:
+        source = Source("instrument", (image,), refused=0)
+        judges = BatchSource([source], seed=seed + 1, procedural_share=0.0, flat_share=0.0)
+        judged.append(judges.views(0, _PER_FIELD, _EDGE_PX, task.ranges))
+    rng = np.random.default_rng(seed)
+    fields = [*judged, *(crops([pair], rng, _PER_FIELD, _EDGE_PX) for pair in held_pairs)]
     verdict = judge(before, after, fields, held_out, seed=seed)
     folder = settings.folder / "artefact"
     if not verdict.better:
@@ -246,19 +244,23 @@ def _description(sides: Sequence[Frames], pairs: Sequence[RealPair]) -> str:
 def judge(
     before: SemModel, after: SemModel, judged: Sequence[Views], frames: Frames, *, seed: int
 ) -> Verdict:
-    """Compare two models on the same held-out fields and frames."""
+    """Compare two models on the views of each held-out field, and on frames.
+
+    A field counts once, however many views it has: they share its texture and its focus.
+    """
     gains = []
     for views in judged:
         quality = [
             decibels(model.restore(views.pixels).tiles, views.truth) for model in (before, after)
         ]
-        gains.append(quality[1] - quality[0])
-    gain = torch.cat(gains)
+        gains.append(float((quality[1] - quality[0]).mean()))
     live = read_live(after, frames, np.random.default_rng(seed), 4 * _PER_BATCH)
     then, now = (float(inconsistency(model, live).median()) for model in (before, after))
-    mean, error = float(gain.mean()), float(gain.std() / len(gain) ** 0.5)
+    mean = float(np.mean(gains))
+    error = float(np.std(gains, ddof=1)) / len(gains) ** 0.5 if len(gains) > 1 else float("inf")
     explains = abs(np.log(now)) <= max(abs(np.log(then)), np.log(_MOST_INCONSISTENT))
-    better = mean > max(_LEAST_GAIN_DB, 2 * error) and bool(explains)
+    sure = len(gains) >= _FEWEST_FIELDS and mean > max(_LEAST_GAIN_DB, _SURE * error)
+    better = sure and bool(explains)
     return Verdict(mean, error, (then, now), better)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from semagent.errors import InputFileError, UsageError
-from semagent_engines.data.batches import BatchSource
+from semagent_engines.data.batches import BatchSource, Views
 from semagent_engines.data.instrument import crops, read_frames, read_pairs
 from semagent_engines.data.specimen import procedural_specimen
 from semagent_engines.export.weights import model_of_artefact
@@ -48,9 +48,9 @@ def write(path: Path, image: Image, *, blur_px: float = 0.0, seed: int = 0) -> N
 
 @pytest.fixture
 def session(tmp_path: Path) -> Path:
-    """Eight frames of eight fields, half of them out of focus, and one that is derived."""
+    """Sixteen frames of sixteen fields, half of them out of focus, and one that is derived."""
     folder = tmp_path / "session"
-    for index, image in enumerate(fields(8)):
+    for index, image in enumerate(fields(16)):
         blur_px = 0.0 if index % 4 in (0, 1) else 2.5
         write(folder / "frames" / f"{index}.png", image, blur_px=blur_px, seed=index)
     write(folder / "derived" / "0-restored.png", fields(1)[0])
@@ -59,7 +59,7 @@ def session(tmp_path: Path) -> Path:
 
 def test_every_fourth_frame_is_held_out_and_derived_frames_are_left_out(session: Path) -> None:
     learned, held_out = read_frames(session)
-    assert (len(learned.raw), len(held_out.raw)) == (6, 2)
+    assert (len(learned.raw), len(held_out.raw)) == (12, 4)
     assert learned.sharp
     assert held_out.sharp
 
@@ -80,7 +80,7 @@ def test_what_semagent_restored_is_not_adapted_on(session: Path) -> None:
     for index, image in enumerate(fields(8)):
         write(session / "images" / "restored" / f"{index}-restored.png", image)
     learned, held_out = read_frames(session)
-    assert (len(learned.raw), len(held_out.raw)) == (6, 2)
+    assert (len(learned.raw), len(held_out.raw)) == (12, 4)
 
 
 def write_pair(folder: Path, focused: Image, defocused: Image, *, blur_px: float) -> Path:
@@ -266,3 +266,19 @@ def test_weights_that_were_spoilt_are_refused(
     verdict = judge(before, after, [procedural.views(0, 4, 128)], held_out, seed=0)
     assert verdict.gain_db < 0
     assert not verdict.better
+
+
+def test_a_field_counts_once_however_many_views_it_has(
+    artefact: Artefact, session: Path, procedural: BatchSource
+) -> None:
+    before, after = (model_of_artefact(artefact) for _ in range(2))
+    torch.manual_seed(0)
+    for parameter in after.restorer.out.parameters():
+        torch.nn.init.normal_(parameter, std=0.01)
+    _, held_out = read_frames(session)
+    fields = [procedural.views(step, 2, 128) for step in range(4)]
+    twice = [Views(*(torch.cat([each, each]) for each in vars(views).values())) for views in fields]
+    once, again = (judge(before, after, each, held_out, seed=0) for each in (fields, twice))
+    assert again.error_db == pytest.approx(once.error_db, rel=1e-3)
+    # Three fields of four cannot tell, whatever they gained.
+    assert not judge(before, after, fields[:3], held_out, seed=0).better
