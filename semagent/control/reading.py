@@ -3,9 +3,10 @@
 Near focus the power of the specimen falls by ``q = c² ((u² + |A|²) k² + 2 u (a1 k² cos 2φ +
 a2 k² sin 2φ))``, with u the defocus, A the astigmatism and c the blur of each half depth of field
 (see `semagent.control.fit`). A frame of the same field with the focus of the reference would have
-the reference's specimen times a gain, and its own noise. The logarithm of the ratio of the frame
-to that is therefore a sum of five known patterns: gain, noise, and three whose sizes are the
-differences of u², 2 u a1 and 2 u a2 between the frames. The spectrum of the specimen cancels.
+the reference's specimen times a gain, and its noise at a level of its own. The logarithm of the
+ratio of the frame to that is therefore a sum of five known patterns: gain, noise, and three whose
+sizes are the differences of u², 2 u a1 and 2 u a2 between the frames. The spectrum of the specimen
+cancels.
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ _NUISANCES = 2
 _NOISE_RATIO_STD = 0.02
 """Error of the logarithm of the noise that a signature states."""
 _LOOSE = 1e-6  # precision of the prior of everything else
+_LEAST_ALIKE = 0.1  # of the power of a bin over its noise, where scatter takes it below
 _LEAST_SHARE = 0.02  # of the specimen in the power of a bin that tells something of the beam
 _OUTLIER = 3.0  # standard deviations beyond which a bin counts less
 _ROUNDS = 3
@@ -60,7 +62,9 @@ def read(signatures: Sequence[Signature], reference: Signature, slope: float) ->
     noise = np.exp([each.log_noise for each in signatures])[:, filled]
     pixels = np.array([[each.pixels] for each in signatures])
     reference_noise = np.exp(np.array(reference.log_noise)[filled])
-    specimen = np.maximum(np.exp(np.array(reference.log_power)[filled]) - reference_noise, 0.0)
+    specimen = np.exp(np.array(reference.log_power)[filled]) - reference_noise
+    # One frame tells how much noise there is better than its spectrum, which stays the same.
+    level = np.exp(np.log(noise / reference_noise).mean(axis=1, keepdims=True))
     # The scatter of the specimen itself is the same in all frames.
     scatter = np.maximum(2 * power * noise - noise**2, noise**2) / (power**2 * pixels / 2)
     scatter = scatter / geometry.share[filled]
@@ -69,10 +73,10 @@ def read(signatures: Sequence[Signature], reference: Signature, slope: float) ->
     gain = np.zeros((len(signatures), 1))
     outlying = np.ones_like(power)
     for _ in range(_ROUNDS):
-        # What the frame would be with its own noise and gain and the focus of the reference.
+        # What the frame would be with its own gain and level of noise, focused as the reference.
         signal = np.exp(gain) * specimen
-        alike = signal + noise
-        share = signal / alike
+        alike = np.maximum(signal + level * reference_noise, _LEAST_ALIKE * level * reference_noise)
+        share = np.clip(signal / alike, 0.0, 1.0)
         if np.count_nonzero(share > _LEAST_SHARE, axis=1).min() <= CHANGES + _NUISANCES:
             return None
         patterns = np.stack([*(share * pattern for pattern in beam), share, 1 - share], axis=-1)
