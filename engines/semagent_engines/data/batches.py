@@ -188,7 +188,7 @@ class BatchSource:
         rng = self._rng(2, step)
         seed = int(rng.integers(2**62))
         sharp = self.specimens(step, count, edge_px + 2 * _MARGIN_PX)
-        beam = _beams(rng, count, ranges)
+        beam = beams(rng, count, ranges)
         return Draft(sharp, beam, _detections(rng, count, ranges), seed, _MARGIN_PX)
 
     def pairs(self, step: int, count: int, edge_px: int, ranges: Ranges = MEASURABLE) -> Pairs:
@@ -202,7 +202,7 @@ class BatchSource:
         rng = self._rng(3, step)
         seeds = [int(seed) for seed in rng.integers(2**62, size=2)]
         sharp = self.specimens(step, count, edge_px + 2 * _PAIR_MARGIN_PX)
-        first = _beams(rng, count, ranges)
+        first = beams(rng, count, ranges)
         second = _refocused(rng, first, ranges)
         how = _detections(rng, count, ranges)
         drifted = Detection(
@@ -291,7 +291,8 @@ def _sometimes(rng: np.random.Generator, values: Tensor, share: float) -> Tensor
     return values * chosen
 
 
-def _beams(rng: np.random.Generator, count: int, ranges: Ranges) -> Beam:
+def beams(rng: np.random.Generator, count: int, ranges: Ranges) -> Beam:
+    """Random beams of these ranges."""
     defocus = _log_uniform(rng, count, ranges.defocus)
     size = _sometimes(rng, _log_uniform(rng, count, ranges.astigmatism), ranges.astigmatic_share)
     direction = _uniform(rng, count, 0.0, 2 * np.pi)

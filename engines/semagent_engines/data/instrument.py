@@ -1,7 +1,7 @@
 """Frames of one instrument, as a session or a folder of images holds them, for adapting to it."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,28 +11,14 @@ import numpy.typing as npt
 import torch
 
 from semagent.errors import InputFileError
-from semagent.registration import Shift, fingerprint, shift_between
+from semagent.registration import Fingerprint, Shift, fingerprint, shift_between
 from semagent_engines.data.batches import Views
-from semagent_engines.data.sources import image_files, read_micrograph, usable_image
+from semagent_engines.data.sources import image_files, read_micrograph
 
 Image = npt.NDArray[np.float32]
 
-_FEWEST = 4
 _COLUMNS = ("defocused", "focused")
-_SMALLEST_PX = 128
-
-
-@dataclass(frozen=True)
-class Frames:
-    """Some frames of an instrument.
-
-    Attributes:
-        raw: each (height, width), float32 in [0, 1], without information bar.
-        sharp: those of them that are sharp and quiet once binned down, at that binning.
-    """
-
-    raw: tuple[Image, ...]
-    sharp: tuple[Image, ...]
+_SMALLEST_PX, _SMALLEST_FRAME_PX = 128, 192
 
 
 @dataclass(frozen=True)
@@ -43,31 +29,37 @@ class RealPair:
     focused: Image
 
 
-def read_frames(folder: Path) -> tuple[Frames, Frames]:
-    """Frames to adapt on, and every fourth frame to judge by.
+def read_frames(folder: Path) -> Iterator[Image]:
+    """Frames of an instrument, each (height, width), float32 in [0, 1], without information bar.
 
     Args:
         folder: a recorded session, or any folder with images; see `image_files`.
 
     Raises:
-        InputFileError: there are too few frames, or no sharp one on either side.
+        InputFileError: there is no such folder, or a frame is too small.
     """
     if not folder.is_dir():
         raise InputFileError(f"{folder}: no such folder; give a recorded session or images")
-    files = image_files(folder)
-    if len(files) < _FEWEST:
-        raise InputFileError(f"{folder}: {len(files)} frames; at least {_FEWEST} are needed")
-    sides = [
-        _frames([path for index, path in enumerate(files) if (index % _FEWEST == 1) is judged])
-        for judged in (False, True)
-    ]
-    for side, use in zip(sides, ("to adapt on", "held out to judge by"), strict=True):
-        if not side.sharp:
-            raise InputFileError(
-                f"{folder}: none of the {len(side.raw)} frames {use} is sharp and quiet, "
-                "even binned by 4; record some frames in focus"
-            )
-    return sides[0], sides[1]
+    for path in image_files(folder):
+        image = read_micrograph(path).specimen
+        _check_size(path, image, "of specimen", _SMALLEST_FRAME_PX)
+        yield image
+
+
+def by_field(images: Sequence[Image]) -> list[list[int]]:
+    """Indices of the images of each field, in order; two that register show one field."""
+    groups: list[list[int]] = []
+    shown: list[Fingerprint | None] = []
+    for index, image in enumerate(images):
+        new = _fingerprint(image)
+        for group, known in zip(groups, shown, strict=True):
+            if new is not None and known is not None and shift_between(known, new) is not None:
+                group.append(index)
+                break
+        else:
+            groups.append([index])
+            shown.append(new)
+    return groups
 
 
 def read_pairs(table: Path) -> tuple[RealPair, ...]:
@@ -119,18 +111,6 @@ def crops(pairs: Sequence[RealPair], rng: np.random.Generator, count: int, edge_
     )
 
 
-def _frames(files: Sequence[Path]) -> Frames:
-    raw, sharp = [], []
-    for path in files:
-        image = read_micrograph(path).specimen
-        _check_size(path, image, "of specimen")
-        raw.append(image)
-        usable = usable_image(image)
-        if usable is not None:
-            sharp.append(usable)
-    return Frames(tuple(raw), tuple(sharp))
-
-
 def _pair(defocused: Path, focused: Path) -> RealPair:
     both = [read_micrograph(path) for path in (defocused, focused)]
     shapes = [micrograph.pixels.shape for micrograph in both]
@@ -168,15 +148,19 @@ def _pair(defocused: Path, focused: Path) -> RealPair:
 
 
 def _shift(before: Image, after: Image) -> Shift | None:
-    prints = [fingerprint(np.rint(65535 * image).astype(np.uint16)) for image in (before, after)]
+    prints = [_fingerprint(image) for image in (before, after)]
     if prints[0] is None or prints[1] is None:
         return None
     return shift_between(prints[0], prints[1])
 
 
-def _check_size(path: Path, image: Image, what: str) -> None:
-    if min(image.shape) < _SMALLEST_PX:
+def _fingerprint(image: Image) -> Fingerprint | None:
+    return fingerprint(np.rint(65535 * image).astype(np.uint16))
+
+
+def _check_size(path: Path, image: Image, what: str, smallest_px: int = _SMALLEST_PX) -> None:
+    if min(image.shape) < smallest_px:
         raise InputFileError(
             f"{path}: {image.shape[1]} x {image.shape[0]} pixels {what}; "
-            f"{_SMALLEST_PX} x {_SMALLEST_PX} are needed"
+            f"{smallest_px} x {smallest_px} are needed"
         )

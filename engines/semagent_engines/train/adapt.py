@@ -1,17 +1,19 @@
 """Adapting the restoration to one instrument, from its own frames and in minutes.
 
-No pairs are needed. The instrument's sharp frames, blurred and made noisy as noisy as its frames
-are, give pairs in its own contrast and texture; and every frame, focused or not, has to be
-explained by its restoration: blurred again with the blur that was read, the restoration has to
-differ from the frame by the noise and nothing else. A few real pairs, where there are any, join
-in. Only the decoder learns, and a pull towards the weights it started from keeps it from
-forgetting what a few frames cannot show.
+No pairs are needed. Frames in focus are blurred at the scale they have, and exposed again as
+noisily as they are. Their own noise is no structure: a frame is split into two whose noise is
+independent (T. Pang et al., "Recorrupted-to-Recorrupted", 2021), one to restore and one to compare
+with. A few real pairs, where there are any, join in. Only the decoder learns, and a pull towards
+the weights it started from keeps it from forgetting what a few frames cannot show.
+
+What is judged by are fields that nothing was learned from, and a field counts once, however many
+frames and crops of it there are.
 """
 
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from semagent_engines.data.batches import RESTORABLE, BatchSource, Ranges, Views
-from semagent_engines.data.instrument import Frames, RealPair, crops
+from semagent.errors import InputFileError
+from semagent_engines.data.batches import RESTORABLE, BatchSource, Views, beams
+from semagent_engines.data.beam import transfer_function
+from semagent_engines.data.instrument import Image, RealPair, by_field, crops, read_frames
 from semagent_engines.data.sources import Source
 from semagent_engines.export.artefact import write_artefact
 from semagent_engines.export.graphs import Calibration
@@ -31,19 +35,55 @@ from semagent_engines.runtime.artefact import Artefact
 from semagent_engines.train.checkpoint import load_checkpoint
 from semagent_engines.train.distributed import Place
 from semagent_engines.train.loop import Settings, train
-from semagent_engines.train.losses import decibels, restoration_loss
+from semagent_engines.train.losses import restoration_loss
 
 _EDGE_PX = 128
-_PER_BATCH = 8
-_PER_FIELD = 16
-_PROCEDURAL_SHARE, _PROCEDURAL_COUNT = 0.2, 16
-_CONSISTENCY, _ANCHOR = 0.1, 1.0
+_BORDER_PX = 32
+"""Around crops that are blurred, where the blur's edges wrap."""
+_PER_BATCH, _PER_FIELD = 8, 16
+_ANCHOR = 1.0
 _MARGIN_PX = 16
+_SPLIT = 0.5
+"""Noise added to what is restored, over the frame's; its truth gets the inverse, opposite."""
+_IN_FOCUS, _IN_FOCUS_PX = 1.5, (1.5, 2.2)
+"""Most blur of a frame in focus over that of the sharpest tenth, and what that is kept within."""
+_SHARPEST = 0.1
+_MOST_IN_FOCUS, _MOST_OTHERS = 96, 32
+_FEWEST_FIELDS = 8
 _LEAST_GAIN_DB = 0.02
-_FEWEST_FIELDS = 4
 _SURE = 3.18
-"""Standard errors: one in forty lies beyond by chance, with four fields (Student)."""
-_MOST_INCONSISTENT = 1.1
+"""Standard errors, of Student's distribution: one in forty beyond, with four fields."""
+_LESS_CONSISTENT = 0.05
+_DIGITISED = (1 / 12) ** 0.5 / 255
+"""Noise of digitisation alone: a twelfth of a grey value squared."""
+
+
+class Focused(NamedTuple):
+    """A frame in focus: (height, width), float32 in [0, 1], and the deviation of its noise."""
+
+    pixels: Image
+    noise: float
+
+
+Field = tuple[Focused, ...]
+"""The frames in focus of one field."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What an instrument gives to adapt to it.
+
+    Attributes:
+        learned: fields to learn from.
+        held_out: fields to judge by.
+        others: frames out of focus; never learned from.
+        pairs: every second is held out.
+    """
+
+    learned: tuple[Field, ...]
+    held_out: tuple[Field, ...]
+    others: tuple[Image, ...]
+    pairs: tuple[RealPair, ...] = field(default=())
 
 
 class Live(NamedTuple):
@@ -65,14 +105,16 @@ class Verdict:
     """What the held-out frames say of the adapted weights.
 
     Attributes:
-        gain_db: PSNR gained, mean over held-out fields.
-        error_db: standard error of that mean, from how the fields differ; infinite for one field.
-        consistency: median reduced chi-square of held-out real frames, before and after.
+        gain_db: PSNR gained, mean over held-out fields; a frame's own noise counts as error.
+        error_db: standard error of that mean, from how the fields differ.
+        fields: how many there are.
+        consistency: median reduced chi-square of real frames, before and after.
         better: whether the adapted weights are to be used.
     """
 
     gain_db: float
     error_db: float
+    fields: int
     consistency: tuple[float, float]
     better: bool
 
@@ -90,22 +132,14 @@ class Adaptation(nn.Module):
         self.register_buffer("_start", start, persistent=False)
         self._size = float(start.square().sum())
 
-    def forward(
-        self, views: Views, live: Live, real: Views | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, views: Views, real: Views | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and its parts."""
         parts = {"restoration": self._restoration(views)}
         if real is not None:
             parts["pairs"] = self._restoration(real)
-        chi_square = inconsistency(self.model, live)
-        parts["consistency"] = _CONSISTENCY * chi_square.clamp_min(1e-3).log().square().mean()
         strayed = (_vector(self.model.restorer) - self._start).square().sum()
         parts["anchor"] = _ANCHOR * strayed / self._size
         return torch.stack(list(parts.values())).sum(), parts
-
-    def train(self, mode: bool = True) -> "Adaptation":  # noqa: ARG002 - the base's argument
-        """Stay in evaluation mode: the head whose dropout this leaves off reads the targets."""
-        return super().train(False)
 
     def _restoration(self, views: Views) -> Tensor:
         restored = self.model.restore(views.pixels).tiles
@@ -122,41 +156,111 @@ class Adapting:
 
     Args:
         model: as it was shipped.
-        frames: frames of the instrument to learn from.
+        frames: frames in focus to learn from.
         pairs: real pairs to learn from, possibly none.
         seed: of everything random here.
     """
 
     def __init__(
-        self, model: SemModel, frames: Frames, pairs: Sequence[RealPair], *, seed: int
+        self, model: SemModel, frames: Sequence[Focused], pairs: Sequence[RealPair], *, seed: int
     ) -> None:
         self.objective = Adaptation(model)
-        self.ranges = ranges_of(model, frames)
-        self.source = BatchSource(
-            [Source("instrument", frames.sharp, refused=0)],
-            seed=seed,
-            procedural_share=_PROCEDURAL_SHARE,
-            procedural_count=_PROCEDURAL_COUNT,
-        )
         self._frames, self._pairs, self._seed = frames, tuple(pairs), seed
 
     def batch(self, step: int, device: torch.device) -> tuple[Any, ...]:
-        """Simulated pairs, real frames, and real pairs if there are any."""
-        rng = np.random.default_rng([self._seed, 5, step])
-        draft = self.source.draft(step, _PER_BATCH, _EDGE_PX, self.ranges)
-        live = read_live(self.objective.model, self._frames, rng, _PER_BATCH)
-        real = crops(self._pairs, rng, _PER_BATCH, _EDGE_PX) if self._pairs else None
-        return draft.to(device).acquire(), live, None if real is None else real.to(device)
+        """Frames blurred and exposed again, and real pairs if there are any."""
+        rng = np.random.default_rng([self._seed, step])
+        views = exposed_again(self._frames, rng, _PER_BATCH).to(device)
+        real = crops(self._pairs, rng, _PER_BATCH, _EDGE_PX).to(device) if self._pairs else None
+        return views, real
 
     def validate(self) -> Mapping[str, float]:
-        """Nothing: the verdict on held-out frames is passed once, at the end."""
+        """Nothing: the verdict on held-out fields is passed once, at the end."""
         return {}
+
+
+def exposed_again(frames: Sequence[Focused], rng: np.random.Generator, count: int) -> Views:
+    """Random crops, blurred and as noisy as the frames are; the truth has noise of its own.
+
+    What is left of a frame's noise after the blur is topped up with new noise to its spectrum.
+    The noise of the truth is independent of it, and larger: variance times ``1 + 1 / split²``.
+    """
+    edge = _EDGE_PX + 2 * _BORDER_PX
+    crop, deviation = [], []
+    for index in rng.integers(len(frames), size=count):
+        pixels, noise = frames[int(index)]
+        top, left = (int(rng.integers(length - edge + 1)) for length in pixels.shape)
+        square = np.rot90(pixels[top : top + edge, left : left + edge], int(rng.integers(4)))
+        crop.append(square[:, ::-1] if rng.random() < 0.5 else square)
+        deviation.append(noise)
+    recorded = torch.from_numpy(np.stack(crop))
+    std = torch.tensor(deviation, dtype=torch.float32)
+    added, fresh = (
+        std[:, None, None] * torch.from_numpy(rng.standard_normal(recorded.shape, np.float32))
+        for _ in range(2)
+    )
+    transfer = transfer_function(beams(rng, count, RESTORABLE), edge, edge)
+    missing = (1 - (1 + _SPLIT**2) * transfer.square()).clamp_min(0).sqrt()
+    spectrum = transfer * torch.fft.rfft2(recorded + _SPLIT * added)
+    spectrum = spectrum + missing * torch.fft.rfft2(fresh)
+    pixels = torch.fft.irfft2(spectrum, s=(edge, edge)).clamp(0, 1)
+    inner = slice(_BORDER_PX, -_BORDER_PX)
+    return Views(
+        ((255 * pixels).round() / 255)[:, None, inner, inner],
+        (recorded - added / _SPLIT)[:, None, inner, inner],
+        torch.zeros(count, 3),
+        std,
+    )
+
+
+def read_session(model: SemModel, folder: Path, pairs: Sequence[RealPair] = ()) -> Session:
+    """Find the frames in focus, by the blur that the model reads, and their fields.
+
+    Every second field is held out, and every second pair. A pair counts as a field.
+
+    Raises:
+        InputFileError: a frame cannot be used, or there are too few fields to judge by.
+    """
+    frames = list(read_frames(folder))
+    if not frames:
+        raise InputFileError(f"{folder}: no image; give a recorded session or images")
+    read = [_read(model, pixels) for pixels in frames]
+    sigmas = [sigma_px for sigma_px, _ in read]
+    limit_px = float(np.clip(_IN_FOCUS * np.quantile(sigmas, _SHARPEST), *_IN_FOCUS_PX))
+    focused, others = [], []
+    for pixels, (sigma_px, noise) in zip(frames, read, strict=True):
+        if sigma_px <= limit_px:
+            focused.append(Focused(pixels, noise))
+        else:
+            others.append(pixels)
+    focused = focused[:: -(-len(focused) // _MOST_IN_FOCUS) or 1]
+    others = others[:: -(-len(others) // _MOST_OTHERS) or 1]
+    groups = by_field([frame.pixels for frame in focused])
+    fields = [tuple(focused[index] for index in group) for group in groups]
+    if len(fields) < _FEWEST_FIELDS:
+        raise InputFileError(
+            f"{folder}: {len(fields)} fields are in focus, in {len(focused)} of "
+            f"{len(focused) + len(others)} frames; {_FEWEST_FIELDS} are needed, half of them to "
+            f"judge by (in focus here: a blur of at most {limit_px:.1f} px)"
+        )
+    return Session(tuple(fields[::2]), tuple(fields[1::2]), tuple(others), tuple(pairs))
+
+
+@torch.no_grad()
+def _read(model: SemModel, image: Image) -> tuple[float, float]:
+    """Blur, px, and noise of a frame: medians over its tiles."""
+    rows, columns = (range(0, length - _EDGE_PX + 1, _EDGE_PX) for length in image.shape)
+    tiles = [
+        image[top : top + _EDGE_PX, left : left + _EDGE_PX] for top in rows for left in columns
+    ]
+    seen = model(torch.from_numpy(np.stack(tiles))[:, None], restore=False)
+    variance = covariance(seen.reading.blur)[:, 0].median()
+    return float(variance.sqrt()), max(float(seen.noise_grey.median()), _DIGITISED)
 
 
 def adapt(
     artefact: Artefact,
-    sides: tuple[Frames, Frames],
-    pairs: Sequence[RealPair],
+    session: Session,
     settings: Settings,
     place: Place,
     *,
@@ -169,8 +273,7 @@ def adapt(
 
     Args:
         artefact: what to start from.
-        sides: frames to learn from, and frames held out.
-        pairs: real pairs; every fourth is held out.
+        session: what to learn from and to judge by.
         settings: budget, rate and folder.
         place: one process.
         seed: of everything random here.
@@ -182,20 +285,18 @@ def adapt(
     Raises:
         UsageError: the folder holds a checkpoint of other frames or of another artefact.
     """
-    learned, held_out = sides
+    learned = [frame for each in session.learned for frame in each]
     before = model_of_artefact(artefact)
-    held_pairs = [pair for index, pair in enumerate(pairs) if index % 4 == 1]
-    used_pairs = [pair for index, pair in enumerate(pairs) if index % 4 != 1]
-    task = Adapting(model_of_artefact(artefact), learned, used_pairs, seed=seed)
+    task = Adapting(model_of_artefact(artefact), learned, session.pairs[::2], seed=seed)
     record: dict[str, Any] = {
         **artefact.manifest.training,
         "stage": "adapt",
         "adapted_from": artefact.manifest.name,
-        "adapted_on": _description(sides, pairs),
+        "adapted_on": _description(session),
         "adaptation": {
-            "frames": len(learned.raw),
-            "sharp": len(learned.sharp),
-            "pairs": len(pairs),
+            "frames": len(learned),
+            "fields": len(session.learned),
+            "pairs": len(session.pairs),
         },
     }
     config = before.config.as_dict()
@@ -206,14 +307,11 @@ def adapt(
         {name.removeprefix("model."): value for name, value in checkpoint.average.items()}
     )
     after.eval()
-    judged = []
-    for image in held_out.sharp:
-        source = Source("instrument", (image,), refused=0)
-        judges = BatchSource([source], seed=seed + 1, procedural_share=0.0, flat_share=0.0)
-        judged.append(judges.views(0, _PER_FIELD, _EDGE_PX, task.ranges))
     rng = np.random.default_rng(seed)
-    fields = [*judged, *(crops([pair], rng, _PER_FIELD, _EDGE_PX) for pair in held_pairs)]
-    verdict = judge(before, after, fields, held_out, seed=seed)
+    judged = [exposed_again(each, rng, _PER_FIELD) for each in session.held_out]
+    judged += [crops([pair], rng, _PER_FIELD, _EDGE_PX) for pair in session.pairs[1::2]]
+    real = session.others or [frame.pixels for each in session.held_out for frame in each]
+    verdict = judge(before, after, judged, real, seed=seed)
     folder = settings.folder / "artefact"
     if not verdict.better:
         if folder.exists():
@@ -225,15 +323,23 @@ def adapt(
         replace(checkpoint, record=record),
         folder,
         calibration=Calibration(**artefact.manifest.training["calibration"]),
-        ranges=task.source,
-        judged=judged,
+        ranges=_specimens(session.learned, seed),
+        judged=[_specimens(session.held_out, seed + 1).views(0, _PER_FIELD, _EDGE_PX)],
     )
     return verdict, folder
 
 
-def _description(sides: Sequence[Frames], pairs: Sequence[RealPair]) -> str:
+def _specimens(fields: Sequence[Field], seed: int) -> BatchSource:
+    frames = tuple(frame.pixels for each in fields for frame in each)
+    source = Source("instrument", frames, refused=0)
+    return BatchSource([source], seed=seed, procedural_share=0.0, flat_share=0.0)
+
+
+def _description(session: Session) -> str:
     """Of all that is learned from or judged by; of anything else it is another."""
-    frames = [image for side in sides for image in side.raw]
+    fields = (*session.learned, *session.held_out)
+    frames = [*(frame.pixels for each in fields for frame in each), *session.others]
+    pairs = session.pairs
     digest = hashlib.sha256()
     for image in [*frames, *(each for pair in pairs for each in (pair.defocused, pair.focused))]:
         digest.update(np.ascontiguousarray(image).data)
@@ -242,26 +348,30 @@ def _description(sides: Sequence[Frames], pairs: Sequence[RealPair]) -> str:
 
 @torch.no_grad()
 def judge(
-    before: SemModel, after: SemModel, judged: Sequence[Views], frames: Frames, *, seed: int
+    before: SemModel,
+    after: SemModel,
+    fields: Sequence[Views],
+    real: Sequence[Image],
+    *,
+    seed: int,
 ) -> Verdict:
-    """Compare two models on the views of each held-out field, and on frames.
-
-    A field counts once, however many views it has: they share its texture and its focus.
-    """
+    """Compare two models on the views of each held-out field, and on real frames."""
     gains = []
-    for views in judged:
-        quality = [
-            decibels(model.restore(views.pixels).tiles, views.truth) for model in (before, after)
+    for views in fields:
+        # What was added to the truth is known; the frame's own noise is not exactly.
+        added = (views.noise / _SPLIT).square()
+        error = [
+            (model.restore(views.pixels).tiles - views.truth).square().mean(dim=(1, 2, 3)) - added
+            for model in (before, after)
         ]
-        gains.append(float((quality[1] - quality[0]).mean()))
-    live = read_live(after, frames, np.random.default_rng(seed), 4 * _PER_BATCH)
+        gains.append(10 * torch.log10(error[0].mean() / error[1].mean()))
+    gain = torch.stack(gains)
+    live = read_live(after, real, np.random.default_rng(seed), 4 * _PER_BATCH)
     then, now = (float(inconsistency(model, live).median()) for model in (before, after))
-    mean = float(np.mean(gains))
-    error = float(np.std(gains, ddof=1)) / len(gains) ** 0.5 if len(gains) > 1 else float("inf")
-    explains = abs(np.log(now)) <= max(abs(np.log(then)), np.log(_MOST_INCONSISTENT))
-    sure = len(gains) >= _FEWEST_FIELDS and mean > max(_LEAST_GAIN_DB, _SURE * error)
-    better = sure and bool(explains)
-    return Verdict(mean, error, (then, now), better)
+    mean, error_db = float(gain.mean()), float(gain.std() / len(gain) ** 0.5)
+    explains = abs(np.log(now)) <= abs(np.log(then)) + _LESS_CONSISTENT
+    better = mean > max(_LEAST_GAIN_DB, _SURE * error_db) and bool(explains)
+    return Verdict(mean, error_db, len(gain), (then, now), better)
 
 
 def inconsistency(model: SemModel, live: Live) -> Tensor:
@@ -292,11 +402,13 @@ def reblurred(images: Tensor, covariance_px2: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def read_live(model: SemModel, frames: Frames, rng: np.random.Generator, count: int) -> Live:
+def read_live(
+    model: SemModel, frames: Sequence[Image], rng: np.random.Generator, count: int
+) -> Live:
     """Random crops of real frames with the blur and noise that the model reads in them."""
     crop = []
-    for index in rng.integers(len(frames.raw), size=count):
-        image = frames.raw[int(index)]
+    for index in rng.integers(len(frames), size=count):
+        image = frames[int(index)]
         top, left = (int(rng.integers(length - _EDGE_PX + 1)) for length in image.shape)
         crop.append(image[top : top + _EDGE_PX, left : left + _EDGE_PX])
     device = next(model.parameters()).device
@@ -304,17 +416,4 @@ def read_live(model: SemModel, frames: Frames, rng: np.random.Generator, count: 
     seen = model(pixels, restore=False)
     half, axial, diagonal = covariance(seen.reading.blur).unbind(-1)
     matrix = torch.stack([half + axial, half - axial, diagonal], dim=-1)
-    # Digitisation alone has a twelfth of a grey value squared.
-    return Live(pixels, matrix, seen.noise_grey.clamp_min((1 / 12) ** 0.5 / 255))
-
-
-def ranges_of(model: SemModel, frames: Frames) -> Ranges:
-    """What to simulate: noise as in the instrument's frames, within a factor of two.
-
-    Shot noise of ``n`` electrons a pixel has the variance signal / n.
-    """
-    live = read_live(model, frames, np.random.default_rng(0), 8 * _PER_BATCH)
-    signal = live.pixels.mean(dim=(1, 2, 3))
-    dose = float((signal / live.noise.square()).median())
-    dose = min(max(dose, RESTORABLE.dose[0]), RESTORABLE.dose[1])
-    return replace(RESTORABLE, dose=(0.5 * dose, 2.0 * dose))
+    return Live(pixels, matrix, seen.noise_grey.clamp_min(_DIGITISED))

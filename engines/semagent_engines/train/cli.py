@@ -12,12 +12,13 @@ from torch import Tensor
 
 from semagent.errors import InputFileError, UsageError
 from semagent_engines.data.batches import BatchSource
-from semagent_engines.data.instrument import read_frames, read_pairs
+from semagent_engines.data.instrument import read_pairs
 from semagent_engines.data.sources import read_sources, split_sources
+from semagent_engines.export.weights import model_of_artefact
 from semagent_engines.model.config import PRESETS, ModelConfig, preset
 from semagent_engines.model.network import SemModel, build, load_part
 from semagent_engines.runtime.artefact import DEFAULT, file_hash, open_artefact
-from semagent_engines.train.adapt import adapt
+from semagent_engines.train.adapt import adapt, read_session
 from semagent_engines.train.checkpoint import load_checkpoint
 from semagent_engines.train.distributed import join
 from semagent_engines.train.finetune import Finetuning
@@ -170,15 +171,15 @@ def _adapt(arguments: argparse.Namespace) -> None:
         peak_rate=arguments.rate,
         average_decay=0.99,
     )
-    sides = read_frames(arguments.frames)
+    artefact = open_artefact(arguments.artefact)
     pairs = read_pairs(arguments.pairs) if arguments.pairs else ()
-    for side, use in zip(sides, ("to adapt on", "held out"), strict=True):
-        _say(f"{len(side.raw)} frames {use}, {len(side.sharp)} of them sharp")
+    session = read_session(model_of_artefact(artefact), arguments.frames, pairs)
+    for fields, use in ((session.learned, "to adapt on"), (session.held_out, "held out")):
+        _say(f"{len(fields)} fields {use}, {sum(map(len, fields))} frames in focus")
     with join() as place:
         verdict, folder = adapt(
-            open_artefact(arguments.artefact),
-            sides,
-            pairs,
+            artefact,
+            session,
             settings,
             place,
             seed=arguments.seed,
@@ -186,11 +187,11 @@ def _adapt(arguments: argparse.Namespace) -> None:
         )
     then, now = verdict.consistency
     _say(
-        f"held-out frames: {verdict.gain_db:+.3f} ± {verdict.error_db:.3f} dB, "
+        f"{verdict.fields} held-out fields: {verdict.gain_db:+.3f} ± {verdict.error_db:.3f} dB, "
         f"consistency {then:.2f} before, {now:.2f} after"
     )
     if folder is None:
-        _say("not better than before: the old weights stay, and no artefact was written")
+        _say("not surely better than before: the old weights stay, and no artefact was written")
     else:
         _say(f"written: {folder}; use it as `restore --artefact` or the engine's option `artefact`")
 

@@ -8,9 +8,10 @@ import torch
 from semagent_engines.data.batches import BatchSource
 from semagent_engines.export.artefact import write_artefact
 from semagent_engines.export.graphs import Calibration
+from semagent_engines.export.weights import model_of_artefact
 from semagent_engines.model.config import ModelConfig
-from semagent_engines.model.network import SemModel, build
-from semagent_engines.runtime.artefact import Artefact, open_artefact
+from semagent_engines.model.network import SemModel, build, load_part
+from semagent_engines.runtime.artefact import DEFAULT, Artefact, open_artefact
 from semagent_engines.train.checkpoint import Checkpoint
 from semagent_engines.train.finetune import Objective
 
@@ -22,7 +23,6 @@ SMALL = ModelConfig(
     expert_blocks=1,
     experts=3,
     expert_ratio=1.0,
-    head_dim=32,
     stem_channels=16,
     decoder_blocks=(1, 1, 1),
     mask_dim=32,
@@ -52,9 +52,11 @@ def procedural() -> BatchSource:
 
 @pytest.fixture(scope="session")
 def artefact(tmp_path_factory: pytest.TempPathFactory, procedural: BatchSource) -> Artefact:
-    """An artefact of the small, untrained model."""
+    """An artefact of the small model: restoration untrained, blur read by the head that ships."""
     torch.manual_seed(0)
     objective = Objective(build(SMALL))
+    head = model_of_artefact(open_artefact(DEFAULT)).blur_head.state_dict()
+    load_part(objective.model, {f"blur_head.{name}": value for name, value in head.items()})
     for parameter in objective.model.restorer.out.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     weights = objective.state_dict()

@@ -9,25 +9,23 @@ import pytest
 import torch
 
 from semagent.errors import InputFileError, UsageError
-from semagent_engines.data.batches import BatchSource, Views
-from semagent_engines.data.instrument import crops, read_frames, read_pairs
+from semagent_engines.data.batches import Views
+from semagent_engines.data.instrument import crops, read_pairs
 from semagent_engines.data.specimen import procedural_specimen
 from semagent_engines.export.weights import model_of_artefact
-from semagent_engines.runtime.artefact import Artefact, open_artefact
+from semagent_engines.runtime.artefact import DEFAULT, Artefact, open_artefact
 from semagent_engines.runtime.backends.onnxruntime import open_engine
 from semagent_engines.train.adapt import (
-    Adapting,
+    Focused,
     Live,
+    exposed_again,
     inconsistency,
     judge,
-    read_live,
+    read_session,
     reblurred,
 )
 from semagent_engines.train.checkpoint import load_checkpoint
 from semagent_engines.train.cli import main
-from semagent_engines.train.distributed import Place
-from semagent_engines.train.loop import Settings, train
-from semagent_engines.train.schedule import Budget
 
 Image = npt.NDArray[np.float32]
 
@@ -46,41 +44,83 @@ def write(path: Path, image: Image, *, blur_px: float = 0.0, seed: int = 0) -> N
     cv2.imwrite(str(path), grey)
 
 
+@pytest.fixture(scope="session")
+def reader() -> Artefact:
+    """What ships; it tells what is in focus."""
+    return open_artefact(DEFAULT)
+
+
 @pytest.fixture
-def session(tmp_path: Path) -> Path:
-    """Sixteen frames of sixteen fields, half of them out of focus, and one that is derived."""
+def folder(tmp_path: Path) -> Path:
+    """A session: eight fields in focus, two of them out of it too, and a frame that is derived."""
     folder = tmp_path / "session"
-    for index, image in enumerate(fields(16)):
-        blur_px = 0.0 if index % 4 in (0, 1) else 2.5
-        write(folder / "frames" / f"{index}.png", image, blur_px=blur_px, seed=index)
+    for index, image in enumerate(fields(8)):
+        write(folder / "frames" / f"{index}.png", image, seed=index)
+        if index < 2:
+            write(folder / "frames" / f"{index}-out.png", image, blur_px=4.0, seed=20 + index)
     write(folder / "derived" / "0-restored.png", fields(1)[0])
     return folder
 
 
-def test_every_fourth_frame_is_held_out_and_derived_frames_are_left_out(session: Path) -> None:
-    learned, held_out = read_frames(session)
-    assert (len(learned.raw), len(held_out.raw)) == (12, 4)
-    assert learned.sharp
-    assert held_out.sharp
+def test_every_second_field_is_held_out_and_frames_out_of_focus_are_no_truth(
+    reader: Artefact, folder: Path
+) -> None:
+    session = read_session(model_of_artefact(reader), folder)
+    assert (len(session.learned), len(session.held_out), len(session.others)) == (4, 4, 2)
 
 
-def test_too_few_frames_and_frames_out_of_focus_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputFileError, match="no such folder"):
-        read_frames(tmp_path / "nowhere")
-    for index, image in enumerate(fields(3)):
-        write(tmp_path / f"{index}.png", image, blur_px=15.0)
-    with pytest.raises(InputFileError, match="3 frames; at least 4"):
-        read_frames(tmp_path)
-    write(tmp_path / "3.png", fields(1)[0], blur_px=15.0)
-    with pytest.raises(InputFileError, match="sharp and quiet"):
-        read_frames(tmp_path)
-
-
-def test_what_semagent_restored_is_not_adapted_on(session: Path) -> None:
+def test_frames_of_one_field_count_as_one(reader: Artefact, folder: Path) -> None:
     for index, image in enumerate(fields(8)):
-        write(session / "images" / "restored" / f"{index}-restored.png", image)
-    learned, held_out = read_frames(session)
-    assert (len(learned.raw), len(held_out.raw)) == (12, 4)
+        write(folder / "frames" / f"{index}-again.png", np.roll(image, (9, -5), (0, 1)), seed=90)
+    session = read_session(model_of_artefact(reader), folder)
+    assert [len(each) for each in (*session.learned, *session.held_out)] == [2] * 8
+
+
+def test_too_few_fields_and_frames_out_of_focus_are_refused(
+    reader: Artefact, tmp_path: Path
+) -> None:
+    model = model_of_artefact(reader)
+    with pytest.raises(InputFileError, match="no such folder"):
+        read_session(model, tmp_path / "nowhere")
+    for index, image in enumerate(fields(7)):
+        write(tmp_path / f"{index}.png", image)
+    write(tmp_path / "7.png", fields(8)[7], blur_px=4.0)
+    with pytest.raises(InputFileError, match="7 fields are in focus, in 7 of 8 frames; 8 are"):
+        read_session(model, tmp_path)
+    write(tmp_path / "8.png", fields(1, 160)[0])
+    with pytest.raises(InputFileError, match=r"8\.png: 160 x 160 pixels of specimen; 192 x 192"):
+        read_session(model, tmp_path)
+
+
+def test_what_is_exposed_again_is_as_noisy_as_the_frame_and_its_truth_is_independent() -> None:
+    rng = np.random.default_rng(0)
+    flat = np.full((512, 512), 0.5, np.float32)
+    frame = Focused((flat + rng.normal(0, 0.05, flat.shape)).astype(np.float32), 0.05)
+    views = exposed_again([frame], rng, 32)
+    noise, other = views.pixels - 0.5, views.truth - 0.5
+    assert float(noise.std()) == pytest.approx(0.05, rel=0.08)
+    # White, as the frame's is, although part of it went through the blur.
+    coarse = torch.nn.functional.avg_pool2d(noise, 8)
+    assert float(coarse.std()) == pytest.approx(0.05 / 8, rel=0.15)
+    assert abs(float((noise * other).mean())) < 0.02 * float(noise.std() * other.std())
+    assert float(other.std()) == pytest.approx(0.05 * 5**0.5, rel=0.03)
+
+
+def test_a_field_counts_once_however_many_crops_it_gives(reader: Artefact, folder: Path) -> None:
+    before, after = (model_of_artefact(reader) for _ in range(2))
+    for parameter in after.restorer.out.parameters():
+        torch.nn.init.normal_(parameter, std=0.01)
+    session = read_session(before, folder)
+    rng = np.random.default_rng(0)
+    views = [exposed_again(each, rng, 4) for each in session.held_out]
+    few = judge(before, after, views, session.others, seed=0)
+    many = judge(before, after, [_twice(each) for each in views], session.others, seed=0)
+    assert many.error_db == pytest.approx(few.error_db, rel=1e-3)
+    assert few.fields == 4
+
+
+def _twice(views: Views) -> Views:
+    return Views(*(torch.cat([value, value]) for value in vars(views).values()))
 
 
 def write_pair(folder: Path, focused: Image, defocused: Image, *, blur_px: float) -> Path:
@@ -205,10 +245,10 @@ def test_a_restoration_that_leaves_structure_out_is_inconsistent(artefact: Artef
 
 @pytest.mark.timeout(300)  # it exports what it adapted
 def test_adapting_to_an_instrument_that_the_model_does_not_know_helps(
-    artefact: Artefact, session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    artefact: Artefact, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "adapted"
-    start = ["adapt", str(session), "--output", str(output), "--artefact", str(artefact.folder)]
+    start = ["adapt", str(folder), "--output", str(output), "--artefact", str(artefact.folder)]
     main([*start, "--steps", "30", "--rate", "1e-2"])
     assert "written: " in capsys.readouterr().err
     found = open_artefact(output / "artefact")
@@ -222,63 +262,32 @@ def test_adapting_to_an_instrument_that_the_model_does_not_know_helps(
 
 
 def test_weights_that_are_no_better_are_not_used(
-    artefact: Artefact, session: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    artefact: Artefact, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "adapted"
     (output / "artefact").mkdir(parents=True)
     (output / "artefact" / "manifest.json").write_text("of an earlier run")
     rest = ["--output", str(output), "--artefact", str(artefact.folder)]
     rest += ["--steps", "2", "--rate", "1e-9"]
-    main(["adapt", str(session), *rest])
+    main(["adapt", str(folder), *rest])
     assert "the old weights stay" in capsys.readouterr().err
     assert not (output / "artefact").exists()
     record = load_checkpoint(output / "checkpoint.pt").record
     assert (record["stage"], record["adapted_from"]) == ("adapt", artefact.manifest.name)
     # Other frames: the weights that were adapted on the first ones are not theirs.
-    write(session / "frames" / "0.png", fields(1)[0], seed=99)
+    write(folder / "frames" / "0.png", fields(1)[0], seed=99)
     with pytest.raises(UsageError, match=r"checkpoint\.pt: is of another run, with adapted_on"):
-        main(["adapt", str(session), *rest])
+        main(["adapt", str(folder), *rest])
 
 
-def test_what_frames_are_compared_with_is_read_without_dropout(
-    artefact: Artefact, session: Path, tmp_path: Path
-) -> None:
-    learned, _ = read_frames(session)
-    task = Adapting(model_of_artefact(artefact), learned, (), seed=0)
-    # A validation in the midst of training puts the objective back into training mode.
-    settings = Settings(Budget(steps=1), tmp_path / "run", validate_s=0.0)
-    alone = Place(0, 1, torch.device("cpu"))
-    train(task, settings, alone, config={}, record={}, report=lambda line: None)
-    first, again = (
-        read_live(task.objective.model, learned, np.random.default_rng(1), 4) for _ in range(2)
-    )
-    assert torch.equal(first.covariance, again.covariance)
-
-
-def test_weights_that_were_spoilt_are_refused(
-    artefact: Artefact, session: Path, procedural: BatchSource
-) -> None:
-    before, after = (model_of_artefact(artefact) for _ in range(2))
+def test_weights_that_were_spoilt_are_refused(reader: Artefact, folder: Path) -> None:
+    before, after = (model_of_artefact(reader) for _ in range(2))
     torch.manual_seed(0)
     for parameter in after.restorer.out.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    _, held_out = read_frames(session)
-    verdict = judge(before, after, [procedural.views(0, 4, 128)], held_out, seed=0)
+    session = read_session(before, folder)
+    rng = np.random.default_rng(0)
+    views = [exposed_again(each, rng, 4) for each in session.held_out]
+    verdict = judge(before, after, views, session.others, seed=0)
     assert verdict.gain_db < 0
     assert not verdict.better
-
-
-def test_a_field_counts_once_however_many_views_it_has(
-    artefact: Artefact, session: Path, procedural: BatchSource
-) -> None:
-    before, after = (model_of_artefact(artefact) for _ in range(2))
-    torch.manual_seed(0)
-    for parameter in after.restorer.out.parameters():
-        torch.nn.init.normal_(parameter, std=0.01)
-    _, held_out = read_frames(session)
-    fields = [procedural.views(step, 2, 128) for step in range(4)]
-    twice = [Views(*(torch.cat([each, each]) for each in vars(views).values())) for views in fields]
-    once, again = (judge(before, after, each, held_out, seed=0) for each in (fields, twice))
-    assert again.error_db == pytest.approx(once.error_db, rel=1e-3)
-    # Three fields of four cannot tell, whatever they gained.
-    assert not judge(before, after, fields[:3], held_out, seed=0).better
