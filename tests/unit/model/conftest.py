@@ -58,7 +58,7 @@ def artefact(tmp_path_factory: pytest.TempPathFactory, procedural: BatchSource) 
     head = model_of_artefact(open_artefact(DEFAULT)).blur_head.state_dict()
     load_part(objective.model, {f"blur_head.{name}": value for name, value in head.items()})
     for parameter in objective.model.restorer.out.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
+        torch.nn.init.normal_(parameter, std=0.03)
     weights = objective.state_dict()
     checkpoint = Checkpoint(
         config=SMALL.as_dict(),
