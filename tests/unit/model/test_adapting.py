@@ -10,14 +10,16 @@ import torch
 
 from semagent.errors import InputFileError, UsageError
 from semagent_engines.data.batches import Views
-from semagent_engines.data.instrument import crops, read_pairs
+from semagent_engines.data.instrument import crops, read_frames, read_pairs
 from semagent_engines.data.specimen import procedural_specimen
 from semagent_engines.export.weights import model_of_artefact
+from semagent_engines.model.network import SemModel
 from semagent_engines.runtime.artefact import DEFAULT, Artefact, open_artefact
 from semagent_engines.runtime.backends.onnxruntime import open_engine
 from semagent_engines.train.adapt import (
     Focused,
     Live,
+    Session,
     exposed_again,
     inconsistency,
     judge,
@@ -69,6 +71,12 @@ def test_every_second_field_is_held_out_and_frames_out_of_focus_are_no_truth(
     assert (len(session.learned), len(session.held_out), len(session.others)) == (4, 4, 2)
 
 
+def test_what_semagent_restored_is_not_adapted_on(folder: Path) -> None:
+    for index, image in enumerate(fields(8)):
+        write(folder / "images" / "restored" / f"{index}-restored.png", image)
+    assert len(list(read_frames(folder))) == 10
+
+
 def test_frames_of_one_field_count_as_one(reader: Artefact, folder: Path) -> None:
     for index, image in enumerate(fields(8)):
         write(folder / "frames" / f"{index}-again.png", np.roll(image, (9, -5), (0, 1)), seed=90)
@@ -106,13 +114,17 @@ def test_what_is_exposed_again_is_as_noisy_as_the_frame_and_its_truth_is_indepen
     assert float(other.std()) == pytest.approx(0.05 * 5**0.5, rel=0.03)
 
 
+def held_out(model: SemModel, folder: Path) -> tuple[Session, list[Views]]:
+    """A session, and views of its held-out fields."""
+    session, rng = read_session(model, folder), np.random.default_rng(0)
+    return session, [exposed_again(each, rng, 4) for each in session.held_out]
+
+
 def test_a_field_counts_once_however_many_crops_it_gives(reader: Artefact, folder: Path) -> None:
     before, after = (model_of_artefact(reader) for _ in range(2))
     for parameter in after.restorer.out.parameters():
         torch.nn.init.normal_(parameter, std=0.01)
-    session = read_session(before, folder)
-    rng = np.random.default_rng(0)
-    views = [exposed_again(each, rng, 4) for each in session.held_out]
+    session, views = held_out(before, folder)
     few = judge(before, after, views, session.others, seed=0)
     many = judge(before, after, [_twice(each) for each in views], session.others, seed=0)
     assert many.error_db == pytest.approx(few.error_db, rel=1e-3)
@@ -285,9 +297,7 @@ def test_weights_that_were_spoilt_are_refused(reader: Artefact, folder: Path) ->
     torch.manual_seed(0)
     for parameter in after.restorer.out.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    session = read_session(before, folder)
-    rng = np.random.default_rng(0)
-    views = [exposed_again(each, rng, 4) for each in session.held_out]
+    session, views = held_out(before, folder)
     verdict = judge(before, after, views, session.others, seed=0)
     assert verdict.gain_db < 0
     assert not verdict.better
