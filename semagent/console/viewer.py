@@ -3,7 +3,8 @@
 Three streams share it: facts (JSON text), raw frames and restored frames (binary packets). Of
 each at most one message is on its way: the next is sent when the browser has acknowledged the
 last, and then it is the newest there is. So a slow browser sees fewer frames, never older ones, and
-neither memory nor the loop notices it. What it missed is counted and sent along.
+neither memory nor the loop notices it. What it missed is counted and sent along. A page asks what
+time it is every two seconds, however slow its line; one that says nothing for long has left.
 
 A browser on the machine of the microscope takes its time from the loop. So a frame is sent when
 the loop is through with it, together with what was read from it; see `Board.patience_s`.
@@ -26,6 +27,7 @@ from semagent.wire import Message
 
 _FACTS_S = 0.2  # between two messages of facts, if there is a frame for them to go along with:
 _ALONE_S = 0.3  # a browser lays its page out once for both
+_LEFT_S = 90.0  # without a word; a page that nobody sees may be let speak but once a minute
 
 
 class _Said(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,24 +87,27 @@ class Viewer:
         await asyncio.gather(reader, writer, return_exceptions=True)
         for task in done:
             error = task.exception()
-            if error is not None and not isinstance(error, WebSocketDisconnect):
+            if error is not None and not isinstance(error, WebSocketDisconnect | TimeoutError):
                 raise error
 
     async def _read(self) -> None:
         while True:
-            text = await self._socket.receive_text()
-            try:
-                said = _decoder.decode(text)
-            except msgspec.MsgspecError:
-                await self._socket.close(code=1003, reason="not understood")
-                return
-            if said.ack is not None:
-                self._on_their_way.discard(said.ack)
-            self._want = self._want if said.want is None else said.want
-            self._coding = said.coding or self._coding
-            if said.ping is not None:
-                await self._send({"pong": said.ping, "now_ms": self._clock.monotonic_ns() / 1e6})
-            self.wake()
+            async with asyncio.timeout(_LEFT_S):
+                await self._hear(await self._socket.receive_text())
+
+    async def _hear(self, text: str) -> None:
+        try:
+            said = _decoder.decode(text)
+        except msgspec.MsgspecError:
+            await self._socket.close(code=1003, reason="not understood")
+            raise WebSocketDisconnect(1003) from None
+        if said.ack is not None:
+            self._on_their_way.discard(said.ack)
+        self._want = self._want if said.want is None else said.want
+        self._coding = said.coding or self._coding
+        if said.ping is not None:
+            await self._send({"pong": said.ping, "now_ms": self._clock.monotonic_ns() / 1e6})
+        self.wake()
 
     async def _write(self) -> None:
         while True:

@@ -42,6 +42,7 @@ class WebServer:
                 ws="websockets-sansio",
                 ws_max_size=_LONGEST_MESSAGE,
                 ws_per_message_deflate=False,  # pixels hardly get smaller, and it takes time
+                ws_ping_interval=None,  # would wait behind a large frame; see `Viewer`
                 lifespan="off",
                 log_config=None,
                 access_log=False,

@@ -1,7 +1,9 @@
 """A browser's WebSocket: who may open it, and that a slow one sees new frames, not old ones."""
 
 import asyncio
+import functools
 import json
+import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ import cv2
 import msgspec
 import numpy as np
 import pytest
+import uvicorn
 from starlette.websockets import WebSocketDisconnect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -19,7 +22,7 @@ from websockets.sync.client import ClientConnection, connect
 from semagent.bus import LocalBus, LocalHub
 from semagent.channels import Role
 from semagent.clock import ManualClock, SystemClock
-from semagent.console import RunFacts
+from semagent.console import RunFacts, viewer
 from semagent.console.access import Level
 from semagent.console.facts import Board
 from semagent.console.packets import Packer
@@ -260,6 +263,74 @@ def test_nonsense_ends_the_connection(run: Run, text: str):
         socket.send(text)
         with pytest.raises(ConnectionClosed):
             receive(socket, lambda value: False)
+
+
+@pytest.fixture
+def impatient_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasty = functools.partial(uvicorn.Config, ws_ping_interval=0.02, ws_ping_timeout=0.02)
+    monkeypatch.setattr(uvicorn, "Config", hasty)
+
+
+@pytest.mark.usefixtures("impatient_server")
+def test_a_line_is_not_cut_while_the_page_speaks(run: Run):
+    """On a slow one, what the server itself would ask waits behind a large frame."""
+    with socket.create_connection(("127.0.0.1", run.port), timeout=10) as link:
+
+        def say(text: str, lead: int = 0x81) -> None:
+            link.sendall(bytes([lead, 0x80 | len(text), 0, 0, 0, 0]) + text.encode())
+
+        link.sendall(
+            f"GET /live HTTP/1.1\r\nHost: 127.0.0.1:{run.port}\r\nOrigin: {run.origin}\r\n"
+            f"Cookie: {run.cookie(TOKENS.operator)}\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+        )
+        for _ in range(20):
+            say('{"ping": 1}')
+            time.sleep(0.01)
+        say('{"ping": 7}')
+        heard = b""
+        while b'{"pong":7.0' not in heard:
+            more = link.recv(65536)
+            assert more
+            heard += more
+
+
+class VanishedSocket:
+    """A browser that is gone after its first words, while much is on its way to it."""
+
+    def __init__(self) -> None:
+        self.words = ['{"ping": 1}']
+        self.room = 1
+
+    async def accept(self) -> None: ...
+
+    async def send_text(self, text: str) -> None:
+        self.room -= 1
+        if self.room < 0:
+            await asyncio.Event().wait()
+
+    async def receive_text(self) -> str:
+        if not self.words:
+            await asyncio.Event().wait()
+        return self.words.pop()
+
+
+@pytest.mark.parametrize("room", [1, 100])
+def test_a_browser_that_has_vanished_does_not_keep_its_place(
+    facts: RunFacts, room: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(viewer, "_LEFT_S", 0.05)
+    clock = SystemClock()
+    board = Board(LocalBus(LocalHub(clock), Role.CONSOLE), facts, clock)
+    vanished: Any = VanishedSocket()
+    vanished.room = room
+
+    async def visit() -> None:
+        async with asyncio.timeout(5):
+            await Viewer(vanished, board, Packer(), Level.VIEWER, clock).run()
+
+    asyncio.run(visit())
 
 
 class LeavingSocket:
