@@ -33,6 +33,7 @@ from semagent.lockstep import Lockstep
 from semagent.memory import load_memory
 from semagent.parts import make_recorder
 from semagent.ports import Microscope
+from semagent.safety import Code
 from semagent.stack import as_recorded, config_for_stack, without_scale
 from semagent.types import (
     Arm,
@@ -47,6 +48,8 @@ from semagent.types import (
 
 _FRAMES_WITHOUT_RESULT = 1000
 _WATCHED_INTERVAL_S = 0.2
+_NO_LIMIT = {"microscope", Code.SETTINGS_CHANGED}
+"""Refusals that are none of the safety envelope: by the driver, or because of a hand."""
 
 
 def autofocus(
@@ -178,6 +181,7 @@ def _focus(
         ):
             monitor = HealthMonitor(config, microscope.capabilities, clock)
             ledger = table.ledger = Ledger(lockstep.listen, output, table.add, monitor)
+            ledger.says_result = True
             start = microscope.read_state()
             start_m = start.optics.working_distance_m
             unaffordable = forbids(start, config.control.autofocus.max_dose_e_nm2)
@@ -195,6 +199,7 @@ def _focus(
                 result = _follow(lockstep, ledger, interrupt)
             except SemagentError as error:
                 # Nobody will look at another frame: back to where it began.
+                ledger.says_result = False
                 lockstep.request(Cancel(reason=str(error)))
                 lockstep.settle()
                 ledger.update()
@@ -212,7 +217,7 @@ def _focus(
             left = ledger.not_put_back or away_m > config.safety.tolerance("working_distance_m")
             return exits.FAILED if left else exits.INTERRUPTED
         refused = any(
-            reply.outcome is Outcome.REFUSED and reply.code != "microscope"
+            reply.outcome is Outcome.REFUSED and reply.code not in _NO_LIMIT
             for reply in ledger.refusals
         )
         return _exit_code(result, refused=refused or not armed)

@@ -70,6 +70,7 @@ class Ledger:
         monitor: told of everything that is said, if there is one.
 
     Attributes:
+        says_result: the command says itself how a focusing ended, so it is no warning too.
         not_put_back: the agent could not put back what it had moved, and nobody has armed since.
     """
 
@@ -104,6 +105,7 @@ class Ledger:
         self.intent: Intent | None = None
         self.result: FocusResult | None = None
         self.mode = Mode.OBSERVE
+        self.says_result = False
         self.not_put_back = False
         self.state: MicroscopeState | None = None
         self.scores: deque[float] = deque(maxlen=_SCORES)
@@ -158,7 +160,8 @@ class Ledger:
             self.state = reply.state
         if reply.outcome is not Outcome.APPLIED:
             self.refusals.append(reply)
-            self._output.warn(reply.reason)
+            if reply.command.issuer is not Issuer.AGENT:  # control speaks of its own
+                self._output.warn(reply.reason)
 
     def _begin(self, row: Row) -> None:
         self.state = row.header.settings
@@ -175,7 +178,8 @@ class Ledger:
         if event.kind == "frame_flagged":
             self.flagged += 1
             self._begin(Row(header=msgspec.convert(event.data["header"], FrameHeader)))
-        if event.level is not Level.INFO:
+        said = self.says_result and event.kind == "autofocus_done"
+        if event.level is not Level.INFO and not said:
             self._output.warn(event.message)
 
     def _take_command(self, command: Command) -> None:

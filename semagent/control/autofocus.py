@@ -6,6 +6,7 @@ import msgspec
 
 from semagent.control import budget, search
 from semagent.control.ending import end_at, finish, go_home, not_begun
+from semagent.control.intervention import settings_change
 from semagent.control.options import AutofocusOptions
 from semagent.control.situation import Analysed, Autofocus, Follow
 from semagent.control.trim import Stigmators, Trim, setting
@@ -98,7 +99,8 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
         go_home(turn, "held", "the safety gate is disarmed; arm it and ask again")
         return
     if start.settings_rev != header.settings_rev:
-        go_home(turn, "failed", "the scan settings changed with the working distance")
+        change = settings_change(start.settings, header.settings, start.detector, header.detector)
+        go_home(turn, "failed", f"along with the working distance {change}")
         return
     if not task.samples:
         task = msgspec.structs.replace(task, poor=(*task.poor, analysis.structure))

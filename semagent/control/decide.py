@@ -10,7 +10,7 @@ import math
 import msgspec
 
 from semagent.control import autofocus, budget, ending, hold
-from semagent.control.intervention import field_change, focus_change
+from semagent.control.intervention import field_change, focus_change, settings_change
 from semagent.control.options import ControlOptions
 from semagent.control.situation import (
     Analysed,
@@ -53,6 +53,9 @@ from semagent.types import (
     StartAutofocus,
     Stop,
 )
+
+_SETTINGS_CHANGED = "settings_changed"
+"""Refusal of the gate: the frame that a command rests on was taken with other settings."""
 
 
 def decide(
@@ -112,21 +115,14 @@ def _see(turn: Turn, header: FrameHeader) -> bool:
     if not state.can_use(header):
         return False
     if state.expected is not None:
-        change = field_change(state.expected, header, turn.options) or focus_change(
+        change = field_change(state.expected, header, turn.options, state.detector) or focus_change(
             state.expected, header, turn.options
         )
         if change:
-            _yield_to_operator(turn, change)
+            ending.yield_to_operator(turn, change)
             return False
+    turn.update(detector=header.detector)
     return True
-
-
-def _yield_to_operator(turn: Turn, change: str) -> None:
-    """The operator beats the agent: whatever goes on ends here, and nothing is put back."""
-    if turn.state.task is not None:
-        ending.finish(turn, "failed", f"{change}; left as it is")
-    if turn.state.mode is Mode.HOLD and not turn.state.paused:
-        turn.pause(change)
 
 
 def _on_analysed(turn: Turn, seen: Analysed) -> None:
@@ -216,6 +212,7 @@ def _on_reply(turn: Turn, reply: Reply) -> None:
     if pending is None or command.action != pending.action:
         return
     applied = reply.outcome is Outcome.APPLIED
+    hand = _hand_behind(turn, reply)
     turn.update(
         pending=None,
         waiting_ns=turn.state.now_ns,
@@ -223,6 +220,9 @@ def _on_reply(turn: Turn, reply: Reply) -> None:
         unconfirmed=reply.state is None,
         task=_counted(turn.state.task, reply),
     )
+    if hand and turn.state.task is not None:
+        ending.yield_to_operator(turn, hand)
+        return
     what = f"the command to {in_words(command.action)} was {reply.outcome}: {reply.reason}"
     if not applied:
         turn.tell("command_failed", what, Level.WARNING, code=reply.code)
@@ -243,6 +243,16 @@ def _on_reply(turn: Turn, reply: Reply) -> None:
             autofocus.on_refused_stigmators(turn, task, pending.then)
         else:
             ending.go_home(turn, "failed", what)
+
+
+def _hand_behind(turn: Turn, reply: Reply) -> str:
+    """What somebody has changed that a command was refused for; empty if it was not for that."""
+    before, header = turn.measured, turn.state.header
+    if reply.code != _SETTINGS_CHANGED or reply.state is None or before is None or header is None:
+        return ""
+    if before.settings_rev == reply.state.settings_rev:
+        before = header.settings  # read back already with the command before
+    return settings_change(before, reply.state, turn.state.detector, header.detector)
 
 
 def _counted(task: Task | None, reply: Reply) -> Task | None:
@@ -267,7 +277,7 @@ def _on_operator_reply(turn: Turn, reply: Reply) -> None:
         return
     if not isinstance(action, SetWorkingDistance | Stop):
         turn.update(epoch=turn.state.epoch + 1)
-    _yield_to_operator(turn, f"the operator's command: {in_words(action)}")
+    ending.yield_to_operator(turn, f"the operator's command: {in_words(action)}")
 
 
 # -- requests and the gate --------------------------------------------------------------------

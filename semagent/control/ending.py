@@ -51,6 +51,16 @@ def end_at(turn: Turn, place: MicroscopeState, status: Status, reason: str) -> N
         proceed(turn)
 
 
+def yield_to_operator(turn: Turn, change: str) -> None:
+    """The operator beats the agent: whatever goes on ends here, and nothing is put back."""
+    task = turn.state.task
+    if task is not None:
+        cut_short = isinstance(task, Return) and _leads_back(task)
+        finish(turn, "failed", f"{change}; left as it is", barred=cut_short)
+    if turn.state.mode is Mode.HOLD and not turn.state.paused:
+        turn.pause(change)
+
+
 def on_reply(turn: Turn, task: Return, reply: Reply) -> None:
     """Go on with the way home after one of its commands was answered."""
     focusing = isinstance(reply.command.action, SetWorkingDistance)
@@ -64,7 +74,7 @@ def on_reply(turn: Turn, task: Return, reply: Reply) -> None:
         turn.go(task.home.optics.working_distance_m, straight=True)
         if turn.state.pending is None:
             proceed(turn)
-    elif reply.outcome is Outcome.REFUSED and not focusing and task.home != _home(task.task):
+    elif reply.outcome is Outcome.REFUSED and not focusing and not _leads_back(task):
         # Not the way back, but a last small change: it is as good as it was verified to be.
         finish(turn, task.status, f"{task.reason}; a last change of the stigmators was refused")
     else:
@@ -163,6 +173,11 @@ def _home(task: Autofocus | Follow) -> MicroscopeState | None:
     return task.start.settings if task.start else None
 
 
+def _leads_back(task: Return) -> bool:
+    """Whether it is the way back, and not a last small change to what was found."""
+    return task.home == _home(task.task)
+
+
 def proceed(turn: Turn) -> None:
     """Give the next command on the way home, or end there."""
     while isinstance(task := turn.state.task, Return) and turn.state.pending is None:
@@ -201,7 +216,7 @@ def _stigmators_to_restore(turn: Turn, task: Return, here: Optics) -> tuple[floa
     x = math.inf if here.stigmator_x is None else here.stigmator_x
     y = math.inf if here.stigmator_y is None else here.stigmator_y
     ours = isinstance(task.task, Autofocus) and task.task.stigmated
-    ours |= task.home != _home(task.task)
+    ours |= not _leads_back(task)
     tolerance = _AT_HOME_STIGMATOR if ours else turn.options.operator.stigmator
     if max(abs(x - home.stigmator_x), abs(y - home.stigmator_y)) <= tolerance:
         return None
@@ -213,11 +228,12 @@ def give_up(turn: Turn, task: Return, why: str) -> None:
     home, here = task.home.optics, turn.measured
     assert here is not None  # noqa: S101 - a home comes from a frame
     stigmators = _stigmators_to_restore(turn, task, here.optics) is not None
+    failed = "could not be put back to" if _leads_back(task) else "could not go on to"
     finish(
         turn,
         "failed",
-        f"{task.reason}; could not be put back to {_in_words(home, stigmators)} ({why}): last read "
-        f"back {_in_words(here.optics, stigmators)}, check it",
+        f"{task.reason}; {failed} {_in_words(home, stigmators)} ({why}): last read back "
+        f"{_in_words(here.optics, stigmators)}, check it",
         barred=True,
     )
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from semagent.control import autofocus, tracking
+from semagent.control import autofocus, ending, tracking
+from semagent.control.intervention import settings_change
 from semagent.control.options import USUAL_SLOPE
 from semagent.control.reading import mean_of, read
 from semagent.control.situation import Follow, Seen, Track
@@ -60,6 +61,10 @@ def on_frame(turn: Turn, task: Follow, analysis: FrameAnalysis) -> None:
         autofocus.begin(turn, task.search_frames, for_hold=True, stigmation=task.search_stigmation)
         return
     header = analysis.header
+    if task.home.settings_rev != header.settings_rev:
+        # While a command was carried out: what was read back with it is no surprise.
+        ending.yield_to_operator(turn, settings_change(task.home, header.settings))
+        return
     seen = _read(turn, task, analysis)
     task = _unseen(task, header) if seen is None else _seen(task, seen)
     next_ = tracking.predict(task.track, 1.0)

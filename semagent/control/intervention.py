@@ -1,7 +1,7 @@
 """Notice when somebody else changes the microscope."""
 
 from semagent.control.options import ControlOptions
-from semagent.types import FrameHeader, MicroscopeState
+from semagent.types import FrameHeader, MicroscopeState, Region
 
 
 def focus_change(before: MicroscopeState, header: FrameHeader, options: ControlOptions) -> str:
@@ -13,10 +13,19 @@ def focus_change(before: MicroscopeState, header: FrameHeader, options: ControlO
     return ""
 
 
-def field_change(before: MicroscopeState, header: FrameHeader, options: ControlOptions) -> str:
-    """Say what was changed that makes earlier frames no evidence any more; empty if nothing."""
+def field_change(
+    before: MicroscopeState, header: FrameHeader, options: ControlOptions, detector: str = ""
+) -> str:
+    """Say what was changed that makes earlier frames no evidence any more; empty if nothing.
+
+    Args:
+        before: the settings so far.
+        header: of a frame.
+        options: for what counts as a change.
+        detector: the one so far; empty where it is not known.
+    """
     if before.settings_rev != header.settings_rev:
-        return "scan, beam energy, magnification or detector were changed"
+        return settings_change(before, header.settings, detector, header.detector)
     for axis in ("stigmator_x", "stigmator_y"):
         was, now = getattr(before.optics, axis), getattr(header.optics, axis)
         if None not in (was, now) and abs(now - was) > options.operator.stigmator:
@@ -25,6 +34,51 @@ def field_change(before: MicroscopeState, header: FrameHeader, options: ControlO
     if moved_m > options.operator.field_fraction * _field_width(header, options):
         return f"the stage was moved by {moved_m * 1e6:.2f} µm"
     return ""
+
+
+def settings_change(
+    before: MicroscopeState, now: MicroscopeState, detector_before: str = "", detector: str = ""
+) -> str:
+    """Say what was changed, from what to what, where ``settings_rev`` says that something was.
+
+    A detector is not part of what is read back: it is known from frames, or empty.
+    """
+    then, here = _in_words(before), _in_words(now)
+    if detector_before:
+        then["detector"], here["detector"] = detector_before, detector
+    changes = [
+        f"{name} from {then[name]} to {here[name]}" for name in then if then[name] != here[name]
+    ]
+    if not changes:
+        return "scan, beam energy, magnification or detector were changed"
+    return f"the settings were changed: {', '.join(changes)}"
+
+
+def _in_words(state: MicroscopeState) -> dict[str, str]:
+    """What frames have to have in common; numbers to three digits, as they flicker."""
+    scan, optics = state.scan, state.optics
+    return {
+        "beam energy": _number(optics.accelerating_voltage_v, 1e-3, " kV"),
+        "magnification": _number(optics.magnification, 1.0, ""),
+        "pixel size": _number(scan.pixel_size_m, 1e9, " nm"),
+        "dwell": _number(scan.dwell_s, 1e6, " µs"),
+        "averages": f"{scan.frame_averages}",
+        "frame": f"{scan.width_px} x {scan.height_px} pixels of {scan.bit_depth} bit",
+        "region": _region(scan.region),
+    }
+
+
+def _number(value: float | None, factor: float, unit: str) -> str:
+    return "unknown" if value is None else f"{float(f'{value * factor:.3g}'):.9g}{unit}"
+
+
+def _region(region: Region | None) -> str:
+    if region is None:
+        return "the whole field"
+    return (
+        f"{region.width:.3g} x {region.height:.3g} of the field at {region.left:.3g}, "
+        f"{region.top:.3g}"
+    )
 
 
 def _field_width(header: FrameHeader, options: ControlOptions) -> float:

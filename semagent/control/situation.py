@@ -285,6 +285,7 @@ class ControlState(Value, frozen=True, kw_only=True):
         proposed_m: the working distance last proposed.
         declined: the one the operator last declined, and the epoch to which that applies.
         in_focus: settings that the last autofocus left in focus; ``None`` when unknown.
+        detector: of the last frame that was used; empty before.
         epoch: grows when evidence so far stops counting; the estimator is reset.
     """
 
@@ -302,6 +303,7 @@ class ControlState(Value, frozen=True, kw_only=True):
     proposed_m: float | None = None
     declined: tuple[float, int] | None = None
     in_focus: MicroscopeState | None = None
+    detector: str = ""
     epoch: int = 0
 
     @property

@@ -70,9 +70,13 @@ class Turn:
         self._events.append(Notice(kind, level, message, data))
 
     def pause(self, reason: str) -> None:
-        """Give no more commands until the next request."""
+        """Give no more commands until the next request, and warn why unless that was done."""
         self.update(paused=reason, task=None, expected=None, in_focus=None)
-        self.tell("paused", f"{reason}; no commands until the next request", Level.WARNING)
+        until = "no commands until the next request"
+        if any(event.level is not Level.INFO for event in self._events):
+            self.tell("paused", until)
+        else:
+            self.tell("paused", f"{reason}; {until}", Level.WARNING)
 
     def command(self, action: MicroscopeAction, then: tuple[MicroscopeAction, ...] = ()) -> None:
         """Give a command, and when it was carried out the next; one at most is outstanding."""

@@ -182,7 +182,7 @@ def test_settings_that_change_with_our_own_move(bench: Bench) -> None:
 
     bench.carry_out = carry_out
     bench.run(2)
-    assert "scan settings changed" in assert_put_back(bench).reason
+    assert "along with the working distance scan" in assert_put_back(bench).reason
 
 
 def test_stigmators_dragged_along_are_put_back(bench: Bench) -> None:

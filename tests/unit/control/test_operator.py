@@ -5,11 +5,15 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from semagent.control.situation import Follow, Return
 from semagent.types import (
+    Cancel,
     Disarm,
     Issuer,
+    Level,
     MoveStage,
     Outcome,
+    Region,
     Reply,
     SetStigmator,
     SetWorkingDistance,
@@ -17,7 +21,9 @@ from semagent.types import (
     Stop,
 )
 
-from .bench import UNIT_M, Bench
+from .bench import OPTIONS, UNIT_M, Bench
+
+Hand = Callable[[Bench], None]
 
 
 @pytest.mark.parametrize(
@@ -41,9 +47,16 @@ def test_command_of_the_operator_pauses(
     assert "paused" in bench.kinds
 
 
-def change(**optics: float) -> Callable[[Bench], None]:
+def change(**optics: float) -> Hand:
     def apply(bench: Bench) -> None:
         bench.optics = msgspec.structs.replace(bench.optics, **optics)
+
+    return apply
+
+
+def rescan(**scan: object) -> Hand:
+    def apply(bench: Bench) -> None:
+        bench.scan = msgspec.structs.replace(bench.scan, **scan)
 
     return apply
 
@@ -65,9 +78,7 @@ def other_magnification(bench: Bench) -> None:
         (other_magnification, "scan, beam energy, magnification or detector were changed"),
     ],
 )
-def test_hand_on_the_microscope_pauses(
-    bench: Bench, hand: Callable[[Bench], None], words: str
-) -> None:
+def test_hand_on_the_microscope_pauses(bench: Bench, hand: Hand, words: str) -> None:
     hand(bench)
     given = len(bench.commands)
     bench.run(5)
@@ -120,3 +131,164 @@ def test_answer_after_the_operator_took_over_leads_nowhere(bench: Bench) -> None
     assert len(bench.commands) == given
     assert bench.controller.state.pending is None
     assert bench.controller.state.expected is None
+
+
+# -- settings that are changed once the frame was taken that a command rests on ---------------
+
+
+def after_the_frame(bench: Bench, hand: Hand) -> None:
+    """Let a hand be quicker than the next command; the gate refuses what rests on older frames."""
+
+    def answer(reply: Reply) -> Reply:
+        if bench.settings_rev == 1:
+            hand(bench)
+            bench.settings_rev = 2
+        return msgspec.structs.replace(
+            reply, outcome=Outcome.REFUSED, code="settings_changed", state=bench.state()
+        )
+
+    bench.answer = answer
+
+
+def nothing_reported(_bench: Bench) -> None:
+    """Of a detector, for example, only frames tell."""
+
+
+@pytest.mark.parametrize(
+    ("hand", "words"),
+    [
+        (rescan(dwell_s=4e-7), "the settings were changed: dwell from unknown to 0.4 µs"),
+        (rescan(pixel_size_m=5e-9), "pixel size from 10 nm to 5 nm"),
+        (rescan(frame_averages=4), "averages from 1 to 4"),
+        (
+            rescan(width_px=512, height_px=384),
+            "frame from 1024 x 768 pixels of 8 bit to 512 x 384 pixels of 8 bit",
+        ),
+        (
+            rescan(region=Region(left=0.25, top=0.0, width=0.5, height=0.5)),
+            "region from the whole field to 0.5 x 0.5 of the field at 0.25, 0",
+        ),
+        (change(accelerating_voltage_v=12345.6), "beam energy from unknown to 12.3 kV"),
+        (change(magnification=200_000.0), "magnification from unknown to 200000"),
+        (nothing_reported, "scan, beam energy, magnification or detector were changed"),
+    ],
+)
+def test_settings_changed_before_a_command_end_the_search_once(
+    bench: Bench, hand: Hand, words: str
+) -> None:
+    given, told = len(bench.commands), len(bench.events)
+    after_the_frame(bench, hand)
+    bench.run(3)
+    assert len(bench.commands) == given + 1
+    result = bench.results[-1]
+    assert result.status == "failed"
+    assert result.reason.endswith(f"{words}; left as it is")
+    assert result.final_working_distance_m == bench.optics.working_distance_m
+    news = bench.events[told:]
+    assert [event.kind for event in news if event.level is not Level.INFO] == ["autofocus_done"]
+    assert not any(event.data.get("put_back") is False for event in news)
+    assert bench.controller.state.paused
+    bench.answer = lambda reply: reply
+    bench.request(StartAutofocus())
+    bench.frame()
+    assert len(bench.commands) > given + 1
+
+
+def test_settings_changed_on_a_way_of_several_commands(bench: Bench) -> None:
+    """What was read back with the first knows of the change already."""
+    original = bench.carry_out
+
+    def carry_out(action: object) -> None:
+        original(action)
+        bench.scan = msgspec.structs.replace(bench.scan, pixel_size_m=5e-9)
+        bench.settings_rev = 2
+        after_the_frame(bench, nothing_reported)
+
+    bench.carry_out = carry_out
+    while not bench.results:
+        bench.frame()
+    assert "pixel size from 10 nm to 5 nm; left as it is" in bench.results[-1].reason
+
+
+def test_another_detector_is_known_from_a_frame(bench: Bench) -> None:
+    header = msgspec.structs.replace(bench.header(), detector="BSE", settings_rev=2)
+    bench.follow(bench.controller.flagged(header))
+    reason = "the settings were changed: detector from SE to BSE; left as it is"
+    assert bench.results[-1].reason == reason
+
+
+def test_settings_changed_before_a_command_of_hold_end_it_once() -> None:
+    bench = Bench(drift=0.1, focus=3.0)
+    bench.arm()
+    bench.run(40)
+    assert isinstance(bench.controller.state.task, Follow)
+    given, told = len(bench.commands), len(bench.events)
+    after_the_frame(bench, rescan(pixel_size_m=5e-9))
+    bench.run(20)
+    assert len(bench.commands) == given + 1
+    news = bench.events[told:]
+    assert [event.kind for event in news] == ["hold_ended", "paused"]
+    assert [event.level for event in news] == [Level.INFO, Level.WARNING]
+    assert "pixel size from 10 nm to 5 nm; left as it is" in news[-1].message
+
+
+def test_settings_changed_while_a_command_of_hold_is_carried_out_end_it() -> None:
+    """Frames of another magnification are not compared with the reference of this one."""
+    bench = Bench(drift=0.1, focus=3.0)
+    bench.arm()
+    bench.run(40)
+    original = bench.carry_out
+
+    def carry_out(action: object) -> None:
+        original(action)
+        bench.scan = msgspec.structs.replace(bench.scan, pixel_size_m=5e-9)
+        bench.settings_rev = 2
+
+    bench.carry_out = carry_out
+    bench.run(20)
+    assert bench.controller.state.task is None
+    assert "pixel size from 10 nm to 5 nm; left as it is" in bench.controller.state.paused
+
+
+def test_settings_changed_on_the_way_back_are_said_to_have_cut_it_short(bench: Bench) -> None:
+    given = len(bench.commands)
+    after_the_frame(bench, rescan(pixel_size_m=5e-9))
+    bench.request(Cancel())
+    assert len(bench.commands) == given + 1
+    assert "pixel size from 10 nm to 5 nm; left as it is" in bench.results[-1].reason
+    (event,) = (event for event in bench.events if event.kind == "autofocus_done")
+    assert event.data == {"put_back": False}
+
+
+def before_the_last_move(code: str) -> Bench:
+    """A search whose last move, from the verifying frame to the estimate, is refused."""
+    for seed in range(20):
+        bench = Bench(focus=3.0, seed=seed, options=OPTIONS)
+
+        def answer(reply: Reply, bench: Bench = bench) -> Reply:
+            if not isinstance(bench.controller.state.task, Return):
+                return reply
+            bench.settings_rev = 2
+            return msgspec.structs.replace(
+                reply, outcome=Outcome.REFUSED, code=code, reason="no", state=bench.state()
+            )
+
+        bench.answer = answer
+        bench.arm()
+        bench.request(StartAutofocus())
+        if bench.run_until_result().status == "failed":
+            return bench
+    raise AssertionError("no search ended with a move")
+
+
+def test_settings_changed_before_the_last_move_are_not_a_way_back_that_failed() -> None:
+    bench = before_the_last_move("settings_changed")
+    assert bench.results[-1].reason.endswith("were changed; left as it is")
+    assert not any(event.data.get("put_back") is False for event in bench.events)
+
+
+def test_a_last_move_that_is_refused_is_not_called_a_way_back() -> None:
+    bench = before_the_last_move("limit")
+    assert "could not be put back" not in bench.results[-1].reason
+    assert "could not go on to 5.00" in bench.results[-1].reason
+    assert bench.events[-1].data == {"put_back": False}
