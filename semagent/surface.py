@@ -9,12 +9,14 @@ or a hole.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Sizes = float | Floats
+Origin = tuple[float, float, float, float]
 
 _OUTLIER = 4.0  # standard deviations by which a place has to contradict the others
 _MOST_OUTLIERS = 0.34  # of all places
@@ -63,7 +65,7 @@ class Surface:
         residual_m: root mean square of what the fit leaves at the others.
     """
 
-    origin: tuple[float, float, float, float]
+    origin: Origin
     reach_m: float
     coefficients: Floats
     covariance: Floats
@@ -72,7 +74,7 @@ class Surface:
 
     def at(self, x_m: float, y_m: float, time_s: float) -> tuple[float, float]:
         """Focal working distance and its standard deviation."""
-        row = _row(self.origin, self.reach_m, x_m, y_m, time_s)
+        row = _rows(self.origin, self.reach_m, x_m, y_m, time_s)
         return (
             self.origin[3] + float(row @ self.coefficients),
             math.sqrt(float(row @ self.covariance @ row)),
@@ -123,55 +125,70 @@ def fit_surface(places: Sequence[Focused], expected: Expected) -> Surface:
     if not places:
         raise ValueError("a surface needs one place at least")
     kept = list(range(len(places)))
-    most = math.floor(_MOST_OUTLIERS * len(places))
-    while len(places) - len(kept) < most:
-        worst, contradiction = max(
-            ((index, _contradiction(places, kept, index, expected)) for index in kept),
-            key=lambda pair: pair[1],
-        )
-        if contradiction < _OUTLIER:
+    for _ in range(math.floor(_MOST_OUTLIERS * len(places))):
+        contradictions = _contradictions([places[index] for index in kept], expected)
+        worst = int(contradictions.argmax())
+        if contradictions[worst] < _OUTLIER:
             break
-        kept.remove(worst)
-    rejected = tuple(index for index in range(len(places)) if index not in kept)
+        del kept[worst]
+    rejected = tuple(sorted(set(range(len(places))) - set(kept)))
     return _fit([places[index] for index in kept], expected, rejected)
 
 
-def _contradiction(
-    places: Sequence[Focused], kept: Sequence[int], index: int, expected: Expected
-) -> float:
-    """By how many standard deviations a place differs from what the others predict."""
-    others = [places[other] for other in kept if other != index]
-    if not others:
-        return 0.0
-    place = places[index]
-    predicted_m, sigma_m = _fit(others, expected, ()).at(place.x_m, place.y_m, place.time_s)
-    return abs(place.working_distance_m - predicted_m) / math.hypot(sigma_m, place.sigma_m)
+def _contradictions(places: Sequence[Focused], expected: Expected) -> Floats:
+    """By how many standard deviations each place differs from what the others predict, (N,).
+
+    The sums over the others are those over all without its own part, moved to the middle of the
+    others, around which nothing is expected: a fit for each place would take seconds.
+    """
+    _, rows, weight, wanted = _told(places, expected.reach_m)
+    parts = weight[:, np.newaxis, np.newaxis] * rows[:, :, np.newaxis] * rows[:, np.newaxis, :]
+    pulls = (weight * wanted)[:, np.newaxis] * rows
+    squares = weight * wanted**2
+    move = _move(*(-rows[:, 1:3].T / (len(places) - 1))) * _prior(expected)
+    back = move.transpose(0, 2, 1)
+    seen = back @ (parts.sum(axis=0) - parts) @ move
+    pull = back @ (pulls.sum(axis=0) - pulls)[:, :, np.newaxis]
+    covariance = np.linalg.inv(seen + np.eye(move.shape[-1]))
+    solution = covariance @ pull
+    misfit = squares.sum() - squares + _inner(solution, seen @ solution - 2 * pull)
+    freedom = len(places) - 1 - np.trace(covariance @ seen, axis1=1, axis2=2)
+    excess = np.maximum(1.0, misfit / np.maximum(1.0, freedom))
+    here = back @ rows[:, :, np.newaxis]
+    variance = _inner(here, covariance @ here) * excess
+    off_m = np.abs(wanted - _inner(here, solution))
+    return np.asarray(off_m / np.sqrt(variance + 1 / weight))
+
+
+def _inner(first: Floats, second: Floats) -> Floats:
+    """Inner products of columns, (N, K, 1), as (N,)."""
+    return np.asarray((first * second).sum(axis=(1, 2)))
+
+
+def _move(u: Floats, v: Floats) -> Floats:
+    """What rows are multiplied by to be as from origins moved by ``u`` and ``v``, (N, 7, 7)."""
+    move = np.tile(np.eye(7), (len(u), 1, 1))
+    move[:, 0, 1:6] = np.stack([-u, -v, u * u, u * v, v * v], axis=-1)
+    move[:, 1, 3:5] = np.stack([-2 * u, -v], axis=-1)
+    move[:, 2, 4:6] = np.stack([-u, -2 * v], axis=-1)
+    return move
 
 
 def _fit(places: Sequence[Focused], expected: Expected, rejected: tuple[int, ...]) -> Surface:
-    sizes = np.array([[p.x_m, p.y_m, p.time_s, p.working_distance_m] for p in places])
-    mean_x, mean_y, _, mean_m = sizes.mean(axis=0)
-    origin = (float(mean_x), float(mean_y), float(sizes[:, 2].max()), float(mean_m))
-    reach_m = expected.reach_m
-    rows = np.array([_row(origin, reach_m, p.x_m, p.y_m, p.time_s) for p in places])
-    tilt_m = expected.slope * reach_m
-    prior = np.array(
-        [_ANYWHERE_M, tilt_m, tilt_m, *(3 * [expected.sag_m]), expected.drift_m_per_s or 1e-15]
-    )
-    weight = np.array([p.sigma_m for p in places]) ** -2
-    wanted = sizes[:, 3] - origin[3]
+    origin, rows, weight, wanted = _told(places, expected.reach_m)
+    prior = _prior(expected)
     # In units of the prior the matrix is well conditioned.
     scaled = rows * prior
-    covariance = np.linalg.inv(scaled.T @ (scaled * weight[:, np.newaxis]) + np.eye(prior.size))
+    seen = scaled.T @ (scaled * weight[:, np.newaxis])
+    covariance = np.linalg.inv(seen + np.eye(prior.size))
     solution = covariance @ (scaled.T @ (weight * wanted))
     left = wanted - scaled @ solution
-    used = float(np.trace(covariance @ (scaled.T @ (scaled * weight[:, np.newaxis]))))
     # With next to nothing to spare, chance alone makes the misfit large or small.
-    freedom = max(1.0, len(places) - used)
+    freedom = max(1.0, len(places) - float(np.trace(covariance @ seen)))
     excess = max(1.0, float((weight * left**2).sum()) / freedom)
     return Surface(
         origin=origin,
-        reach_m=reach_m,
+        reach_m=expected.reach_m,
         coefficients=prior * solution,
         covariance=np.outer(prior, prior) * covariance * excess,
         rejected=rejected,
@@ -179,8 +196,22 @@ def _fit(places: Sequence[Focused], expected: Expected, rejected: tuple[int, ...
     )
 
 
-def _row(
-    origin: tuple[float, float, float, float], reach_m: float, x_m: float, y_m: float, time_s: float
-) -> Floats:
+def _prior(expected: Expected) -> Floats:
+    """Standard deviations of the coefficients before anything is known, (7,)."""
+    tilt_m = expected.slope * expected.reach_m
+    return np.array(
+        [_ANYWHERE_M, tilt_m, tilt_m, *(3 * [expected.sag_m]), expected.drift_m_per_s or 1e-15]
+    )
+
+
+def _told(places: Sequence[Focused], reach_m: float) -> tuple[Origin, Floats, Floats, Floats]:
+    """The origin, and rows (N, 7), weights and working distances from there, (N,)."""
+    x_m, y_m, time_s, focus_m, sigma_m = np.array([astuple(place) for place in places]).T
+    origin = float(x_m.mean()), float(y_m.mean()), float(time_s.max()), float(focus_m.mean())
+    return origin, _rows(origin, reach_m, x_m, y_m, time_s), sigma_m**-2, focus_m - origin[3]
+
+
+def _rows(origin: Origin, reach_m: float, x_m: Sizes, y_m: Sizes, time_s: Sizes) -> Floats:
+    """What the coefficients are multiplied by, (..., 7)."""
     u, v = (x_m - origin[0]) / reach_m, (y_m - origin[1]) / reach_m
-    return np.array([1.0, u, v, u * u, u * v, v * v, time_s - origin[2]])
+    return np.stack([u**0, u, v, u * u, u * v, v * v, time_s - origin[2]], axis=-1)

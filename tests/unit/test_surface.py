@@ -1,9 +1,12 @@
 """The surface of focus, and how honest its uncertainty is."""
 
+import time
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from semagent.surface import Expected, Focused, fit_surface
+from semagent.surface import Expected, Focused, _contradictions, fit_surface
 
 REACH_M = 1e-3
 EXPECTED = Expected(slope=0.05, sag_m=20e-6, drift_m_per_s=1e-8, reach_m=REACH_M)
@@ -90,3 +93,26 @@ def test_with_too_few_places_nobody_is_left_out():
 def test_no_place_is_no_surface():
     with pytest.raises(ValueError, match="one place"):
         fit_surface([], EXPECTED)
+
+
+def test_what_the_others_predict_is_told_from_sums_over_all():
+    places = [replace(place, sigma_m=SIGMA_M / 2) for place in measured(14, seed=1)]
+    contradictions = _contradictions(places, EXPECTED)
+    for index, place in enumerate(places):
+        others = fit_surface(places[:index] + places[index + 1 :], EXPECTED)
+        assert others.rejected == ()
+        predicted_m, sigma_m = others.at(place.x_m, place.y_m, place.time_s)
+        off_m = abs(place.working_distance_m - predicted_m)
+        wanted = off_m / np.hypot(sigma_m, place.sigma_m)
+        assert contradictions[index] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_step_below_hundreds_of_places_costs_no_time():
+    """A surface is fitted at every position, and over a step a third of the places is left out."""
+    places = [
+        replace(place, working_distance_m=place.working_distance_m + 200e-6 * (place.x_m > 4e-4))
+        for place in measured(300)
+    ]
+    began_s = time.process_time()
+    assert len(fit_surface(places, EXPECTED).rejected) == 102
+    assert time.process_time() - began_s < 1.0
