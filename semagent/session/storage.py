@@ -38,6 +38,10 @@ def _advice(path: Path, error: OSError) -> str:
         return "it is there already; name a new one"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full or the quota is used up; free space or record to another disk"
+    if error.errno == errno.EFBIG:
+        return "no file may be that large on this disk or for this user; record to another disk"
+    if error.errno == errno.ENAMETOOLONG:
+        return "the path is too long; name a shorter one"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return (
             "no permission; record to a folder you may write to, and keep virus scanners and "
@@ -112,7 +116,7 @@ class Journal:
         with mapped_errors(path):
             self._file = path.open("xb", buffering=0)
         self._length = 0
-        self._broken = False
+        self._failure = ""
 
     def append(self, line: str, *, sync: bool = False) -> None:
         """Write one line.
@@ -121,8 +125,8 @@ class Journal:
             RecordError: it cannot be written, or an earlier one could not: a torn line is only
                 ever the last.
         """
-        if self._broken:
-            raise RecordError(f"{self._path}: an earlier line could not be written")
+        if self._failure:
+            raise RecordError(f"{self._path}: an earlier line is missing: {self._failure}")
         data = memoryview(line.encode("ascii") + b"\n")
         length = self._length + len(data)
         try:
@@ -131,18 +135,27 @@ class Journal:
                     data = data[self._file.write(data) :]
                 if sync:
                     os.fsync(self._file.fileno())
-        except RecordError:
-            self._broken = True
+        except RecordError as error:
+            self._failure = str(error)
             with contextlib.suppress(OSError):
                 self._file.truncate(self._length)
             raise
         self._length = length
 
+    def require(self) -> None:
+        """Make sure that the file is where it was made; POSIX lets others take it away.
+
+        Raises:
+            RecordError: it is not.
+        """
+        with mapped_errors(self._path):
+            self._path.stat()
+
     def close(self, *, sync: bool) -> None:
         """Let go of the file.
 
         Raises:
-            RecordError: the last lines could not be brought to the device.
+            RecordError: the last lines could not be brought to the device, or the file is gone.
         """
         with mapped_errors(self._path):
             try:
@@ -150,3 +163,4 @@ class Journal:
                     os.fsync(self._file.fileno())
             finally:
                 self._file.close()
+        self.require()

@@ -129,6 +129,7 @@ class SessionWriter:
                     f"{self._next_sequence} was due; the record would have a gap"
                 )
             self._write_file(path, ometiff.encode_raw(frame))
+            self._journal.require()
             record = FrameRecord(file=name, sha256=pixels_sha256(frame.pixels), header=header)
             self._write_line(FRAME_CHANNEL, record, header.monotonic_ns, sync=self._sync)
         self._next_sequence += 1

@@ -304,6 +304,21 @@ def test_when_even_the_failure_cannot_be_recorded_the_first_error_comes_through(
     assert "device gone" in manifest(folder)["failure"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows takes no file away that is open")
+def test_a_record_whose_lines_were_taken_away_goes_no_further_and_is_not_complete(
+    folder: Path, open_writer: OpenWriter, make_frame: MakeFrame
+) -> None:
+    writer = open_writer()
+    writer.write_frame(make_frame(1))
+    (folder / "events.jsonl").rename(folder / "elsewhere")
+
+    with pytest.raises(RecordError, match=r"events\.jsonl: No such file"):
+        writer.write_frame(make_frame(2))
+    with pytest.raises(RecordError, match=r"events\.jsonl: No such file"):
+        writer.close()
+    assert manifest(folder)["complete"] is False
+
+
 def test_a_run_that_fails_leaves_a_complete_record_that_says_so(
     folder: Path, open_writer: OpenWriter, make_frame: MakeFrame
 ) -> None:
