@@ -171,17 +171,15 @@ def _focus(
         raise
     started_s = time.perf_counter()
     lockstep = Lockstep(config, microscope, engine, clock, recorder)
+    table = _Table(output, config)
+    monitor = HealthMonitor(config, microscope.capabilities, clock)
+    ledger = table.ledger = Ledger(lockstep.listen, output, table.add, monitor)
+    ledger.says_result = True
     # A move that is cut short disarms the gate, and then nothing could be put back. To the end, as
     # the exit code has to say how it ended.
-    with caught_interrupts(output, lockstep.acquire.end_exposure) as interrupt:
-        with (
-            nullcontext() if recorder is None else closing(recorder),
-            lockstep,
-            _Table(output, config) as table,
-        ):
-            monitor = HealthMonitor(config, microscope.capabilities, clock)
-            ledger = table.ledger = Ledger(lockstep.listen, output, table.add, monitor)
-            ledger.says_result = True
+    end_exposure = lockstep.acquire.end_exposure
+    with caught_interrupts(output, end_exposure, moved=ledger.has_commands) as interrupt:
+        with nullcontext() if recorder is None else closing(recorder), lockstep, table:
             start = microscope.read_state()
             start_m = start.optics.working_distance_m
             unaffordable = forbids(start, config.control.autofocus.max_dose_e_nm2)

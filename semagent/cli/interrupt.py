@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from semagent.cli.output import Output
-from semagent.signals import HANGUP, handled
+from semagent.signals import HANGUP, handled, ignore
 
 
 class InsistedError(KeyboardInterrupt):
@@ -52,14 +52,28 @@ class Interrupt:
 
 @contextmanager
 def caught_interrupts(
-    output: Output, on_first: Callable[[], None] = lambda: None
+    output: Output,
+    on_first: Callable[[], None] = lambda: None,
+    *,
+    moved: Callable[[], bool] = lambda: True,
 ) -> Iterator[Interrupt]:
     """Note the first Ctrl-C instead of raising, so that the loop ends at a frame boundary.
 
     Args:
         output: when nobody reads it any more, that counts as Ctrl-C too.
         on_first: called at once, in another thread; e.g. to end a long exposure.
+        moved: whether there may be something to put back.
+
+    Raises:
+        InsistedError: Ctrl-C was pressed again.
+        KeyboardInterrupt: the same, while there was nothing to put back.
     """
     interrupt = Interrupt(on_first)
-    with handled(interrupt.handle), output.when_unread(interrupt.ask):
-        yield interrupt
+    try:
+        with handled(interrupt.handle), output.when_unread(interrupt.ask):
+            yield interrupt
+    except InsistedError:
+        ignore()  # the end takes seconds at most; who insists must not change the exit code
+        if moved():
+            raise
+        raise KeyboardInterrupt from None

@@ -138,6 +138,11 @@ class Ledger:
         for message in self._said(self._beats):
             self.beats[message.sender] = message.value
 
+    def has_commands(self) -> bool:
+        """Whether the agent has given any by now: otherwise it has moved nothing."""
+        self.update()
+        return self.commands > 0
+
     def flush(self) -> None:
         """The row at hand is complete."""
         row, self._row = self._row, None

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from semagent.channels import Role
 from semagent.cli import exits
-from semagent.cli.interrupt import InsistedError, Interrupt, caught_interrupts
+from semagent.cli.interrupt import Interrupt, caught_interrupts
 from semagent.cli.ledger import Ledger
 from semagent.cli.output import Output, metres
 from semagent.cli.view import LiveView
@@ -66,7 +66,7 @@ def run(
         # Until here nothing has moved: Ctrl-C ends the start at once.
         supervisor.start()
         _say_where(supervisor, output)
-        with caught_interrupts(output) as interrupt:
+        with caught_interrupts(output, moved=ledger.has_commands) as interrupt:
             session = _Session(supervisor, ledger, config, output)
             session.begin(mode or config.control.mode, arm=arm)
             try:
@@ -79,20 +79,24 @@ def run(
             elif session.moving:
                 put_back = session.put_back("the run has come to its end")
             session.report(record)
-    except InsistedError:
-        ignore()  # the end takes seconds at most; who insists must not change the exit code
-        ledger.update()
-        if ledger.commands:
-            raise
-        raise KeyboardInterrupt from None  # the agent has moved nothing
     except CommandRefusedError as error:
         output.fail(str(error))
         return exits.REFUSED
     finally:
-        supervisor.close()
+        hurried = _close(supervisor)
     if not put_back or ledger.not_put_back:
         return exits.FAILED
-    return exits.INTERRUPTED if interrupt.pressed else exits.DONE
+    return exits.INTERRUPTED if interrupt.pressed or hurried else exits.DONE
+
+
+def _close(supervisor: Supervisor) -> bool:
+    """End the roles, and say whether Ctrl-C has hurried that; it hides no failure."""
+    try:
+        supervisor.close()
+    except KeyboardInterrupt:
+        ignore()
+        return True
+    return False
 
 
 def _has_console(output: Output) -> bool:

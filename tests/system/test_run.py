@@ -247,6 +247,27 @@ def test_a_second_ctrl_c_on_the_way_back_does_not_say_that_focus_is_back(live: A
     assert "check them" in err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
+@pytest.mark.parametrize(
+    ("lost", "expected"), [("control", 3), (None, 130)], ids=["failed", "done"]
+)
+def test_ctrl_c_while_roles_are_brought_down_hides_no_failure(
+    live: Any, lost: str | None, expected: int
+):
+    run = live("--arm", "--mode", "hold", *(() if lost else ("--duration", 4)))
+    run.wait_for_frames(3)
+    roles = run.children()
+    roles["infer"].suspend()  # as an engine that hangs: it is waited for
+    if lost:
+        roles[lost].kill()
+    assert not psutil.wait_procs([roles["acquire"]], timeout=30)[1]
+    run.process.send_signal(signal.SIGINT)
+    code, err = run.finish()
+    assert code == expected, err
+    assert "Traceback" not in err
+    assert not psutil.wait_procs(list(roles.values()), timeout=5)[1]
+
+
 def left_at_m(record: Path) -> float:
     """The working distance that was read back last."""
     types = {name: channel.type for name, channel in CHANNELS.items()}
@@ -258,7 +279,8 @@ def left_at_m(record: Path) -> float:
 
 def test_a_reader_of_the_output_who_goes_away_counts_as_ctrl_c(live: Any, tmp_path: Path):
     record = tmp_path / "session"
-    run = live("--arm", "--mode", "hold", "--record", record)
+    # Slow frames: the search must not be over before anybody notices.
+    run = live("--arm", "--mode", "hold", "--record", record, scan={"dwell_us": 4.0})
     run.wait_until_moved()
     run.process.stdout.close()  # as with `| head`, or with `| tee` that Ctrl-C has ended
     code, err = run.finish()

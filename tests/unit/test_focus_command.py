@@ -1,6 +1,7 @@
-"""``autofocus`` in this process: what it says of focus that a hand has turned away from."""
+"""``autofocus`` in this process: a hand that turns focus away at the end, and a second Ctrl-C."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,23 @@ import yaml
 from semagent import registry
 from semagent.cli import focus, main
 from semagent.config import find_config
+from semagent.lockstep import Lockstep
+from semagent.signals import handled
 from semagent.types import SetWorkingDistance
+
+
+def small_microscope(folder: Path) -> Path:
+    """The configuration of a microscope that is quick to simulate."""
+    plain = yaml.safe_load(find_config("simulated").read_text(encoding="utf-8"))
+    plain["driver"]["options"] |= {
+        "speed": 0,
+        "scan": {"width_px": 256, "height_px": 192, "pixel_size_nm": 10, "dwell_us": 0.5},
+        "specimen": {"kind": "particles", "working_distance_mm": 5.0, "tile_px": 1024},
+    }
+    plain["engine"] = {"name": "sharpness"}
+    path = folder / "sem.yaml"
+    path.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    return path
 
 
 @pytest.mark.parametrize(("turned_m", "code"), [(0.0, 0), (50e-9, 0), (2e-6, 3)])
@@ -21,15 +38,6 @@ def test_focus_that_was_turned_away_from_since_the_last_frame_is_not_reported_as
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plain = yaml.safe_load(find_config("simulated").read_text(encoding="utf-8"))
-    plain["driver"]["options"] |= {
-        "speed": 0,
-        "scan": {"width_px": 256, "height_px": 192, "pixel_size_nm": 10, "dwell_us": 0.5},
-        "specimen": {"kind": "particles", "working_distance_mm": 5.0, "tile_px": 1024},
-    }
-    plain["engine"] = {"name": "sharpness"}
-    path = tmp_path / "sem.yaml"
-    path.write_text(yaml.safe_dump(plain), encoding="utf-8")
     opened: list[Any] = []
     open_microscope, follow = registry.open_microscope, focus._follow
 
@@ -45,8 +53,32 @@ def test_focus_that_was_turned_away_from_since_the_last_frame_is_not_reported_as
 
     monkeypatch.setattr(registry, "open_microscope", opening)
     monkeypatch.setattr(focus, "_follow", following)
-    assert main(["autofocus", str(path), "--arm", "--json"]) == code
+    assert main(["autofocus", str(small_microscope(tmp_path)), "--arm", "--json"]) == code
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["status"] == ("failed" if code else "focused")
     assert ("left as it is" in result["reason"]) == bool(code)
     assert result["final_working_distance_m"] == pytest.approx(5e-3 + turned_m, abs=1.5e-6)
+
+
+@pytest.mark.parametrize(
+    ("arm", "code", "said"), [(["--arm"], 3, "check them"), ([], 130, "interrupted")]
+)
+def test_a_second_ctrl_c_leaves_focus_in_doubt_only_where_something_was_moved(
+    arm: list[str],
+    code: int,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cycle = Lockstep.cycle
+
+    def cycle_and_press(lockstep: Lockstep) -> None:
+        cycle(lockstep)
+        for _ in "12":
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Lockstep, "cycle", cycle_and_press)
+    with handled(signal.default_int_handler):  # afterwards they are as the tests need them
+        assert main(["autofocus", str(small_microscope(tmp_path)), *arm, "--json"]) == code
+    assert said in capsys.readouterr().err
