@@ -288,7 +288,7 @@ def _make_role(plan: Plan, wiring: Wiring, opened: Any, bus: ZmqBus, clock: Cloc
                     config=config,
                     capabilities=wiring.capabilities,
                     engine=wiring.engine,
-                    session=Path(plan.session) if plan.session else None,
+                    session=Path(plan.session).resolve() if plan.session else None,
                 ),
                 Tokens(operator=plan.console.operator_token, viewer=plan.console.viewer_token),
                 clock,

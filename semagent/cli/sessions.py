@@ -65,7 +65,7 @@ def report(folder: Path, *, target: Path | None, output: Output) -> int:
     page = target or resolved.with_name(f"{resolved.name}.html")
     if page.suffix.lower() not in {".html", ".htm"}:
         raise UsageError(f"--output: {page} does not end in .html")
-    write_report(folder, page)
+    write_report(resolved, page)
     output.say(f"{page}, and the same as a picture: {page.with_suffix('.png')}")
     return exits.DONE
 

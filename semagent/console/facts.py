@@ -45,7 +45,7 @@ class RunFacts:
     """What does not change while a run lasts.
 
     Attributes:
-        session: folder of the record, ``None`` if nothing is recorded.
+        session: folder of the record, resolved; ``None`` if nothing is recorded.
     """
 
     config: RunConfig

@@ -1,5 +1,6 @@
 """The session browser: what it shows, to whom, and that nothing outside of its folder is shown."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,9 +14,12 @@ import numpy as np
 import pytest
 import tifffile
 
+from semagent.bus import LocalBus, LocalHub
+from semagent.channels import Role
 from semagent.cli import main
 from semagent.clock import ManualClock
 from semagent.config import ConsoleOptions
+from semagent.process import ConsolePlan, Plan, Wiring, _make_role
 from semagent.session import EngineRecord, SessionWriter
 from semagent.types import (
     Basis,
@@ -39,7 +43,7 @@ from semagent.types import (
 
 pytest.importorskip("starlette", reason="the extra 'console' is not installed")
 
-from semagent.console import Browser, listen
+from semagent.console import Browser, RunFacts, listen
 from semagent.console.library import Library
 
 from .bench import TOKENS, Answer, Run, Served
@@ -201,6 +205,24 @@ def test_without_a_run_the_way_in_leads_to_the_list(ask: Ask, served: Served):
     assert "SEM &lt;3&gt;" in text
     assert "no session" not in text
     assert ">Live<" not in text
+
+
+def test_a_record_in_the_folder_one_stands_in_has_a_name(
+    shelf: Path, facts: RunFacts, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(shelf / "tuesday")
+    tokens = ConsolePlan(operator_token=TOKENS.operator, viewer_token=TOKENS.viewer)
+    plan = Plan(role=Role.CONSOLE, config=facts.config, token="", session=".", console=tokens)
+    wiring = Wiring(roles={}, capabilities=facts.capabilities, engine=facts.engine)
+    listener, clock = listen(ConsoleOptions(port=0)), ManualClock()
+    bus: Any = LocalBus(LocalHub(clock), Role.CONSOLE)
+
+    with contextlib.closing(_make_role(plan, wiring, listener, bus, clock)):
+        served = Served(listener.port)
+        text = served.fetch("/sessions", Cookie=served.cookie(TOKENS.viewer)).body.decode()
+
+    assert '<a href="/sessions/tuesday">tuesday</a>' in text
+    assert '<a href="/sessions/monday%20run">monday run</a>' in text
 
 
 def test_a_session_is_told_with_its_reasons(ask: Ask):

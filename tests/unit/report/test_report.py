@@ -190,3 +190,12 @@ def test_a_report_is_an_html_file(
 ) -> None:
     assert main(["report", str(session), "--output", str(tmp_path / "out.txt")]) == 2
     assert "does not end in .html" in capsys.readouterr().err
+
+
+def test_a_report_of_the_folder_one_stands_in_has_its_name(
+    session: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(session)
+    page = tmp_path / "page.html"
+    assert main(["report", ".", "--output", str(page)]) == 0
+    assert f"<title>{session.name} – semagent report</title>" in page.read_text(encoding="utf-8")

@@ -200,7 +200,7 @@ def test_a_line_that_does_not_fit_is_taken_back_and_none_follows(
 
     with largest_file(6 + fits_of_second), pytest.raises(RecordError, match="lines"):
         journal.append("x" * 100)
-    with pytest.raises(RecordError, match="an earlier line is missing: .* large"):
+    with pytest.raises(RecordError, match=r"an earlier line is missing: .* large"):
         journal.append("there is room again")
     journal.close(sync=False)
 
