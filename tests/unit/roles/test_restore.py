@@ -8,7 +8,7 @@ from semagent.bus import LocalBus, LocalHub
 from semagent.channels import Role
 from semagent.clock import ManualClock
 from semagent.config import InferOptions
-from semagent.errors import EngineError
+from semagent.errors import EngineError, FrameTooSmallError
 from semagent.roles import RestoreRole
 from semagent.testing.engines import frame_of
 from semagent.types import Analysis, Frame, FrameAnalysis, FrameFault
@@ -22,11 +22,12 @@ class Engine:
 
     def __init__(self) -> None:
         self.fails = False
+        self.error: EngineError = EngineError("out of memory")
         self.closed = False
 
     def analyse(self, frame: Frame, *, restore: bool = False) -> Analysis:
         if self.fails:
-            raise EngineError("out of memory")
+            raise self.error
         assert restore
         figures = FrameAnalysis(
             header=frame.header,
@@ -91,6 +92,22 @@ def test_failures_are_told_and_end_the_role_when_there_are_too_many():
     bench.expose(sequence=2)
     with pytest.raises(EngineError):
         bench.role.step()
+
+
+def test_frames_that_are_too_small_are_told_once_for_each_size():
+    bench = Bench()
+    for sequence, size in enumerate(["6 x 4", "6 x 4", "5 x 4", "5 x 4", "", "5 x 4"], 1):
+        bench.engine.error = FrameTooSmallError(f"frames of {size} pixels are too small")
+        bench.engine.fails = bool(size)
+        bench.expose(sequence=sequence)
+        bench.role.step()
+    told = []
+    while (event := bench.events.take()) is not None:
+        told.append(event.value.message)
+    assert told == [
+        f"frame {sequence}: frames of {size} pixels are too small"
+        for sequence, size in [(1, "6 x 4"), (3, "5 x 4"), (6, "5 x 4")]
+    ]
 
 
 def test_closing_frees_the_engine():
