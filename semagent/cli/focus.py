@@ -218,7 +218,7 @@ def _focus(
             reply.outcome is Outcome.REFUSED and reply.code not in _NO_LIMIT
             for reply in ledger.refusals
         )
-        return _exit_code(result, refused=refused or not armed)
+        return _exit_code(result, refused=(refused or not armed) and not ledger.failed)
 
 
 def _follow(lockstep: Lockstep, ledger: Ledger, interrupt: Interrupt) -> FocusResult:

@@ -72,6 +72,7 @@ class Ledger:
     Attributes:
         says_result: the command says itself how a focusing ended, so it is no warning too.
         not_put_back: the agent could not put back what it had moved, and nobody has armed since.
+        failed: the microscope has failed, which closes the gate.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Ledger:
         self.mode = Mode.OBSERVE
         self.says_result = False
         self.not_put_back = False
+        self.failed = False
         self.state: MicroscopeState | None = None
         self.scores: deque[float] = deque(maxlen=_SCORES)
         self.news: deque[Event] = deque(maxlen=_NEWS)
@@ -165,6 +167,7 @@ class Ledger:
             self.state = reply.state
         if reply.outcome is not Outcome.APPLIED:
             self.refusals.append(reply)
+            self.failed |= reply.outcome is Outcome.FAILED and reply.code == "microscope"
             if reply.command.issuer is not Issuer.AGENT:  # control speaks of its own
                 self._output.warn(reply.reason)
 
@@ -180,6 +183,7 @@ class Ledger:
             self.not_put_back = event.data.get("put_back") is False
         elif event.kind == "gate_armed":
             self.not_put_back = False  # a person has looked
+        self.failed |= event.kind == "acquire_failed"
         if event.kind == "frame_flagged":
             self.flagged += 1
             self._begin(Row(header=msgspec.convert(event.data["header"], FrameHeader)))

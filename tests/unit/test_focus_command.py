@@ -1,5 +1,6 @@
-"""``autofocus`` in this process: a hand that turns focus away at the end, and a second Ctrl-C."""
+"""``autofocus`` in this process: hands that turn focus away, failures, and a second Ctrl-C."""
 
+import itertools
 import json
 import signal
 from pathlib import Path
@@ -9,11 +10,13 @@ import pytest
 import yaml
 
 from semagent import registry
-from semagent.cli import focus, main
+from semagent.cli import exits, focus, main
 from semagent.config import find_config
+from semagent.errors import MicroscopeError
 from semagent.lockstep import Lockstep
 from semagent.signals import handled
 from semagent.types import SetWorkingDistance
+from semagent_drivers.simulated.microscope import SimulatedMicroscope
 
 
 def small_microscope(folder: Path) -> Path:
@@ -82,3 +85,18 @@ def test_a_second_ctrl_c_leaves_focus_in_doubt_only_where_something_was_moved(
     with handled(signal.default_int_handler):  # afterwards they are as the tests need them
         assert main(["autofocus", str(small_microscope(tmp_path)), *arm, "--json"]) == code
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("call", "number"), [("acquire", 2), ("apply", 1)])
+def test_a_microscope_that_fails_is_no_limit_of_the_envelope(
+    call: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, calls = getattr(SimulatedMicroscope, call), itertools.count(1)
+
+    def failing(microscope: SimulatedMicroscope, *arguments: Any) -> Any:
+        if next(calls) == number:
+            raise MicroscopeError("the supply of the lens has tripped")
+        return method(microscope, *arguments)
+
+    monkeypatch.setattr(SimulatedMicroscope, call, failing)
+    assert main(["autofocus", str(small_microscope(tmp_path)), "--arm"]) == exits.FAILED

@@ -121,7 +121,7 @@ class RecordedMicroscope:
         try:
             image = self._read(index)
         except InputFileError as error:
-            raise MicroscopeError(f"the recorded frame is gone: {error}") from error
+            raise MicroscopeError(f"a recorded frame can no longer be read: {error}") from error
         if self._stopped.is_set():
             raise AcquisitionStoppedError("stopped while a recorded frame was read")
         self._turn += 1
