@@ -1,7 +1,9 @@
 """Frames of one instrument, as a session or a folder of images holds them, for adapting to it."""
 
 import csv
-from collections.abc import Iterator, Sequence
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,21 +31,47 @@ class RealPair:
     focused: Image
 
 
-def read_frames(folder: Path) -> Iterator[Image]:
-    """Frames of an instrument, each (height, width), float32 in [0, 1], without information bar.
+def frame_files(folder: Path) -> list[Path]:
+    """Frames of an instrument, in order.
 
     Args:
         folder: a recorded session, or any folder with images; see `image_files`.
 
     Raises:
-        InputFileError: there is no such folder, or a frame is too small.
+        InputFileError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise InputFileError(f"{folder}: no such folder; give a recorded session or images")
-    for path in image_files(folder):
-        image = read_micrograph(path).specimen
-        _check_size(path, image, "of specimen", _SMALLEST_FRAME_PX)
-        yield image
+    files = image_files(folder)
+    if not files:
+        raise InputFileError(f"{folder}: no image; give a recorded session or images")
+    return files
+
+
+def read_frame(path: Path) -> Image:
+    """A frame without information bar, (height, width), float32 in [0, 1].
+
+    Raises:
+        InputFileError: it cannot be read, or is too small.
+    """
+    image = read_micrograph(path).specimen
+    _check_size(path, image, "of specimen", _SMALLEST_FRAME_PX)
+    return image
+
+
+def kept_on_disk(images: Iterable[Image], folder: Path) -> list[Image]:
+    """The same images, mapped from a file in ``folder`` that vanishes with them.
+
+    A hundred frames are more than some computers' memory; crops of them are not.
+    """
+    kept = []
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for image in images:
+            start = file.seek(0, os.SEEK_END)
+            file.write(image.tobytes())
+            file.flush()
+            kept.append(np.asarray(np.memmap(file, np.float32, "r", start, image.shape)))
+    return kept
 
 
 def by_field(images: Sequence[Image]) -> list[list[int]]:

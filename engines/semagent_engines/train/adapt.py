@@ -24,7 +24,15 @@ from torch import Tensor, nn
 from semagent.errors import InputFileError
 from semagent_engines.data.batches import RESTORABLE, BatchSource, Views, beams
 from semagent_engines.data.beam import transfer_function
-from semagent_engines.data.instrument import Image, RealPair, by_field, crops, read_frames
+from semagent_engines.data.instrument import (
+    Image,
+    RealPair,
+    by_field,
+    crops,
+    frame_files,
+    kept_on_disk,
+    read_frame,
+)
 from semagent_engines.data.sources import Source
 from semagent_engines.export.artefact import write_artefact
 from semagent_engines.export.graphs import Calibration
@@ -213,28 +221,35 @@ def exposed_again(frames: Sequence[Focused], rng: np.random.Generator, count: in
     )
 
 
-def read_session(model: SemModel, folder: Path, pairs: Sequence[RealPair] = ()) -> Session:
+def read_session(
+    model: SemModel, folder: Path, scratch: Path, pairs: Sequence[RealPair] = ()
+) -> Session:
     """Find the frames in focus, by the blur that the model reads, and their fields.
 
     Every second field is held out, and every second pair. A pair counts as a field.
 
+    Args:
+        model: which reads the blur.
+        folder: a recorded session, or a folder of frames.
+        scratch: folder on whose disk the frames lie that are used, as long as they are.
+        pairs: real pairs.
+
     Raises:
         InputFileError: a frame cannot be used, or there are too few fields to judge by.
     """
-    frames = list(read_frames(folder))
-    if not frames:
-        raise InputFileError(f"{folder}: no image; give a recorded session or images")
-    read = [_read(model, pixels) for pixels in frames]
+    files = frame_files(folder)
+    read = [_read(model, read_frame(path)) for path in files]
     sigmas = [sigma_px for sigma_px, _ in read]
     limit_px = float(np.clip(_IN_FOCUS * np.quantile(sigmas, _SHARPEST), *_IN_FOCUS_PX))
-    focused, others = [], []
-    for pixels, (sigma_px, noise) in zip(frames, read, strict=True):
-        if sigma_px <= limit_px:
-            focused.append(Focused(pixels, noise))
-        else:
-            others.append(pixels)
-    focused = focused[:: -(-len(focused) // _MOST_IN_FOCUS) or 1]
-    others = others[:: -(-len(others) // _MOST_OTHERS) or 1]
+    sharp = [index for index, sigma_px in enumerate(sigmas) if sigma_px <= limit_px]
+    rest = [index for index, sigma_px in enumerate(sigmas) if sigma_px > limit_px]
+    sharp = sharp[:: -(-len(sharp) // _MOST_IN_FOCUS) or 1]
+    rest = rest[:: -(-len(rest) // _MOST_OTHERS) or 1]
+    again, others = (
+        kept_on_disk((read_frame(files[index]) for index in chosen), scratch)
+        for chosen in (sharp, rest)
+    )
+    focused = [Focused(pixels, read[index][1]) for index, pixels in zip(sharp, again, strict=True)]
     groups = by_field([frame.pixels for frame in focused])
     fields = [tuple(focused[index] for index in group) for group in groups]
     if len(fields) < _FEWEST_FIELDS:

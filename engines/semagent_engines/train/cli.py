@@ -173,7 +173,8 @@ def _adapt(arguments: argparse.Namespace) -> None:
     )
     artefact = open_artefact(arguments.artefact)
     pairs = read_pairs(arguments.pairs) if arguments.pairs else ()
-    session = read_session(model_of_artefact(artefact), arguments.frames, pairs)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    session = read_session(model_of_artefact(artefact), arguments.frames, arguments.output, pairs)
     for fields, use in ((session.learned, "to adapt on"), (session.held_out, "held out")):
         _say(f"{len(fields)} fields {use}, {sum(map(len, fields))} frames in focus")
     with join() as place:

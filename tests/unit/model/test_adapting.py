@@ -1,5 +1,7 @@
 """Adapting to an instrument: what it reads, what it learns, and when it keeps the old weights."""
 
+import shutil
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -10,7 +12,7 @@ import torch
 
 from semagent.errors import InputFileError, UsageError
 from semagent_engines.data.batches import Views
-from semagent_engines.data.instrument import crops, read_frames, read_pairs
+from semagent_engines.data.instrument import crops, frame_files, read_pairs
 from semagent_engines.data.specimen import procedural_specimen
 from semagent_engines.export.weights import model_of_artefact
 from semagent_engines.model.network import SemModel
@@ -67,20 +69,35 @@ def folder(tmp_path: Path) -> Path:
 def test_every_second_field_is_held_out_and_frames_out_of_focus_are_no_truth(
     reader: Artefact, folder: Path
 ) -> None:
-    session = read_session(model_of_artefact(reader), folder)
+    session = read_session(model_of_artefact(reader), folder, folder.parent)
     assert (len(session.learned), len(session.held_out), len(session.others)) == (4, 4, 2)
 
 
 def test_what_semagent_restored_is_not_adapted_on(folder: Path) -> None:
     for index, image in enumerate(fields(8)):
         write(folder / "images" / "restored" / f"{index}-restored.png", image)
-    assert len(list(read_frames(folder))) == 10
+    assert len(frame_files(folder)) == 10
+
+
+def test_memory_does_not_grow_with_the_number_of_frames(reader: Artefact, folder: Path) -> None:
+    model, frame_bytes = model_of_artefact(reader), 4 * 384**2
+    for copy in range(60):
+        shutil.copy(folder / "frames" / "0-out.png", folder / "frames" / f"9-{copy:02d}.png")
+    tracemalloc.start()
+    try:
+        session = read_session(model, folder, folder.parent)
+        used_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (len(session.held_out), len(session.others)) == (4, 31)
+    assert used_bytes < 30 * frame_bytes
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_frames_of_one_field_count_as_one(reader: Artefact, folder: Path) -> None:
     for index, image in enumerate(fields(8)):
         write(folder / "frames" / f"{index}-again.png", np.roll(image, (9, -5), (0, 1)), seed=90)
-    session = read_session(model_of_artefact(reader), folder)
+    session = read_session(model_of_artefact(reader), folder, folder.parent)
     assert [len(each) for each in (*session.learned, *session.held_out)] == [2] * 8
 
 
@@ -89,15 +106,15 @@ def test_too_few_fields_and_frames_out_of_focus_are_refused(
 ) -> None:
     model = model_of_artefact(reader)
     with pytest.raises(InputFileError, match="no such folder"):
-        read_session(model, tmp_path / "nowhere")
+        read_session(model, tmp_path / "nowhere", tmp_path)
     for index, image in enumerate(fields(7)):
         write(tmp_path / f"{index}.png", image)
     write(tmp_path / "7.png", fields(8)[7], blur_px=4.0)
     with pytest.raises(InputFileError, match="7 fields are in focus, in 7 of 8 frames; 8 are"):
-        read_session(model, tmp_path)
+        read_session(model, tmp_path, tmp_path)
     write(tmp_path / "8.png", fields(1, 160)[0])
     with pytest.raises(InputFileError, match=r"8\.png: 160 x 160 pixels of specimen; 192 x 192"):
-        read_session(model, tmp_path)
+        read_session(model, tmp_path, tmp_path)
 
 
 def test_what_is_exposed_again_is_as_noisy_as_the_frame_and_its_truth_is_independent() -> None:
@@ -116,7 +133,7 @@ def test_what_is_exposed_again_is_as_noisy_as_the_frame_and_its_truth_is_indepen
 
 def held_out(model: SemModel, folder: Path) -> tuple[Session, list[Views]]:
     """A session, and views of its held-out fields."""
-    session, rng = read_session(model, folder), np.random.default_rng(0)
+    session, rng = read_session(model, folder, folder.parent), np.random.default_rng(0)
     return session, [exposed_again(each, rng, 4) for each in session.held_out]
 
 
