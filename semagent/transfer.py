@@ -28,8 +28,8 @@ def log_disc_transfer(q: Array, smoothing: float = RING_SMOOTHING) -> tuple[Arra
     index = at.astype(np.intp)
     part = at - index
     # Rows of the table lie in memory as one piece: to take one is quicker than four numbers.
-    transfer, more, slope, steeper = np.moveaxis(_table(smoothing).take(index, axis=0), -1, 0)
-    return transfer + part * more, slope + part * steeper
+    row = _table(smoothing).take(index, axis=0)
+    return row[..., 0] + part * row[..., 1], row[..., 2] + part * row[..., 3]
 
 
 @cache

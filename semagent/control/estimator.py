@@ -19,8 +19,8 @@ from semagent.memory import Entry, Memory
 from semagent.spectrum import Array
 from semagent.types import FocusBelief, FocusMode, FrameAnalysis, FrameHeader, Optics, Signature
 
-_STEPS = 10
-_STEPS_WHEN_SURE = 6
+_STEPS = 8
+_STEPS_WHEN_SURE = 5
 _MOST_MODES = 6
 _FRESH = np.concatenate([-np.geomspace(1.0, 45.0, 6), np.geomspace(1.0, 45.0, 6)])
 _SURE = 1.0  # once focus is known to a half depth of field, fewer starts and steps do

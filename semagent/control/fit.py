@@ -136,7 +136,11 @@ class Series:
         self.visible = np.clip(above, 1e-12, 1.0)
         # What noise alone may be is no signal: to take it for one would be evidence of nothing.
         self.surely_visible = np.maximum(above - _SEEN * np.sqrt(self.variance), 0.0)
-        self.quadratic = geometry.quadratic[:, filled]
+        along, cosine, sine = geometry.quadratic[:, filled]
+        nothing = np.zeros_like(along)
+        # q / c² is (f - z, a1, a2) times this, times (f - z, a1, a2).
+        form = [[along, -cosine, -sine], [-cosine, along, nothing], [-sine, nothing, along]]
+        self.along, self.form = along, np.reshape(form, (3, -1))
         self.mean, self.shapes = specimen.mean[filled], specimen.shapes[filled]
         self.shapes_std = specimen.std
         self.products = (self.shapes[:, :, None] * self.shapes[:, None, :]).reshape(
@@ -182,9 +186,7 @@ class Fit:
         self._deviations = np.zeros((count, bins))
         self._others_precision = np.concatenate(
             [
-                np.full(frames, GAIN_STD**-2),
-                np.full(frames, NOISE_LEVEL_STD**-2),
-                np.full(frames, BLUR_STD**-2),
+                np.tile(np.array([GAIN_STD, NOISE_LEVEL_STD, BLUR_STD]) ** -2, frames),
                 series.shapes_std**-2,
             ]
         )
@@ -250,33 +252,31 @@ class Fit:
         data, beam = self._series, self._beam
         frames, bins = data.log_power.shape
         count, width = beam.shape
-        along, cosine, sine = data.quadratic
-        away = np.clip(data.places - beam[:, :1], -_FARTHEST, _FARTHEST)[:, :, None]
+        own = self._others[:, : 3 * frames].reshape(count, frames, 3, 1)
         response = beam[:, BEAM:].reshape(count, 2, -1)
         stigmators = data.stigmators[:, : response.shape[2]]
-        astigmatism = beam[:, 1:3, None] + response @ stigmators.T
-        a1, a2 = astigmatism[:, 0, :, None], astigmatism[:, 1, :, None]
+        blur = np.empty((count, frames, 3))
+        blur[:, :, 0] = np.minimum(np.maximum(beam[:, :1] - data.places, -_FARTHEST), _FARTHEST)
+        blur[:, :, 1:] = beam[:, None, 1:3] + stigmators @ response.transpose(0, 2, 1)
+        by_blur = 2 * (blur @ data.form).reshape(count, frames, 3, bins)
+        reach = np.maximum(0.5 * (blur[:, :, None] @ by_blur)[:, :, 0], 1e-9)
         slope2, spot2 = np.exp(2 * beam[:, 3])[:, None, None], np.exp(2 * beam[:, 4])[:, None, None]
-        turned = a1 * cosine + a2 * sine
-        reach = np.maximum((away**2 + a1**2 + a2**2) * along + 2 * away * turned, 1e-9)
-        stretch = self._others[:, 2 * frames : 3 * frames, None]
-        q = slope2 * reach * np.exp(2 * stretch)
+        q = slope2 * np.exp(2 * own[:, :, 2]) * reach
         transfer, fall = log_disc_transfer(q)
         softness = np.exp(beam[:, 5])[:, None, None]
         softer = softness * np.minimum(-np.minimum(q, _SOFT_UP_TO) - transfer, 0.0)
         transfer = transfer + softer
         fall = fall + softness * np.where(q < _SOFT_UP_TO, np.minimum(-q - fall, 0.0), 0.0)
         shape = data.mean + self._others[:, 3 * frames :] @ data.shapes.T + self._deviations
-        log_signal = shape[:, None] + transfer - spot2 * along
+        log_signal = shape[:, None] + transfer - spot2 * data.along
         if first:
             level = np.log(data.visible) + data.log_power - log_signal
             level = (level * data.visible).sum((1, 2)) / data.visible.sum()
             self._others[:, 3 * frames] += level
             log_signal += level[:, None, None]
-        log_signal += self._others[:, :frames, None]
+        log_signal += own[:, :, 0]
         signal = np.exp(np.minimum(log_signal, 60.0))
-        noise = data.noise * np.exp(self._others[:, frames : 2 * frames, None])
-        model = signal + noise
+        model = signal + data.noise * np.exp(own[:, :, 1])
         residual = data.log_power - np.log(model)
         share = signal / model
         scatter = MODEL_SCATTER**2 + (RING_SCATTER * np.minimum(q, MOST_SCATTER_AT)) ** 2
@@ -290,41 +290,39 @@ class Fit:
 
         # Where the model hides a signal that is there, its true visibility gives a step at all.
         weight = np.maximum(share, data.surely_visible)
+        # By the beam, and by a frame's own gain, noise level and blur.
+        slopes = np.empty((count, frames, width + 3, bins))
+        slopes[:, :, :3] = by_blur * (fall / reach * weight)[:, :, None]
+        slopes[:, :, 3] = 2 * fall * weight
+        slopes[:, :, 4] = -2 * spot2 * data.along * weight
+        slopes[:, :, 5] = softer * weight
+        by_cause = slopes[:, :, 1:3, None] * stigmators[:, None, :, None]
+        slopes[:, :, BEAM:width] = by_cause.reshape(count, frames, -1, bins)
+        slopes[:, :, width] = weight
+        slopes[:, :, width + 1] = 1 - share
+        slopes[:, :, width + 2] = slopes[:, :, 3]
         precision = (TAIL + 1) / (TAIL + chi2) / variance
-        unit = fall / reach * weight
-        slopes = np.empty((count, width, frames, bins))
-        slopes[:, 0] = -2 * unit * (away * along + turned)
-        slopes[:, 1] = 2 * unit * (a1 * along + away * cosine)
-        slopes[:, 2] = 2 * unit * (a2 * along + away * sine)
-        slopes[:, 3] = 2 * fall * weight
-        slopes[:, 4] = -2 * spot2 * along * weight
-        slopes[:, 5] = softer * weight
-        by_cause = slopes[:, 1:3, None] * stigmators.T[:, :, None]
-        slopes[:, BEAM:] = by_cause.reshape(count, -1, frames, bins)
-        weighted = slopes * precision[:, None]
-        by_noise = 1 - share
-        gain = precision * weight * weight
-        mixed = precision * weight * by_noise
-        total = gain.sum(1)
+        weighted = slopes * precision[:, :, None]
+        squares = weighted @ slopes.transpose(0, 1, 3, 2)
+        pull = (weighted @ residual[:, :, :, None])[:, :, :, 0]
+        # All of them against the bins of the specimen.
+        on_bins = weighted * weight[:, :, None]
+        rows = np.concatenate(
+            [on_bins[:, :, :width].sum(1), on_bins[:, :, width:].reshape(count, -1, bins)], axis=1
+        )
+        total = on_bins[:, :, width].sum(1)
         whole = total + 1 / data.bin_variance
-        by_blur = weighted[:, 3] * weight
-        # Rows of the beam and the frames' nuisances against the bins of the specimen.
-        rows = np.concatenate([(weighted * weight[:, None]).sum(2), gain, mixed, by_blur], axis=1)
-        pull = precision * weight * residual
-        pull_bins = pull.sum(1) - self._deviations / data.bin_variance
+        pull_log_power = (weighted[:, :, width] * residual).sum(1)
+        pull_bins = pull_log_power - self._deviations / data.bin_variance
 
         size = width + 3 * frames
         hessian = np.zeros((count, size + data.shapes.shape[1], size + data.shapes.shape[1]))
-        flat = weighted.reshape(count, width, -1)
-        hessian[:, :width, :width] = flat @ slopes.reshape(count, width, -1).transpose(0, 2, 1)
-        # In the order of the nuisances: gain, noise level, blur.
-        own = np.stack([weight, by_noise, slopes[:, 3]], axis=2)
-        of_beam = weighted.transpose(0, 2, 1, 3) @ own.transpose(0, 1, 3, 2)
-        of_own = (own * precision[:, :, None]) @ own.transpose(0, 1, 3, 2)
-        hessian[:, :width, width:size] = of_beam.transpose(0, 2, 3, 1).reshape(count, width, -1)
-        at = width + np.arange(frames)[:, None] + frames * np.arange(3)
-        hessian[:, at[:, :, None], at[:, None]] = of_own
-        hessian[:, width:size, :width] = hessian[:, :width, width:size].transpose(0, 2, 1)
+        hessian[:, :width, :width] = squares[:, :, :width, :width].sum(1)
+        mixed = squares[:, :, :width, width:].transpose(0, 2, 1, 3).reshape(count, width, -1)
+        hessian[:, :width, width:size] = mixed
+        hessian[:, width:size, :width] = mixed.transpose(0, 2, 1)
+        at = np.arange(width, size).reshape(frames, 3)
+        hessian[:, at[:, :, None], at[:, None]] = squares[:, :, width:, width:]
         scaled = rows / whole[:, None]
         hessian[:, :size, :size] -= scaled @ rows.transpose(0, 2, 1)
         kept = 1 / (data.bin_variance * whole)
@@ -334,19 +332,11 @@ class Fit:
         hessian[:, size:, size:] = ((total * kept) @ data.products).reshape(count, shapes, shapes)
         diagonal = np.arange(hessian.shape[1])
         hessian[:, diagonal, diagonal] += self._all_precision
-        gradient = np.concatenate(
-            [
-                (weighted * residual[:, None]).sum((2, 3)),
-                pull.sum(2),
-                (precision * by_noise * residual).sum(2),
-                (weighted[:, 3] * residual).sum(2),
-            ],
-            axis=1,
-        )
-        gradient -= (scaled @ pull_bins[:, :, None])[:, :, 0]
-        gradient = np.concatenate(
-            [gradient, (pull.sum(1) - total / whole * pull_bins) @ data.shapes], axis=1
-        )
+        gradient = np.empty(hessian.shape[:2])
+        gradient[:, :width] = pull[:, :, :width].sum(1)
+        gradient[:, width:size] = pull[:, :, width:].reshape(count, -1)
+        gradient[:, :size] -= (scaled @ pull_bins[:, :, None])[:, :, 0]
+        gradient[:, size:] = (pull_log_power - total / whole * pull_bins) @ data.shapes
         gradient[:, :width] -= off * self._precision
         gradient[:, width:] -= self._others * self._others_precision
 
@@ -359,7 +349,7 @@ class Fit:
         rest = gradient[:, :width] - (hessian[:, :width, width:] @ solved[:, :, width:])[:, :, 0]
         move = np.linalg.solve(schur, rest[:, :, None])[:, :, 0]
         limit = self._largest_step[:count]
-        limit[:, 0] = np.maximum(1.0, 0.3 * np.abs(away).max(axis=(1, 2)))
+        limit[:, 0] = np.maximum(1.0, 0.3 * np.abs(blur[:, :, 0]).max(axis=1))
         move = np.minimum(np.maximum(move, -limit), limit)
         other = solved[:, :, width] - (solved[:, :, :width] @ move[:, :, None])[:, :, 0]
         other = np.minimum(np.maximum(other, -_LARGEST_OTHER), _LARGEST_OTHER)

@@ -92,7 +92,7 @@ def _astigmatism(posterior: Posterior, stigmators: Array, way: Array) -> tuple[A
     response = posterior.beam[:, BEAM:].reshape(-1, 2, 2)
     by_beam = np.zeros((2, BEAM + RESPONSE))
     by_beam[:, 1:3] = np.eye(2)
-    by_beam[:, BEAM:] = np.kron(np.eye(2), way)
+    by_beam[0, BEAM : BEAM + 2] = by_beam[1, BEAM + 2 :] = way
     mean = posterior.beam[:, 1:3] + response @ stigmators
     return mean, by_beam @ posterior.covariance @ by_beam.T
 
