@@ -117,13 +117,15 @@ def finish(turn: Turn, status: Status, reason: str, *, barred: bool = False) -> 
     task = turn.state.task
     task = task.task if isinstance(task, Return) else task
     follows = turn.state.mode is Mode.HOLD and turn.options.hold.follow
+    pauses = follows and status != "focused" and turn.state.armed
     left = {"put_back": False} if barred else {}
     if isinstance(task, Autofocus):
         turn.result = _result(turn, task, status, reason)
         level = Level.INFO if turn.result.verified else Level.WARNING
         turn.tell("autofocus_done", f"{status}: {reason}", level, **left)
     else:
-        turn.tell("hold_ended", reason, Level.WARNING if barred else Level.INFO, **left)
+        level = Level.WARNING if barred or pauses else Level.INFO
+        turn.tell("hold_ended", reason, level, **left)
         # The estimator has not seen the frames in between, and focus has drifted.
         turn.update(epoch=turn.state.epoch + 1)
     turn.update(
@@ -133,7 +135,7 @@ def finish(turn: Turn, status: Status, reason: str, *, barred: bool = False) -> 
         expected=turn.state.expected if follows and turn.state.armed else None,
         unconfirmed=False,
     )
-    if follows and status != "focused" and turn.state.armed:
+    if pauses:
         turn.pause(reason)
 
 

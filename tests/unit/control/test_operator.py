@@ -228,8 +228,9 @@ def test_settings_changed_before_a_command_of_hold_end_it_once() -> None:
     assert len(bench.commands) == given + 1
     news = bench.events[told:]
     assert [event.kind for event in news] == ["hold_ended", "paused"]
-    assert [event.level for event in news] == [Level.INFO, Level.WARNING]
-    assert "pixel size from 10 nm to 5 nm; left as it is" in news[-1].message
+    assert [event.level for event in news] == [Level.WARNING, Level.INFO]
+    assert "pixel size from 10 nm to 5 nm; left as it is" in news[0].message
+    assert "pixel size" not in news[1].message
 
 
 def test_settings_changed_while_a_command_of_hold_is_carried_out_end_it() -> None:
