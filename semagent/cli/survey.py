@@ -27,6 +27,7 @@ from semagent.survey.pilot import for_survey
 from semagent.types import FocusResult, FrameHeader
 
 GRID = "grid"
+_BESIDE = "results"
 
 
 class _InterruptedError(Exception):
@@ -159,9 +160,16 @@ def _begin(
 def _keep(
     found: Found, planned: int, record: Path, frames: int, wall_s: float, output: Output
 ) -> bool:
-    """Write what was found, and say so; whether it could be written."""
+    """Write what was found, and say so; whether it could be written.
+
+    What another program has opened it may not give back, and what was found is needed now.
+    """
     try:
-        files = write_results(record, found)
+        try:
+            files = write_results(record, found)
+        except RecordError as error:
+            output.warn(f"{error}; all results are in {record / _BESIDE} instead")
+            files = write_results(record / _BESIDE, found)
     except RecordError as error:
         output.fail(str(error))
         return False

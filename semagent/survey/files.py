@@ -41,6 +41,7 @@ def write_tables(folder: Path, found: Found) -> tuple[Path, ...]:
 
 def _write(path: Path, data: bytes) -> Path:
     with mapped_errors(path):
+        path.parent.mkdir(exist_ok=True)
         write_whole(path, data, sync=True)
     return path
 

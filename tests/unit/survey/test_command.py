@@ -170,3 +170,23 @@ def test_a_table_that_another_program_holds_does_not_end_the_scan(
     assert capsys.readouterr().err.count("it is written when the scan ends") == 1
     with table.open(encoding="utf-8", newline="") as file:
         assert len(list(csv.DictReader(file))) == 4
+
+
+def test_results_that_another_program_holds_to_the_end_are_written_beside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visited, table = survey._Bar.visited, tmp_path / "session" / "positions.csv"
+
+    def held(bar: Any, visit: Any) -> None:
+        visited(bar, visit)
+        table.mkdir(exist_ok=True)
+
+    monkeypatch.setattr(survey._Bar, "visited", held)
+    code, record = scan(configuration(tmp_path))
+    said = capsys.readouterr()
+    assert code == 0
+    assert f"all results are in {record / 'results'} instead" in said.err
+    with (record / "results" / "positions.csv").open(encoding="utf-8", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 4
+    summary = json.loads(said.out.splitlines()[-1])
+    assert json.loads((record / "results" / "focus-map.json").read_text()) == summary["map"]
