@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -241,10 +242,8 @@ def read_session(
     read = [_read(model, read_frame(path)) for path in files]
     sigmas = [sigma_px for sigma_px, _ in read]
     limit_px = float(np.clip(_IN_FOCUS * np.quantile(sigmas, _SHARPEST), *_IN_FOCUS_PX))
-    sharp = [index for index, sigma_px in enumerate(sigmas) if sigma_px <= limit_px]
-    rest = [index for index, sigma_px in enumerate(sigmas) if sigma_px > limit_px]
-    sharp = sharp[:: -(-len(sharp) // _MOST_IN_FOCUS) or 1]
-    rest = rest[:: -(-len(rest) // _MOST_OTHERS) or 1]
+    in_focus = np.array(sigmas) <= limit_px
+    sharp, rest = _some(in_focus, _MOST_IN_FOCUS), _some(~in_focus, _MOST_OTHERS)
     again, others = (
         kept_on_disk((read_frame(files[index]) for index in chosen), scratch)
         for chosen in (sharp, rest)
@@ -259,6 +258,12 @@ def read_session(
             f"judge by (in focus here: a blur of at most {limit_px:.1f} px)"
         )
     return Session(tuple(fields[::2]), tuple(fields[1::2]), tuple(others), tuple(pairs))
+
+
+def _some(which: npt.NDArray[np.bool_], most: int) -> list[int]:
+    """Indices of what is true, or so many of them at random: fields may come in turns."""
+    chosen = np.random.default_rng(0).permutation(np.flatnonzero(which))[:most]
+    return sorted(chosen.tolist())
 
 
 @torch.no_grad()

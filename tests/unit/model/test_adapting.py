@@ -18,6 +18,7 @@ from semagent_engines.export.weights import model_of_artefact
 from semagent_engines.model.network import SemModel
 from semagent_engines.runtime.artefact import DEFAULT, Artefact, open_artefact
 from semagent_engines.runtime.backends.onnxruntime import open_engine
+from semagent_engines.train import adapt
 from semagent_engines.train.adapt import (
     Focused,
     Live,
@@ -89,9 +90,20 @@ def test_memory_does_not_grow_with_the_number_of_frames(reader: Artefact, folder
         used_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert (len(session.held_out), len(session.others)) == (4, 31)
+    assert (len(session.held_out), len(session.others)) == (4, 32)
     assert used_bytes < 30 * frame_bytes
     assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_no_field_is_overlooked_where_fields_take_turns(
+    reader: Artefact, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index, image in enumerate(fields(8)):
+        write(folder / "frames" / f"again-{index}.png", image, seed=90 + index)
+    monkeypatch.setattr(adapt, "_MOST_IN_FOCUS", 12)
+    session = read_session(model_of_artefact(reader), folder, folder.parent)
+    assert [len(session.learned), len(session.held_out)] == [4, 4]
+    assert sum(map(len, (*session.learned, *session.held_out))) == 12
 
 
 def test_frames_of_one_field_count_as_one(reader: Artefact, folder: Path) -> None:
