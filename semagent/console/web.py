@@ -4,9 +4,11 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from semagent.console.listener import Listener
 from semagent.errors import RoleError
@@ -14,6 +16,26 @@ from semagent.errors import RoleError
 _START_S = 10.0
 _END_S = 5.0
 _LONGEST_MESSAGE = 65536
+_IDLE_S = 5.0  # that a connection may take until it asks for something
+_MOST_CONNECTIONS = 256
+_BACKLOG = 64  # as many are accepted at once, before any of them can be closed
+
+
+class _Connection(H11Protocol):
+    """One that asks for nothing is closed: a process can have but so many, and STOP needs one."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        waits_s = _IDLE_S if len(self.connections) <= _MOST_CONNECTIONS else 0.0
+        self._idle = asyncio.get_running_loop().call_later(waits_s, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        self._idle.cancel()
+        super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._idle.cancel()
+        super().connection_lost(exc)
 
 
 class WebServer:
@@ -38,7 +60,8 @@ class WebServer:
             uvicorn.Config(
                 app,
                 loop="asyncio",
-                http="h11",
+                http=_Connection,
+                backlog=_BACKLOG,
                 ws="websockets-sansio",
                 ws_max_size=_LONGEST_MESSAGE,
                 ws_per_message_deflate=False,  # pixels hardly get smaller, and it takes time
