@@ -3,9 +3,10 @@
 Every frame is compared with a reference of its field, and `semagent.control.tracking` says where
 focus is and where it goes. Before the next frame the working distance goes there, and a little
 beside it, to alternate sides: inside the depth of field nobody sees that, and it shows to which
-side focus moves. The less is known, the larger these steps, up to ``dither``. Where the frames do
-not tell focus to within ``max_sigma``, or it is too far away to be followed, a search like that of
-an autofocus decides, and where that fails the agent stops.
+side focus moves. The less is known, the larger these steps, up to ``dither``. Where focus has
+jumped, a frame on the likelier side tells. Where the frames do not tell focus to within
+``max_sigma``, or it is too far away to be followed, a search like that of an autofocus decides, and
+where that fails the agent stops.
 """
 
 import math
@@ -30,6 +31,7 @@ _KNOWN = 0.08  # half depths of field: known so well, focus is not looked for be
 _WELL = 0.2  # known so well, two frames are taken on each side, with half as many moves
 _SURE = 0.5  # known so well, focus is followed over frames with faults
 _STEPS = 2.0  # standard deviations that a dither goes
+_LEAP = 2.0  # half depths of field: the furthest to either side that a jump is followed
 _WORTH_A_MOVE = 0.15
 _FURTHEST = 3.0  # half depths of field that one correction may go; more is no drift
 _FELL, _FELL_FRAMES, _FELL_SIGMAS = 2.5, 6, 4.0
@@ -68,9 +70,9 @@ def on_frame(turn: Turn, task: Follow, analysis: FrameAnalysis) -> None:
     seen = _read(turn, task, analysis)
     task = _unseen(task, header) if seen is None else _seen(task, seen)
     next_ = tracking.predict(task.track, 1.0)
-    target = next_.focus + _dither(turn, task, next_)
     here = _place(task, header)
-    if next_.std > turn.options.hold.max_sigma:
+    target = next_.focus + _dither(turn, task, next_, here)
+    if next_.std > (_LEAP if _just_jumped(task) else turn.options.hold.max_sigma):
         _lost(turn, task, f"focus is only known to {next_.std:.1f} half depths of field")
     elif _fell(task):
         _lost(turn, task, "the picture has become blurred")
@@ -167,15 +169,31 @@ def _seen(task: Follow, new: Seen) -> Follow:
     if task.frames in _RENEWALS or task.frames % _RENEWED == 0:
         task = _renewed(task)
     frame_ns = _frame_ns(task, new.time_ns)
+    ages = np.array([(new.time_ns - each.time_ns) / frame_ns for each in seen])
+    expected = _predicted(task, new.time_ns, frame_ns)
+    if tracking.has_jumped(task.seen, ages, expected, slope_known=task.slope_known):
+        expected = tracking.after_jump(expected)
+        task, begun_ns = _jumped(task, ages, expected), new.time_ns
     track = tracking.update(
         task.seen,
-        np.array([(new.time_ns - each.time_ns) / frame_ns for each in seen]),
+        ages,
         task.begun,
         (new.time_ns - begun_ns) / frame_ns,
-        _predicted(task, new.time_ns, frame_ns),
+        expected,
         slope_known=task.slope_known,
     )
     return msgspec.structs.replace(task, track=track, at_ns=new.time_ns, blind=0)
+
+
+def _jumped(task: Follow, ages: Array, begun: Track) -> Follow:
+    """The task after focus has jumped before the last frame."""
+    *before, last = task.seen
+    then = tracking.earlier(begun, ages).tolist()
+    kept = (
+        each if each.focus is not None else msgspec.structs.replace(each, focus=focus)
+        for each, focus in zip(before, then, strict=False)
+    )
+    return msgspec.structs.replace(task, begun=begun, begun_ns=last.time_ns, seen=(*kept, last))
 
 
 def _renewed(task: Follow) -> Follow:
@@ -205,22 +223,29 @@ def _frame_ns(task: Follow, now_ns: int) -> float:
     return max(float(now_ns - (task.at_ns or now_ns)), 1.0)
 
 
-def _dither(turn: Turn, task: Follow, track: Track) -> float:
+def _dither(turn: Turn, task: Follow, track: Track, here: float) -> float:
     """How far beside focus the next frame is taken."""
     if track.std < _KNOWN:
         return 0.0
+    if _just_jumped(task):
+        return math.copysign(track.std / 2, track.focus - here)
     on_each_side = 1 if track.std > _WELL else 2
     side = 1.0 if task.frames // on_each_side % 2 else -1.0
     return side * min(turn.options.hold.dither, _STEPS * track.std)
 
 
+def _just_jumped(task: Follow) -> bool:
+    """Whether focus has jumped before the last frame, which hardly tells to which side."""
+    return len(task.seen) > 1 and task.begun_ns == task.seen[-1].time_ns
+
+
 def _fell(task: Follow) -> bool:
-    """Whether the last frames are far more blurred than the first ones of the field."""
-    last = task.seen[-_FELL_FRAMES:]
-    if len(last) < _FELL_FRAMES or len(task.first) < _FELL_FRAMES:
+    """Whether the last frames, or one after a jump, are far more blurred than the field's first."""
+    last = task.seen[-1 if _just_jumped(task) else -_FELL_FRAMES :]
+    if len(task.first) < _FELL_FRAMES:
         return False
     (then, _), (now, variance) = _blur(task.first), _blur(last)
-    return now - then > max(_FELL, _FELL_SIGMAS * math.sqrt(variance / _FELL_FRAMES))
+    return now - then > max(_FELL, _FELL_SIGMAS * math.sqrt(variance / len(last)))
 
 
 def _blur(frames: Sequence[Seen]) -> tuple[float, float]:

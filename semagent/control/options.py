@@ -158,8 +158,8 @@ class HoldOptions(Options, frozen=True, kw_only=True):
 
     Attributes:
         follow: follow in mode hold; ``False`` moves only for an autofocus that is asked for.
-        dither: furthest that a frame is taken beside focus, to tell which way focus moves. 0
-            leaves it to chance and astigmatism.
+        dither: furthest that a frame is taken beside focus, to tell which way focus moves, but
+            for one after a jump. 0 leaves it to chance and astigmatism.
         drift: standard deviation of the drift that is expected, for each frame.
         max_sigma: standard deviation of focus beyond which it is looked for again.
         search_frames: frames such a search may use before it gives up.

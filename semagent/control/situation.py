@@ -177,6 +177,7 @@ class Seen(Value, frozen=True, kw_only=True):
         signature: of the frame.
         change: of u², 2 u a1 and 2 u a2, in half depths of field squared.
         covariance: of these, row by row, without that of the reference.
+        focus: where focus was then, for frames from before a jump; ``None`` for those since.
     """
 
     time_ns: int
@@ -184,6 +185,7 @@ class Seen(Value, frozen=True, kw_only=True):
     signature: Signature
     change: tuple[float, ...]
     covariance: tuple[float, ...]
+    focus: float | None = None
 
 
 class Track(Value, frozen=True, kw_only=True):
@@ -214,9 +216,9 @@ class Follow(Value, frozen=True, kw_only=True):
         half_depth_m: half depth of field.
         slope: blur in pixels for each half depth of field.
         slope_known: it comes from pixel size and convergence angle.
-        begun: what was known of focus at the first frame.
+        begun: what was known of focus at the first frame, or of a jump at the first after it.
         track: what is known of it at the last.
-        begun_ns: time of the first frame; ``None`` before.
+        begun_ns: time of that first frame; ``None`` before.
         at_ns: time of the last frame; ``None`` before the first.
         blind: frames since the last one that told something.
         reference: spectrum that frames are compared with; ``None`` before the first.

@@ -12,11 +12,16 @@ For a focus and a rate this is linear in all that is not known, which is integra
 What remains is a density of two numbers, summed on a grid that follows it. It may have several
 peaks, where a Kalman filter would have to pick one.
 
+Focus may also jump: a stage settles, a specimen charges. Frames from before a jump count at the
+focus they had. They still tell level, creep and s, and nothing more of where focus is.
+
 Lengths are in half depths of field, times in frames; age 0 is the last frame.
 """
 
+import math
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from semagent.control.reading import CHANGES
@@ -32,7 +37,11 @@ _WALK, _RATE_WALK = 0.02, 0.002
 """How much focus and its drift change from frame to frame."""
 _CREEP = 0.02  # of the noise of a frame: how much all readings creep from frame to frame
 _READING_STD = 0.08  # error of a reading without any noise
+_FAR_SCATTER = 0.2  # of what a reading exceeds 1 by, after a jump: it tells less far from focus
 _TYPICAL = 0.5  # defocus at which a wrong path is weighed
+_STEADY_STD, _JUMP_STD = 0.15, 2.0  # off what is expected of focus, without a jump and with one
+_JUMP_ODDS = 6.0  # logarithm of the ratio of both densities at which a jump is believed
+_KNOWN = 0.5  # standard deviation of what is expected up to which a jump would be told from it
 _ACROSS = np.linspace(-3.5, 3.5, 41)
 _ALONG = np.linspace(-3.5, 3.5, 13)
 _ROUNDS = 3
@@ -80,18 +89,12 @@ def update(
     Args:
         seen: the frames.
         ages: of the frames, shape (N,).
-        begun: what was known when following began.
+        begun: what was known when following began, or focus had jumped.
         begun_age: when that was.
         guess: about where focus is now: the prediction from what was known before.
         slope_known: blur for each half depth of field is known.
     """
-    places = np.array([each.place for each in seen])
-    changes, covariances = stacked(seen)
-    stray = np.array([wander(age) for age in ages.tolist()])
-    covariances += _READING_STD**2 * np.eye(CHANGES)
-    covariances[:, 0, 0] += (2 * _SCALE * _TYPICAL) ** 2 * stray
-    told = _Changes(changes, np.asarray(np.linalg.inv(covariances), np.float64), ages)
-    scale_std = _SCALE_STD if slope_known else _SCALE_STD_UNKNOWN
+    told = _Told(seen, ages, slope_known=slope_known)
     mean = np.array([guess.focus, guess.rate])
     ff, fr, rr = guess.covariance
     covariance = np.array([[ff, fr], [fr, rr]])
@@ -104,8 +107,7 @@ def update(
             + corner[1, 1] * np.tile(_ALONG, len(_ACROSS))
         )
         log = _before(focus, rate, begun, begun_age)
-        u = places - focus[:, None] + rate[:, None] * ages
-        log += told.evidence(u, scale_std)
+        log += told.evidence(focus[:, None] - rate[:, None] * ages)
         density = np.exp(log - log.max())
         density /= density.sum()
         points = np.stack([focus, rate])
@@ -119,23 +121,69 @@ def update(
     )
 
 
+def has_jumped(
+    seen: Sequence[Seen], ages: Array, expected: Track, *, slope_known: bool = True
+) -> bool:
+    """Whether the last frame says that focus has jumped since the one before.
+
+    Args:
+        seen: the frames.
+        ages: of the frames, shape (N,).
+        expected: what was known of focus before the last frame was seen.
+        slope_known: blur for each half depth of field is known.
+    """
+    if expected.std > _KNOWN:
+        return False
+    told = _Told(seen, ages, slope_known=slope_known)
+    path = earlier(expected, ages)
+    steady, jumped = (
+        told.chance(path, math.hypot(expected.std, off)) for off in (_STEADY_STD, _JUMP_STD)
+    )
+    return jumped - steady > _JUMP_ODDS
+
+
+def earlier(track: Track, frames: Array) -> Array:
+    """Where focus was so many frames before, on average."""
+    return track.focus - track.rate * frames
+
+
+def after_jump(expected: Track) -> Track:
+    """What is known of focus that has jumped away from what was expected of it."""
+    ff, fr, rr = expected.covariance
+    return msgspec.structs.replace(expected, covariance=(ff + _JUMP_STD**2, fr, rr))
+
+
 def _before(focus: Array, rate: Array, begun: Track, age: float) -> Array:
     """Logarithm of the density before any frame was seen."""
     ff, _, rr = begun.covariance
     away = focus - rate * age - begun.focus
-    return np.asarray(-0.5 * (away**2 / (ff + wander(age)) + rate**2 / (rr + _RATE_WALK**2 * age)))
+    turned = rate - begun.rate
+    return np.asarray(
+        -0.5 * (away**2 / (ff + wander(age)) + turned**2 / (rr + _RATE_WALK**2 * age))
+    )
 
 
-class _Changes:
+class _Told:
     """What all frames tell: changes that defocus makes, a level of each and its steady creep.
 
     Args:
-        changes: of u², 2 u a1 and 2 u a2, shape (N, CHANGES).
-        precision: inverse of their covariance, shape (N, CHANGES, CHANGES).
+        seen: the frames; those from before a jump count at the focus they had.
         ages: of the frames, shape (N,).
+        slope_known: blur for each half depth of field is known.
     """
 
-    def __init__(self, changes: Array, precision: Array, ages: Array) -> None:
+    def __init__(self, seen: Sequence[Seen], ages: Array, *, slope_known: bool) -> None:
+        self._places = np.array([each.place for each in seen])
+        self._then = np.array([math.nan if each.focus is None else each.focus for each in seen])
+        self._scale_std = _SCALE_STD if slope_known else _SCALE_STD_UNKNOWN
+        changes, covariances = stacked(seen)
+        stray = np.array([wander(age) for age in ages.tolist()])
+        covariances += _READING_STD**2 * np.eye(CHANGES)
+        if not np.isnan(self._then).all():
+            far = _FAR_SCATTER * np.maximum(np.linalg.norm(changes, axis=1) - 1, 0)
+            covariances += (far**2)[:, None, None] * np.eye(CHANGES)
+        covariances[:, 0, 0] += (2 * _SCALE * _TYPICAL) ** 2 * stray
+        precision = np.asarray(np.linalg.inv(covariances), np.float64)
         self._precision = precision
         self._pull = (precision @ changes[:, :, None])[:, :, 0]
         # Level and creep of each change, in this order.
@@ -148,16 +196,28 @@ class _Changes:
         self._solve = np.linalg.inv(rest)
         self._rest = (times @ self._pull).ravel()
 
-    def evidence(self, defocus: Array, scale_std: float) -> Array:
-        """Logarithm of the density of the changes, with all but defocus integrated out.
+    def chance(self, path: Array, std: float) -> float:
+        """Logarithm of the density of the changes if focus is off a path at the last frame.
 
         Args:
-            defocus: of the frames on each path, in half depths of field, shape (M, N).
-            scale_std: how well the scale of u² is known.
+            path: focus at each frame, shape (N,).
+            std: how far off it may be.
+        """
+        paths = np.repeat(path[None], len(_ACROSS), axis=0)
+        paths[:, -1] += std * _ACROSS
+        log = self.evidence(paths) - 0.5 * _ACROSS**2
+        return float(log.max() + np.log(np.exp(log - log.max()).mean()))
+
+    def evidence(self, paths: Array) -> Array:
+        """Logarithm of the density of the changes, with all but focus integrated out.
+
+        Args:
+            paths: focus at each frame on each path, in half depths of field, shape (M, N).
 
         Returns:
             Shape (M,), up to a constant.
         """
+        defocus = self._places - np.where(np.isnan(self._then), paths, self._then)
         made = (defocus * defocus, 2 * defocus, 2 * defocus)
         rows = range(CHANGES)
         gram = np.array(
@@ -165,7 +225,7 @@ class _Changes:
         )
         across = np.stack([made[i] @ self._across[:, i] for i in rows], axis=1)
         pull = np.stack([made[i] @ self._pull[:, i] for i in rows], axis=1)
-        prior = np.array([scale_std, _ASTIGMATISM_STD, _ASTIGMATISM_STD]) ** -2
+        prior = np.array([self._scale_std, _ASTIGMATISM_STD, _ASTIGMATISM_STD]) ** -2
         solved = across @ self._solve
         gram = gram.transpose(2, 0, 1) - solved @ across.transpose(0, 2, 1) + np.diag(prior)
         pull += prior * (_SCALE, 0.0, 0.0) - solved @ self._rest

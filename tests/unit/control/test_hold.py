@@ -151,6 +151,36 @@ def test_jump_within_reach_is_followed() -> None:
     assert abs(bench.offset - bench.focus) < 1
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_jump_beyond_the_depth_of_field_is_followed_without_a_search(seed: int) -> None:
+    """One frame says how far, the next one to which side."""
+    bench = hold(45, seed=seed, drift=0.05)
+    bench.focus -= 2.0
+    bench.run(8)
+    assert lost(bench) == 0
+    assert np.all(np.abs(bench.errors[-6:]) <= 1)
+
+
+@pytest.mark.parametrize("jump", [2.0, -2.0, 4.0, -4.0])
+@pytest.mark.parametrize(
+    ("astigmatism", "log_noise"), [((0.0, 0.0), 0.0), ((0.5, 0.1), -2.0)], ids=["round", "clear"]
+)
+def test_belief_after_a_jump_claims_no_more_than_is_known(
+    jump: float, astigmatism: tuple[float, float], log_noise: float
+) -> None:
+    """Far from focus a frame tells neither how far it is nor, with astigmatism, to which side."""
+    bench = hold(45, drift=0.05, astigmatism=astigmatism, spectrum=Spectrum(log_noise=log_noise))
+    bench.focus += jump
+    for _ in range(8):
+        bench.frame()
+        belief = bench.controller.belief
+        if belief is None or belief.focus_m is None:
+            continue  # the frame with which the search begins
+        assert belief.sigma_m is not None
+        error_m = belief.focus_m - bench.origin_m - bench.focus * UNIT_M
+        assert abs(error_m) <= 3 * belief.sigma_m
+
+
 def test_frames_that_tell_nothing_move_nothing_and_end_in_a_search_that_gives_up() -> None:
     """Fields without structure: at first nothing moves, then the doubt is too large."""
     bench = hold(40)
