@@ -268,8 +268,15 @@ def _further(
     for target_m in (down, up) if below_m < above_m else (up, down):
         if not any(abs(place_m - target_m) <= AGREE * field.unit_m for place_m in places_m):
             return Look(target_m)
+    return _left_out(places_m, belief, field, options)
+
+
+def _left_out(
+    places_m: Sequence[float], belief: FocusBelief, field: Field, options: AutofocusOptions
+) -> Step:
+    """The middle of the widest gap between frames, if it may hide a focus."""
     gap_m, middle_m = max((b - a, (a + b) / 2) for a, b in pairwise(sorted(places_m)))
-    if gap_m > _GAP * fine_m:
+    if gap_m > _GAP * options.fine_step * field.unit_m:
         return Look(middle_m)
     return GiveUp(_why_not(places_m, belief, field, options))
 
@@ -279,7 +286,8 @@ def _edge(
 ) -> Step:
     """Focus seems to be out of range: look at the edge on its side, once.
 
-    Then beside it inside the range, if it may be there after all.
+    Then beside it inside the range, if it may be there after all, or in between: a beam unlike the
+    model deceives about distances.
     """
     low_m, high_m = field.allowed_m
     edge_m = high_m if belief.modes[0].focus_m > high_m else low_m
@@ -292,7 +300,7 @@ def _edge(
     look = beside(places_m, belief, field, options)
     if _may_be_inside(belief, field) and _nearest(places_m, look.working_distance_m) > agrees_m:
         return look
-    return GiveUp(_why_not(places_m, belief, field, options))
+    return _left_out(places_m, belief, field, options)
 
 
 def _may_be_inside(belief: FocusBelief, field: Field) -> bool:

@@ -98,6 +98,13 @@ def test_a_place_out_of_range_leads_to_the_edge_once() -> None:
     assert step([0.0], hardly_inside, field=field) == Look(10.0)
 
 
+def test_what_was_left_out_is_looked_at_before_focus_is_called_out_of_range() -> None:
+    field = field_around(0.0, 1.0, (-30.0, 50.0), OPTIONS)
+    known = belief((1.0, 90.0, 3.0))
+    assert step([0.0, 50.0], known, field=field) == Look(25.0)
+    assert isinstance(step([0.0, 50.0, 25.0], known, field=field), GiveUp)
+
+
 def test_flanks_stay_inside_the_limits() -> None:
     field = field_around(0.0, 1.0, (-30.0, 6.0), OPTIONS)
     target = step([0.0, 5.0], belief((1.0, 5.0, 0.8)), field=field)
