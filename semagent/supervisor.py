@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -125,7 +125,9 @@ class _Child:
         self.process.kill()
         self.process.join()
         self.link.close()
-        self.process.close()
+        # Ctrl-C just as the process ended: its exit code is lost, and Python thinks that it runs.
+        with suppress(ValueError):
+            self.process.close()
 
 
 class Supervisor:
