@@ -184,7 +184,7 @@ def test_on_the_way_back_too() -> None:
         column={"lens_settle_ms": 600},
         break_at=lose_the_specimen,
     )
-    assert found.result.status != "focused"
+    assert found.result.status == "held", found.result.reason
     assert "expired" in found.refusals
     assert_put_back(found)
 
