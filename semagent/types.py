@@ -572,11 +572,17 @@ class Reply(Value, frozen=True, kw_only=True):
 
 
 class GateStatus(Value, frozen=True, kw_only=True):
-    """The safety gate as people see it."""
+    """The safety gate as people see it.
+
+    Attributes:
+        code: fixed word for why it has disarmed itself, `semagent.safety.Code`; empty while it is
+            armed, and where it was told to disarm.
+    """
 
     armed: bool
     reason: str
     monotonic_ns: int
+    code: str = ""
     refused: int = 0
     applied: int = 0
 

@@ -202,7 +202,7 @@ def _focus(
                 lockstep.settle()
                 ledger.update()
                 raise
-            armed = lockstep.gate.armed
+            gate = lockstep.gate
             tolerance_m = config.safety.tolerance("working_distance_m")
             result = _as_it_is(result, start_m, microscope, tolerance_m)
         _report(result, time.perf_counter() - started_s, output)
@@ -218,7 +218,8 @@ def _focus(
             reply.outcome is Outcome.REFUSED and reply.code not in _NO_LIMIT
             for reply in ledger.refusals
         )
-        return _exit_code(result, refused=(refused or not armed) and not ledger.failed)
+        failed = ledger.failed or gate.code == Code.MOVED_BY_HAND
+        return _exit_code(result, refused=(refused or not gate.armed) and not failed)
 
 
 def _follow(lockstep: Lockstep, ledger: Ledger, interrupt: Interrupt) -> FocusResult:

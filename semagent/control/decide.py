@@ -56,6 +56,9 @@ from semagent.types import (
 
 _SETTINGS_CHANGED = "settings_changed"
 """Refusal of the gate: the frame that a command rests on was taken with other settings."""
+_MOVED_BY_HAND = "moved_by_hand"
+"""An axis is not where it was left: the gate has shut, and says so itself."""
+_SHUT = {_MOVED_BY_HAND, "disarmed"}
 
 
 def decide(
@@ -223,10 +226,12 @@ def _on_reply(turn: Turn, reply: Reply) -> None:
     if hand and turn.state.task is not None:
         ending.yield_to_operator(turn, hand)
         return
-    what = f"the command to {in_words(command.action)} was {reply.outcome}: {reply.reason}"
-    if not applied:
-        turn.tell("command_failed", what, Level.WARNING, code=reply.code)
     task = turn.state.task
+    if task is not None and reply.code == _MOVED_BY_HAND:
+        return  # how the gate stands comes next, and ends it
+    what = f"the command to {in_words(command.action)} was {reply.outcome}: {reply.reason}"
+    if not applied and (task is not None or reply.code not in _SHUT):
+        turn.tell("command_failed", what, Level.WARNING, code=reply.code)
     if isinstance(task, Return) and not task.done:
         ending.proceed(turn)  # this was still a command of the task that ended
     elif task is None:
@@ -351,8 +356,12 @@ def _cancel(turn: Turn, reason: str) -> None:
 
 
 def _on_gate(turn: Turn, status: GateStatus) -> None:
+    shuts = turn.state.armed and not status.armed
     turn.update(gate=status)
     if status.armed:
+        return
+    if shuts and status.code == _MOVED_BY_HAND:
+        ending.leave(turn, status.reason)
         return
     reason = f"the safety gate was disarmed ({status.reason})"
     match turn.state.task:

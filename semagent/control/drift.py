@@ -39,8 +39,11 @@ from semagent.types import (
 _CERTAIN = 3.0  # standard deviations of the drift by which the picture has to be off
 _BLIND_FRAMES = 10  # in a row that do not tell where the picture stands, before it is said
 _DRAGGED_M = 1e-9
-_NEWER_EVIDENCE = {"expired", "frame_unknown", "stale", "settings_changed", "operator_first"}
-"""Refusals of the gate that later frames do away with."""
+_FOR_NOW = {
+    *("expired", "frame_unknown", "stale", "settings_changed", "operator_first"),
+    *("moved_by_hand", "disarmed"),
+}
+"""Refusals of the gate that later frames do away with, or arming it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,7 @@ class Stabiliser:
             self._queue.clear()
             self._sights.clear()
             self._check.forget()
-            if reply.code in _NEWER_EVIDENCE:
+            if reply.code in _FOR_NOW:
                 return outcomes
             self._stop(
                 f"the command to {in_words(action)} was {reply.outcome}: {reply.reason}", outcomes

@@ -52,13 +52,18 @@ def end_at(turn: Turn, place: MicroscopeState, status: Status, reason: str) -> N
 
 
 def yield_to_operator(turn: Turn, change: str) -> None:
-    """The operator beats the agent: whatever goes on ends here, and nothing is put back."""
+    """The operator beats the agent, which rests until the next request."""
+    leave(turn, change)
+    if turn.state.mode is Mode.HOLD and not turn.state.paused:
+        turn.pause(change)
+
+
+def leave(turn: Turn, change: str) -> None:
+    """End whatever goes on as the operator has set it: nothing is put back."""
     task = turn.state.task
     if task is not None:
         cut_short = isinstance(task, Return) and _leads_back(task)
         finish(turn, "failed", f"{change}; left as it is", barred=cut_short)
-    if turn.state.mode is Mode.HOLD and not turn.state.paused:
-        turn.pause(change)
 
 
 def on_reply(turn: Turn, task: Return, reply: Reply) -> None:

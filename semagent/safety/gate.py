@@ -40,6 +40,7 @@ class SafetyGate:
         self._envelope = envelope
         self._armed = False
         self._reason = "not armed since the microscope was opened"
+        self._code = ""
         self._since_ns = 0
         self._tracks: dict[Axis, Track] = {}
         self._heartbeat_ns = 0
@@ -55,6 +56,7 @@ class SafetyGate:
             armed=self._armed,
             reason=self._reason,
             monotonic_ns=self._since_ns,
+            code=self._code,
             refused=self._refused,
             applied=self._applied,
         )
@@ -221,6 +223,7 @@ class SafetyGate:
             return refusal
         self._armed = True
         self._reason = f"armed by the operator for {self._envelope.specimen_holder}"
+        self._code = ""
         self._since_ns = now_ns
         # A person has just looked: what went before counts no more.
         self._tracks.clear()
@@ -264,6 +267,8 @@ class SafetyGate:
                 self._tracks[axis] = Track(measured, _ns(self._envelope.travel_window_s))
 
     def _latch(self, code: Code, reason: str, now_ns: int) -> Refusal:
+        if self._armed:
+            self._code = code
         self.disarm(reason, now_ns=now_ns)
         return Refusal(
             code, f"{reason}. The safety gate is disarmed; look at the microscope, then arm again"

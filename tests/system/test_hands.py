@@ -31,8 +31,10 @@ def touched_config(
     )
     monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
 
-    def write(after_moves: int) -> Path:
-        return simulated_config(speed=0, after_moves=after_moves, _driver={"name": "touched"})
+    def write(after_moves: int, hand: str = "dwell") -> Path:
+        return simulated_config(
+            speed=0, after_moves=after_moves, hand=hand, _driver={"name": "touched"}
+        )
 
     return write
 
@@ -64,3 +66,41 @@ def test_settings_changed_by_hand_pause_hold_and_are_said_once(
     assert CHANGE in run.err
     assert (run.out + run.err).count("changed") == 1
     assert "could not" not in run.err
+
+
+@pytest.mark.parametrize(
+    ("hand", "after_moves", "words"),
+    [
+        ("focus", 1, "working distance reads 5.0"),
+        ("focus", 3, "working distance reads 5.0"),
+        ("stigmators", 1, "stigmator x reads 0.05 where 0 is expected"),
+        ("stage", 1, "stage x reads 5 µm where 0 µm is expected"),
+    ],
+)
+def test_an_axis_moved_by_hand_ends_an_autofocus_which_puts_nothing_back(
+    semagent: Run, touched_config: Config, hand: str, after_moves: int, words: str
+):
+    run = semagent("autofocus", touched_config(after_moves, hand), "--arm", "--json")
+    assert run.code == 3
+    *frames, result = run.records
+    assert result["status"] == "failed"
+    assert result["reason"].startswith(f"moved by hand or by the microscope itself: {words}")
+    assert result["reason"].endswith("; left as it is")
+    turned_m = 20e-6 if hand == "focus" else 0.0
+    left_m = frames[-1]["working_distance_m"] + turned_m
+    assert result["final_working_distance_m"] == pytest.approx(left_m, abs=1e-12)
+    assert "could not" not in run.err
+    assert "the command" not in run.err
+
+
+@pytest.mark.parametrize("after_moves", [1, 12], ids=["in a search", "while it follows"])
+def test_focus_turned_by_hand_ends_hold_which_puts_nothing_back(
+    semagent: Run, touched_config: Config, after_moves: int
+):
+    config = touched_config(after_moves, "focus")
+    run = semagent("run", "--no-console", config, "--arm", "--mode", "hold", "--frames", 120)
+    assert run.code == 0, run.err
+    assert "120 frames, 0 unusable" in run.out
+    assert "moved by hand or by the microscope itself: working distance reads" in run.err
+    assert "could not" not in run.err
+    assert "the command" not in run.err

@@ -176,9 +176,9 @@ class Bench:
 
     # -- what a test does ---------------------------------------------------------------------
 
-    def arm(self, armed: bool = True, reason: str = "test") -> None:
+    def arm(self, armed: bool = True, reason: str = "test", code: str = "") -> None:
         self.armed = armed
-        status = GateStatus(armed=armed, reason=reason, monotonic_ns=self.now_ns)
+        status = GateStatus(armed=armed, reason=reason, monotonic_ns=self.now_ns, code=code)
         self.follow(self.controller.gate_changed(status))
 
     def request(self, request: Request) -> None:

@@ -257,6 +257,29 @@ def test_refused_it_stops_until_it_is_asked_again() -> None:
     assert len(bench.actions) > 1
 
 
+def test_a_hand_that_closes_the_gate_before_a_correction_ends_corrections_until_it_is_armed() -> (
+    None
+):
+    with Bench() as bench:
+        commands, read_state = bench.lockstep.listen("command"), bench.microscope.read_state
+
+        def touched() -> Any:
+            while (message := commands.take()) is not None:
+                if isinstance(message.value.action, SetBeamShift):
+                    bench.microscope.apply(SetWorkingDistance(working_distance_m=5.0005e-3))
+            return read_state()
+
+        bench.microscope.read_state = touched
+        bench.start().frames(25)
+        assert len(bench.actions) == 1
+        assert bench.kinds.count("gate_disarmed") == 1
+        assert "drift_uncorrected" not in bench.kinds
+        bench.microscope.read_state = read_state
+        bench.lockstep.operate(Arm())
+        bench.frames(25)
+    assert len(bench.actions) > 1
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [

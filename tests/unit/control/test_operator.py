@@ -293,3 +293,79 @@ def test_a_last_move_that_is_refused_is_not_called_a_way_back() -> None:
     assert "could not be put back" not in bench.results[-1].reason
     assert "could not go on to 5.00" in bench.results[-1].reason
     assert bench.events[-1].data == {"put_back": False}
+
+
+# -- an axis that is moved by hand: the gate shuts --------------------------------------------
+
+
+def hand_shuts(bench: Bench) -> None:
+    bench.arm(False, "moved by hand: stage x reads 5 µm", "moved_by_hand")
+
+
+def assert_left_to_the_hand(bench: Bench, given: int) -> None:
+    assert len(bench.commands) == given
+    assert bench.controller.state.task is None
+    assert bench.controller.state.pending is None
+    assert "command_failed" not in bench.kinds
+    assert bench.events[-1].message.endswith("moved by hand: stage x reads 5 µm; left as it is")
+
+
+@pytest.mark.parametrize(
+    ("first", "code"),
+    [("gate", "moved_by_hand"), ("gate", "disarmed"), ("reply", "moved_by_hand")],
+)
+def test_a_hand_that_shuts_the_gate_before_a_command_ends_the_search_once(
+    bench: Bench, first: str, code: str
+) -> None:
+    def answer(reply: Reply) -> Reply:
+        if first == "gate":
+            hand_shuts(bench)
+        return msgspec.structs.replace(reply, outcome=Outcome.REFUSED, code=code, reason="no")
+
+    given = len(bench.commands)
+    bench.answer = answer
+    bench.frame()
+    if first == "reply":
+        assert not bench.results
+        hand_shuts(bench)
+    assert_left_to_the_hand(bench, given + 1)
+    hand_shuts(bench)  # it is said about once a second
+    (result,) = bench.results
+    assert result.status == "failed"
+    assert not any(event.data.get("put_back") is False for event in bench.events)
+
+
+def test_a_hand_that_shuts_the_gate_ends_hold_until_it_is_armed() -> None:
+    bench = Bench(drift=0.1, focus=3.0)
+    bench.arm()
+    bench.run(40)
+    assert isinstance(bench.controller.state.task, Follow)
+    given = len(bench.commands)
+    hand_shuts(bench)
+    assert bench.events[-1].kind == "hold_ended"
+    assert bench.events[-1].data == {}
+    assert_left_to_the_hand(bench, given)
+    bench.arm()
+    bench.run(5)
+    assert len(bench.commands) > given
+
+
+def test_a_hand_that_shuts_the_gate_on_the_way_back_is_said_to_have_cut_it_short(
+    bench: Bench,
+) -> None:
+    given = len(bench.commands)
+    bench.answer = lambda reply: msgspec.structs.replace(
+        reply, outcome=Outcome.REFUSED, code="moved_by_hand", reason="no"
+    )
+    bench.request(Cancel())
+    hand_shuts(bench)
+    assert_left_to_the_hand(bench, given + 1)
+    assert bench.events[-1].data == {"put_back": False}
+
+
+def test_a_search_that_is_asked_for_while_the_gate_is_shut_is_told_to_arm(bench: Bench) -> None:
+    hand_shuts(bench)
+    bench.request(StartAutofocus())
+    hand_shuts(bench)
+    bench.frame()
+    assert bench.results[-1].reason == "the safety gate is disarmed; arm it and ask again"

@@ -172,6 +172,23 @@ def test_counters_and_snapshots() -> None:
         before.armed = False
 
 
+def test_the_word_for_why_it_has_disarmed_itself_stays_until_it_is_armed() -> None:
+    bench = Bench()
+    assert bench.gate.status.code == ""
+    bench.arm()
+    assert bench.gate.status.code == ""
+    moved = WD.at(WD.start + 2 * WD.tolerance)
+    bench.gate.observe(moved, now_ns=bench.now_ns)
+    bench.check(Stop(), Issuer.OPERATOR)
+    bench.check(MOVE)
+    assert bench.gate.status.code == "moved_by_hand"
+    bench.arm()
+    assert bench.gate.status.code == ""
+    bench.check(Stop(), Issuer.OPERATOR)
+    assert code(bench.applied(MOVE, moved)) == "readback_differs"
+    assert bench.gate.status.code == ""
+
+
 # -- the control role's sign of life ------------------------------------------------------------
 
 
