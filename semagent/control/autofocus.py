@@ -116,7 +116,14 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
     turn.set_task(task)
     field = _field(turn, task, start)
     places_m = tuple(sample.working_distance_m for sample in task.samples)
-    step = search.next_step(places_m, seen.belief, field, task.frames_left, options)
+    step = search.next_step(
+        places_m,
+        seen.belief,
+        field,
+        task.frames_left,
+        options,
+        closely=task.changed_stigmators,
+    )
     trim = Trim(task, seen.belief, header.optics, field.unit_m, options, turn.capabilities)
     probe = trim.probe()
     match step:

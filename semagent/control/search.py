@@ -14,6 +14,8 @@ from semagent.types import FocusBelief, FocusMode
 
 AGREE = 0.5
 """Half depths of field within which two frames count as one place."""
+_VERIFIES = 1.0
+"""Half depths of field between the estimate and a frame that verifies it."""
 _NEAR = 4.0
 """Half depths of field to which focus is known where what shows is sharpest."""
 _ENOUGH = 3  # two frames may say where focus is, a third has to agree
@@ -124,6 +126,8 @@ def next_step(
     field: Field,
     frames_left: int,
     options: AutofocusOptions,
+    *,
+    closely: bool = False,
 ) -> Step:
     """What to do after the last of the frames.
 
@@ -133,11 +137,13 @@ def next_step(
         field: where the search may go.
         frames_left: frames that may still be taken.
         options: the section ``autofocus``.
+        closely: the verifying frame has to be at the estimate itself, as with new stigmators: what
+            these do may be other than what is remembered, and then frames contradict the estimate.
     """
     here_m = places_m[-1]
     focus_m = belief.focus_m
     known = focus_m is not None and certain(belief, focus_m, field, options)
-    agrees_m = max(AGREE * field.unit_m, field.resolution_m)
+    agrees_m = max((AGREE if closely else _VERIFIES) * field.unit_m, field.resolution_m)
     enough = len(places_m) >= _ENOUGH
     if enough and focus_m is not None and known and abs(focus_m - here_m) <= agrees_m:
         return Found(focus_m)

@@ -385,7 +385,8 @@ def test_a_dome(tmp_path: Path) -> None:
     half_depth_m = bench.microscope.truth().half_depth_m
     assert max(abs(defocus_m) for _, defocus_m in bench.visits) < half_depth_m
     # 120 um over the diagonal of a quarter is 9.2 um over the reach of 20 um.
+    # Each place is known to about a quarter of half a depth of field, which is 10 um.
     along_x, twist, along_y = bench.found.surface.sag_m
-    assert along_x == pytest.approx(9.2e-6, abs=4e-6)
-    assert along_y == pytest.approx(9.2e-6, abs=4e-6)
-    assert abs(twist) < 4e-6
+    assert along_x == pytest.approx(9.2e-6, abs=half_depth_m / 2)
+    assert along_y == pytest.approx(9.2e-6, abs=half_depth_m / 2)
+    assert abs(twist) < half_depth_m / 2
