@@ -158,7 +158,7 @@ def make_app(routes: Sequence[BaseRoute], tokens: Tokens, listener: Listener) ->
         tokens=tokens,
         hosts=listener.hosts,
         port=listener.port,
-        secure=listener.certificate is not None,
+        secure=listener.tls is not None,
     )
 
 

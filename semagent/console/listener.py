@@ -21,14 +21,14 @@ class Listener:
         url: what to type into a browser on this machine, without a token.
         hosts: values of the header ``Host`` that are answered: a page of another name that was
             made to point here must not reach the microscope.
-        certificate: PEM files of certificate and key, ``None`` for plain HTTP.
+        tls: with certificate and key, ``None`` for plain HTTP.
     """
 
     socket: socket.socket
     url: str
     port: int
     hosts: frozenset[str]
-    certificate: tuple[Path, Path] | None
+    tls: ssl.SSLContext | None
 
     def close(self) -> None:
         """Stop listening. May be called twice."""
@@ -46,11 +46,11 @@ def listen(options: ConsoleOptions, earlier_port: int | None = None) -> Listener
         ConfigError: the address leaves this machine without TLS, the certificate cannot be used,
             or the port is taken.
     """
-    certificate = check_access(options)
+    tls = check_access(options)
     port = options.port if options.port is not None else earlier_port
     bound = _bind(options.host, DEFAULT_PORT if port is None else port, or_any=port is None)
     port = bound.getsockname()[1]
-    scheme = "http" if certificate is None else "https"
+    scheme = "http" if tls is None else "https"
     shown = "127.0.0.1" if options.host in ("0.0.0.0", "::") else options.host  # noqa: S104
     shown = f"[{shown}]" if ":" in shown else shown
     return Listener(
@@ -61,24 +61,24 @@ def listen(options: ConsoleOptions, earlier_port: int | None = None) -> Listener
             [f"{name}:{port}" for name in (*_LOOPBACK_NAMES, shown)]
             + [name.lower() for name in options.names]
         ),
-        certificate=certificate,
+        tls=tls,
     )
 
 
-def check_access(options: ConsoleOptions) -> tuple[Path, Path] | None:
-    """PEM files of certificate and key, ``None`` for plain HTTP on this machine.
+def check_access(options: ConsoleOptions) -> ssl.SSLContext | None:
+    """TLS with certificate and key, ``None`` for plain HTTP on this machine.
 
     Raises:
         ConfigError: the address leaves this machine without TLS, or the certificate cannot be used.
     """
-    certificate = _certificate(options)
-    if not _is_loopback(options.host) and certificate is None:
+    tls = _tls(options)
+    if not _is_loopback(options.host) and tls is None:
         raise ConfigError(
             f"console: host: {options.host} can be reached from other machines, where tokens and "
             "commands could be read on their way. Give certificate and key for TLS, or stay at "
             "127.0.0.1 and put a reverse proxy with TLS in front (docs/console.md says how)"
         )
-    return certificate
+    return tls
 
 
 def _is_loopback(host: str) -> bool:
@@ -93,20 +93,21 @@ def _is_loopback(host: str) -> bool:
         ) from None
 
 
-def _certificate(options: ConsoleOptions) -> tuple[Path, Path] | None:
+def _tls(options: ConsoleOptions) -> ssl.SSLContext | None:
     if options.certificate is None and options.key is None:
         return None
     if options.certificate is None or options.key is None:
         missing = "certificate" if options.certificate is None else "key"
         raise ConfigError(f"console: {missing}: is missing; TLS needs both certificate and key")
     files = Path(options.certificate), Path(options.key)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(*files)
+        tls.load_cert_chain(*files)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
             f"console: certificate {files[0]} with key {files[1]} cannot be used: {error}"
         ) from error
-    return files
+    return tls
 
 
 def _bind(host: str, port: int, *, or_any: bool) -> socket.socket:

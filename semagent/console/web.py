@@ -1,11 +1,15 @@
 """The web server of the console, on a thread of its own."""
 
 import asyncio
+import functools
+import ssl
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -16,26 +20,91 @@ from semagent.errors import RoleError
 _START_S = 10.0
 _END_S = 5.0
 _LONGEST_MESSAGE = 65536
-_IDLE_S = 5.0  # that a connection may take until it asks for something
-_MOST_CONNECTIONS = 256
+_IDLE_S = 5.0  # that a connection may take to ask for something
+_MOST_IDLE = 256
 _BACKLOG = 64  # as many are accepted at once, before any of them can be closed
 
 
 class _Connection(H11Protocol):
-    """One that asks for nothing is closed: a process can have but so many, and STOP needs one."""
+    """Has a while to ask for something, and gives way where too many have not done so.
+
+    A process can have but so many connections, and STOP needs one. TLS begins here, not where
+    connections are accepted, so that those count that never get further.
+
+    Args:
+        tls: ``None`` for plain HTTP.
+        idle: connections that nothing is answered to just now, the longest first; one for all.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        tls: ssl.SSLContext | None,
+        idle: dict["_Connection", asyncio.TimerHandle],
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self._tls = tls
+        self._idle = idle
+        self._early = b""
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        waits_s = _IDLE_S if len(self.connections) <= _MOST_CONNECTIONS else 0.0
-        self._idle = asyncio.get_running_loop().call_later(waits_s, transport.close)
+        self._raw = self.transport = transport
+        if self._tls is None:
+            super().connection_made(transport)
+        else:
+            transport.pause_reading()
+            self._securing = asyncio.create_task(self._secure(self._tls))
+        self._count()
+
+    async def _secure(self, tls: ssl.SSLContext) -> None:
+        secured = None
+        with suppress(OSError):
+            secured = await asyncio.get_running_loop().start_tls(
+                self._raw, self, tls, server_side=True, ssl_shutdown_timeout=_IDLE_S
+            )
+        if secured is None or self._raw.is_closing():
+            self._forget()
+            return
+        super().connection_made(secured)
+        if self._early:
+            self.data_received(self._early)
 
     def data_received(self, data: bytes) -> None:
-        self._idle.cancel()
+        if self.scheme is None:  # TLS has just come about, and `_secure` does not know of it yet
+            self._early += data
+            return
         super().data_received(data)
+        self._count()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._count()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._idle.cancel()
+        self._forget()
         super().connection_lost(exc)
+
+    def _count(self) -> None:
+        if self._is_served and not self.transport.is_closing():
+            self._forget()
+        elif self not in self._idle:
+            later = asyncio.get_running_loop().call_later(_IDLE_S, self.transport.close)
+            self._idle[self] = later
+            if len(self._idle) > _MOST_IDLE:
+                longest = next(iter(self._idle))
+                longest._forget()
+                longest._raw.abort()
+
+    @property
+    def _is_served(self) -> bool:
+        """Whether it has asked for something, to the end, or has become a WebSocket."""
+        asks = self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+        return self.scheme is not None and not (asks and self in self.connections)
+
+    def _forget(self) -> None:
+        if (later := self._idle.pop(self, None)) is not None:
+            later.cancel()
 
 
 class WebServer:
@@ -55,12 +124,12 @@ class WebServer:
     ) -> None:
         self._listener = listener
         self._update = update
-        certificate, key = listener.certificate or (None, None)
+        connection = functools.partial(_Connection, tls=listener.tls, idle={})
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
                 loop="asyncio",
-                http=_Connection,
+                http=cast("type[asyncio.Protocol]", connection),
                 backlog=_BACKLOG,
                 ws="websockets-sansio",
                 ws_max_size=_LONGEST_MESSAGE,
@@ -72,8 +141,6 @@ class WebServer:
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=1,
-                ssl_certfile=certificate,
-                ssl_keyfile=key,
             )
         )
         self._loop: asyncio.AbstractEventLoop | None = None

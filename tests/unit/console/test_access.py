@@ -1,10 +1,6 @@
 """Nobody looks without a token, nobody commands with the viewer's, no other page gets through."""
 
-import socket
-
 import pytest
-
-from semagent.console import web
 
 from .bench import TOKENS, Run
 
@@ -97,21 +93,3 @@ def test_the_viewer_may_look_and_not_touch(run: Run):
         assert run.wish(wish, token=TOKENS.viewer).status == 403
     assert run.commands == []
     assert run.requests == []
-
-
-def test_connections_that_ask_for_nothing_are_closed(run: Run, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(web, "_IDLE_S", 0.05)
-    with connected(run) as idle:
-        assert idle.recv(1) == b""
-
-
-def test_of_too_many_connections_the_last_is_closed(run: Run, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(web, "_MOST_CONNECTIONS", 2)
-    with connected(run) as first, connected(run), connected(run) as last:
-        assert last.recv(1) == b""
-        first.sendall(b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % run.origin[7:].encode())
-        assert first.recv(12) == b"HTTP/1.1 401"
-
-
-def connected(run: Run) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", run.port), timeout=4)

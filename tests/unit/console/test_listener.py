@@ -1,9 +1,9 @@
 """The console stays on this machine unless it can be trusted beyond it."""
 
 import socket
-import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from semagent.config import ConsoleOptions
@@ -59,15 +59,7 @@ def test_names_of_a_proxy_are_answered_to():
     assert "sem3.example.org" in listener.hosts
 
 
-def test_with_tls_it_may_listen_everywhere(tmp_path: Path):
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-subj", "/CN=sem", "-keyout", str(key), "-out", str(certificate)]
-    try:
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
-    except FileNotFoundError:
-        pytest.skip("no openssl to make a certificate with")
-    options = ConsoleOptions(host="0.0.0.0", port=0, certificate=str(certificate), key=str(key))
-    listener = listen(options)
+def test_with_tls_it_may_listen_everywhere(tls_options: ConsoleOptions):
+    listener = listen(msgspec.structs.replace(tls_options, host="0.0.0.0"))
     listener.close()
     assert listener.url.startswith("https://127.0.0.1:")
