@@ -68,7 +68,7 @@ def describe(story: Story) -> dict[str, Any]:
         "engine": manifest.engine.name,
         "semagent_version": manifest.semagent_version,
         "started_wall_ns": manifest.started_wall_ns,
-        "ended_wall_ns": manifest.ended_wall_ns,
+        "lasted_s": manifest.lasted_s,
         "complete": manifest.complete,
         "problems": session.problems,
         "zero_wall_ms": first.wall_ns / 1e6 if first else None,

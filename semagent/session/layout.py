@@ -75,6 +75,8 @@ class Manifest(Value, frozen=True, kw_only=True):
         complete: the session was closed in order and lacks nothing. ``False`` while it is being
             written, after a crash, and after a failure to record.
         failure: why the record is not complete, where the writer lived to say so.
+        lasted_ns: from start to end on the machine's monotonic clock, once closed, as the wall
+            clock may be set meanwhile; not in older records.
         frames: number of frames, once closed.
         summary: what the run says of itself, once closed.
     """
@@ -87,6 +89,7 @@ class Manifest(Value, frozen=True, kw_only=True):
     complete: bool = False
     ended: str | None = None
     ended_wall_ns: int | None = None
+    lasted_ns: int | None = None
     frames: int | None = None
     failure: str | None = None
     summary: dict[str, Any] | None = None
@@ -96,6 +99,14 @@ class Manifest(Value, frozen=True, kw_only=True):
     configuration_sha256: str
     platform: dict[str, str]
     packages: dict[str, str]
+
+    @property
+    def lasted_s(self) -> float | None:
+        """From start to end; ``None`` where it was not closed, or its wall times contradict it."""
+        lasted_ns = self.lasted_ns
+        if lasted_ns is None and self.ended_wall_ns is not None:
+            lasted_ns = self.ended_wall_ns - self.started_wall_ns
+        return None if lasted_ns is None or lasted_ns < 0 else lasted_ns / 1e9
 
 
 class FrameRecord(Value, frozen=True, kw_only=True):

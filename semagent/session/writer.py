@@ -89,6 +89,7 @@ class SessionWriter:
         self._frames = 0
         self._failure: str | None = None
         self._closed = False
+        self._started_ns = clock.monotonic_ns()
         self._manifest = _new_manifest(configuration, clock.wall_ns(), capabilities, engine)
         with mapped_errors(folder):
             if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -208,6 +209,7 @@ class SessionWriter:
             complete=self._failure is None,
             ended=_iso(ended_ns),
             ended_wall_ns=ended_ns,
+            lasted_ns=self._clock.monotonic_ns() - self._started_ns,
             frames=self._frames,
             failure=self._failure,
             summary=None if summary is None else dict(summary),

@@ -181,7 +181,7 @@ def _row(one: Listed) -> str:
     cells = (
         link,
         _moment(manifest.started_wall_ns),
-        _lasted(manifest.started_wall_ns, manifest.ended_wall_ns),
+        _lasted(manifest.lasted_s),
         _escape(f"{instrument}{simulated}"),
         _escape(manifest.engine.name),
         str(one.frames),
@@ -197,10 +197,10 @@ def _moment(wall_ns: int) -> str:
         return "–"
 
 
-def _lasted(started_ns: int, ended_ns: int | None) -> str:
-    if ended_ns is None:
+def _lasted(seconds: float | None) -> str:
+    if seconds is None:
         return "–"
-    minutes, seconds = divmod(round((ended_ns - started_ns) / 1e9), 60)
+    minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 

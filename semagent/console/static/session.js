@@ -146,13 +146,12 @@ class Session {
     const { capabilities } = record;
     document.title = `${record.name} · semagent`;
     el("session-name").textContent = record.name;
-    const lasted = record.ended_wall_ns ? clock((record.ended_wall_ns - record.started_wall_ns) / 1e9) : "–";
     const driver = capabilities.simulated ? "simulated" : capabilities.verified_on ?? "driver never run on its hardware";
     format.fill(el("session-facts"), [
       ["instrument", record.instrument],
       ["microscope", `${capabilities.microscope} (${driver})`],
       ["started", format.moment(record.started_wall_ns)],
-      ["lasted", lasted],
+      ["lasted", record.lasted_s === null ? "–" : clock(record.lasted_s)],
       ["frames", `${record.frames.length}, ${record.frames.filter((frame) => frame.restored).length} restored`],
       ["engine", record.engine],
     ]);

@@ -251,6 +251,34 @@ def test_a_session_is_told_with_its_reasons(ask: Ask):
     assert (mark["kind"], mark["sequence"]) == ("note", 1)
 
 
+def test_how_long_it_lasted_does_not_follow_a_wall_clock_that_is_set(ask: Ask, shelf: Path):
+    class SetBack(ManualClock):
+        def wall_ns(self) -> int:
+            moved_s = 3600 if self.monotonic_ns() > 1000 * S else 0
+            return 1_760_000_000 * S + self.monotonic_ns() - moved_s * S
+
+    clock = SetBack()
+    with SessionWriter(
+        shelf / "set back",
+        configuration={},
+        capabilities=Capabilities(driver="simulated", microscope="bench", verified_on=None),
+        engine=EngineRecord(name="restorer/v1"),
+        clock=clock,
+        sync=False,
+    ):
+        clock.advance(1500.0)
+    assert b"<td>25:00</td>" in ask("/sessions").body
+    assert ask("/sessions/set%20back/record").json["record"]["lasted_s"] == 1500.0
+
+    manifest = shelf / "set back" / "manifest.json"
+    older = {**json.loads(manifest.read_text()), "lasted_ns": None}
+    manifest.write_text(json.dumps(older))
+    assert b"<td>\xe2\x80\x93</td>" in ask("/sessions").body
+    older["ended_wall_ns"] = older["started_wall_ns"] + 1500 * S
+    manifest.write_text(json.dumps(older))
+    assert b"<td>25:00</td>" in ask("/sessions").body
+
+
 def test_frames_come_as_they_were_recorded(ask: Ask):
     head, body = unpack(ask("/sessions/tuesday/frames/3"))
     assert (head["kind"], head["form"], head["header"]["sequence"]) == ("raw", "u2", 3)

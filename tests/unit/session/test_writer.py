@@ -93,6 +93,7 @@ def test_the_manifest_says_what_was_run(folder: Path, open_writer: OpenWriter) -
     assert (begun["complete"], begun["ended"], begun["frames"]) == (False, None, None)
     assert (ended["complete"], ended["frames"], ended["failure"]) == (True, 0, None)
     assert ended["ended_wall_ns"] == 1_760_000_002_000_000_007
+    assert ended["lasted_ns"] == 2_000_000_000
     assert ended["summary"] == {"status": "focused"}
 
 
