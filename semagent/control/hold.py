@@ -171,17 +171,12 @@ def _seen(task: Follow, new: Seen) -> Follow:
     frame_ns = _frame_ns(task, new.time_ns)
     ages = np.array([(new.time_ns - each.time_ns) / frame_ns for each in seen])
     expected = _predicted(task, new.time_ns, frame_ns)
-    if tracking.has_jumped(task.seen, ages, expected, slope_known=task.slope_known):
+    told = tracking.Told(task.seen, ages, slope_known=task.slope_known)
+    if tracking.has_jumped(told, expected):
         expected = tracking.after_jump(expected)
         task, begun_ns = _jumped(task, ages, expected), new.time_ns
-    track = tracking.update(
-        task.seen,
-        ages,
-        task.begun,
-        (new.time_ns - begun_ns) / frame_ns,
-        expected,
-        slope_known=task.slope_known,
-    )
+        told = tracking.Told(task.seen, ages, slope_known=task.slope_known)
+    track = tracking.update(told, task.begun, (new.time_ns - begun_ns) / frame_ns, expected)
     return msgspec.structs.replace(task, track=track, at_ns=new.time_ns, blind=0)
 
 

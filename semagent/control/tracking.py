@@ -75,26 +75,15 @@ def stacked(seen: Sequence[Seen]) -> tuple[Array, Array]:
     return np.array([each.change for each in seen]), covariances.reshape(-1, CHANGES, CHANGES)
 
 
-def update(
-    seen: Sequence[Seen],
-    ages: Array,
-    begun: Track,
-    begun_age: float,
-    guess: Track,
-    *,
-    slope_known: bool = True,
-) -> Track:
+def update(told: "Told", begun: Track, begun_age: float, guess: Track) -> Track:
     """What the last frames say.
 
     Args:
-        seen: the frames.
-        ages: of the frames, shape (N,).
+        told: by the frames.
         begun: what was known when following began, or focus had jumped.
         begun_age: when that was.
         guess: about where focus is now: the prediction from what was known before.
-        slope_known: blur for each half depth of field is known.
     """
-    told = _Told(seen, ages, slope_known=slope_known)
     mean = np.array([guess.focus, guess.rate])
     ff, fr, rr = guess.covariance
     covariance = np.array([[ff, fr], [fr, rr]])
@@ -107,7 +96,7 @@ def update(
             + corner[1, 1] * np.tile(_ALONG, len(_ACROSS))
         )
         log = _before(focus, rate, begun, begun_age)
-        log += told.evidence(focus[:, None] - rate[:, None] * ages)
+        log += told.evidence(focus[:, None] - rate[:, None] * told.ages)
         density = np.exp(log - log.max())
         density /= density.sum()
         points = np.stack([focus, rate])
@@ -121,21 +110,16 @@ def update(
     )
 
 
-def has_jumped(
-    seen: Sequence[Seen], ages: Array, expected: Track, *, slope_known: bool = True
-) -> bool:
+def has_jumped(told: "Told", expected: Track) -> bool:
     """Whether the last frame says that focus has jumped since the one before.
 
     Args:
-        seen: the frames.
-        ages: of the frames, shape (N,).
+        told: by the frames.
         expected: what was known of focus before the last frame was seen.
-        slope_known: blur for each half depth of field is known.
     """
     if expected.std > _KNOWN:
         return False
-    told = _Told(seen, ages, slope_known=slope_known)
-    path = earlier(expected, ages)
+    path = earlier(expected, told.ages)
     steady, jumped = (
         told.chance(path, math.hypot(expected.std, off)) for off in (_STEADY_STD, _JUMP_STD)
     )
@@ -163,7 +147,7 @@ def _before(focus: Array, rate: Array, begun: Track, age: float) -> Array:
     )
 
 
-class _Told:
+class Told:
     """What all frames tell: changes that defocus makes, a level of each and its steady creep.
 
     Args:
@@ -172,7 +156,8 @@ class _Told:
         slope_known: blur for each half depth of field is known.
     """
 
-    def __init__(self, seen: Sequence[Seen], ages: Array, *, slope_known: bool) -> None:
+    def __init__(self, seen: Sequence[Seen], ages: Array, *, slope_known: bool = True) -> None:
+        self.ages = ages
         self._places = np.array([each.place for each in seen])
         self._then = np.array([math.nan if each.focus is None else each.focus for each in seen])
         self._scale_std = _SCALE_STD if slope_known else _SCALE_STD_UNKNOWN
