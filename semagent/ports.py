@@ -22,6 +22,7 @@ from semagent.types import (
     FrameAnalysis,
     MicroscopeAction,
     MicroscopeState,
+    Signature,
 )
 
 
@@ -135,8 +136,8 @@ class OpenEngine(Protocol):
 class FocusEstimator(Protocol):
     """Turns what an engine says of successive frames into a belief about focus."""
 
-    def reset(self) -> None:
-        """Forget all frames."""
+    def reset(self, focused: Signature | None = None) -> None:
+        """Forget all frames; how the field looks in focus may be known."""
         ...
 
     def update(self, analysis: FrameAnalysis) -> FocusBelief:

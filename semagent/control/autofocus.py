@@ -18,6 +18,7 @@ from semagent.types import (
     MicroscopeAction,
     MicroscopeState,
     SetWorkingDistance,
+    Signature,
 )
 
 _WORTH_A_MOVE = 0.15  # half depths of field between the verifying frame and the estimate
@@ -26,9 +27,16 @@ _CONTRADICTS = 5.0  # standard deviations by which a verifying frame may not be 
 
 
 def begin(
-    turn: Turn, max_frames: int | None, *, for_hold: bool = False, stigmation: bool = False
+    turn: Turn,
+    max_frames: int | None,
+    *,
+    focused: Signature | None = None,
+    for_hold: bool = False,
+    stigmation: bool = False,
 ) -> None:
     """Start a search with the next usable frame; evidence so far stops counting.
+
+    ``focused`` is how the field looks in focus, where that is known.
 
     Where the dose budget does not even allow one frame, nothing is started; what goes on ends.
     """
@@ -39,6 +47,7 @@ def begin(
         return
     task = Autofocus(
         max_frames=max_frames or turn.options.autofocus.max_frames,
+        focused=focused,
         for_hold=for_hold,
         stigmation=stigmation,
         since_ns=turn.state.now_ns,
@@ -92,7 +101,7 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
         start=start,
         frames=task.frames + 1,
         flagged=0,
-        engine=analysis.engine,
+        last=analysis,
     )
     turn.update(task=task, waiting_ns=turn.state.now_ns)
     if not turn.state.armed:
@@ -123,6 +132,7 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
         task.frames_left,
         options,
         closely=task.changed_stigmators,
+        field_known=task.focused is not None,
     )
     trim = Trim(task, seen.belief, header.optics, field.unit_m, options, turn.capabilities)
     probe = trim.probe()

@@ -9,6 +9,7 @@ from semagent.control.estimator import SpectralEstimator
 from semagent.control.options import ControlOptions
 from semagent.control.situation import (
     Analysed,
+    Autofocus,
     ControlState,
     Decision,
     Flagged,
@@ -84,6 +85,7 @@ class Controller:
         # A frame of a new field is the first of it that counts, not the last that does not.
         self._remember(noticed(self._state, header, self._options))
         follows = isinstance(self._state.task, Follow)
+        searches = isinstance(self._state.task, Autofocus)
         if not follows and self._state.can_use(header) and is_finite(analysis):
             self._belief = self._estimator.update(analysis)
         belief = self._belief or FocusBelief(
@@ -91,6 +93,10 @@ class Controller:
         )
         known = msgspec.structs.replace(analysis, header=header)
         decision = self._decide(Analysed(analysis=known, belief=belief))
+        search = decision.state.task
+        if not searches and isinstance(search, Autofocus) and search.focused is not None:
+            first = self.analysed(analysis)  # it says how far focus is
+            return msgspec.structs.replace(first, events=(*decision.events, *first.events))
         if follows and isinstance(decision.state.task, Follow):
             self._belief = hold.belief_of(decision.state.task, header, belief.log_odds)
         if self._stabiliser is None:
@@ -173,6 +179,7 @@ class Controller:
 
     def _remember(self, state: ControlState) -> None:
         if state.epoch != self._state.epoch:
-            self._estimator.reset()
+            task = state.task
+            self._estimator.reset(task.focused if isinstance(task, Autofocus) else None)
             self._belief = None
         self._state = state

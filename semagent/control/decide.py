@@ -149,7 +149,7 @@ def _when_idle(turn: Turn, seen: Analysed) -> None:
     state, options = turn.state, turn.options
     if state.mode is Mode.HOLD and state.armed and options.hold.follow and not state.paused:
         if state.in_focus is not None:
-            hold.begin(turn, seen.analysis.header, state.in_focus)
+            hold.begin(turn, seen.analysis, state.in_focus)
         else:
             autofocus.begin(turn, None, for_hold=True)
     elif state.mode is Mode.ADVISE or (state.mode is Mode.HOLD and not state.armed):

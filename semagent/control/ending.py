@@ -136,6 +136,7 @@ def finish(turn: Turn, status: Status, reason: str, *, barred: bool = False) -> 
     turn.update(
         task=None,
         in_focus=turn.measured if status == "focused" else None,
+        verified=task.last if isinstance(task, Autofocus) else None,
         # While disarmed, the operator may do anything: following begins anew with the next arming.
         expected=turn.state.expected if follows and turn.state.armed else None,
         unconfirmed=False,
@@ -170,7 +171,7 @@ def _result(turn: Turn, task: Autofocus, status: Status, reason: str) -> FocusRe
         sigma_m=task.sigma_m,
         frames_used=task.frames,
         moves=task.moves,
-        engine=task.engine,
+        engine=task.last.engine if task.last else "",
     )
 
 

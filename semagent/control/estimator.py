@@ -19,6 +19,7 @@ from semagent.memory import Entry, Memory
 from semagent.spectrum import Array
 from semagent.types import FocusBelief, FocusMode, FrameAnalysis, FrameHeader, Optics, Signature
 
+_TRUSTED = 2  # frames up to which a look at the field in focus counts: it may have changed since
 _STEPS = 8
 _STEPS_WHEN_SURE = 5
 _MOST_MODES = 6
@@ -105,9 +106,10 @@ class SpectralEstimator:
         self._memory = memory or Memory()
         self.reset()
 
-    def reset(self) -> None:
-        """Forget all frames."""
+    def reset(self, focused: Signature | None = None) -> None:
+        """Forget all frames; how the field looks in focus may be known."""
         self._seen: list[_Seen] = []
+        self._focused = focused
         self._first: FrameHeader | None = None
         self._entry: Entry | None = None
         self._response = response_of(None, 1.0)
@@ -183,7 +185,10 @@ class SpectralEstimator:
         places = np.array([seen.place for seen in self._seen]) - stigmators @ self._response.focus
         ages = self._options.aging_per_frame * np.arange(len(places), dtype=np.float64)[::-1]
         signatures = [seen.signature for seen in self._seen]
-        series = Series(signatures, places, ages**2, stigmators)
+        focused = self._focused
+        if len(signatures) > _TRUSTED or (focused and focused.tile_px != signatures[0].tile_px):
+            focused = None
+        series = Series(signatures, places, ages**2, stigmators, focused)
         # As long as the stigmators stay as they are, no frame tells what they do.
         width = len(self._prior()[0]) if np.ptp(stigmators, axis=0).any() else BEAM
         mean, std = (each[:width] for each in self._prior())

@@ -112,11 +112,23 @@ class Series:
         ages: variance of the log power that a frame gained with time, shape (N,).
         stigmators: changes of (x, y) since the astigmatism of the beam was as it is fitted,
             shape (N, 2).
+        focused: of a frame in focus, wherever that is.
     """
 
     def __init__(
-        self, signatures: Sequence[Signature], places: Array, ages: Array, stigmators: Array
+        self,
+        signatures: Sequence[Signature],
+        places: Array,
+        ages: Array,
+        stigmators: Array,
+        focused: Signature | None = None,
     ) -> None:
+        self.by_focus = np.ones(len(places))
+        if focused is not None:
+            signatures = [focused, *signatures]
+            places, ages = np.append(0.0, places), np.append(0.0, ages)
+            stigmators = np.append(np.zeros((1, 2)), stigmators, axis=0)
+            self.by_focus = np.append(0.0, self.by_focus)
         tile_px = signatures[0].tile_px
         geometry, specimen = geometry_of(tile_px), specimen_prior(tile_px)
         filled = geometry.share > 0
@@ -256,7 +268,8 @@ class Fit:
         response = beam[:, BEAM:].reshape(count, 2, -1)
         stigmators = data.stigmators[:, : response.shape[2]]
         blur = np.empty((count, frames, 3))
-        blur[:, :, 0] = np.minimum(np.maximum(beam[:, :1] - data.places, -_FARTHEST), _FARTHEST)
+        away = beam[:, :1] * data.by_focus - data.places
+        blur[:, :, 0] = np.minimum(np.maximum(away, -_FARTHEST), _FARTHEST)
         blur[:, :, 1:] = beam[:, None, 1:3] + stigmators @ response.transpose(0, 2, 1)
         by_blur = 2 * (blur @ data.form).reshape(count, frames, 3, bins)
         reach = np.maximum(0.5 * (blur[:, :, None] @ by_blur)[:, :, 0], 1e-9)
@@ -293,6 +306,7 @@ class Fit:
         # By the beam, and by a frame's own gain, noise level and blur.
         slopes = np.empty((count, frames, width + 3, bins))
         slopes[:, :, :3] = by_blur * (fall / reach * weight)[:, :, None]
+        slopes[:, :, 0] *= data.by_focus[:, None]
         slopes[:, :, 3] = 2 * fall * weight
         slopes[:, :, 4] = -2 * spot2 * data.along * weight
         slopes[:, :, 5] = softer * weight

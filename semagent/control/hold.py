@@ -22,7 +22,14 @@ from semagent.control.reading import mean_of, read
 from semagent.control.situation import Follow, Seen, Track
 from semagent.control.turn import Turn
 from semagent.spectrum import Array
-from semagent.types import FocusBelief, FocusMode, FrameAnalysis, FrameHeader, MicroscopeState
+from semagent.types import (
+    FocusBelief,
+    FocusMode,
+    FrameAnalysis,
+    FrameHeader,
+    MicroscopeState,
+    Signature,
+)
 
 _WINDOW = 96  # frames that count
 _RENEWALS = {4, 12, 24}  # frames after which the mean of all so far is a better reference
@@ -32,15 +39,16 @@ _WELL = 0.2  # known so well, two frames are taken on each side, with half as ma
 _SURE = 0.5  # known so well, focus is followed over frames with faults
 _STEPS = 2.0  # standard deviations that a dither goes
 _LEAP = 2.0  # half depths of field: the furthest to either side that a jump is followed
+_BESIDE = 1.0  # half depths of field: the furthest from focus that a frame shows the field in it
 _WORTH_A_MOVE = 0.15
 _FURTHEST = 3.0  # half depths of field that one correction may go; more is no drift
 _FELL, _FELL_FRAMES, _FELL_SIGMAS = 2.5, 6, 4.0
 _NINETY = 1.645  # standard deviations that hold 90 % of a normal distribution on either side
 
 
-def begin(turn: Turn, header: FrameHeader, home: MicroscopeState) -> None:
-    """Start following from a point in focus."""
-    options = turn.options
+def begin(turn: Turn, analysis: FrameAnalysis, home: MicroscopeState) -> None:
+    """Start following from a point in focus, with the frame that has verified it."""
+    options, header, verified = turn.options, analysis.header, turn.state.verified
     slope = options.scale.slope_of(header)
     task = Follow(
         home=home,
@@ -54,6 +62,10 @@ def begin(turn: Turn, header: FrameHeader, home: MicroscopeState) -> None:
     turn.update(task=task, expected=turn.state.expected or header.settings)
     here_m = home.optics.working_distance_m
     turn.tell("hold_started", f"following from {here_m * 1e3:.4f} mm", working_distance_m=here_m)
+    if verified is not None and abs(_place(task, verified.header)) <= _BESIDE:
+        seen = _read(turn, task, verified)
+        task = task if seen is None else _seen(task, seen)
+    on_frame(turn, task, analysis)
 
 
 def on_frame(turn: Turn, task: Follow, analysis: FrameAnalysis) -> None:
@@ -254,7 +266,18 @@ def _blur(frames: Sequence[Seen]) -> tuple[float, float]:
 def _lost(turn: Turn, task: Follow, why: str) -> None:
     turn.set_task(task)
     turn.tell("hold_lost", f"{why}; looking for it")
-    autofocus.begin(turn, turn.options.hold.search_frames, for_hold=True)
+    frames, focused = turn.options.hold.search_frames, _focused(task)
+    autofocus.begin(turn, frames, focused=focused, for_hold=True)
+
+
+def _focused(task: Follow) -> Signature | None:
+    """How the field looks in focus: as before focus has jumped, if it has of late."""
+    sharp = [
+        each.signature
+        for each in task.seen
+        if each.focus is not None and abs(each.place - each.focus) <= _BESIDE
+    ]
+    return mean_of(sharp) if sharp else None
 
 
 def _place(task: Follow, header: FrameHeader) -> float:

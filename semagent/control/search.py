@@ -128,6 +128,7 @@ def next_step(
     options: AutofocusOptions,
     *,
     closely: bool = False,
+    field_known: bool = False,
 ) -> Step:
     """What to do after the last of the frames.
 
@@ -139,6 +140,7 @@ def next_step(
         options: the section ``autofocus``.
         closely: the verifying frame has to be at the estimate itself, as with new stigmators: what
             these do may be other than what is remembered, and then frames contradict the estimate.
+        field_known: how the field looks in focus is known, so that one frame tells how far it is.
     """
     here_m = places_m[-1]
     focus_m = belief.focus_m
@@ -162,6 +164,8 @@ def next_step(
         return _edge(places_m, belief, field, options)
     if focus_m is not None and known and field.allows(focus_m):
         return Look(focus_m)
+    if field_known and len(places_m) == 1:
+        return Look(mode.focus_m)
     seen_m = min(abs(place_m - mode.focus_m) for place_m in places_m)
     blind = len(places_m) > 1 and belief.log_odds < max(options.min_log_odds, _FAINT)
     if blind and seen_m < _WIDEST * options.fine_step * field.unit_m:

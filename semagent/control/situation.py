@@ -110,6 +110,7 @@ class Autofocus(Value, frozen=True, kw_only=True):
 
     Attributes:
         max_frames: frames it may use.
+        focused: how the field looks in focus, where that is known.
         for_hold: started by mode hold itself, not asked for.
         stigmation: set the stigmators too, where that can be done.
         start: the first usable frame; ``None`` until it came.
@@ -129,12 +130,13 @@ class Autofocus(Value, frozen=True, kw_only=True):
         astigmatism_open: it ends because structure along one direction tells no more of focus.
         resolution_m: largest difference between a working distance asked for and read back: a
             recorded stack has only its own.
-        engine: name of the engine.
+        last: the last frame that was used; ``None`` before the first.
         sigma_m: standard deviation of the last belief.
         since_ns: last tick before it began.
     """
 
     max_frames: int
+    focused: Signature | None = None
     for_hold: bool = False
     stigmation: bool = False
     start: FrameHeader | None = None
@@ -152,7 +154,7 @@ class Autofocus(Value, frozen=True, kw_only=True):
     verified: Sample | None = None
     astigmatism_open: bool = False
     resolution_m: float = 0.0
-    engine: str = ""
+    last: FrameAnalysis | None = None
     sigma_m: float | None = None
     since_ns: int | None = None
 
@@ -287,6 +289,7 @@ class ControlState(Value, frozen=True, kw_only=True):
         proposed_m: the working distance last proposed.
         declined: the one the operator last declined, and the epoch to which that applies.
         in_focus: settings that the last autofocus left in focus; ``None`` when unknown.
+        verified: the last frame of that autofocus.
         detector: of the last frame that was used; empty before.
         epoch: grows when evidence so far stops counting; the estimator is reset.
     """
@@ -305,6 +308,7 @@ class ControlState(Value, frozen=True, kw_only=True):
     proposed_m: float | None = None
     declined: tuple[float, int] | None = None
     in_focus: MicroscopeState | None = None
+    verified: FrameAnalysis | None = None
     detector: str = ""
     epoch: int = 0
 

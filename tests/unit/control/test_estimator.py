@@ -145,6 +145,29 @@ def test_a_frame_too_small_for_a_signature_says_nothing() -> None:
     assert (belief.frames, belief.focus_m, belief.interval90_m) == (0, None, None)
 
 
+@pytest.mark.parametrize("away", [3.0, -12.0])
+def test_one_frame_says_how_far_focus_is_where_the_field_is_known_in_focus(away: float) -> None:
+    estimator, (focused, seen) = make(), frames((FOCUS, FOCUS + away))
+    estimator.reset(focused.signature)
+    belief = estimator.update(seen)
+    assert belief.frames == 1
+    assert belief.log_odds > 10
+    nearer, further = sorted(
+        abs((mode.focus_m - 5e-3) / UNIT_M - FOCUS) for mode in belief.modes if mode.weight > 0.1
+    )
+    assert nearer < 0.1 * abs(away) + 0.3
+    assert further == pytest.approx(2 * abs(away), rel=0.1)
+
+
+def test_how_the_field_looked_in_focus_no_longer_counts_once_others_tell() -> None:
+    """It may be another by now."""
+    estimator = make()
+    estimator.reset(frames((FOCUS,), spectrum=Spectrum(slope=-1.0))[0].signature)
+    known, plain = feed(estimator, frames(PLACES)), feed(make(), frames(PLACES))
+    assert focus_of(known) == pytest.approx(focus_of(plain), abs=0.1)
+    assert known.sigma_m == pytest.approx(plain.sigma_m, rel=0.2)
+
+
 def test_reset_forgets() -> None:
     estimator, seen = make(), frames(PLACES)
     feed(estimator, seen)

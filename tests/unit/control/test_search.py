@@ -62,6 +62,12 @@ def test_a_place_that_is_about_known_is_visited() -> None:
     assert step([0.0], belief((0.6, 20.0, 1.0), (0.4, -20.0, 1.0))) == Look(24.0)
 
 
+def test_one_frame_is_enough_to_go_there_where_the_field_is_known_in_focus() -> None:
+    either = belief((0.51, 20.0, 3.0), (0.49, -20.0, 3.0))
+    assert next_step([0.0], either, FIELD, 5, OPTIONS, field_known=True) == Look(20.0)
+    assert next_step([0.0, 20.0], either, FIELD, 5, OPTIONS, field_known=True) != Look(20.0)
+
+
 def test_a_sure_estimate_is_visited_and_verified_there() -> None:
     known = belief((1.0, 9.0, 0.3))
     assert step([0.0, 4.0], known) == Look(9.0)
