@@ -86,7 +86,7 @@ def on_frame(turn: Turn, task: Follow, analysis: FrameAnalysis) -> None:
     target = next_.focus + _dither(turn, task, next_, here)
     if next_.std > (_LEAP if _just_jumped(task) else turn.options.hold.max_sigma):
         _lost(turn, task, f"focus is only known to {next_.std:.1f} half depths of field")
-    elif _fell(task):
+    elif has_blurred(task):
         _lost(turn, task, "the picture has become blurred")
     elif abs(target - here) > _FURTHEST:
         _lost(turn, task, f"focus seems to be {target - here:+.1f} half depths of field away")
@@ -246,21 +246,21 @@ def _just_jumped(task: Follow) -> bool:
     return len(task.seen) > 1 and task.begun_ns == task.seen[-1].time_ns
 
 
-def _fell(task: Follow) -> bool:
+def has_blurred(task: Follow) -> bool:
     """Whether the last frames, or one after a jump, are far more blurred than the field's first."""
     last = task.seen[-1 if _just_jumped(task) else -_FELL_FRAMES :]
     if len(task.first) < _FELL_FRAMES:
         return False
-    (then, _), (now, variance) = _blur(task.first), _blur(last)
-    return now - then > max(_FELL, _FELL_SIGMAS * math.sqrt(variance / len(last)))
+    (then, then_variance), (now, now_variance) = _blur(task.first), _blur(last)
+    return now - then > max(_FELL, _FELL_SIGMAS * math.sqrt(then_variance + now_variance))
 
 
 def _blur(frames: Sequence[Seen]) -> tuple[float, float]:
-    """Mean change of u² if that of astigmatism is none, and the variance of one frame."""
+    """Mean change of u² if that of astigmatism is none, and its variance."""
     changes, covariances = tracking.stacked(frames)
     rows = np.linalg.inv(covariances)[:, 0]
     alone = (rows * changes).sum(1) / rows[:, 0]
-    return float(alone.mean()), float((1 / rows[:, 0]).mean())
+    return float(alone.mean()), float((1 / rows[:, 0]).mean()) / len(frames)
 
 
 def _lost(turn: Turn, task: Follow, why: str) -> None:

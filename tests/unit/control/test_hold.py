@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from semagent.control import ControlOptions
+from semagent.control.hold import has_blurred
 from semagent.control.options import DriftOptions, HoldOptions
-from semagent.control.situation import Follow
+from semagent.control.situation import Follow, Seen
 from semagent.memory import Measure, Memory, Settings
 from semagent.types import Cancel, Mode, Outcome, SetMode, SetWorkingDistance, StartAutofocus
 
@@ -219,6 +220,22 @@ def test_belief_after_a_jump_claims_no_more_than_is_known(
         assert belief.sigma_m is not None
         error_m = belief.focus_m - bench.origin_m - bench.focus * UNIT_M
         assert abs(error_m) <= 4 * belief.sigma_m
+
+
+def test_first_frames_that_seemed_sharp_by_chance_do_not_make_others_blurred() -> None:
+    """Both have noise: a difference of 3.9 is three of its standard deviations, and 6 are more."""
+    task, noise = follow(hold(45)), tuple((2.25**2 * np.eye(3)).ravel().tolist())
+
+    def read(seen: Seen, change: float) -> Seen:
+        return msgspec.structs.replace(seen, change=(change, 0.0, 0.0), covariance=noise)
+
+    def blurred(change: float) -> bool:
+        first = tuple(read(seen, 0.0) for seen in task.first)
+        last = tuple(read(seen, change) for seen in task.seen)
+        return has_blurred(msgspec.structs.replace(task, first=first, seen=last))
+
+    assert not blurred(3.9)
+    assert blurred(6.0)
 
 
 def test_frames_that_tell_nothing_move_nothing_and_end_in_a_search_that_gives_up() -> None:
