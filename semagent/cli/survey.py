@@ -187,6 +187,7 @@ class _Bar:
         self._task = self._progress.add_task("focusing", total=None)
         self._unkept = False
         self._ended = False
+        self._reached = 0  # positions; some are visited again
         self.total = 0
 
     def __enter__(self) -> "_Bar":
@@ -211,8 +212,9 @@ class _Bar:
         x_m, y_m = visit.place
         values = {key: value for key, value in asdict(visit).items() if key != "place"}
         self._output.record({"event": "position", "x_m": x_m, "y_m": y_m, **values})
+        self._reached = max(self._reached, visit.index + 1)
         self._progress.update(
-            self._task, description="acquiring", total=self.total, completed=visit.index + 1
+            self._task, description="acquiring", total=self.total, completed=self._reached
         )
 
     def keep(self, record: Path, found: Found) -> None:
@@ -259,8 +261,8 @@ def _report(
     rejected, unusable = len(surface.rejected), how.count("unusable")
     if found.doubtful:
         output.warn(
-            f"{len(found.doubtful)} predicted positions may be out of focus, as focus found nearby "
-            f"contradicts the map: {', '.join(map(str, found.doubtful))}"
+            f"{len(found.doubtful)} predicted positions may be out of focus, as focus found "
+            f"elsewhere contradicts the prediction: {', '.join(map(str, found.doubtful))}"
         )
     output.say(
         f"{len(how)} of {planned} positions"
@@ -269,6 +271,8 @@ def _report(
         + (f", {rejected} left out as they contradict the others" if rejected else "")
         + f"\nfocus rises by {x * 1e3:+.2f} µm per mm along x and {y * 1e3:+.2f} along y; "
         f"the fit leaves {metres(surface.residual_m)}; drift "
-        f"{surface.drift_m_per_s * 60e6:+.2f} µm a minute\n"
+        f"{surface.drift_m_per_s * 60e6:+.2f} µm a minute"
+        + (f"; over an edge focus steps by {metres(abs(surface.step[2]))}" if surface.step else "")
+        + "\n"
         + "\n".join(f"wrote {path}" for path in files)
     )

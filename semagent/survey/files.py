@@ -11,7 +11,7 @@ from semagent.session.storage import mapped_errors, write_whole
 from semagent.survey.work import Found
 
 POSITIONS, MAP, PICTURE = "positions.csv", "focus-map.json", "focus-map.png"
-_DOUBT = "focus at a position nearby contradicts the map"
+_DOUBT = "focus found elsewhere contradicts the prediction"
 
 
 def write_results(folder: Path, found: Found) -> tuple[Path, ...]:
@@ -86,6 +86,9 @@ def _map(found: Found) -> bytes:
 def describe(found: Found) -> dict[str, Any]:
     """The map in SI units."""
     surface = found.surface
+    step = surface.step and dict(
+        zip(("across", "between_m", "height_m"), surface.step, strict=True)
+    )
     return {
         "tilt": list(surface.tilt),
         "sag_m": list(surface.sag_m),
@@ -93,6 +96,7 @@ def describe(found: Found) -> dict[str, Any]:
         "middle_m": list(surface.origin[:2]),
         "working_distance_m": surface.middle_m,
         "drift_m_per_s": surface.drift_m_per_s,
+        "step": step,
         "residual_m": surface.residual_m,
         "focused": [
             {

@@ -16,6 +16,7 @@ from semagent.types import FocusResult, FrameHeader
 How = Literal["focused", "predicted", "held", "unusable"]
 _LEAST_SIGMA = 0.15  # half depths of field: no focusing is believed to be better
 _MISS_SIGMAS = 3.0  # by which focus is found beside the map, and half a depth of field at least
+_STEP = 30.0  # half depths of field: standard deviation of the height of a step
 _BEYOND = "the map expects focus outside the safety envelope, and it was not found inside"
 _MOST_UNUSABLE = 3  # positions in a row whose frames cannot be used
 
@@ -61,7 +62,8 @@ class Found:
         visits: the positions, in order.
         focused: the places where focus was found, and what it was.
         surface: the map at the end.
-        doubtful: indices of predicted positions beside one whose focus contradicts the map.
+        doubtful: indices of predicted positions whose prediction is contradicted by what was
+            found later: by the map, or by focus nearby.
     """
 
     visits: tuple[Visit, ...]
@@ -106,12 +108,16 @@ class Survey:
             slope=options.slope,
             sag_m=options.sag * self._unit_m,
             drift_m_per_s=options.drift * self._unit_m / 60,
+            step_m=_STEP * self._unit_m,
             reach_m=max(_reach_m(self._places), 1e-9),
         )
         self._focused: list[Focused] = []
         self._visits: list[Visit] = []
+        self._visited_s: list[float] = []
         self._unverified: list[int] = []
         self._missed: set[int] = set()
+        self._since = self._unusable = 0  # positions, since the last that was looked for, in a row
+        self._astray = False  # whether focus, last found, lay beside the map
 
     @property
     def found(self) -> Found | None:
@@ -121,9 +127,13 @@ class Survey:
         surface = self._surface()
         doubtful = tuple(
             visit.index
-            for visit in self._visits
+            for visit, time_s in zip(self._visits, self._visited_s, strict=True)
             if visit.how == "predicted"
-            and (visit.index in self._missed or surface.doubted(*visit.place, self._focused))
+            and (
+                visit.index in self._missed
+                or surface.doubted(*visit.place, self._focused)
+                or abs(surface.at(*visit.place, time_s)[0] - visit.predicted_m) > self._unit_m
+            )
         )
         return Found(tuple(self._visits), tuple(self._focused), surface, doubtful)
 
@@ -157,35 +167,45 @@ class Survey:
             )
 
     def _acquire(self) -> None:
-        since = unusable = 0
-        missed = False
-        for index, place in enumerate(self._places):
-            surface = self._surface()
-            predicted_m, sigma_m = surface.at(*place, self._now_s())
-            start_m = self._from(place, predicted_m)
-            self._pilot.go(place, start_m)
-            every = self._options.verify_every
-            since += 1
-            how: How = "predicted"
-            uncertain = sigma_m > self._options.max_sigma * self._unit_m
-            doubted = missed or surface.doubted(*place, self._focused)
-            beyond = start_m != predicted_m
-            if (every and since > every) or uncertain or doubted or beyond:
-                since = 0
-                how = "focused" if self._focus(index) else "held"
-                missed = how == "focused" and self._missed_by(predicted_m, sigma_m)
-            else:
-                self._unverified.append(index)
-            visit = self._visit(index, self._looks(), predicted_m, sigma_m, how)
-            if beyond and how == "held":
-                visit = replace(visit, reason=visit.reason or _BEYOND)
-            self._visits.append(visit)
-            self._on_visit(visit)
-            unusable = unusable + 1 if visit.how == "unusable" else 0
-            if unusable == _MOST_UNUSABLE:
-                raise MicroscopeError(
-                    f"the frames of {unusable} positions in a row cannot be used: {visit.reason}"
-                )
+        """Visit all positions, then once more those whose prediction has come into doubt."""
+        for index in range(len(self._places)):
+            self._acquire_at(index)
+        here = self._places[-1]
+        while (found := self.found) is not None and found.doubtful:
+            index = min(found.doubtful, key=lambda each: math.dist(self._places[each], here))
+            here = self._places[index]
+            self._acquire_at(index, again=True)
+
+    def _acquire_at(self, index: int, again: bool = False) -> None:
+        """Visit a position; where that is once more, focus is looked for."""
+        place = self._places[index]
+        surface = self._surface()
+        predicted_m, sigma_m = surface.at(*place, self._now_s())
+        start_m = self._from(place, predicted_m)
+        self._pilot.go(place, start_m)
+        every = self._options.verify_every
+        self._since += 1
+        how: How = "predicted"
+        uncertain = sigma_m > self._options.max_sigma * self._unit_m
+        doubted = again or self._astray or surface.doubted(*place, self._focused)
+        beyond = start_m != predicted_m
+        if (every and self._since > every) or uncertain or doubted or beyond:
+            self._since = 0
+            how = "focused" if self._focus(index) else "held"
+            self._astray = how == "focused" and self._missed_by(predicted_m, sigma_m)
+        else:
+            self._unverified.append(index)
+        visit = self._visit(index, self._looks(), predicted_m, sigma_m, how)
+        if beyond and how == "held":
+            visit = replace(visit, reason=visit.reason or _BEYOND)
+        self._visits[index : index + 1] = [visit]
+        self._visited_s[index : index + 1] = [self._now_s()]
+        self._on_visit(visit)
+        self._unusable = self._unusable + 1 if visit.how == "unusable" else 0
+        if self._unusable == _MOST_UNUSABLE:
+            raise MicroscopeError(
+                f"the frames of {_MOST_UNUSABLE} positions in a row cannot be used: {visit.reason}"
+            )
 
     def _looks(self) -> list[Look]:
         """As many as are wanted here, up to one that cannot be used."""
