@@ -114,7 +114,7 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
     if not task.samples:
         task = msgspec.structs.replace(task, poor=(*task.poor, analysis.structure))
         turn.set_task(task)
-        if not options.shows_structure(task.poor):
+        if not (options.blind_search or options.shows_structure(task.poor)):
             _no_structure(turn, task)
             return
     task = msgspec.structs.replace(
@@ -193,7 +193,7 @@ def _no_structure(turn: Turn, task: Autofocus) -> None:
             turn,
             f"nothing to focus on: structure over noise {sum(task.poor) / count:.2g} in {count} "
             f"frames, {options.min_structure / math.sqrt(count):.2g} is needed; use a longer dwell "
-            "or another field",
+            "or another field, or set control.autofocus.blind_search",
         )
 
 

@@ -110,6 +110,9 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
             of n frames at the start needs this over the square root of n. Noise reaches 0.25.
         start_frames: frames at the start that have to agree that there is nothing. Where so faint
             a structure may show in up to three times as many, these are taken first.
+        blind_search: look for focus even where the frames at the start show nothing: far from focus
+            a faint specimen does not show. Where there is none, that costs up to ``max_frames``
+            frames, and focus goes and comes back.
         significance: standard deviations by which focus has to be off for advice or a correction
             of mode hold.
         scatter: standard deviation of log sharpness between frames of one field at one focus
@@ -134,6 +137,7 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
     probe_stigmator: NotNegative = 0.15
     min_structure: NotNegative = 0.45
     start_frames: Count = 3
+    blind_search: bool = False
     significance: Positive = 2.0
     scatter: NotNegative = 0.01
     min_log_odds: float = 3.0

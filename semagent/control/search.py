@@ -14,8 +14,6 @@ from semagent.types import FocusBelief, FocusMode
 
 AGREE = 0.5
 """Half depths of field within which two frames count as one place."""
-_VERIFIES = 1.0
-"""Half depths of field between the estimate and a frame that verifies it."""
 _NEAR = 4.0
 """Half depths of field to which focus is known where what shows is sharpest."""
 _ENOUGH = 3  # two frames may say where focus is, a third has to agree
@@ -138,17 +136,18 @@ def next_step(
         field: where the search may go.
         frames_left: frames that may still be taken.
         options: the section ``autofocus``.
-        closely: the verifying frame has to be at the estimate itself, as with new stigmators: what
-            these do may be other than what is remembered, and then frames contradict the estimate.
+        closely: the verifying frame has to be at the estimate, and it is not enough that it is in
+            focus, as with new stigmators: these may do other than what is remembered.
         field_known: how the field looks in focus is known, so that one frame tells how far it is.
     """
     here_m = places_m[-1]
     focus_m = belief.focus_m
     known = focus_m is not None and certain(belief, focus_m, field, options)
-    agrees_m = max((AGREE if closely else _VERIFIES) * field.unit_m, field.resolution_m)
-    enough = len(places_m) >= _ENOUGH
-    if enough and focus_m is not None and known and abs(focus_m - here_m) <= agrees_m:
-        return Found(focus_m)
+    agrees_m = max(AGREE * field.unit_m, field.resolution_m)
+    if len(places_m) >= _ENOUGH and focus_m is not None and known:
+        in_focus = not closely and certain(belief, here_m, field, options)
+        if in_focus or abs(focus_m - here_m) <= agrees_m:
+            return Found(focus_m)
     mode = next((mode for mode in _likely(belief) if field.allows(mode.focus_m)), None)
     if focus_m is not None and _shows_one_direction(belief, focus_m, field, options):
         surrounded = _surrounds(places_m, focus_m, field, options)

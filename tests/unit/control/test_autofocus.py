@@ -155,6 +155,12 @@ def test_no_structure_holds_without_moving() -> None:
     assert (result.frames_used, result.moves, bench.commands) == (3, 0, [])
 
 
+def test_where_nothing_shows_focus_is_looked_for_if_that_is_asked_for() -> None:
+    bench = Bench(structure=0.0, focus=30.0, options=options(blind_search=True))
+    assert focus(bench).status == "focused"
+    assert bench.offset == pytest.approx(30.0, abs=1.0)
+
+
 def test_one_poor_frame_is_not_enough_to_hold() -> None:
     bench = Bench(structure=0.1, focus=10.0, options=options())
     bench.arm()
