@@ -249,6 +249,8 @@ def beside(
     above = sum(step_m / 4 <= offset <= 2 * step_m for offset in offsets)
     if min(below, above):
         step_m /= 2
+    if not (below or above):  # all frames are far away: look beyond, if they are on one side
+        below, above = min(offsets) < 0, max(offsets) > 0
     step_m = -step_m if below < above else step_m
     targets_m = (mode.focus_m + step_m, mode.focus_m - step_m)
     inside_m = [target_m for target_m in targets_m if field.allows(target_m)]

@@ -200,6 +200,9 @@ def test_settings_changed_on_a_way_of_several_commands(bench: Bench) -> None:
 
     def carry_out(action: object) -> None:
         original(action)
+        pending = bench.controller.state.pending
+        if pending is None or not pending.then:
+            return
         bench.scan = msgspec.structs.replace(bench.scan, pixel_size_m=5e-9)
         bench.settings_rev = 2
         after_the_frame(bench, nothing_reported)

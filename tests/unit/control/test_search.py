@@ -93,6 +93,11 @@ def test_what_is_visited_and_still_unsure_is_flanked_on_the_side_seen_less() -> 
     assert step([1.0, 9.0, 5.1], known) == Look(5.0 + OPTIONS.fine_step / 2)
 
 
+def test_a_place_far_from_all_frames_is_looked_beyond() -> None:
+    assert step([-20.0, -45.0], belief((1.0, 5.0, 2.0))) == Look(5.0 + OPTIONS.fine_step)
+    assert step([20.0, 45.0], belief((1.0, -5.0, 2.0))) == Look(-5.0 - OPTIONS.fine_step)
+
+
 def test_where_nothing_changes_the_steps_grow() -> None:
     known = belief((1.0, 0.0, 2.0), log_odds=0.0)
     assert step([0.0, 4.0], known) == Look(-8.0)
