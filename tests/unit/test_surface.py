@@ -1,6 +1,5 @@
 """The surface of focus, and how honest its uncertainty is."""
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -108,8 +107,8 @@ def test_what_the_others_predict_is_told_from_sums_over_all():
         assert contradictions[index] == pytest.approx(wanted, rel=1e-5)
 
 
-def test_hundreds_of_places_that_contradict_each_other_cost_no_time():
-    """A surface is fitted at every position, and over a round step a third is left out."""
+def test_over_a_round_step_nothing_is_sure():
+    """No straight edge parts the places; a third of them is left out, and the others disagree."""
     places = [
         replace(
             place,
@@ -118,9 +117,9 @@ def test_hundreds_of_places_that_contradict_each_other_cost_no_time():
         )
         for place in measured(300)
     ]
-    began_s = time.process_time()
-    assert len(fit_surface(places, EXPECTED).rejected) == 102
-    assert time.process_time() - began_s < 2.0
+    surface = fit_surface(places, EXPECTED)
+    assert len(surface.rejected) == 102
+    assert min(surface.at(place.x_m, place.y_m, 800.0)[1] for place in places) > 10e-6
 
 
 def lifted(places: list[Focused], direction: float, at: float, height_m: float) -> list[Focused]:
