@@ -247,10 +247,12 @@ def _settle(turn: Turn, trim: Trim, field: search.Field, place_m: float, reason:
         return
     task = msgspec.structs.replace(trim.task, astigmatism_open=True)
     turn.set_task(task)
-    sharper = search.significant(task.samples[-1], task.samples[0], options.significance)
+    first, last = task.samples[0], task.samples[-1]
+    sharper = search.significant(last, first, options.significance)
+    duller = search.significant(first, last, options.significance)
     if changed:
         hold(turn, reason)
-    elif sharper and search.nearer(belief, place_m, field.start_m) >= _SURELY:
+    elif not duller and search.nearer(belief, place_m, field.start_m) >= _SURELY:
         why = f"what shows is as sharp as it can be, and focus nearer than at the start; {reason}"
         end_at(turn, _at(turn, place_m, None), "focused", why)
     elif not sharper and search.near(belief, field.start_m, field, options):

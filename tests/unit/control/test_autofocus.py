@@ -121,6 +121,18 @@ def test_grooves_are_made_as_sharp_as_they_can_be(seed: int, away: float) -> Non
     assert done.level is Level.WARNING
 
 
+def test_grooves_too_faint_for_their_sharpness_to_tell_are_made_as_sharp_as_spectra_say() -> None:
+    bench = Bench(focus=12.0, spectrum=GROOVES, noise=3.0, options=options())
+    assert focus(bench).status == "focused"
+    assert abs(bench.offset - bench.focus) < 2.0
+
+
+def test_grooves_that_seemed_sharper_at_the_start_are_put_back_whatever_spectra_say() -> None:
+    bench = Bench(focus=12.0, spectrum=GROOVES, curve=Curve(gain=-1.0), options=options())
+    assert focus(bench).status == "held"
+    assert bench.offset == pytest.approx(0, abs=1e-6)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_grooves_that_are_sharp_stay_where_they_are(seed: int) -> None:
     bench = Bench(seed=seed, focus=0.5, spectrum=GROOVES, options=options())
