@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from semagent.steps import Steps, find_steps
+from semagent.steps import Floats, Steps, find_steps
 
-Floats = npt.NDArray[np.float64]
 Sizes = float | Floats
 Origin = tuple[float, float, float, float]
 

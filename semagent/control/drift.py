@@ -40,8 +40,13 @@ _CERTAIN = 3.0  # standard deviations of the drift by which the picture has to b
 _BLIND_FRAMES = 10  # in a row that do not tell where the picture stands, before it is said
 _DRAGGED_M = 1e-9
 _FOR_NOW = {
-    *("expired", "frame_unknown", "stale", "settings_changed", "operator_first"),
-    *("moved_by_hand", "disarmed"),
+    "expired",
+    "frame_unknown",
+    "stale",
+    "settings_changed",
+    "operator_first",
+    "moved_by_hand",
+    "disarmed",
 }
 """Refusals of the gate that later frames do away with, or arming it."""
 
