@@ -17,7 +17,7 @@ T = TypeVar("T", bound=Options)
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML, but 1e-6 is a number and a key given twice is an error."""
+    """Safe YAML, but 1e-6 is a number, a key given twice is an error, and errors name the line."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -26,6 +26,12 @@ class _Loader(yaml.SafeLoader):
                 line = key_node.start_mark.line + 1
                 raise ConfigError(f"{line}: {key}: this key is given twice")
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:  # looks like a date or a number, and is none
+            raise ConfigError(f"{node.start_mark.line + 1}: {error}") from error
 
 
 _Loader.add_implicit_resolver(
@@ -95,7 +101,8 @@ def read_source(path: Path) -> Source:
     """Read a file, without checking more than that it is YAML.
 
     Raises:
-        ConfigError: the file cannot be read, is not YAML, or gives a key twice.
+        ConfigError: the file cannot be read, is not YAML, gives a key twice, or a date or number
+            in it is none.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -73,6 +73,8 @@ def test_integers_stay_integers():
             r"yaml:\d+: travel_window_s: this key is given twice",
         ),
         ("instrument: Simulated SEM", "instrument: [", "not YAML"),
+        ("instrument: Simulated SEM", "instrument: 2026-02-30", r"yaml:\d+: day "),
+        ("travel_window_s: 600", "travel_window_s: 0x_", r"yaml:\d+: invalid literal for int"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, says: str):
