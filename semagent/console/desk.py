@@ -85,14 +85,15 @@ class Desk:
         """Send what was asked and hand out what was answered. Never waits."""
         while not self._out.empty():
             channel, value, future = self._out.get()
-            if channel == "command":
-                self._commands[value.id] = future
-            else:
-                self._requests.append(future)
             try:
                 self._bus.send(channel, value)
             except RoleError as error:
                 future.set_exception(error)
+                continue
+            if channel == "command":
+                self._commands[value.id] = future
+            else:
+                self._requests.append(future)
         for answer in self._bus.answers():
             if isinstance(answer, Reply):
                 self._resolve(self._commands.pop(answer.command.id, None), answer)
