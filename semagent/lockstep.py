@@ -6,6 +6,7 @@ recorded stacks and sessions run deterministically.
 """
 
 import itertools
+from contextlib import closing
 from types import TracebackType
 from typing import Self
 
@@ -114,9 +115,10 @@ class Lockstep:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for role in (self.acquire, self.infer, self.control):
-            try:
-                role.close()
-            except SemagentError:
-                if kind is None:
-                    raise
+        try:
+            # The microscope first, and the others whatever becomes of it.
+            with closing(self.control), closing(self.infer), closing(self.acquire):
+                pass
+        except SemagentError:
+            if kind is None:
+                raise

@@ -209,35 +209,11 @@ def _step_back(role: Role) -> None:
 
 
 def _run_role(plan: Plan, link: Connection, bus: ZmqBus, clock: Clock) -> None:
-    opened: Any = None
-    config = plan.config
-    announced = Announced(endpoints=bus.endpoints)
-    if plan.role is Role.ACQUIRE:
-        opened = registry.open_microscope(config.driver.name, config.driver.options, clock=clock)
-        announced = Announced(
-            endpoints=bus.endpoints,
-            capabilities=opened.capabilities,
-            scan=opened.read_state().scan,
-        )
-    elif plan.role is Role.INFER:
-        opened = registry.open_engine(config.engine.name, config.engine.options)
-        announced = Announced(
-            endpoints=bus.endpoints, engine=opened.name, smallest_px=opened.smallest_px
-        )
-    elif plan.role is Role.RESTORE and config.restoration is not None:
-        opened = _open_restoring(config.restoration)
-    elif plan.role is Role.CONSOLE:
-        # Only this process needs the console's libraries.
-        from semagent.console import listen  # noqa: PLC0415
-
-        port = plan.console.port if plan.console else None
-        opened = listen(config.console, port)
-        address = ConsoleAddress(url=opened.url, port=opened.port)
-        announced = Announced(endpoints=bus.endpoints, console=address)
     with ExitStack() as held:
+        opened = _open(plan, clock)
         if opened is not None:
             held.callback(opened.close)
-        _send(link, announced)
+        _send(link, _announcement(plan.role, opened, bus.endpoints))
         wiring = _receive(link)
         if not isinstance(wiring, Wiring):
             return
@@ -252,6 +228,39 @@ def _run_role(plan: Plan, link: Connection, bus: ZmqBus, clock: Clock) -> None:
             _loop(role, plan, link, bus)
     finally:
         role.close()
+
+
+def _open(plan: Plan, clock: Clock) -> Any:
+    """Open what the role owns; ``None`` if that is nothing."""
+    config = plan.config
+    match plan.role:
+        case Role.ACQUIRE:
+            driver = config.driver
+            return registry.open_microscope(driver.name, driver.options, clock=clock)
+        case Role.INFER:
+            return registry.open_engine(config.engine.name, config.engine.options)
+        case Role.RESTORE if config.restoration is not None:
+            return _open_restoring(config.restoration)
+        case Role.CONSOLE:
+            # Only this process needs the console's libraries.
+            from semagent.console import listen  # noqa: PLC0415
+
+            return listen(config.console, plan.console.port if plan.console else None)
+    return None
+
+
+def _announcement(role: Role, opened: Any, endpoints: Endpoints) -> Announced:
+    match role:
+        case Role.ACQUIRE:
+            capabilities, scan = opened.capabilities, opened.read_state().scan
+            return Announced(endpoints=endpoints, capabilities=capabilities, scan=scan)
+        case Role.INFER:
+            name, smallest_px = opened.name, opened.smallest_px
+            return Announced(endpoints=endpoints, engine=name, smallest_px=smallest_px)
+        case Role.CONSOLE:
+            address = ConsoleAddress(url=opened.url, port=opened.port)
+            return Announced(endpoints=endpoints, console=address)
+    return Announced(endpoints=endpoints)
 
 
 def _open_restoring(part: Part) -> Engine:

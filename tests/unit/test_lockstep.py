@@ -8,6 +8,7 @@ import pytest
 from semagent import registry
 from semagent.clock import ManualClock
 from semagent.config import find_config, load_config
+from semagent.errors import MicroscopeError
 from semagent.lockstep import Lockstep
 from semagent.parts import make_recorder
 from semagent.replay import Replay
@@ -68,6 +69,22 @@ def test_it_focuses(bench: Bench):
     assert bench.lockstep.operate(Arm()).outcome is Outcome.APPLIED
     assert bench.focus() == "focused"
     assert bench.working_distance_m == pytest.approx(5e-3, abs=2e-6)
+
+
+def test_the_engine_is_closed_even_if_the_microscope_fails_at_the_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    closed = []
+
+    def fail() -> None:
+        raise MicroscopeError("the link is gone")
+
+    monkeypatch.setattr(bench.lockstep.acquire, "close", fail)
+    monkeypatch.setattr(bench.lockstep.infer, "close", lambda: closed.append("engine"))
+    with pytest.raises(MicroscopeError, match="the link is gone"), bench.lockstep:
+        pass
+    monkeypatch.undo()
+    assert closed == ["engine"]
 
 
 def test_disarmed_nothing_moves(bench: Bench):
