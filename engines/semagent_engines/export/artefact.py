@@ -175,14 +175,21 @@ def golden_tensors(
 
 
 def _revision() -> str:
+    """Of this code; ``unknown`` where it is installed, be it inside somebody else's repository."""
+    here = Path(__file__)
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],  # noqa: S607 - any git will do
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)
+        return _git(here.parent, "describe", "--always", "--dirty")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return described.stdout.strip()
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    answer = subprocess.run(  # noqa: S603 - no word of it comes from elsewhere
+        ["git", *arguments],  # noqa: S607 - any git will do
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return answer.stdout.strip()

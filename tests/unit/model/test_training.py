@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -16,7 +17,7 @@ import torch
 from semagent.errors import InputFileError, UsageError
 from semagent_engines.data.batches import BatchSource
 from semagent_engines.data.specimen import procedural_specimen
-from semagent_engines.export.artefact import model_of
+from semagent_engines.export.artefact import _revision, model_of
 from semagent_engines.export.cli import main as export_main
 from semagent_engines.export.weights import model_of_artefact
 from semagent_engines.model.config import ModelConfig
@@ -513,3 +514,17 @@ def test_two_workers_train_one_model(how: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("same weights") == 2
     assert ("not validated: the weights are sharded" in done.stdout) == (how == "shard")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_revision_of_installed_code_is_not_that_of_the_repository_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    who = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
+    for arguments in (("init", "-q"), (*who, "commit", "-q", "--allow-empty", "-m", "theirs")):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True)  # noqa: S607
+    installed = tmp_path / ".venv" / "artefact.py"
+    installed.parent.mkdir()
+    installed.touch()
+    monkeypatch.setattr("semagent_engines.export.artefact.__file__", str(installed))
+    assert _revision() == "unknown"
