@@ -99,6 +99,7 @@ def export_session(
         raise UsageError(f"{output}: is there already; nothing is overwritten")
     partial = output.with_name(output.name + _PARTIAL)
     try:
+        _remove(partial)  # an export that was killed has left it
         smaller_ones = 4 / 3 if target is Target.OME_ZARR else 1  # of half the size, a quarter, ...
         _require_room(session, output, (2 if derived else 1) * smaller_ones)
         with contextlib.closing(_open(target, partial, session)) as sink:

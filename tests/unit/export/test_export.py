@@ -269,6 +269,13 @@ def test_a_session_without_a_readable_frame_leaves_nothing_behind(
     assert [path.name for path in tmp_path.iterdir()] == ["morning"]
 
 
+def test_what_an_export_that_was_killed_has_left_is_in_nobodys_way(
+    export: Export, tmp_path: Path
+) -> None:
+    zarr.open_group(tmp_path / "out.ome.zarr.partial", mode="w-", zarr_format=2)
+    assert export(Target.OME_ZARR).is_dir()
+
+
 def test_nothing_is_overwritten(folder: Path, tmp_path: Path) -> None:
     there = tmp_path / "there.ome.tif"
     there.write_bytes(b"precious")
