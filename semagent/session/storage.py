@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from semagent.session.layout import PARTIAL
 
 RESERVE_BYTES = 64 * 2**20
 """Kept free on the disk, so that a full one still takes the last events and the manifest."""
+
+_HELD_S = (0.01, 0.03, 0.1, 0.2)
+"""Pauses before a rename is tried again: on Windows, whoever reads a file keeps others from it."""
 
 
 @contextlib.contextmanager
@@ -83,12 +87,23 @@ def write_whole(path: Path, data: bytes | memoryview, *, sync: bool) -> None:
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        partial.replace(path)
+        _rename(partial, path)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
     if sync:
         sync_folder(path.parent)
+
+
+def _rename(partial: Path, path: Path) -> None:
+    for pause_s in _HELD_S:
+        try:
+            partial.replace(path)
+        except PermissionError:
+            time.sleep(pause_s)
+        else:
+            return
+    partial.replace(path)
 
 
 def sync_folder(folder: Path) -> None:

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -90,6 +90,28 @@ def test_a_file_is_written_whole_and_replaces_what_was_there(tmp_path: Path, syn
 
     assert path.read_bytes() == b"two"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("held", "fails"), [(3, False), (100, True)])
+def test_a_file_that_somebody_reads_is_waited_for_but_not_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, fails: bool
+) -> None:
+    tries: list[Path] = []
+    replace = Path.replace
+
+    def refuse(partial: Path, path: Path) -> Path:
+        tries.append(partial)
+        if len(tries) <= held:
+            raise PermissionError(errno.EACCES, "used by another process")  # as on Windows
+        return replace(partial, path)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    path = tmp_path / "file"
+    with pytest.raises(PermissionError) if fails else nullcontext():
+        write_whole(path, b"data", sync=False)
+
+    assert list(tmp_path.iterdir()) == ([] if fails else [path])
+    assert len(tries) == (5 if fails else held + 1)
 
 
 @needs_file_limit
