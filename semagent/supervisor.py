@@ -198,9 +198,8 @@ class Supervisor:
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """The roles of this run, in the order in which a frame passes them."""
-        order = (Role.ACQUIRE, Role.RECORD, Role.INFER, Role.CONTROL, Role.CONSOLE)
-        return tuple(role for role in order if role in self._children)
+        """The roles of this run that have not been given up."""
+        return tuple(self._children)
 
     def start(self) -> None:
         """Start all roles; returns when each listens to the others and frames begin to flow.
