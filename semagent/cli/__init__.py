@@ -249,7 +249,11 @@ def _engine(arguments: argparse.Namespace, _output: Output) -> int:
     from semagent.cli import setup
 
     if arguments.verb == "list":
-        return setup.engines(Output(json="--json" in arguments.rest))
+        parser = argparse.ArgumentParser(
+            prog="semagent engine list", description="which engines are installed"
+        )
+        _add_json(parser)
+        return setup.engines(Output(json=parser.parse_args(arguments.rest).json))
     return setup.run_tool(arguments.verb, arguments.rest)
 
 
@@ -274,9 +278,6 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
-    def add_json(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
-
     def add_record(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--record", type=Path, metavar="DIR", help="record the session in a new DIR"
@@ -292,7 +293,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("demo", _demo, "simulated microscope, agent and console in one go")
     add_end(sub)
-    add_json(sub)
+    _add_json(sub)
 
     sub = add("run", _run, "the live loop beside the microscope")
     sub.add_argument("config", help="file, or name of a configuration that ships with semagent")
@@ -305,7 +306,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a tile scan: a CSV with x_um, y_um, or the configuration's section scan",
     )
     add_end(sub)
-    add_json(sub)
+    _add_json(sub)
 
     sub = add("autofocus", _autofocus, "focus once, then exit")
     sub.add_argument("config", help="file, or name of a configuration that ships with semagent")
@@ -313,13 +314,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--no-stigmation", action="store_true", help="leave the stigmators alone")
     sub.add_argument("--arm", action="store_true", help="let commands through the safety gate")
     add_record(sub)
-    add_json(sub)
+    _add_json(sub)
 
     sub = add("calibrate", _calibrate, "measure what focus, stigmators, beam shift and stage do")
     sub.add_argument("config", help="file, or name of a configuration that ships with semagent")
     sub.add_argument("--arm", action="store_true", help="let commands through the safety gate")
     sub.add_argument("--output", type=Path, metavar="FILE", help="default: the memory file")
-    add_json(sub)
+    _add_json(sub)
 
     sub = add("simulate", _simulate, "autofocus over a recorded stack as if it were the microscope")
     sub.add_argument("stack", help="folder, glob, OME-TIFF or recorded session")
@@ -329,19 +330,19 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--console", action="store_true", help="watch it in the console, until Ctrl-C")
     add_record(sub)
     add_engine(sub)
-    add_json(sub)
+    _add_json(sub)
 
     sub = add("estimate", _estimate, "where is focus, from these frames only")
     sub.add_argument("stack", help="folder, glob, OME-TIFF or recorded session")
     sub.add_argument("--frames", type=_indices, metavar="I,J,…", help="counted from 0")
     add_record(sub)
     add_engine(sub)
-    add_json(sub)
+    _add_json(sub)
 
     sub = add("score", _score, "focus score and blur ellipse of each image")
     sub.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     add_engine(sub)
-    add_json(sub)
+    _add_json(sub)
 
     sub = add("restore", _restore, "restored copies, marked as derived")
     sub.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
@@ -351,12 +352,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--consistency-map", action="store_true", help="where each copy explains its raw frame"
     )
-    add_json(sub)
+    _add_json(sub)
 
     sub = add("replay", _replay, "a recorded session through the unmodified loop")
     sub.add_argument("session", type=Path)
     sub.add_argument("--compare", action="store_true", help="fail when a command differs")
-    add_json(sub)
+    _add_json(sub)
 
     sub = add("report", _report, "a recorded session as a page: seen, believed, done, refused")
     sub.add_argument("session", type=Path)
@@ -371,7 +372,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--to", required=True, choices=["ome-tiff", "ome-zarr"])
     sub.add_argument("output", type=Path, metavar="OUT", help="NAME.ome.tif or NAME.ome.zarr")
     sub.add_argument("--derived", action="store_true", help="restored frames too, as extra images")
-    add_json(sub)
+    _add_json(sub)
 
     sub = add("train", _train, "train the model, or adapt it to an instrument")
     sub.add_argument("stage", choices=["pretrain", "finetune", "measure", "adapt"])
@@ -383,16 +384,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("verb", choices=["list", "export", "compile", "compare", "bench", "quality"])
     sub.add_argument("rest", nargs=argparse.REMAINDER, metavar="…", help="see engine VERB --help")
 
-    add_json(add("drivers", _drivers, "what is installed"))
+    _add_json(add("drivers", _drivers, "what is installed"))
 
     sub = add("doctor", _doctor, "try everything a run needs; nothing moves")
     sub.add_argument("config", nargs="?", help="also try this microscope")
-    add_json(sub)
+    _add_json(sub)
 
     sub = add("check", _check, "is the configuration right")
     sub.add_argument("config", nargs="?")
     sub.add_argument("--schema", action="store_true", help="print its JSON schema, for editors")
-    add_json(sub)
+    _add_json(sub)
 
     sub = add("keys", _keys, "make CURVE keys for a remote microscope")
     sub.add_argument("folder", type=Path, metavar="DIR")
@@ -403,6 +404,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--keys", type=Path, metavar="DIR", help="needed beyond this machine")
     sub.add_argument("--arm", action="store_true", help="let commands through the safety gate")
     return parser
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
 
 
 def _count(text: str) -> int:

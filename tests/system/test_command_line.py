@@ -656,6 +656,7 @@ def test_what_is_installed_is_listed(semagent: Run):
     assert {"simulated", "recorded", "remote"} <= {each["name"] for each in drivers.records}
     engines = semagent("engine", "list", "--json")
     assert "sharpness" in {each["name"] for each in engines.records}
+    assert semagent("engine", "list", "--jsno").code == 2
 
 
 def test_doctor_tries_everything_and_moves_nothing(semagent: Run, simulated_config: Config):
