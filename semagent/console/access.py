@@ -5,10 +5,14 @@ does not stay in the address bar. The cookie is out of reach of scripts (``HttpO
 sent with requests that other sites cause (``SameSite=Strict``). Everything that changes something
 also has to name this console as its ``Origin``, and every request has to name it as its ``Host``,
 so that neither another page nor a name that was made to point here (DNS rebinding) gets through.
+
+Who is not signed in gets one answer a connection: a few hundred with many requests in a row would
+keep the server busy, and whoever wants STOP waiting.
 """
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -115,11 +119,12 @@ class Gatekeeper:
         is_open = scope["type"] == "http" and scope["path"].startswith(_OPEN)
         if refusal is None and level is None and not is_open:
             refusal = HTMLResponse(login_page(), status_code=401)
+        send = _with_headers(send, _HEADERS if level else {**_HEADERS, "Connection": "close"})
         if refusal is not None:
             await self._refuse(refusal, scope, receive, send)
             return
         scope["semagent.level"] = level
-        await self._app(scope, receive, _with_headers(send))
+        await self._app(scope, receive, send)
 
     def _judge_source(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host", "").lower()
@@ -172,7 +177,7 @@ class Gatekeeper:
             await receive()
             await send({"type": "websocket.close", "code": 4401, "reason": "not signed in"})
             return
-        await response(scope, receive, _with_headers(send))
+        await response(scope, receive, send)
 
 
 def _plain(text: str, *, status: int) -> Response:
@@ -189,14 +194,14 @@ async def _body(receive: Receive) -> bytes:
     return body[:_LONGEST_FORM]
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
     async def wrapped(message: Message) -> None:
         if message["type"] == "http.response.start":
             given: list[Any] = message["headers"]
             names = {name.lower() for name, _ in given}
             added = [
                 (name.lower().encode(), value.encode())
-                for name, value in _HEADERS.items()
+                for name, value in headers.items()
                 if name.lower().encode() not in names
             ]
             message = {**message, "headers": [*given, *added]}

@@ -90,8 +90,10 @@ def test_one_that_does_not_come_to_tls_in_time_is_closed(secure_run: Run, begin:
         assert rest(idle) == b""
 
 
-@pytest.mark.usefixtures("hasty")
-def test_one_that_does_not_ask_in_time_after_tls_is_closed(secure_run: Run):
+def test_one_that_does_not_ask_in_time_after_tls_is_closed(
+    secure_run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(web, "_IDLE_S", 1.0)  # TLS takes its time on a busy machine
     with secured(connected(secure_run)) as idle:
         assert rest(idle) == b""
 
@@ -162,3 +164,26 @@ def test_a_request_that_comes_together_with_the_end_of_tls_is_answered(secure_ru
                 answer += link.read(4096)
             except ssl.SSLWantReadError:
                 continue
+
+
+def answers(run: Run, path: str, **headers: str) -> bytes:
+    """All that comes of three requests in a row, the last of which asks for the end."""
+    lines = [
+        f"{name}: {value}" for name, value in {"Host": f"127.0.0.1:{run.port}", **headers}.items()
+    ]
+    request = "\r\n".join([f"GET {path} HTTP/1.1", *lines])
+    with connected(run) as link:
+        link.sendall(f"{request}\r\n\r\n".encode() * 2)
+        link.sendall(f"{request}\r\nConnection: close\r\n\r\n".encode())
+        return rest(link)
+
+
+@pytest.mark.parametrize("path", ["/", "/static/style.css", "/?token=wrong"])
+def test_who_is_not_signed_in_gets_one_answer_a_connection(run: Run, path: str):
+    assert answers(run, path).count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("path", ["/api/facts", "/static/style.css"])
+def test_who_is_signed_in_gets_an_answer_to_all_requests(run: Run, path: str):
+    signed_in = answers(run, path, Authorization=f"Bearer {TOKENS.viewer}")
+    assert signed_in.count(b"HTTP/1.1 200") == 3
