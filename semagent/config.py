@@ -9,7 +9,7 @@ from semagent import registry
 from semagent.control import ControlOptions
 from semagent.errors import ConfigError
 from semagent.memory import Memory, as_text, load_memory
-from semagent.options import Options
+from semagent.options import Count, Options, Seconds
 from semagent.places import ScanOptions
 from semagent.safety import Envelope
 from semagent.sanity import SanityOptions
@@ -19,8 +19,6 @@ from semagent.yamltext import read_source
 FORMAT = 1
 _RELATIVE = "recorded"  # a recorded stack may count its working distances from anywhere
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 Pause = Annotated[float, msgspec.Meta(ge=0, le=3600)]
 
 

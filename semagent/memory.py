@@ -19,13 +19,13 @@ magnifications too. Image shifts are displacements of the *content* of a frame, 
 import math
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 import yaml
 
 from semagent.errors import ConfigError
-from semagent.options import Options
+from semagent.options import NotNegative, Options, Positive
 from semagent.types import FrameHeader
 from semagent.yamltext import read_yaml
 
@@ -39,9 +39,6 @@ _LEAST_RELATIVE_SIGMA = 0.02  # of learned values: apertures and specimens diffe
 _SHARED_RELATIVE_SIGMA = 0.04  # error that searches of one instrument share: more do not lessen it
 _CERTAIN = 0.1  # relative error below which an angle is as good as one that a microscope reports
 _MOST_FOCUSINGS = 20  # weight of what was learned before; more would never change again
-
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class _Numbers(Options, frozen=True, kw_only=True):

@@ -9,12 +9,9 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from semagent.errors import InputFileError
-from semagent.options import Options
+from semagent.options import Count, NotNegative, Options, Positive
 from semagent.types import FrameHeader
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
 Overlap = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 _COLUMNS = ("x_um", "y_um")

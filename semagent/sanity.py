@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from semagent.options import Options
+from semagent.options import Count, NotNegative, Options, Positive
 from semagent.types import Frame, FrameFault, Pixels, Scan
 
 PROBE_COLUMNS = 32
@@ -37,11 +37,11 @@ class SanityOptions(Options, frozen=True, kw_only=True):
             which a frame is blank; flicker between two neighbouring levels has at most 0.5.
     """
 
-    max_age_s: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+    max_age_s: Positive = 5.0
     max_black_fraction: Fraction = 0.7
     max_white_fraction: Fraction = 0.3
-    max_unwritten_rows: Annotated[int, msgspec.Meta(ge=1)] = 7
-    blank_std_levels: Annotated[float, msgspec.Meta(ge=0)] = 0.5
+    max_unwritten_rows: Count = 7
+    blank_std_levels: NotNegative = 0.5
 
 
 class FrameChecker:

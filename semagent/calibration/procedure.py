@@ -17,7 +17,7 @@ from semagent.config import RunConfig
 from semagent.errors import CommandRefusedError, SemagentError
 from semagent.legs import and_back, legs, pair_legs, put_back
 from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, date_of
-from semagent.options import Options
+from semagent.options import Options, Positive
 from semagent.registrar import Registrar
 from semagent.safety import AXES, check_places
 from semagent.signature import signature_of
@@ -40,8 +40,6 @@ _STIGMATOR_STEPS, _BEAM_STEPS, _STAGE_STEPS = 8, 4, 12  # that an axis moves in 
 _ROUNDING = 1e-9
 _MOST_SIGMA = 0.05  # of what beam shift or stage do: less certain is not kept
 _CERTAIN = 1.0  # half depths of field: focus has to be known this well
-
-Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class CalibrationOptions(Options, frozen=True, kw_only=True):

@@ -11,12 +11,8 @@ from typing import Annotated
 
 import msgspec
 
-from semagent.options import Options
+from semagent.options import Count, NotNegative, Options, Positive
 from semagent.types import FrameHeader, MicroscopeState, Mode
-
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
 
 USUAL_SLOPE = 0.5
 """Blur in pixels per half depth of field, where half a depth of field is p/alpha."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
-from typing import Annotated, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import msgspec
 
@@ -19,7 +19,7 @@ from semagent.errors import (
     NotReadyError,
     SemagentError,
 )
-from semagent.options import Options
+from semagent.options import Options, Seconds
 from semagent.types import (
     Capabilities,
     Frame,
@@ -43,8 +43,6 @@ from semagent_drivers.adapter.settings import Revisions, Settings, same_beam
 from semagent_drivers.adapter.waiting import Wait
 
 _STIGMATOR_FLICKER = 2e-3
-
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 
 
 class AdapterOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from semagent.options import Options
+from semagent.options import Options, Positive
 from semagent.types import Pixels, Region, Scan, SetScan
 from semagent_drivers.adapter.limits import Range
 from semagent_drivers.adapter.units import WHOLE_NANOSECONDS
@@ -32,7 +32,7 @@ class RasterOptions(Options, frozen=True, kw_only=True):
     width_px: Edge = 1024
     height_px: Edge = 768
     bit_depth: Literal[8, 16] = 8
-    dwell_us: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    dwell_us: Positive = 1.0
     dwell_range_us: tuple[float, float] = (0.1, 1000.0)
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from semagent.options import Positive
 from semagent_drivers.adapter import AdapterOptions, RasterOptions
 
 Range = tuple[float, float]
@@ -35,7 +36,7 @@ class FibsemOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fi
     model: str | None = None
     scan: RasterOptions = field(default_factory=RasterOptions)
     working_distance_range_mm: Range
-    stigmator_full_range: Annotated[float, Meta(gt=0)] | None = None
+    stigmator_full_range: Positive | None = None
     beam_shift_range_um: Range | None = None
     x_range_mm: Range | None = None
     y_range_mm: Range | None = None

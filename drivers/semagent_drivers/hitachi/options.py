@@ -5,9 +5,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from semagent.options import Positive, Seconds
 from semagent_drivers.adapter import AdapterOptions
-
-Positive = Annotated[float, Meta(gt=0)]
 
 
 class HitachiOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,11 +33,11 @@ class HitachiOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_f
     bind: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535)] = 3000
     peer: str | None = None
-    connect_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 60.0
+    connect_timeout_s: Seconds = 60.0
     width_px: Annotated[int, Meta(ge=64, le=16384)] = 1280
     height_px: Annotated[int, Meta(ge=64, le=16384)] = 960
     info_bar_px: Annotated[int, Meta(ge=0)] = 0
-    field_mm: Annotated[float, Meta(gt=0)] = 127.0
+    field_mm: Positive = 127.0
     working_distance_range_mm: tuple[Positive, Positive] = (1.5, 40.0)
 
     def __post_init__(self) -> None:

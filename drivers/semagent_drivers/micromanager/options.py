@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from semagent.options import Positive
 from semagent_drivers.adapter import AdapterOptions
 
 Pair = tuple[float, float]
@@ -37,15 +38,15 @@ class MicroManagerOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unkn
     configuration: str | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(gt=0, lt=65536)] = 4827
-    working_distance_mm: Annotated[float, Meta(gt=0)] = 5.0
+    working_distance_mm: Positive = 5.0
     focus_inverted: bool = False
     focus_range_um: Pair
     x_range_um: Pair | None = None
     y_range_um: Pair | None = None
     exposure_range_ms: Pair | None = None
     max_averages: Annotated[int, Meta(ge=1, le=256)] = 16
-    focus_tolerance_um: Annotated[float, Meta(gt=0)] = 0.1
-    stage_tolerance_um: Annotated[float, Meta(gt=0)] = 0.5
+    focus_tolerance_um: Positive = 0.1
+    stage_tolerance_um: Positive = 0.5
 
     def __post_init__(self) -> None:
         for name in ("focus_range_um", "x_range_um", "y_range_um", "exposure_range_ms"):

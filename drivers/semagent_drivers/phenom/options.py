@@ -6,6 +6,7 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from semagent.errors import ConfigError
+from semagent.options import Positive
 from semagent_drivers.adapter import AdapterOptions, RasterOptions
 
 RangeMm = tuple[float, float]
@@ -34,7 +35,7 @@ class PhenomOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fi
     credentials: str | None = None
     detector: str = "All"
     scan: RasterOptions = field(default_factory=RasterOptions)
-    stigmator_full_range: Annotated[float, Meta(gt=0)] = 1.0
+    stigmator_full_range: Positive = 1.0
     x_range_mm: RangeMm | None = None
     y_range_mm: RangeMm | None = None
     focus_settle_s: Annotated[float, Meta(ge=0, le=60)] = 0.3

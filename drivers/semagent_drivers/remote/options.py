@@ -1,15 +1,10 @@
 """Options of the ``remote`` driver."""
 
 from pathlib import Path
-from typing import Annotated
-
-import msgspec
 
 from semagent.errors import ConfigError
 from semagent.keys import ClientKeys, check_endpoint, load_client_keys
-from semagent.options import Options
-
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+from semagent.options import Options, Seconds
 
 
 class RemoteOptions(Options, frozen=True, kw_only=True):

@@ -4,12 +4,11 @@ from typing import Annotated
 
 import msgspec
 
+from semagent.options import Positive, Seconds
 from semagent_drivers.adapter import AdapterOptions, RasterOptions
-from semagent_drivers.adapter.base import Seconds
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Index = Annotated[int, msgspec.Meta(ge=0, le=63)]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class SharkSemOptions(AdapterOptions, frozen=True, kw_only=True):

@@ -5,12 +5,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, structs
 
-from semagent.options import Options
+from semagent.options import Count, NotNegative, Options, Positive
 
-Positive = Annotated[float, Meta(gt=0)]
-NotNegative = Annotated[float, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
-Count = Annotated[int, Meta(ge=1)]
 Pair = tuple[float, float]
 Matrix = tuple[Pair, Pair]
 

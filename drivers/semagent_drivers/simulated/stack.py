@@ -23,7 +23,7 @@ import numpy.typing as npt
 from msgspec import Meta, structs
 
 from semagent.errors import UsageError
-from semagent.options import parse_options
+from semagent.options import NotNegative, Positive, parse_options
 from semagent.types import Pixels
 from semagent_drivers.simulated.beam import Beam, Covariance, FloatImage, blur
 from semagent_drivers.simulated.column import ELEMENTARY_CHARGE_C
@@ -32,9 +32,7 @@ from semagent_drivers.simulated.motion import SignalDrift
 from semagent_drivers.simulated.options import (
     DetectorOptions,
     Kernel,
-    NotNegative,
     Pair,
-    Positive,
     Section,
     SpecimenOptions,
 )

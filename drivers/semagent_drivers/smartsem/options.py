@@ -4,9 +4,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from semagent.options import Positive
 from semagent_drivers.adapter import AdapterOptions
-
-Positive = Annotated[float, Meta(gt=0)]
 
 
 class SmartSemOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,11 +4,10 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
+from semagent.options import Positive, Seconds
 from semagent_drivers.adapter import AdapterOptions, RasterOptions
-from semagent_drivers.adapter.base import Seconds
 
 RangeMm = tuple[float, float]
-Positive = Annotated[float, Meta(gt=0)]
 
 
 class TescanAutomationOptions(

@@ -4,10 +4,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from semagent.options import Positive, Seconds
 from semagent_drivers.adapter import AdapterOptions
-from semagent_drivers.adapter.base import Seconds
 
-Positive = Annotated[float, Meta(gt=0)]
 Pixels = Annotated[int, Meta(ge=64, le=16384)]
 Range = tuple[float, float]
 

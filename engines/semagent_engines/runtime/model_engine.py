@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semagent.errors import EngineError, FrameTooSmallError
-from semagent.options import Options
+from semagent.options import Count, Options
 from semagent.spectrum import Array, measure_spectrum
 from semagent.types import Analysis, Frame, Grid, Pixels
 from semagent_engines.runtime.artefact import Artefact
@@ -76,7 +76,7 @@ class ModelOptions(Options, frozen=True, kw_only=True):
 
     artefact: str | None = None
     tiles: Annotated[int, msgspec.Meta(ge=0)] = 24
-    threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    threads: Count | None = None
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,10 @@
 """The classical engine: a focus measure, a noise level and a blur ellipse from one spectrum."""
 
 import time
-from typing import Annotated
 
-import msgspec
 import numpy as np
 
-from semagent.options import Options
+from semagent.options import NotNegative, Options
 from semagent.signature import signature_of
 from semagent.spectrum import MIN_SIDE_PX, TILE_SIZES_PX, Spectrum, measure_spectrum
 from semagent.types import Analysis, BlurEllipse, Frame, FrameAnalysis, Pixels
@@ -29,7 +27,7 @@ class SharpnessOptions(Options, frozen=True, kw_only=True):
 
     measure: str = DEFAULT_MEASURE
     blur: bool = True
-    min_structure: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    min_structure: NotNegative = 1.0
 
 
 class SharpnessEngine:
