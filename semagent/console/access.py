@@ -23,6 +23,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from semagent.console.answers import in_words
 from semagent.console.shell import login_page
 
 _OPEN = ("/static/", "/favicon.ico")
@@ -129,16 +130,16 @@ class Gatekeeper:
     def _judge_source(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host", "").lower()
         if host not in self._hosts:
-            return _plain(
+            return in_words(
                 f"This console does not answer to the name {host!r}. Use the address that was "
                 "printed at its start; names of a reverse proxy go into console: names.",
-                status=421,
+                421,
             )
         changes = scope["type"] == "websocket" or scope["method"] not in _READING
         if changes and "authorization" not in headers:
             origin = urlsplit(headers.get("origin", "")).netloc.lower()
             if origin != host:
-                return _plain("This request comes from another page.", status=403)
+                return in_words("This request comes from another page.", 403)
         return None
 
     async def _sign_in(self, scope: Scope, receive: Receive) -> Response | None:
@@ -178,10 +179,6 @@ class Gatekeeper:
             await send({"type": "websocket.close", "code": 4401, "reason": "not signed in"})
             return
         await response(scope, receive, send)
-
-
-def _plain(text: str, *, status: int) -> Response:
-    return Response(text + "\n", status_code=status, media_type="text/plain")
 
 
 async def _body(receive: Receive) -> bytes:

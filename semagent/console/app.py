@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -18,6 +17,7 @@ from starlette.websockets import WebSocket
 
 from semagent.clock import Clock
 from semagent.console.access import Gatekeeper, Level, Tokens, level_of
+from semagent.console.answers import as_json, in_words
 from semagent.console.desk import Desk
 from semagent.console.facts import Board
 from semagent.console.listener import Listener
@@ -77,7 +77,7 @@ class Live:
         return HTMLResponse(self._pages[level_of(request.scope)])
 
     async def _facts(self, _request: Request) -> Response:
-        return _json(self._board.snapshot())
+        return as_json(self._board.snapshot())
 
     async def _watch(self, socket: WebSocket) -> None:
         level = level_of(socket.scope)
@@ -114,16 +114,16 @@ class Live:
                     reply = await self._desk.command(action, asked_ns)
                     self._board.read_back(reply.state, reply.monotonic_ns)
                     said = {"code": reply.code, "reason": reply.reason}
-                    return _json({"outcome": reply.outcome, **said})
+                    return as_json({"outcome": reply.outcome, **said})
             event = await self._desk.request(to_request(wish))
         except WishRefusedError as error:
             self._board.note(EventLevel.WARNING, "console", "refused", str(error))
-            return _json({"outcome": "refused", "code": "console", "reason": str(error)})
+            return as_json({"outcome": "refused", "code": "console", "reason": str(error)})
         except RoleError as error:
-            return _json({"outcome": "failed", "code": "no_answer", "reason": str(error)})
+            return as_json({"outcome": "failed", "code": "no_answer", "reason": str(error)})
         if event.kind == "request_refused":
-            return _json({"outcome": "refused", "code": "control", "reason": event.message})
-        return _json({"outcome": "applied", "code": "", "reason": ""})
+            return as_json({"outcome": "refused", "code": "control", "reason": event.message})
+        return as_json({"outcome": "applied", "code": "", "reason": ""})
 
     def _asked_ns(self, asked_ms: str | None) -> int:
         """When something was asked for: now, where the page cannot say.
@@ -164,7 +164,7 @@ def make_app(routes: Sequence[BaseRoute], tokens: Tokens, listener: Listener) ->
 
 async def _failed(request: Request, error: Exception) -> Response:
     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return Response("This page failed; the log says why.\n", 500, media_type="text/plain")
+    return in_words("This page failed; the log says why.", 500)
 
 
 async def _read(request: Request) -> bytes | None:
@@ -176,9 +176,5 @@ async def _read(request: Request) -> bytes | None:
     return body
 
 
-def _json(value: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
 def _refused(reason: str, status: int) -> Response:
-    return _json({"outcome": "refused", "code": "console", "reason": reason}, status)
+    return as_json({"outcome": "refused", "code": "console", "reason": reason}, status)

@@ -10,12 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from semagent.console.access import Level, level_of
+from semagent.console.answers import as_json, in_words
 from semagent.console.library import Library, Listed, regular
 from semagent.console.packets import Coding, figures_of, pack_recorded
 from semagent.console.shell import BROWSING, LINKS, SESSIONS, body, page
@@ -81,11 +81,11 @@ class SessionPages:
         def found(request: Request) -> Response:
             folder = self._library.find(request.path_params["name"])
             if folder is None:
-                return _words("There is no such session here.", 404)
+                return in_words("There is no such session here.", 404)
             try:
                 return answer(request, folder)
             except InputFileError as error:
-                return _words(str(error), 422)
+                return in_words(str(error), 422)
 
         return found
 
@@ -93,7 +93,7 @@ class SessionPages:
         return self._whole(request, "Session", self._body, "session.js")
 
     def _record(self, request: Request, folder: Path) -> Response:
-        return _json(
+        return as_json(
             {
                 "level": level_of(request.scope),
                 "map": regular(folder / _MAP) is not None,
@@ -112,7 +112,7 @@ class SessionPages:
         session = self._library.told(folder, sequence).session
         made = next((one for one in session.derived_records if one.sequence == sequence), None)
         if made is None:
-            return _words(f"Frame {sequence} was not restored.", 404)
+            return in_words(f"Frame {sequence} was not restored.", 404)
         pixels, figures = session.restored(made)
         more = figures_of(figures)
         return _packet(pack_recorded(figures.header, pixels, "restored", _coding(request), **more))
@@ -127,7 +127,7 @@ class SessionPages:
         return _file(product(folder, Work.REPORT).with_suffix(".png"), "image/png")
 
     def _state(self, _request: Request, folder: Path) -> Response:
-        return _json(
+        return as_json(
             {
                 "jobs": self._workshop.jobs(folder),
                 "report": regular(product(folder, Work.REPORT)) is not None,
@@ -136,15 +136,15 @@ class SessionPages:
 
     def _make(self, request: Request, folder: Path) -> Response:
         if level_of(request.scope) is not Level.OPERATOR:
-            return _words("this link is for looking only", 403)
+            return in_words("this link is for looking only", 403)
         if not request.headers.get("content-type", "").startswith("application/json"):
-            return _words("a wish is sent as application/json", 415)
+            return in_words("a wish is sent as application/json", 415)
         if request.path_params["work"] not in set(Work):
-            return _words(f"what can be made: {', '.join(Work)}", 404)
+            return in_words(f"what can be made: {', '.join(Work)}", 404)
         try:
-            return _json(self._workshop.start(folder, Work(request.path_params["work"])), 202)
+            return as_json(self._workshop.start(folder, Work(request.path_params["work"])), 202)
         except BusyError as error:
-            return _words(str(error), 409)
+            return in_words(str(error), 409)
 
 
 def _table(library: Library) -> str:
@@ -211,20 +211,12 @@ def _coding(request: Request) -> Coding:
 
 def _file(path: Path, kind: str, headers: dict[str, str] | None = None) -> Response:
     if regular(path) is None:
-        return _words("There is no such file.", 404)
+        return in_words("There is no such file.", 404)
     return FileResponse(path, media_type=kind, headers=headers)
 
 
 def _packet(body: bytes) -> Response:
     return Response(body, media_type="application/octet-stream")
-
-
-def _json(value: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-def _words(text: str, status: int) -> Response:
-    return Response(text + "\n", status, media_type="text/plain")
 
 
 def _escape(text: object) -> str:
