@@ -10,17 +10,13 @@ from semagent import registry
 from semagent.calibration import CalibrationOptions, NotCalibratedError, Stage, calibrate
 from semagent.calibration.hands import Hands
 from semagent.cli import exits
-from semagent.cli.interrupt import Interrupt, caught_interrupts
+from semagent.cli.interrupt import EndedAtFrameError, Interrupt, caught_interrupts
 from semagent.cli.output import Output, metres
 from semagent.clock import SystemClock
 from semagent.config import RunConfig, find_config, load_config, save_memory
 from semagent.errors import CommandRefusedError
 from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, load_memory
 from semagent.types import FrameHeader
-
-
-class _InterruptedError(Exception):
-    """Ctrl-C was pressed: raised at a frame boundary, after which everything is put back."""
 
 
 def run(name: str, *, arm: bool, output_file: Path | None, output: Output) -> int:
@@ -47,7 +43,7 @@ def run(name: str, *, arm: bool, output_file: Path | None, output: Output) -> in
             settings, calibration = calibrate(
                 hands, config, microscope.capabilities, CalibrationOptions(), bar.step, output.warn
             )
-        except _InterruptedError:
+        except EndedAtFrameError:
             output.fail("interrupted; everything was put back")
             return exits.INTERRUPTED
         except CommandRefusedError as error:
@@ -89,7 +85,7 @@ class _Bar:
     def step(self, stage: Stage, header: FrameHeader) -> None:
         """One frame more."""
         if self._interrupt.pressed:
-            raise _InterruptedError
+            raise EndedAtFrameError
         optics, position = header.optics, header.stage
         self._output.record(
             {

@@ -14,6 +14,10 @@ class InsistedError(KeyboardInterrupt):
     """Asked a second time, while things may still be on their way back."""
 
 
+class EndedAtFrameError(Exception):
+    """Somebody asked to end: raised at a frame boundary, after which everything is put back."""
+
+
 class Interrupt:
     """Whether somebody asked to end.
 

@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from semagent import registry
 from semagent.cli import exits
-from semagent.cli.interrupt import Interrupt, caught_interrupts
+from semagent.cli.interrupt import EndedAtFrameError, Interrupt, caught_interrupts
 from semagent.cli.output import Output, metres
 from semagent.clock import SystemClock
 from semagent.config import RunConfig, find_config, load_config
@@ -28,10 +28,6 @@ from semagent.types import FocusResult, FrameHeader
 
 GRID = "grid"
 _BESIDE = "results"
-
-
-class _InterruptedError(Exception):
-    """Ctrl-C was pressed: raised at a frame boundary, after which everything is put back."""
 
 
 def run(name: str, *, positions: str, arm: bool, record: Path | None, output: Output) -> int:
@@ -76,7 +72,7 @@ def run(name: str, *, positions: str, arm: bool, record: Path | None, output: Ou
             )
             survey = _begin(pilot, config, options, listed, bar, record)
             survey.run()
-    except _InterruptedError:
+    except EndedAtFrameError:
         output.fail("interrupted; stage and focus were put back")
         code = exits.INTERRUPTED
     except CommandRefusedError as error:
@@ -201,7 +197,7 @@ class _Bar:
         """One frame more."""
         if self._interrupt.pressed and not self._ended:
             self._ended = True  # asked for once; the way back takes frames too
-            raise _InterruptedError
+            raise EndedAtFrameError
 
     def focused(self, index: int, result: FocusResult) -> None:
         """One focusing more."""
