@@ -42,6 +42,11 @@ class AcquireOptions(Options, frozen=True, kw_only=True):
     frame_interval_s: Pause = 0.0
     max_failures: Count = 3
 
+    @property
+    def longest_wait_s(self) -> float:
+        """How long a frame may be waited for, those that fail before it included."""
+        return self.max_failures * self.frame_timeout_s + self.frame_interval_s
+
 
 class InferOptions(Options, frozen=True, kw_only=True):
     """The infer role.

@@ -46,7 +46,7 @@ class Hands:
         self._frames = self._bus.subscribe("frame")
         self._acquire = make_acquire(LocalBus(hub, Role.ACQUIRE), config, microscope, clock)
         self._clock = clock
-        self._acquire_options = config.acquire
+        self._wait_s = config.acquire.longest_wait_s
         self._fresh_ns = round(_FRESH * config.safety.max_evidence_age_s * 1e9)
         self._ids = itertools.count(1)
         self._last: FrameHeader | None = None
@@ -100,9 +100,7 @@ class Hands:
         raise MicroscopeError("the acquire role did not answer")
 
     def _one_frame(self) -> Frame:
-        options = self._acquire_options
-        wait_s = options.max_failures * options.frame_timeout_s + options.frame_interval_s
-        until_ns = self._clock.monotonic_ns() + round(wait_s * 1e9)
+        until_ns = self._clock.monotonic_ns() + round(self._wait_s * 1e9)
         while self._clock.monotonic_ns() <= until_ns:
             self._bus.beat(busy=False, processed=self.frames, skipped=0)
             self._acquire.step()
@@ -111,7 +109,7 @@ class Hands:
                 self.frames += 1
                 return Frame(message.value, message.pixels)
             self._clock.sleep(_POLL_S)
-        raise MicroscopeTimeoutError(f"no frame within {wait_s:g} s")
+        raise MicroscopeTimeoutError(f"no frame within {self._wait_s:g} s")
 
     def __enter__(self) -> Self:
         return self

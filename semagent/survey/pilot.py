@@ -250,8 +250,7 @@ class Pilot:
             raise MicroscopeError(f"{what} failed: {reply.reason}")
 
     def _next_frame(self) -> FrameHeader:
-        options = self._config.acquire
-        wait_s = options.max_failures * options.frame_timeout_s + options.frame_interval_s
+        wait_s = self._config.acquire.longest_wait_s
         until_ns = self._clock.monotonic_ns() + round(wait_s * 1e9)
         while self._clock.monotonic_ns() <= until_ns:
             self._read_back()
