@@ -3,7 +3,6 @@
 from collections import deque
 from enum import StrEnum
 
-import msgspec
 import numpy as np
 
 from semagent.channels import HEARTBEAT_RATE_HZ, Role
@@ -144,8 +143,8 @@ class HealthMonitor:
                 self._take_header(value)
             case "analysis":
                 self._take_analysis(value)
-            case "event" if value.kind == "frame_flagged":
-                self._take_header(msgspec.convert(value.data["header"], FrameHeader))
+            case "event" if (header := value.flagged) is not None:
+                self._take_header(header)
 
     def snapshot(self) -> Health:
         """How the run is now."""

@@ -125,8 +125,7 @@ class Replay:
                     self._gates[value.monotonic_ns] = value
                 case "request":
                     self._requests.append(value)
-                case "event" if value.kind == "frame_flagged":
-                    header = msgspec.convert(value.data["header"], FrameHeader)
+                case "event" if (header := value.flagged) is not None:
                     self._flagged[header.sequence] = header
                 case "analysis":
                     self._analysed.append(value.header.sequence)

@@ -738,6 +738,17 @@ class Event(Value, frozen=True, kw_only=True):
     level: Level = Level.INFO
     data: dict[str, Any] = {}
 
+    @property
+    def flagged(self) -> FrameHeader | None:
+        """Header of the frame that is said not to be fit for use; ``None`` in any other event."""
+        if self.kind != FRAME_FLAGGED:
+            return None
+        return msgspec.convert(self.data["header"], FrameHeader)
+
+
+FRAME_FLAGGED = "frame_flagged"
+"""Kind of the event that says so of a frame, with its header in ``data``."""
+
 
 class Heartbeat(Value, frozen=True, kw_only=True):
     """A sign of life.

@@ -184,9 +184,9 @@ class Ledger:
         elif event.kind == "gate_armed":
             self.not_put_back = False  # a person has looked
         self.failed |= event.kind == "acquire_failed"
-        if event.kind == "frame_flagged":
+        if (header := event.flagged) is not None:
             self.flagged += 1
-            self._begin(Row(header=msgspec.convert(event.data["header"], FrameHeader)))
+            self._begin(Row(header=header))
         said = self.says_result and event.kind == "autofocus_done"
         if event.level is not Level.INFO and not said:
             self._output.warn(event.message)

@@ -14,6 +14,7 @@ from semagent.config import RunConfig
 from semagent.console.words import action_words
 from semagent.health import HealthMonitor
 from semagent.types import (
+    FRAME_FLAGGED,
     Capabilities,
     Event,
     FocusBelief,
@@ -299,8 +300,7 @@ class Board:
 
     def _on_event(self, message: Message) -> None:
         event: Event = message.value
-        if event.kind == "frame_flagged":
-            self.flagged += 1
+        self.flagged += event.kind == FRAME_FLAGGED
         self.note(event.level, event.role, event.kind, event.message)
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from semagent.bus import Bus
 from semagent.clock import Clock
-from semagent.types import Event, FrameHeader, Level
+from semagent.types import FRAME_FLAGGED, Event, FrameHeader, Level
 
 
 class RoleLoop(Protocol):
@@ -70,7 +70,7 @@ class Announcer:
             reason: why, where there is more to say than their names.
         """
         self.event(
-            "frame_flagged",
+            FRAME_FLAGGED,
             f"frame {header.sequence} is not used: {reason or ', '.join(header.faults)}",
             level=Level.WARNING,
             data={"header": msgspec.to_builtins(header)},

@@ -1,7 +1,5 @@
 """The control role: belief and state machine, fed from the bus."""
 
-import msgspec
-
 from semagent.bus import Bus
 from semagent.clock import Clock
 from semagent.control import Controller, Decision, intent_of
@@ -10,7 +8,6 @@ from semagent.types import (
     Command,
     Event,
     FrameAnalysis,
-    FrameHeader,
     Heard,
     HeardKind,
     Intent,
@@ -78,8 +75,7 @@ class ControlRole:
             worked = True
         while (message := self._events.take()) is not None:
             event: Event = message.value
-            if event.kind == "frame_flagged":
-                header = msgspec.convert(event.data["header"], FrameHeader)
+            if (header := event.flagged) is not None:
                 self._heard("flagged", header.sequence)
                 self._carry_out(self._controller.flagged(header))
                 worked = True
