@@ -67,7 +67,11 @@ class Lockstep:
         return self.carry_out(Command(id=name, issuer=Issuer.OPERATOR, action=action))
 
     def carry_out(self, command: Command) -> Reply:
-        """Give a command beside those of the control role and return what became of it."""
+        """Give a command beside those of the control role and return what became of it.
+
+        Raises:
+            RoleError: the acquire role does not answer.
+        """
         self.control.step()  # a sign of life: the last command may have taken long
         self._operator.send("command", command)
         self.acquire.serve()

@@ -149,7 +149,11 @@ def nearest(x_m: float, y_m: float, places: Sequence[Focused]) -> int:
 
 
 def fit_surface(places: Sequence[Focused], expected: Expected) -> Surface:
-    """Fit a surface to one place or more."""
+    """Fit a surface to one place or more.
+
+    Raises:
+        ValueError: there is none.
+    """
     if not places:
         raise ValueError("a surface needs one place at least")
     kept = list(range(len(places)))

@@ -113,7 +113,11 @@ class Bus(Protocol):
         ...
 
     def send(self, channel: str, value: Any) -> None:
-        """Send to the role that serves ``channel``. Answers come on `answers`."""
+        """Send to the role that serves ``channel``. Answers come on `answers`.
+
+        Raises:
+            RoleError: there is none, or the bus has failed.
+        """
         ...
 
     def answers(self) -> list[Any]:
@@ -121,7 +125,11 @@ class Bus(Protocol):
         ...
 
     def wait(self, timeout_s: float) -> None:
-        """Return when something has arrived since the last call, or after ``timeout_s``."""
+        """Return when something has arrived since the last call, or after ``timeout_s``.
+
+        Raises:
+            RoleError: the bus has failed.
+        """
         ...
 
     def beat(self, *, busy: bool, processed: int, skipped: int) -> None:

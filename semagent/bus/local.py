@@ -29,7 +29,11 @@ class LocalHub:
             self._mailboxes.setdefault(mailbox.channel, []).append(mailbox)
 
     def add_service(self, channel: str, bus: "LocalBus") -> None:
-        """Deliver what is sent on ``channel`` to ``bus``."""
+        """Deliver what is sent on ``channel`` to ``bus``.
+
+        Raises:
+            RoleError: another role serves it.
+        """
         with self._lock:
             if channel in self._services:
                 raise RoleError(f"two roles serve {channel!r}")
@@ -68,7 +72,11 @@ class LocalHub:
                 self._record_lost = error
 
     def service(self, channel: str) -> "LocalBus":
-        """The end that serves ``channel``."""
+        """The end that serves ``channel``.
+
+        Raises:
+            RoleError: there is none.
+        """
         try:
             return self._services[channel]
         except KeyError:

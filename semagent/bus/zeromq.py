@@ -276,7 +276,12 @@ class ZmqBus:
         self._beat = (since_ns, processed, skipped)
 
     def collect(self, timeout_s: float) -> Message | None:
-        """The next message for the record, or ``None`` after ``timeout_s``. Record role only."""
+        """The next message for the record, or ``None`` after ``timeout_s``.
+
+        Raises:
+            RoleError: this is not the record role's end.
+            WireError: the message cannot be read.
+        """
         collector = self._collector
         if collector is None:
             raise RoleError(f"the {self._role} role does not collect the record")

@@ -70,7 +70,11 @@ class RecordRole:
         return True
 
     def close(self) -> None:
-        """Take what is still on its way, then end the session."""
+        """Take what is still on its way, then end the session.
+
+        Raises:
+            RecordError: the record has a gap, or could not be ended properly.
+        """
         try:
             while self.step():
                 pass

@@ -28,6 +28,9 @@ class ModelConfig:
         decoder_blocks: residual blocks before, at, and after the coarsest level.
         mask_dim: width of the decoder of the pretraining.
         mask_depth: its blocks.
+
+    Raises:
+        ConfigError: sizes do not go together.
     """
 
     name: str

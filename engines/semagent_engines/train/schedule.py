@@ -13,6 +13,9 @@ class Budget:
     Attributes:
         steps: optimiser steps, ``None`` for no limit.
         minutes: training time, summed over resumed runs, ``None`` for no limit.
+
+    Raises:
+        ValueError: neither is given.
     """
 
     steps: int | None = None

@@ -29,7 +29,11 @@ _FAILURES = (
 
 
 class OnnxRuntime:
-    """Executes an artefact with ONNX Runtime."""
+    """Executes an artefact with ONNX Runtime.
+
+    Raises:
+        EngineError: it cannot load the graphs.
+    """
 
     name = "onnxruntime"
 

@@ -17,7 +17,11 @@ Floats = npt.NDArray[np.float32]
 
 
 class OpenVino:
-    """Executes an artefact with OpenVINO."""
+    """Executes an artefact with OpenVINO.
+
+    Raises:
+        EngineError: it cannot load the graphs.
+    """
 
     name = "openvino"
 
