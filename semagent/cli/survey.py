@@ -236,6 +236,7 @@ def _report(
     output: Output,
 ) -> None:
     how = [visit.how for visit in found.visits]
+    held = [visit.index for visit in found.visits if visit.how == "held"]
     output.record(
         {
             "event": "summary",
@@ -243,7 +244,7 @@ def _report(
             "planned": planned,
             "positions": len(how),
             "focusings": len(found.focused),
-            "held": how.count("held"),
+            "held": len(held),
             "unusable": how.count("unusable"),
             "doubtful": list(found.doubtful),
             "map": describe(found),
@@ -259,6 +260,11 @@ def _report(
         output.warn(
             f"{len(found.doubtful)} predicted positions may be out of focus, as focus found "
             f"elsewhere contradicts the prediction: {', '.join(map(str, found.doubtful))}"
+        )
+    if held:
+        output.warn(
+            f"{len(held)} positions may be out of focus, as it was looked for there and not "
+            f"found: {', '.join(map(str, held))}"
         )
     output.say(
         f"{len(how)} of {planned} positions"

@@ -13,6 +13,10 @@ from semagent.errors import CommandRefusedError, MicroscopeError, MicroscopeTime
 from semagent.legs import legs, put_back
 from semagent.lockstep import Lockstep
 from semagent.places import Place
+from semagent.safety import STAGE_X, STAGE_Y
+from semagent.safety.axes import Axis, targets
+from semagent.safety.display import show_alike
+from semagent.safety.travel import Track
 from semagent.types import (
     Arm,
     Basis,
@@ -94,6 +98,7 @@ class Pilot:
         self.last: FrameHeader | None = None
         self.state: MicroscopeState | None = None
         self._left: MicroscopeState | None = None
+        self._tracks: dict[Axis, Track] = {}
         self.moved = False
 
     def arm(self) -> None:
@@ -105,6 +110,11 @@ class Pilot:
         reply = self._lockstep.operate(Arm())
         if reply.outcome is not Outcome.APPLIED:
             raise CommandRefusedError(f"not armed: {reply.reason}")
+        window_ns = round(self._config.safety.travel_window_s * 1e9)
+        for axis in (STAGE_X, STAGE_Y):
+            here_m = None if reply.state is None else axis.read(reply.state)
+            if here_m is not None:
+                self._tracks[axis] = Track(here_m, window_ns)
         self._lockstep.request(SetMode(mode=Mode.HOLD))
 
     def look(self) -> Look:
@@ -157,6 +167,30 @@ class Pilot:
         self._stage_to(place)
         self._focus_to(working_distance_m)
 
+    def require_way_home(self, place: Place, home: Place) -> None:
+        """Find out whether the stage may go to a place, and home from there.
+
+        The gate keeps travel for the way back to where the stage stood when its window began: in
+        a long scan that is not home.
+
+        Raises:
+            CommandRefusedError: not both.
+        """
+        safety = self._config.safety
+        for axis, there_m, home_m in zip((STAGE_X, STAGE_Y), place, home, strict=True):
+            track, limits = self._tracks[axis], safety.limits(axis.key)
+            plan = track.plan(home_m, self._clock.monotonic_ns())
+            there = self._axis_legs(axis, track.position, there_m)
+            stops = (track.position, *there, *self._axis_legs(axis, there_m, home_m))
+            way_m = sum(abs(after - before) for before, after in itertools.pairwise(stops))
+            total_m = float(plan.past + plan.back) + way_m
+            if limits is not None and total_m > limits.max_travel:
+                total, limit = show_alike(axis.quantity, total_m, limits.max_travel)
+                raise CommandRefusedError(
+                    f"{axis.name}: with the way there and home it would travel {total} within "
+                    f"{safety.travel_window_s:g} s, more than the {limit} of {axis.key}.max_travel"
+                )
+
     def put_back(self, place: Place, working_distance_m: float) -> None:
         """Go to a place and to a working distance, each whatever becomes of the other.
 
@@ -170,8 +204,8 @@ class Pilot:
     def _stage_to(self, place: Place, straight: bool = False) -> None:
         """Go to a place, along both axes at once; the one that is there first waits."""
         stage = self._here().stage
-        x = self._axis_legs(stage.x_m, place.x_m, "stage_x_m", straight)
-        y = self._axis_legs(stage.y_m, place.y_m, "stage_y_m", straight)
+        x = self._axis_legs(STAGE_X, stage.x_m, place.x_m, straight)
+        y = self._axis_legs(STAGE_Y, stage.y_m, place.y_m, straight)
         last_x, last_y = x[-1] if x else place.x_m, y[-1] if y else place.y_m
         for x_m, y_m in itertools.zip_longest(x, y):
             self._do(
@@ -199,10 +233,10 @@ class Pilot:
             self._do(SetWorkingDistance(working_distance_m=leg_m))
 
     def _axis_legs(
-        self, here_m: float | None, target_m: float, key: str, straight: bool
+        self, axis: Axis, here_m: float | None, target_m: float, straight: bool = False
     ) -> tuple[float, ...]:
         safety = self._config.safety
-        limits = safety.limits(key)
+        limits = safety.limits(axis.key)
         if here_m is None or limits is None:
             raise CommandRefusedError(
                 "the safety envelope does not allow the stage to be moved along x and y "
@@ -212,7 +246,7 @@ class Pilot:
             here_m,
             target_m,
             approach=0.0 if straight else self._approach_m,
-            max_step=safety.longest_step(key),
+            max_step=safety.longest_step(axis.key),
             lowest=limits.min,
         )
 
@@ -246,6 +280,9 @@ class Pilot:
         what = type(action).__name__
         if reply.outcome is Outcome.REFUSED:
             raise CommandRefusedError(f"{what}: {reply.reason}")
+        for axis, target_m in targets(action).items():
+            if axis in self._tracks:
+                self._tracks[axis].book(target_m, reply.monotonic_ns)
         if reply.outcome is Outcome.FAILED:
             raise MicroscopeError(f"{what} failed: {reply.reason}")
 

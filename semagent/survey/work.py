@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from semagent.config import RunConfig
-from semagent.errors import MicroscopeError, SemagentError
+from semagent.errors import CommandRefusedError, MicroscopeError, SemagentError
 from semagent.legs import and_back
 from semagent.places import Place, ScanOptions, spread
 from semagent.surface import Expected, Focused, Surface, fit_surface, nearest
@@ -40,7 +40,7 @@ class Visit:
             acquired, as the frames cannot be used.
         focus_score: of the last frame; ``None`` if it cannot be used.
         sequences: of the frames that can be used.
-        reason: why the others cannot, or why nothing was predicted.
+        reason: why the others cannot, or why focus was looked for and not found.
     """
 
     index: int
@@ -100,6 +100,7 @@ class Survey:
         self._options = options
         self._first = first
         self._places = tuple(places)
+        self._home = Place(first.stage.x_m or 0.0, first.stage.y_m or 0.0)
         self._on_focus = on_focus
         self._on_visit = on_visit
         self._unit_m = config.half_depth_of(first)
@@ -153,7 +154,7 @@ class Survey:
     def _map(self) -> None:
         """Focus at a few places far from each other, each time where the map expects it."""
         left = spread(self._places, self._options.focus_at)
-        here = Place(self._first.stage.x_m or 0.0, self._first.stage.y_m or 0.0)
+        here = self._home
         while left:
             index = min(left, key=lambda each: math.dist(self._places[each], here))
             left.remove(index)
@@ -174,7 +175,13 @@ class Survey:
         while (found := self.found) is not None and found.doubtful:
             index = min(found.doubtful, key=lambda each: math.dist(self._places[each], here))
             here = self._places[index]
-            self._acquire_at(index, again=True)
+            try:
+                self._pilot.require_way_home(here, self._home)
+                self._acquire_at(index, again=True)
+            except CommandRefusedError as error:
+                raise CommandRefusedError(
+                    f"position {index}, in doubt, is not visited again: {error}"
+                ) from error
 
     def _acquire_at(self, index: int, again: bool = False) -> None:
         """Visit a position; where that is once more, focus is looked for."""
@@ -186,18 +193,20 @@ class Survey:
         every = self._options.verify_every
         self._since += 1
         how: How = "predicted"
+        missing = ""
         uncertain = sigma_m > self._options.max_sigma * self._unit_m
         doubted = again or self._astray or surface.doubted(*place, self._focused)
         beyond = start_m != predicted_m
         if (every and self._since > every) or uncertain or doubted or beyond:
             self._since = 0
-            how = "focused" if self._focus(index) else "held"
+            missing = self._focus(index)
+            how = "held" if missing else "focused"
             self._astray = how == "focused" and self._missed_by(predicted_m, sigma_m)
         else:
             self._unverified.append(index)
-        visit = self._visit(index, self._looks(), predicted_m, sigma_m, how)
-        if beyond and how == "held":
-            visit = replace(visit, reason=visit.reason or _BEYOND)
+        if missing and beyond:
+            missing = f"{_BEYOND}: {missing}"
+        visit = self._visit(index, self._looks(), predicted_m, sigma_m, how, missing)
         self._visits[index : index + 1] = [visit]
         self._visited_s[index : index + 1] = [self._now_s()]
         self._on_visit(visit)
@@ -215,7 +224,13 @@ class Survey:
         return looks
 
     def _visit(
-        self, index: int, looks: Sequence[Look], predicted_m: float, sigma_m: float, how: How
+        self,
+        index: int,
+        looks: Sequence[Look],
+        predicted_m: float,
+        sigma_m: float,
+        how: How,
+        missing: str,
     ) -> Visit:
         last = looks[-1]
         stage = last.header.stage
@@ -228,15 +243,15 @@ class Survey:
             how="unusable" if last.analysis is None else how,
             focus_score=None if last.analysis is None else last.analysis.focus_score,
             sequences=tuple(look.header.sequence for look in looks if look.analysis is not None),
-            reason=last.fault,
+            reason=last.fault or missing,
         )
 
-    def _focus(self, index: int) -> bool:
-        """Focus here and learn from it; whether focus was found."""
+    def _focus(self, index: int) -> str:
+        """Focus here and learn from it; why focus was not found, empty if it was."""
         result, belief = self._pilot.focus()
         self._on_focus(index, result)
         if result.status != "focused":
-            return False
+            return result.reason
         focus_m, sigma_m = result.final_working_distance_m, self._unit_m
         if belief is not None and belief.focus_m is not None and belief.sigma_m is not None:
             focus_m, sigma_m = belief.focus_m, belief.sigma_m
@@ -249,7 +264,7 @@ class Survey:
                 sigma_m=max(sigma_m, _LEAST_SIGMA * self._unit_m),
             )
         )
-        return True
+        return ""
 
     def _missed_by(self, predicted_m: float, sigma_m: float) -> bool:
         """Whether focus, just found, lies beside what the map said: then it was wrong before too.
@@ -290,9 +305,7 @@ class Survey:
 
     def _put_back(self) -> None:
         if self._pilot.moved:
-            stage, optics = self._first.stage, self._first.optics
-            home = Place(stage.x_m or 0.0, stage.y_m or 0.0)
-            self._pilot.put_back(home, optics.working_distance_m)
+            self._pilot.put_back(self._home, self._first.optics.working_distance_m)
 
 
 def _reach_m(places: Sequence[Place]) -> float:

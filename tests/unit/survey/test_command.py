@@ -15,6 +15,7 @@ from semagent.cli import main, survey
 from semagent.config import find_config
 from semagent.errors import CommandRefusedError, MicroscopeError
 from semagent.session import verify
+from semagent.survey import Survey
 
 LIMITS = {"min": -60e-6, "max": 60e-6, "max_step": 50e-6, "max_travel": 1e-2}
 
@@ -116,6 +117,30 @@ def test_however_it_ends_what_was_visited_is_kept(
         assert [row["index"] for row in csv.DictReader(file)] == ["0", "1"]
     assert json.loads((record / "focus-map.json").read_text()) == summary["map"]
     assert verify(record) == []
+
+
+def test_positions_at_which_focus_is_not_found_are_named_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    focus = Survey._focus
+
+    def finds(survey: Survey, index: int) -> str:
+        return "too faint" if index == 1 else focus(survey, index)
+
+    monkeypatch.setattr(Survey, "_focus", finds)
+    code, record = scan(configuration(tmp_path))
+    assert code == 0
+    captured = capsys.readouterr()
+    assert (
+        "1 positions may be out of focus, as it was looked for there and not found: 1\n"
+        in captured.err
+    )
+    *records, summary = map(json.loads, captured.out.splitlines())
+    (visit,) = [each for each in records if each.get("how") == "held"]
+    assert (visit["index"], visit["reason"]) == (1, "too faint")
+    assert summary["held"] == 1
+    with (record / "positions.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["reason"] for row in csv.DictReader(file)] == ["", "too faint", "", ""]
 
 
 def test_files_that_cannot_be_written_do_not_hide_why_it_ended(

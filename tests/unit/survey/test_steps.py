@@ -39,6 +39,9 @@ class Stage:
         """By how many half depths it is out of focus."""
         return abs(self._focus_m - self._truth_m()) / UNIT_M
 
+    def require_way_home(self, _place: Place, _home: Place) -> None:
+        """There always is one."""
+
     def put_back(self, place: Place, working_distance_m: float) -> None:
         self.go(place, working_distance_m)
 

@@ -342,6 +342,94 @@ def test_where_the_specimen_is_stepped_every_position_is_in_focus_in_the_end(
     assert step["height_m"] == pytest.approx(-200e-6, abs=10e-6)
 
 
+def with_limits(max_travel_m: float, window_s: float = 600.0, **autofocus: Any) -> RunConfig:
+    """Limits of the stage, and options of the section ``autofocus``."""
+    config = configuration()
+    stage = msgspec.structs.replace(STAGE, max_travel=max_travel_m)
+    safety = msgspec.structs.replace(
+        config.safety, stage_x_m=stage, stage_y_m=stage, travel_window_s=window_s
+    )
+    options = msgspec.structs.replace(config.control.autofocus, **autofocus)
+    control = msgspec.structs.replace(config.control, autofocus=options)
+    return msgspec.structs.replace(config, safety=safety, control=control)
+
+
+def stepped_at_a_slant(folder: Path, config: RunConfig) -> Bench:
+    """Predictions of a scan that begins with few focusings come into doubt."""
+    scan = ScanOptions(
+        grid=GridOptions(rows=4, columns=4, pitch_m=(24e-6, 24e-6)),
+        focus_at=4,
+    )
+    return stepped(folder, lambda x, y: 0.5 * x + 0.6 * y > 20e-6, scan, config)
+
+
+def again(bench: Bench) -> list[Visit]:
+    """The second visits."""
+    return [visit for visit, _ in bench.visits[16:]]
+
+
+def assert_back_home(bench: Bench) -> None:
+    assert bench.after.stage == bench.before.stage
+    wanted_m = bench.before.optics.working_distance_m
+    assert bench.after.optics.working_distance_m == pytest.approx(wanted_m, abs=1e-9)
+
+
+def test_where_travel_allows_it_all_positions_in_doubt_are_visited_again(tmp_path: Path) -> None:
+    bench = stepped_at_a_slant(tmp_path, with_limits(630e-6))
+    assert isinstance(bench.found, Found), bench.found
+    assert [visit.how for visit in again(bench)] == 6 * ["focused"]
+    assert bench.found.doubtful == ()
+    assert_back_home(bench)
+
+
+def test_where_travel_is_used_up_positions_in_doubt_are_named_and_the_scan_ends(
+    tmp_path: Path,
+) -> None:
+    bench = stepped_at_a_slant(tmp_path, with_limits(600e-6))
+    assert isinstance(bench.found, CommandRefusedError)
+    assert str(bench.found).startswith("position 9, in doubt, is not visited again: stage x: ")
+    assert "600 µm of stage_x_m.max_travel" in str(bench.found)
+    assert bench.kept is not None
+    assert len(bench.kept.visits) == 16
+    assert bench.kept.doubtful == (9,)
+    assert len(again(bench)) == 5
+    assert_back_home(bench)
+
+
+def test_positions_in_doubt_from_which_the_way_home_would_be_too_long_are_not_visited_again(
+    tmp_path: Path,
+) -> None:
+    """Far from home, after the travel window: the gate would let the stage go there."""
+    columns = [102.4e-6 + offset_m for offset_m in (-36e-6, -12e-6, 12e-6, 36e-6)]
+    places = tuple(
+        (x_m, y_m)
+        for row, y_m in enumerate((-36e-6, -12e-6, 12e-6, 36e-6))
+        for x_m in (columns if row % 2 == 0 else reversed(columns))
+    )
+    scan = ScanOptions(positions_m=places, focus_at=4)
+    config = with_limits(400e-6, window_s=4.0)
+    bench = stepped(tmp_path, lambda _x, y: y > 0, scan, config)
+    assert isinstance(bench.found, CommandRefusedError), bench.found
+    assert str(bench.found).startswith("position 3, in doubt, is not visited again: stage x: ")
+    assert bench.kept is not None
+    assert len(bench.kept.visits) == len(bench.visits) == 16
+    assert bench.kept.doubtful == (3,)
+    assert_back_home(bench)
+
+
+def test_where_focus_is_not_found_for_want_of_dose_that_is_said_of_the_position(
+    tmp_path: Path,
+) -> None:
+    """Three frames take 0.374 e/nm²."""
+    bench = stepped_at_a_slant(tmp_path, with_limits(1e-2, max_dose_e_nm2=0.38))
+    assert isinstance(bench.found, Found), bench.found
+    held = [visit for visit in bench.found.visits if visit.how == "held"]
+    assert {visit.index for visit in again(bench)} & {visit.index for visit in held}
+    for visit in held:
+        assert "max_dose_e_nm2" in visit.reason
+    assert_back_home(bench)
+
+
 def test_a_surface_that_leaves_the_envelope_is_not_followed_there(tmp_path: Path) -> None:
     """With steps between few places the map leads steeply on, and focus does not."""
     config, low_m, high_m = configuration(), 4.75e-3, 5.05e-3
