@@ -4,7 +4,7 @@ import os
 import secrets
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
@@ -197,15 +197,16 @@ def _step_back(role: Role) -> None:
         return
     process = psutil.Process()
     leftovers = role is Role.RESTORE
-    if sys.platform == "win32":
-        process.nice(
-            psutil.IDLE_PRIORITY_CLASS if leftovers else psutil.BELOW_NORMAL_PRIORITY_CLASS
-        )
-    elif sys.platform == "linux" and leftovers:
-        # Niceness alone would let it finish its slice of time while the others wait.
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    else:
-        process.nice(niceness)
+    with suppress(OSError, psutil.Error):  # some containers do not let it: no reason not to run
+        if sys.platform == "win32":
+            process.nice(
+                psutil.IDLE_PRIORITY_CLASS if leftovers else psutil.BELOW_NORMAL_PRIORITY_CLASS
+            )
+        elif sys.platform == "linux" and leftovers:
+            # Niceness alone would let it finish its slice of time while the others wait.
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        else:
+            process.nice(niceness)
 
 
 def _run_role(plan: Plan, link: Connection, bus: ZmqBus, clock: Clock) -> None:

@@ -1,9 +1,11 @@
 """The process of one role, without the process."""
 
+import os
 from multiprocessing import Pipe
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from semagent import process
@@ -13,6 +15,20 @@ from semagent.clock import ManualClock
 from semagent.config import find_config, load_config
 from semagent.errors import MicroscopeError
 from semagent.process import Plan
+
+
+@pytest.mark.parametrize("role", [Role.RESTORE, Role.CONSOLE])
+@pytest.mark.parametrize("error", [PermissionError("not permitted"), psutil.AccessDenied()])
+def test_a_role_that_may_not_step_back_runs_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, role: Role, error: Exception
+):
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(psutil.Process, "nice", refuse)
+    if hasattr(os, "sched_setscheduler"):  # Linux; containers may forbid it
+        monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    process._step_back(role)
 
 
 def test_a_microscope_that_cannot_be_read_at_the_start_is_closed(monkeypatch: pytest.MonkeyPatch):
