@@ -7,7 +7,6 @@ in what is used here. Networks are strongly typed: they compute in the types tha
 
 import hashlib
 import importlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -40,19 +39,19 @@ class Gpu:
     name: str | None = None
 
 
-def library(names: Sequence[str] = LIBRARIES) -> ModuleType:
-    """The first installed of the libraries.
+def library() -> ModuleType:
+    """The first installed of `LIBRARIES`.
 
     Raises:
         EngineError: none is installed.
     """
-    for name in names:
+    for name in LIBRARIES:
         try:
             return importlib.import_module(name)
         except ImportError:
             continue
     raise EngineError(
-        f"none of {', '.join(names)} is installed; install semagent with the extra `tensorrt`"
+        f"none of {', '.join(LIBRARIES)} is installed; install semagent with the extra `tensorrt`"
     )
 
 
