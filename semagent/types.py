@@ -234,7 +234,7 @@ class Frame:
     def specimen(self) -> Pixels:
         """The pixels above the information bar, shape (height - info_bar_px, width)."""
         rows = self.pixels.shape[0] - self.header.info_bar_px
-        return self.pixels[:rows]
+        return self.pixels[: max(0, rows)]
 
 
 # -- what an engine says of a frame -----------------------------------------------------------

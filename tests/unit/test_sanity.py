@@ -267,8 +267,9 @@ def test_a_size_other_than_the_header_says(wrong: dict[str, int]) -> None:
     assert faults_of(framed(good(), **wrong)) == {FrameFault.WRONG_SIZE}
 
 
-def test_a_frame_that_is_all_information_bar_has_the_wrong_size() -> None:
-    assert faults_of(framed(good(), info_bar_px=96)) == {FrameFault.WRONG_SIZE}
+@pytest.mark.parametrize("info_bar_px", [96, 120])
+def test_a_frame_that_is_all_information_bar_has_the_wrong_size(info_bar_px: int) -> None:
+    assert faults_of(framed(good(), info_bar_px=info_bar_px)) == {FrameFault.WRONG_SIZE}
 
 
 @pytest.mark.parametrize(
