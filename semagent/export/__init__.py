@@ -17,7 +17,7 @@ from semagent.errors import UsageError
 from semagent.export.gathering import Gathering, Sink
 from semagent.session import SessionReader
 from semagent.session.omexml import OmeImage
-from semagent.session.storage import RESERVE_BYTES
+from semagent.session.storage import RESERVE_BYTES, rename
 
 __all__ = ["Exported", "ExportedImage", "Target", "export_session"]
 
@@ -107,7 +107,7 @@ def export_session(
             gathering.take(session, derived=derived, progress=progress or _silent)
             images = gathering.images()
             sink.finish(images)
-        partial.replace(output)
+        rename(partial, output)
     except OSError as error:
         raise UsageError(f"{output}: cannot be written: {error}") from error
     finally:

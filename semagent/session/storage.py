@@ -61,7 +61,9 @@ def require_space(folder: Path, needed_bytes: int) -> None:
         RecordError: they do not.
     """
     with mapped_errors(folder):
-        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        places = (folder, *folder.absolute().parents)
+        # On Windows not even the drive need be there.
+        existing = next((path for path in places if path.exists()), places[-1])
         free = shutil.disk_usage(existing).free
     if free < needed_bytes + RESERVE_BYTES:
         raise RecordError(
@@ -87,7 +89,7 @@ def write_whole(path: Path, data: bytes | memoryview, *, sync: bool) -> None:
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        _rename(partial, path)
+        rename(partial, path)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -95,7 +97,12 @@ def write_whole(path: Path, data: bytes | memoryview, *, sync: bool) -> None:
         sync_folder(path.parent)
 
 
-def _rename(partial: Path, path: Path) -> None:
+def rename(partial: Path, path: Path) -> None:
+    """Give a file or folder that is complete its name; who holds it for a moment is waited for.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
     for pause_s in _HELD_S:
         try:
             partial.replace(path)

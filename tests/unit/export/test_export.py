@@ -1,5 +1,6 @@
 """Exports of a session, read back with other people's readers."""
 
+import errno
 import shutil
 import weakref
 from collections.abc import Callable
@@ -274,6 +275,22 @@ def test_what_an_export_that_was_killed_has_left_is_in_nobodys_way(
 ) -> None:
     zarr.open_group(tmp_path / "out.ome.zarr.partial", mode="w-", zarr_format=2)
     assert export(Target.OME_ZARR).is_dir()
+
+
+def test_an_export_that_somebody_looks_into_is_not_thrown_away(
+    export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Path] = []
+    replace = Path.replace
+
+    def refuse_once(partial: Path, path: Path) -> Path:
+        looked.append(partial)
+        if len(looked) == 1:
+            raise PermissionError(errno.EACCES, "used by another process")  # as on Windows
+        return replace(partial, path)
+
+    monkeypatch.setattr(Path, "replace", refuse_once)
+    assert export(Target.OME_TIFF).is_file()
 
 
 def test_nothing_is_overwritten(folder: Path, tmp_path: Path) -> None:
