@@ -17,15 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from semagent.calibration.shifts import Shot
+from semagent.calibration.shifts import Floats, Shot
 from semagent.control.options import USUAL_SLOPE
 from semagent.signature import geometry_of
 from semagent.transfer import log_disc_transfer
 from semagent.types import Signature
-
-Floats = npt.NDArray[np.float64]
 
 _NAMES = ("f", "ln c", "a1", "a2", "K11", "K12", "K21", "K22", "u1", "u2", "h", "v")
 _VISIBLE = 0.3  # least share of the specimen in the power of a bin that is used

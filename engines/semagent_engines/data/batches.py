@@ -5,16 +5,13 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from semagent_engines.data.beam import PROFILES, Beam, blur
 from semagent_engines.data.detector import Detection, charge, detect
 from semagent_engines.data.sources import Source
-from semagent_engines.data.specimen import procedural_specimen
-
-Image = npt.NDArray[np.float32]
+from semagent_engines.data.specimen import Image, procedural_specimen
 
 
 @dataclass(frozen=True)

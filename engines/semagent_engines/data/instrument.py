@@ -9,15 +9,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from semagent.errors import InputFileError
 from semagent.registration import Fingerprint, Shift, fingerprint, shift_between
 from semagent_engines.data.batches import Views
 from semagent_engines.data.sources import image_files, read_micrograph
-
-Image = npt.NDArray[np.float32]
+from semagent_engines.data.specimen import Image
 
 _COLUMNS = ("defocused", "focused")
 _SMALLEST_PX, _SMALLEST_FRAME_PX = 128, 192

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import tifffile
 
 from semagent.errors import InputFileError
 from semagent.images import read_image
 from semagent_engines.data.screening import is_truth, specimen_rows
-
-Image = npt.NDArray[np.float32]
+from semagent_engines.data.specimen import Image
 
 _SUFFIXES = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"}
 _BINNINGS = (2, 3, 4)

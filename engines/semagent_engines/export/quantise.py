@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnxruntime.quantization import (
@@ -24,8 +23,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from semagent_engines.data.batches import BatchSource, Views
-
-Floats = npt.NDArray[np.float32]
+from semagent_engines.runtime.tiling import Floats
 
 WORST_LOSS_DB = 0.1
 _RESIDUAL = re.compile(r"restorer\.(before|middle|after)\.\d+\.(first|second)\.weight$")

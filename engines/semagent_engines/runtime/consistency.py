@@ -2,12 +2,9 @@
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from semagent.types import Pixels
-from semagent_engines.runtime.tiling import telling
-
-Floats = npt.NDArray[np.float32]
+from semagent_engines.runtime.tiling import Floats, telling
 
 BLOCK_PX = 32
 

@@ -12,7 +12,6 @@ from typing import Annotated, Protocol
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from semagent.errors import EngineError, FrameTooSmallError
 from semagent.options import Count, Options
@@ -30,12 +29,17 @@ from semagent_engines.runtime.readings import (
     weighted_mean,
     with_ellipse,
 )
-from semagent_engines.runtime.tiling import Layout, Stitcher, cut, informative_tiles, lay_out
+from semagent_engines.runtime.tiling import (
+    Floats,
+    Layout,
+    Stitcher,
+    cut,
+    informative_tiles,
+    lay_out,
+)
 from semagent_engines.sharpness.change import fit_blur_change
 from semagent_engines.sharpness.engine import SharpnessEngine, SharpnessOptions
 from semagent_engines.sharpness.exposed import exposed_part
-
-Floats = npt.NDArray[np.float32]
 
 _SCORE_TILE_PX = 384
 _RESTORE_TILE_PX = 288

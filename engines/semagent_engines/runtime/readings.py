@@ -9,8 +9,7 @@ import numpy.typing as npt
 from semagent.ellipse import ellipse_of, parameters_of
 from semagent.spectrum import Array
 from semagent.types import BlurEllipse
-
-Floats = npt.NDArray[np.float32]
+from semagent_engines.runtime.tiling import Floats
 
 SHARED = 0.5
 """Share of the reading's variance that all tiles of one specimen have in common."""

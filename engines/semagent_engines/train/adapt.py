@@ -26,7 +26,6 @@ from semagent.errors import InputFileError
 from semagent_engines.data.batches import RESTORABLE, BatchSource, Views, beams
 from semagent_engines.data.beam import transfer_function
 from semagent_engines.data.instrument import (
-    Image,
     RealPair,
     by_field,
     crops,
@@ -35,6 +34,7 @@ from semagent_engines.data.instrument import (
     read_frame,
 )
 from semagent_engines.data.sources import Source
+from semagent_engines.data.specimen import Image
 from semagent_engines.export.artefact import write_artefact
 from semagent_engines.export.graphs import Calibration
 from semagent_engines.export.weights import model_of_artefact

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as states
 
@@ -13,8 +11,7 @@ from semagent.options import parse_options
 from semagent_engines.runtime.artefact import GRAPHS, Artefact
 from semagent_engines.runtime.model_engine import ModelEngine
 from semagent_engines.runtime.opening import CpuOptions, open_model_engine, precision_of
-
-Floats = npt.NDArray[np.float32]
+from semagent_engines.runtime.tiling import Floats
 
 # They share no base below Exception.
 _FAILURES = (

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import openvino
 
 from semagent.errors import EngineError
@@ -12,8 +11,7 @@ from semagent.options import parse_options
 from semagent_engines.runtime.artefact import GRAPHS, Artefact
 from semagent_engines.runtime.model_engine import ModelEngine
 from semagent_engines.runtime.opening import CpuOptions, open_model_engine, precision_of
-
-Floats = npt.NDArray[np.float32]
+from semagent_engines.runtime.tiling import Floats
 
 
 class OpenVino:

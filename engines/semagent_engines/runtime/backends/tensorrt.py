@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from cuda.bindings import runtime as cuda
 
 from semagent.errors import EngineError
@@ -23,8 +22,7 @@ from semagent_engines.runtime.artefact import GRAPHS, Artefact
 from semagent_engines.runtime.model_engine import ModelEngine, ModelOptions
 from semagent_engines.runtime.opening import open_model_engine
 from semagent_engines.runtime.plans import MOST_TILES, Gpu, Loader, cached_plan
-
-Floats = npt.NDArray[np.float32]
+from semagent_engines.runtime.tiling import Floats
 
 VERIFIED_ON: str | None = None
 
