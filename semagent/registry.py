@@ -135,8 +135,9 @@ def run_tool(name: str, arguments: Sequence[str]) -> None:
         ConfigError: there is no such tool, or its software is missing.
         SemagentError: the tool failed.
     """
-    tool: Callable[[Sequence[str]], None] = _load(TOOLS, name)
-    tool(arguments)
+    with _installed(TOOLS, name) as point:
+        tool: Callable[[Sequence[str]], None] = point.load()
+        tool(arguments)
 
 
 def _load(group: str, name: str) -> Any:

@@ -1,12 +1,13 @@
 """Drivers and engines are found by name, and nothing else is loaded."""
 
+import sys
 from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 
 from semagent import registry
 from semagent.clock import SystemClock
-from semagent.errors import ConfigError, FrameTooSmallError
+from semagent.errors import ConfigError, FrameTooSmallError, UsageError
 from semagent.types import Scan
 
 
@@ -50,6 +51,17 @@ def test_missing_software_is_named(monkeypatch: pytest.MonkeyPatch):
     offer(monkeypatch, EntryPoint("sem", "no_such_sdk_at_all:open", registry.DRIVERS))
     with pytest.raises(ConfigError, match=r"'sem' needs software.*no_such_sdk_at_all"):
         registry.open_microscope("sem", {}, clock=SystemClock())
+
+
+def test_training_without_its_software_says_so_and_sees_mistakes_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setitem(sys.modules, "semagent_engines.train.stages", None)
+    whole = ["pretrain", "images", "--output", "run", "--validation", "steel", "--steps"]
+    with pytest.raises(UsageError, match="--steps 0 is not 1 or more"):
+        registry.run_tool("train", [*whole, "0"])
+    with pytest.raises(ConfigError, match=r"the tool 'train' needs software.*train\.stages"):
+        registry.run_tool("train", [*whole, "1"])
 
 
 @pytest.mark.parametrize(("name", "least"), [("sharpness", 64), ("onnxruntime", 128)])

@@ -1,31 +1,13 @@
-"""``semagent train``: its arguments, and what they start."""
+"""``semagent train``: its arguments."""
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from semagent.errors import InputFileError, UsageError
-from semagent_engines.data.batches import BatchSource
-from semagent_engines.data.instrument import read_pairs
-from semagent_engines.data.sources import read_sources, split_sources
-from semagent_engines.export.weights import model_of_artefact
-from semagent_engines.model.config import PRESETS, ModelConfig, preset
-from semagent_engines.model.network import SemModel, build, load_part
-from semagent_engines.runtime.artefact import DEFAULT, file_hash, open_artefact
-from semagent_engines.train.adapt import adapt, read_session
-from semagent_engines.train.checkpoint import load_checkpoint
-from semagent_engines.train.distributed import join
-from semagent_engines.train.finetune import Finetuning
-from semagent_engines.train.loop import Settings, train
-from semagent_engines.train.measure import Measuring
-from semagent_engines.train.pretrain import Pretraining
-from semagent_engines.train.schedule import Budget
+from semagent.errors import UsageError
+from semagent_engines.model.config import PRESETS
+from semagent_engines.runtime.artefact import DEFAULT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,133 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command.add_argument("--rate", type=float, default=2e-4, help="peak learning rate")
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Carry out a parsed command.
-
-    Raises:
-        UsageError: data, checkpoint or a number cannot be used, or neither steps nor minutes are
-            given.
-    """
-    _check(arguments)
-    if arguments.stage == "adapt":
-        _adapt(arguments)
-        return
-    if arguments.steps is None and arguments.minutes is None:
-        raise UsageError(f"{arguments.stage}: give --steps, or --minutes, or both")
-    config = preset(arguments.preset)
-    budget = Budget(arguments.steps, arguments.minutes)
-    with join() as place:
-        # The same on all workers, which begin with the same weights.
-        torch.manual_seed(arguments.seed)
-
-        def report(line: str) -> None:
-            if place.leads:
-                _say(line)
-
-        sources = read_sources(arguments.data)
-        chosen, held_out = split_sources(sources, arguments.validation)
-        for source in sources:
-            role = "validation" if source in held_out else "training"
-            report(f"{source.name}: {len(source.images)} for {role}, {source.refused} refused")
-        training = BatchSource(chosen, seed=arguments.seed, rank=place.rank)
-        validation = BatchSource(held_out, seed=1, procedural_share=0.0, flat_share=0.0)
-        task: Pretraining | Finetuning | Measuring
-        before: dict[str, Any] = {}
-        model: dict[str, str] = {}
-        batch, processes = arguments.batch, arguments.processes
-        if arguments.stage == "pretrain":
-            task = Pretraining(config, training, validation, batch=batch, processes=processes)
-        elif arguments.stage == "finetune":
-            teacher = None
-            if arguments.teacher:
-                teacher = _teacher(arguments.teacher)
-                model = {"teacher_sha256": file_hash(arguments.teacher)}
-            task = Finetuning(
-                config, training, validation, batch=batch, processes=processes, teacher=teacher
-            )
-            if arguments.start:
-                _load_start(task, arguments.start)
-        else:
-            tuned = load_checkpoint(arguments.model)
-            before = {**tuned.record, "steps": tuned.step, "minutes": tuned.elapsed_s / 60}
-            model = {"model_sha256": file_hash(arguments.model)}
-            config = ModelConfig.from_dict(tuned.config)
-            weights = _averaged(arguments.model, "model.")
-            task = Measuring(
-                config,
-                training,
-                validation,
-                weights,
-                pairs=arguments.pairs,
-                seed=arguments.seed,
-                batch=batch,
-                device=place.device,
-                processes=processes,
-                report=report,
-            )
-        record = {
-            "before": before,
-            "stage": arguments.stage,
-            "seed": arguments.seed,
-            "workers": place.world,
-            "batch": batch,
-            "training": {source.name: len(source.images) for source in chosen},
-            "validation": {source.name: len(source.images) for source in held_out},
-            **model,
-        }
-        settings = Settings(
-            budget=budget,
-            folder=arguments.output,
-            peak_rate=arguments.rate,
-            spread="shard" if arguments.shard else "replicate",
-        )
-        path = train(task, settings, place, config=config.as_dict(), record=record, report=report)
-        report(f"written: {path}")
-
-
-def _adapt(arguments: argparse.Namespace) -> None:
-    minutes = 5.0 if arguments.steps is None and arguments.minutes is None else arguments.minutes
-    settings = Settings(
-        budget=Budget(arguments.steps, minutes),
-        folder=arguments.output,
-        peak_rate=arguments.rate,
-        average_decay=0.99,
-    )
-    artefact = open_artefact(arguments.artefact)
-    pairs = read_pairs(arguments.pairs) if arguments.pairs else ()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    session = read_session(model_of_artefact(artefact), arguments.frames, arguments.output, pairs)
-    for fields, use in ((session.learned, "to adapt on"), (session.held_out, "held out")):
-        _say(f"{len(fields)} fields {use}, {sum(map(len, fields))} frames in focus")
-    with join() as place:
-        verdict, folder = adapt(
-            artefact,
-            session,
-            settings,
-            place,
-            seed=arguments.seed,
-            report=_say,
-        )
-    then, now = verdict.consistency
-    _say(
-        f"{verdict.fields} held-out fields: {verdict.gain_db:+.3f} ± {verdict.error_db:.3f} dB, "
-        f"consistency {then:.2f} before, {now:.2f} after"
-    )
-    if folder is None:
-        _say("not surely better than before: the old weights stay, and no artefact was written")
-    else:
-        _say(f"written: {folder}; use it as `restore --artefact` or the engine's option `artefact`")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse numbers that cannot be meant.
 
     Raises:
-        UsageError: one is too small.
+        UsageError: one is too small, or neither steps nor minutes are given.
     """
     least = {"--steps": 1, "--seed": 0, "--batch": 1, "--processes": 0}
     if arguments.stage == "measure":
@@ -218,58 +78,20 @@ def _check(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, option[2:])
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"{arguments.stage}: {option} {value} is not above 0")
-
-
-def _load_start(task: Finetuning, path: Path) -> None:
-    """Begin with a whole model's weights, or with those of a pretrained encoder.
-
-    Raises:
-        InputFileError: the checkpoint is of another preset.
-    """
-    if load_checkpoint(path).record.get("stage") == "pretrain":
-        weights = {f"encoder.{name}": value for name, value in _averaged(path, "encoder.").items()}
-    else:
-        weights = _averaged(path, "model.")
-    try:
-        load_part(task.objective.model, weights)
-    except ValueError as error:
-        raise InputFileError(f"{path}: a checkpoint of another preset: {error}") from error
-
-
-def _teacher(path: Path) -> SemModel:
-    """The model of a checkpoint, to learn from.
-
-    Raises:
-        InputFileError: it is none, or one of another stage.
-    """
-    with torch.random.fork_rng():  # the student begins with the weights it would have without
-        teacher = build(ModelConfig.from_dict(load_checkpoint(path).config))
-    load_part(teacher, _averaged(path, "model."))
-    return teacher
-
-
-def _averaged(path: Path, prefix: str) -> dict[str, Tensor]:
-    """The averaged weights below ``prefix`` in a checkpoint.
-
-    Raises:
-        InputFileError: it holds none; it is of another stage.
-    """
-    average = load_checkpoint(path).average
-    weights = {
-        name.removeprefix(prefix): value
-        for name, value in average.items()
-        if name.startswith(prefix)
-    }
-    if not weights:
-        raise InputFileError(f"{path}: a checkpoint of another stage: no weights of {prefix}*")
-    return weights
+    if arguments.stage != "adapt" and arguments.steps is None and arguments.minutes is None:
+        raise UsageError(f"{arguments.stage}: give --steps, or --minutes, or both")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point for ``torchrun -m semagent_engines.train.cli``."""
     parser = argparse.ArgumentParser(prog="semagent train", description=__doc__)
     add_arguments(parser)
-    run(parser.parse_args(argv))
+    arguments = parser.parse_args(argv)
+    _check(arguments)
+    # PyTorch takes seconds to load, which help and mistakes need not wait for.
+    from semagent_engines.train.stages import run  # noqa: PLC0415
+
+    run(arguments)
 
 
 if __name__ == "__main__":

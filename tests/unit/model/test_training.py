@@ -24,7 +24,7 @@ from semagent_engines.model.config import ModelConfig
 from semagent_engines.model.network import SemModel, build, load_part
 from semagent_engines.model.spectrum import FEATURES
 from semagent_engines.runtime.artefact import Artefact
-from semagent_engines.train import cli
+from semagent_engines.train import stages
 from semagent_engines.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from semagent_engines.train.cli import main
 from semagent_engines.train.distributed import Place
@@ -369,8 +369,8 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
         seen.append(task)
         return Path("nowhere")
 
-    monkeypatch.setattr(cli, "train", untrained)
-    monkeypatch.setattr(cli, "BatchSource", partial(BatchSource, procedural_count=1))
+    monkeypatch.setattr(stages, "train", untrained)
+    monkeypatch.setattr(stages, "BatchSource", partial(BatchSource, procedural_count=1))
     return seen
 
 
@@ -472,7 +472,7 @@ def test_a_teacher_is_learned_from_and_left_alone(
 def test_another_teacher_is_not_gone_on_from(
     data: Path, small: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "BatchSource", partial(BatchSource, procedural_count=1))
+    monkeypatch.setattr(stages, "BatchSource", partial(BatchSource, procedural_count=1))
     stage("finetune", data, "--teacher", str(stored(data.parent / "a.pt", small, "finetune")))
     with pytest.raises(UsageError, match=r"is of another run, with teacher_sha256"):
         stage("finetune", data)
@@ -481,7 +481,7 @@ def test_another_teacher_is_not_gone_on_from(
 def test_the_heads_of_another_model_are_not_gone_on_from(
     data: Path, small: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "BatchSource", partial(BatchSource, procedural_count=1))
+    monkeypatch.setattr(stages, "BatchSource", partial(BatchSource, procedural_count=1))
     arguments = ["--pairs", "1", "--model"]
     stage("measure", data, *arguments, str(stored(data.parent / "a.pt", small, "finetune")))
     other = stored(data.parent / "b.pt", small, "finetune")
