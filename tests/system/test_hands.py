@@ -59,7 +59,7 @@ def test_settings_changed_by_hand_end_an_autofocus_and_are_said_once(
     assert (read.out + read.err).count("changed") == 1
 
 
-@pytest.mark.parametrize("after_moves", [1, 12], ids=["in a search", "while it follows"])
+@pytest.mark.parametrize("after_moves", [1, 8], ids=["in a search", "while it follows"])
 def test_settings_changed_by_hand_pause_hold_and_are_said_once(
     semagent: Run, touched_config: Config, after_moves: int
 ):
@@ -97,7 +97,7 @@ def test_an_axis_moved_by_hand_ends_an_autofocus_which_puts_nothing_back(
     assert "the command" not in run.err
 
 
-@pytest.mark.parametrize("after_moves", [1, 12], ids=["in a search", "while it follows"])
+@pytest.mark.parametrize("after_moves", [1, 8], ids=["in a search", "while it follows"])
 def test_focus_turned_by_hand_ends_hold_which_puts_nothing_back(
     semagent: Run, touched_config: Config, after_moves: int
 ):
