@@ -98,8 +98,8 @@ class ConsoleOptions(Options, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()
 
 
-class RunConfig(Options, frozen=True, kw_only=True):
-    """A whole run.
+class ConfigFile(Options, frozen=True, kw_only=True):
+    """A whole run, as people write it.
 
     Attributes:
         semagent: version of this format, 1.
@@ -119,8 +119,6 @@ class RunConfig(Options, frozen=True, kw_only=True):
         scan: a tile scan, for ``semagent run --positions``.
         memory: the file in which calibrations and learned optics of the instrument are kept;
             without it, the one beside the configuration, ``NAME.memory.yaml``.
-        remembered: what that file held when the configuration was loaded. Not for people to
-            write: it stands here so that a session records what the run knew.
     """
 
     semagent: int
@@ -137,6 +135,15 @@ class RunConfig(Options, frozen=True, kw_only=True):
     console: ConsoleOptions = ConsoleOptions()
     scan: ScanOptions | None = None
     memory: str | None = None
+
+
+class RunConfig(ConfigFile, frozen=True, kw_only=True):
+    """A whole run, with what is remembered of the instrument: a session records what it knew.
+
+    Attributes:
+        remembered: what the memory file held when the configuration was loaded.
+    """
+
     remembered: Memory = Memory()
 
     def half_depth_of(self, header: FrameHeader) -> float:
@@ -156,7 +163,7 @@ def load_config(path: Path) -> RunConfig:
             message names the file, the line and the key.
     """
     source = read_source(path)
-    config = source.convert(RunConfig)
+    config = source.convert(ConfigFile)
     if config.semagent != FORMAT:
         raise ConfigError(
             f"{source.where('semagent')}: {config.semagent} is a format this release does not "
@@ -169,7 +176,8 @@ def load_config(path: Path) -> RunConfig:
             "above 0 m"
         )
     memory = memory_file(path, config.memory)
-    return msgspec.structs.replace(config, memory=str(memory), remembered=load_memory(memory))
+    written = {**msgspec.structs.asdict(config), "memory": str(memory)}
+    return RunConfig(**written, remembered=load_memory(memory))
 
 
 def check_parts(path: Path, config: RunConfig) -> None:

@@ -12,14 +12,12 @@ from typing import Any
 import msgspec
 
 from semagent import registry
-from semagent.config import RunConfig
+from semagent.config import ConfigFile
 from semagent.errors import ConfigError
 from semagent.options import Options
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCE = "#/$defs/{name}"
-# What the program writes into the value it has read stands in no file.
-_NOT_FOR_PEOPLE = {"RunConfig": {"remembered"}}
 
 Json = dict[str, Any]
 
@@ -30,15 +28,15 @@ def config_schema() -> Json:
         group: {name: _options(group, name) for name in registry.names(group)}
         for group in (registry.DRIVERS, registry.ENGINES)
     }
-    roots: list[type[Options]] = [RunConfig]
+    roots: list[type[Options]] = [ConfigFile]
     roots += {schema for named in parts.values() for schema in named.values() if schema is not None}
     roots = [roots[0], *sorted(roots[1:], key=lambda each: each.__name__)]
     references, definitions = msgspec.json.schema_components(roots, ref_template=_REFERENCE)
     by_root = dict(zip(roots, references, strict=True))
     structs = _structs(roots)
     for name, definition in definitions.items():
-        _explain(definition, structs.get(name), _NOT_FOR_PEOPLE.get(name, set()))
-    config = definitions["RunConfig"]["properties"]
+        _explain(definition, structs.get(name))
+    config = definitions["ConfigFile"]["properties"]
     for key, group in (
         ("driver", registry.DRIVERS),
         ("engine", registry.ENGINES),
@@ -52,7 +50,7 @@ def config_schema() -> Json:
     return {
         "$schema": DIALECT,
         "title": "semagent configuration",
-        **by_root[RunConfig],
+        **by_root[ConfigFile],
         "$defs": {name: definitions[name] for name in sorted(_used(definitions))},
     }
 
@@ -103,14 +101,12 @@ def _structs(roots: list[type[Options]]) -> dict[str, type]:
     return found
 
 
-def _explain(definition: Json, struct: type | None, hidden: set[str]) -> None:
+def _explain(definition: Json, struct: type | None) -> None:
     """Put what the docstring says of each attribute where editors show it."""
-    properties: Json = definition.get("properties", {})
-    for key in hidden:
-        properties.pop(key, None)
     if struct is None:
         return
     about = attributes(struct)
+    properties: Json = definition.get("properties", {})
     for key, value in properties.items():
         if key in about and "description" not in value:
             properties[key] = {"description": about[key], **value}
@@ -129,8 +125,8 @@ def attributes(struct: type) -> dict[str, str]:
 
 
 def _used(definitions: Json) -> set[str]:
-    """Names of the definitions that RunConfig leads to."""
-    used, todo = set(), ["RunConfig"]
+    """Names of the definitions that ConfigFile leads to."""
+    used, todo = set(), ["ConfigFile"]
     while todo:
         name = todo.pop()
         if name not in used:

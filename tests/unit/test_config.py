@@ -67,6 +67,7 @@ def test_integers_stay_integers():
         ("{min: 0.004, max: 0.006, max_step", "{min: 4, max: 6, max_step", "metres"),
         ("semagent: 1 ", "semagent: 2 ", "format"),
         ("mode: advise", "mode: autopilot", "autopilot"),
+        ("semagent: 1 ", "remembered: {}\nsemagent: 1 ", r"yaml:\d+: remembered: unknown key"),
         (
             "travel_window_s: 600",
             "travel_window_s: 600\n  travel_window_s: 60",

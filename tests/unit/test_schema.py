@@ -25,7 +25,7 @@ def schema():
 def everywhere(schema):
     """Without what depends on a library that many machines lack."""
     schema = copy.deepcopy(schema)
-    config = schema["$defs"]["RunConfig"]["properties"]
+    config = schema["$defs"]["ConfigFile"]["properties"]
     for key in ("engine", "restoration"):
         config[key]["oneOf"] = [
             each
@@ -72,7 +72,7 @@ def test_it_refuses_what_the_agent_refuses(schema, old: str, new: str):
 
 
 def test_every_driver_is_in_it_with_its_options(schema):
-    choices = schema["$defs"]["RunConfig"]["properties"]["driver"]["oneOf"]
+    choices = schema["$defs"]["ConfigFile"]["properties"]["driver"]["oneOf"]
     named = {each["properties"]["name"]["const"]: each["properties"]["options"] for each in choices}
     assert sorted(named) == registry.names(registry.DRIVERS)
     without = {name for name, options in named.items() if "$ref" not in options}
@@ -82,7 +82,7 @@ def test_every_driver_is_in_it_with_its_options(schema):
 def test_editors_are_told_what_the_docstrings_say(schema):
     properties = schema["$defs"]["MicroManagerOptions"]["properties"]
     assert "the drive does not say" in properties["focus_range_um"]["description"]
-    assert "remembered" not in schema["$defs"]["RunConfig"]["properties"]
+    assert "remembered" not in schema["$defs"]["ConfigFile"]["properties"]
 
 
 def test_attributes_come_from_bases_too():
