@@ -190,8 +190,9 @@ class SpectralEstimator:
             focused = None
         series = Series(signatures, places, ages**2, stigmators, focused)
         # As long as the stigmators stay as they are, no frame tells what they do.
-        width = len(self._prior()[0]) if np.ptp(stigmators, axis=0).any() else BEAM
-        mean, std = (each[:width] for each in self._prior())
+        mean, std = self._prior()
+        width = len(mean) if np.ptp(stigmators, axis=0).any() else BEAM
+        mean, std = mean[:width], std[:width]
         starts = self._starts(places, mean, std)
         still = np.concatenate([mean[:3], [_STILL_LOG_SLOPE], mean[4:]])
         still_std = np.concatenate([std[:3], [1e-3], [2 * _SPOT_STD], std[5:]])

@@ -133,8 +133,10 @@ class Series:
         geometry, specimen = geometry_of(tile_px), specimen_prior(tile_px)
         filled = geometry.share > 0
         self.places, self.stigmators = places, stigmators
-        self.log_power = np.array([each.log_power for each in signatures])[:, filled]
-        self.noise = np.exp(np.array([each.log_noise for each in signatures])[:, filled])
+        log_power = np.array([each.log_power for each in signatures])
+        noise = np.exp([each.log_noise for each in signatures])
+        leaked = _leaked(tile_px, np.exp(log_power), noise)[:, filled]
+        self.log_power, self.noise = log_power[:, filled], noise[:, filled]
         pixels = np.array([each.pixels for each in signatures])[:, None]
         modes = geometry.share[filled] * pixels / 2
         power = np.exp(self.log_power)
@@ -143,43 +145,46 @@ class Series:
         self.variance = (
             scatter / (power**2 * modes) + (NOISE_SCATTER * self.noise / power) ** 2 + ages[:, None]
         )
-        self.variance += (FOREIGN_SCATTER * _leaked(signatures)[:, filled] / power) ** 2
+        self.variance += (FOREIGN_SCATTER * leaked / power) ** 2
         above = 1 - self.noise / power
         self.visible = np.clip(above, 1e-12, 1.0)
         # What noise alone may be is no signal: to take it for one would be evidence of nothing.
         self.surely_visible = np.maximum(above - _SEEN * np.sqrt(self.variance), 0.0)
         along, cosine, sine = geometry.quadratic[:, filled]
         nothing = np.zeros_like(along)
-        # q / c² is (f - z, a1, a2) times this, times (f - z, a1, a2).
+        # q / c² is half of (f - z, a1, a2) times this, times (f - z, a1, a2).
         form = [[along, -cosine, -sine], [-cosine, along, nothing], [-sine, nothing, along]]
-        self.along, self.form = along, np.reshape(form, (3, -1))
+        self.along, self.form = along, 2 * np.reshape(form, (3, -1))
         self.mean, self.shapes = specimen.mean[filled], specimen.shapes[filled]
         self.shapes_std = specimen.std
-        self.products = (self.shapes[:, :, None] * self.shapes[:, None, :]).reshape(
+        self.bin_variance = BIN_STD**2 + 0.5 / modes.mean(axis=0)
+        # Shapes as the deviations of bins leave them, and the products of each with each.
+        self.held = self.shapes / self.bin_variance[:, None]
+        self.products = (self.held[:, :, None] * self.shapes[:, None, :]).reshape(
             len(self.mean), -1
         )
-        self.bin_variance = BIN_STD**2 + 0.5 / modes.mean(axis=0)
 
 
-def _leaked(signatures: Sequence[Signature]) -> Array:
-    """Power in each bin that comes from the directions beside it, shape (N, BINS).
+def _leaked(tile_px: int, power: Array, noise: Array) -> Array:
+    """Power in each bin that comes from the directions beside it; all of shape (N, BINS).
 
     A tile's window smears the spectrum by a mode of the tile. Beside the one direction of grooves,
     in bins a few modes wide, next to all power is theirs, and is blurred as they are.
     """
-    geometry = geometry_of(signatures[0].tile_px)
-    power = np.exp([each.log_power for each in signatures])
-    noise = np.exp([each.log_noise for each in signatures])
+    geometry = geometry_of(tile_px)
     signal = np.where(geometry.share > 0, np.maximum(power - noise, 0.0), 0.0)
-    signal = signal.reshape(len(signatures), RINGS, SECTORS)
+    signal = signal.reshape(len(power), RINGS, SECTORS)
     beside = [np.roll(signal, turn, axis=2) for turn in (-1, 1)]
     more = np.maximum(np.subtract(beside, signal), 0.0).sum(axis=0)
-    mode = 2 * np.pi / signatures[0].tile_px / np.exp(geometry.log_k)
+    mode = 2 * np.pi / tile_px / np.exp(geometry.log_k)
     return np.asarray(_LEAK * mode * more.reshape(power.shape))
 
 
 class Fit:
     """Gauss-Newton steps from all starts at once; first axis of all arrays: the start.
+
+    The parameters of a start are, in this order, those of the specimen's shapes, gain, noise level
+    and blur of each frame, and the beam; the *others* are all but the beam.
 
     Args:
         series: the frames.
@@ -190,24 +195,20 @@ class Fit:
 
     def __init__(self, series: Series, mean: Array, std: Array, starts: Array) -> None:
         count, frames, bins = len(starts), *series.log_power.shape
+        own = np.tile([GAIN_STD, NOISE_LEVEL_STD, BLUR_STD], frames)
+        others_std = np.concatenate([series.shapes_std, own])
         self._series = series
-        self._mean = np.broadcast_to(mean, starts.shape)
-        self._precision = np.broadcast_to(std, starts.shape) ** -2
-        self._beam = starts.copy()
-        self._others = np.zeros((count, 3 * frames + series.shapes.shape[1]))
+        self._others = len(others_std)
+        self._point = np.zeros((count, self._others + starts.shape[1]))
+        self._mean, std_of_all = self._point.copy(), self._point.copy()
+        self._point[:, self._others :] = starts
+        self._mean[:, self._others :] = mean
+        std_of_all[:, : self._others], std_of_all[:, self._others :] = others_std, std
+        self._precision = std_of_all**-2
         self._deviations = np.zeros((count, bins))
-        self._others_precision = np.concatenate(
-            [
-                np.tile(np.array([GAIN_STD, NOISE_LEVEL_STD, BLUR_STD]) ** -2, frames),
-                series.shapes_std**-2,
-            ]
-        )
-        self._all_precision = np.concatenate(
-            [self._precision, np.tile(self._others_precision, (count, 1))], axis=1
-        )
         by_response = _LARGEST_STEP[1] / max(float(np.abs(series.stigmators).max()), 1e-6)
         responses = np.full(starts.shape[1] - BEAM, by_response)
-        self._largest_step = np.tile(np.concatenate([_LARGEST_STEP, responses]), (count, 1))
+        self._largest_step = np.concatenate([_LARGEST_STEP, responses])
         self._best_cost = np.full(count, np.inf)
         self._best = [np.zeros((0,))] * 5
         self._start = np.arange(count)
@@ -217,33 +218,32 @@ class Fit:
 
         Starts that lead nowhere are dropped on the way, the last one never.
         """
-        for step in range(steps):
-            if not self._step(first=step == 0):
+        for step in range(1, steps + 1):
+            if not self._step(first=step == 1, last=step == steps):
                 break
-            if step + 1 in _LEAVE:
-                self._leave(_LEAVE[step + 1])
-        beam, schur, _, _, misfit = self._best
-        covariance = np.asarray(np.linalg.inv(schur))
+            if step in _LEAVE:
+                self._leave(_LEAVE[step])
+        beam, covariance, _, _, misfit = self._best
         return Modes(beam, covariance, self._log_evidence(), misfit, self._start)
 
     def _log_evidence(self) -> Array:
         """Of the best point that each start came by."""
-        _, schur, inner, whole, _ = self._best
+        _, covariance, inner, whole, _ = self._best
         log_volume = (
-            np.linalg.slogdet(schur)[1]
-            + np.linalg.slogdet(inner)[1]
+            np.linalg.slogdet(inner)[1]
+            - np.linalg.slogdet(covariance)[1]
             + np.log(whole * self._series.bin_variance).sum(1)
         )
-        return np.asarray(0.5 * (np.log(self._precision).sum(1) - log_volume) - self._best_cost)
+        log_precision = np.log(self._precision[:, self._others :]).sum(1)
+        return np.asarray(0.5 * (log_precision - log_volume) - self._best_cost)
 
     def _leave(self, count: int) -> None:
         """Go on with the best of the starts and the last one."""
         last = len(self._best_cost) - 1
-        beam, schur = self._best[0], self._best[1]
-        std = np.sqrt(np.diagonal(np.linalg.inv(schur), axis1=1, axis2=2)[:, :BEAM])
+        beam, covariance = self._best[0][:, :BEAM], self._best[1]
+        std = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)[:, :BEAM])
         # Where nothing is told, many starts crowd on a plain: a few of them stand for it.
         near = np.maximum(_LARGEST_SAME, _CROWDED * np.minimum(std[:, None], std))
-        beam = beam[:, :BEAM]
         same = (np.abs(beam[:, None] - beam) <= near).all(axis=2).tolist()
         kept: list[int] = []
         for index in np.argsort(-self._log_evidence()[:last], kind="stable").tolist():
@@ -252,40 +252,41 @@ class Fit:
             if len(kept) == count:
                 break
         kept.append(last)
-        self._beam, self._others = self._beam[kept], self._others[kept]
-        self._deviations = self._deviations[kept]
+        self._point, self._deviations = self._point[kept], self._deviations[kept]
         self._mean, self._precision = self._mean[kept], self._precision[kept]
-        self._all_precision = self._all_precision[kept]
         self._best_cost, self._start = self._best_cost[kept], self._start[kept]
         self._best = [each[kept] for each in self._best]
 
-    def _step(self, *, first: bool) -> bool:
-        """One step from each start; whether any of them went further than next to nothing."""
-        data, beam = self._series, self._beam
+    def _step(self, *, first: bool, last: bool) -> bool:
+        """Look at where each start is and, but for the last time, take a step from there.
+
+        Returns whether to go on: any of them went further than next to nothing.
+        """
+        data, point, others = self._series, self._point, self._others
+        beam, shapes = point[:, others:], data.shapes.shape[1]
         frames, bins = data.log_power.shape
         count, width = beam.shape
-        own = self._others[:, : 3 * frames].reshape(count, frames, 3, 1)
+        own = point[:, shapes:others].reshape(count, frames, 3, 1)
         response = beam[:, BEAM:].reshape(count, 2, -1)
         stigmators = data.stigmators[:, : response.shape[2]]
         blur = np.empty((count, frames, 3))
         away = beam[:, :1] * data.by_focus - data.places
         blur[:, :, 0] = np.minimum(np.maximum(away, -_FARTHEST), _FARTHEST)
         blur[:, :, 1:] = beam[:, None, 1:3] + stigmators @ response.transpose(0, 2, 1)
-        by_blur = 2 * (blur @ data.form).reshape(count, frames, 3, bins)
+        by_blur = (blur @ data.form).reshape(count, frames, 3, bins)
         reach = np.maximum(0.5 * (blur[:, :, None] @ by_blur)[:, :, 0], 1e-9)
-        slope2, spot2 = np.exp(2 * beam[:, 3])[:, None, None], np.exp(2 * beam[:, 4])[:, None, None]
+        slope2, spot2, softness = np.exp(beam[:, 3:6] * [2, 2, 1]).T[:, :, None, None]
         q = slope2 * np.exp(2 * own[:, :, 2]) * reach
         transfer, fall = log_disc_transfer(q)
-        softness = np.exp(beam[:, 5])[:, None, None]
         softer = softness * np.minimum(-np.minimum(q, _SOFT_UP_TO) - transfer, 0.0)
-        transfer = transfer + softer
-        fall = fall + softness * np.where(q < _SOFT_UP_TO, np.minimum(-q - fall, 0.0), 0.0)
-        shape = data.mean + self._others[:, 3 * frames :] @ data.shapes.T + self._deviations
-        log_signal = shape[:, None] + transfer - spot2 * data.along
+        fall += softness * np.where(q < _SOFT_UP_TO, np.minimum(-q - fall, 0.0), 0.0)
+        narrower = -spot2 * data.along
+        specimen = data.mean + point[:, :shapes] @ data.shapes.T + self._deviations
+        log_signal = specimen[:, None] + transfer + softer + narrower
         if first:
             level = np.log(data.visible) + data.log_power - log_signal
             level = (level * data.visible).sum((1, 2)) / data.visible.sum()
-            self._others[:, 3 * frames] += level
+            point[:, 0] += level
             log_signal += level[:, None, None]
         log_signal += own[:, :, 0]
         signal = np.exp(np.minimum(log_signal, 60.0))
@@ -295,83 +296,78 @@ class Fit:
         scatter = MODEL_SCATTER**2 + (RING_SCATTER * np.minimum(q, MOST_SCATTER_AT)) ** 2
         variance = data.variance + share**2 * scatter
         chi2 = residual**2 / variance
-        cost = 0.5 * ((TAIL + 1) * np.log1p(chi2 / TAIL) + np.log(variance)).sum((1, 2))
-        off = beam - self._mean
+        tail = 1 + chi2 / TAIL
+        off = point - self._mean
+        cost = 0.5 * ((TAIL + 1) * np.log(tail) + np.log(variance)).sum((1, 2))
         cost += 0.5 * (off**2 * self._precision).sum(1)
-        cost += 0.5 * (self._others**2 * self._others_precision).sum(1)
         cost += 0.5 * (self._deviations**2 / data.bin_variance).sum(1)
 
+        # Slopes and residuals are in units of the scatter from here on.
+        certainty = np.sqrt((1 + 1 / TAIL) / (tail * variance))
         # Where the model hides a signal that is there, its true visibility gives a step at all.
-        weight = np.maximum(share, data.surely_visible)
-        # By the beam, and by a frame's own gain, noise level and blur.
-        slopes = np.empty((count, frames, width + 3, bins))
-        slopes[:, :, :3] = by_blur * (fall / reach * weight)[:, :, None]
-        slopes[:, :, 0] *= data.by_focus[:, None]
-        slopes[:, :, 3] = 2 * fall * weight
-        slopes[:, :, 4] = -2 * spot2 * data.along * weight
-        slopes[:, :, 5] = softer * weight
-        by_cause = slopes[:, :, 1:3, None] * stigmators[:, None, :, None]
-        slopes[:, :, BEAM:width] = by_cause.reshape(count, frames, -1, bins)
-        slopes[:, :, width] = weight
-        slopes[:, :, width + 1] = 1 - share
-        slopes[:, :, width + 2] = slopes[:, :, 3]
-        precision = (TAIL + 1) / (TAIL + chi2) / variance
-        weighted = slopes * precision[:, :, None]
-        squares = weighted @ slopes.transpose(0, 1, 3, 2)
-        pull = (weighted @ residual[:, :, :, None])[:, :, :, 0]
+        weight = np.maximum(share, data.surely_visible) * certainty
+        by_log_q = fall * weight
+        # By a frame's own gain, noise level and blur, by the beam, and what is left to explain.
+        slopes = np.empty((count, frames, 3 + width + 1, bins))
+        slopes[:, :, 0] = weight
+        slopes[:, :, 1] = (1 - share) * certainty
+        slopes[:, :, 2] = slopes[:, :, 6] = 2 * by_log_q
+        slopes[:, :, 3:6] = by_blur * (by_log_q / reach)[:, :, None]
+        slopes[:, :, 3] *= data.by_focus[:, None]
+        slopes[:, :, 7] = 2 * narrower * weight
+        slopes[:, :, 8] = softer * weight
+        if width > BEAM:
+            by_cause = slopes[:, :, 4:6, None] * stigmators[:, None, :, None]
+            slopes[:, :, 3 + BEAM : -1] = by_cause.reshape(count, frames, -1, bins)
+        slopes[:, :, -1] = residual * certainty
+        squares = slopes[:, :, :-1] @ slopes.transpose(0, 1, 3, 2)
         # All of them against the bins of the specimen.
-        on_bins = weighted * weight[:, :, None]
+        on_bins = slopes * weight[:, :, None]
         rows = np.concatenate(
-            [on_bins[:, :, :width].sum(1), on_bins[:, :, width:].reshape(count, -1, bins)], axis=1
+            [on_bins[:, :, :3].reshape(count, -1, bins), on_bins[:, :, 3:].sum(1)], axis=1
         )
-        total = on_bins[:, :, width].sum(1)
+        pull = rows[:, -1].copy()
+        rows[:, -1] -= self._deviations / data.bin_variance
+        total = on_bins[:, :, 0].sum(1)
         whole = total + 1 / data.bin_variance
-        pull_log_power = (weighted[:, :, width] * residual).sum(1)
-        pull_bins = pull_log_power - self._deviations / data.bin_variance
+        told = total / whole
+        scaled = rows[:, :-1] / whole[:, None]
 
-        size = width + 3 * frames
-        hessian = np.zeros((count, size + data.shapes.shape[1], size + data.shapes.shape[1]))
-        hessian[:, :width, :width] = squares[:, :, :width, :width].sum(1)
-        mixed = squares[:, :, :width, width:].transpose(0, 2, 1, 3).reshape(count, width, -1)
-        hessian[:, :width, width:size] = mixed
-        hessian[:, width:size, :width] = mixed.transpose(0, 2, 1)
-        at = np.arange(width, size).reshape(frames, 3)
-        hessian[:, at[:, :, None], at[:, None]] = squares[:, :, width:, width:]
-        scaled = rows / whole[:, None]
-        hessian[:, :size, :size] -= scaled @ rows.transpose(0, 2, 1)
-        kept = 1 / (data.bin_variance * whole)
-        hessian[:, :size, size:] = (rows * kept[:, None]) @ data.shapes
-        hessian[:, size:, :size] = hessian[:, :size, size:].transpose(0, 2, 1)
-        shapes = data.shapes.shape[1]
-        hessian[:, size:, size:] = ((total * kept) @ data.products).reshape(count, shapes, shapes)
-        diagonal = np.arange(hessian.shape[1])
-        hessian[:, diagonal, diagonal] += self._all_precision
-        gradient = np.empty(hessian.shape[:2])
-        gradient[:, :width] = pull[:, :, :width].sum(1)
-        gradient[:, width:size] = pull[:, :, width:].reshape(count, -1)
-        gradient[:, :size] -= (scaled @ pull_bins[:, :, None])[:, :, 0]
-        gradient[:, size:] = (pull_log_power - total / whole * pull_bins) @ data.shapes
-        gradient[:, :width] -= off * self._precision
-        gradient[:, width:] -= self._others * self._others_precision
+        # The last column is what pulls.
+        size = others + width
+        system = np.zeros((count, size, size + 1))
+        at = np.arange(shapes, others).reshape(frames, 3)
+        system[:, at[:, :, None], at[:, None]] = squares[:, :, :3, :3]
+        system[:, shapes:others, others:] = squares[:, :, :3, 3:].reshape(count, 3 * frames, -1)
+        system[:, others:, shapes:others] = system[:, shapes:others, others:-1].transpose(0, 2, 1)
+        system[:, others:, others:] = squares[:, :, 3:, 3:].sum(1)
+        system[:, shapes:, shapes:] -= scaled @ rows.transpose(0, 2, 1)
+        system[:, shapes:, :shapes] = scaled @ data.held
+        system[:, :shapes, shapes:-1] = system[:, shapes:, :shapes].transpose(0, 2, 1)
+        system[:, :shapes, :shapes] = (told @ data.products).reshape(count, shapes, shapes)
+        system[:, :shapes, -1] = (pull - told * rows[:, -1]) @ data.shapes
+        system[:, :, -1] -= off * self._precision
+        diagonal = np.arange(size)
+        system[:, diagonal, diagonal] += self._precision
 
-        inner = hessian[:, width:, width:]
-        solved = np.linalg.solve(
-            inner, np.concatenate([hessian[:, width:, :width], gradient[:, width:, None]], axis=2)
-        )
-        schur = hessian[:, :width, :width] - hessian[:, :width, width:] @ solved[:, :, :width]
-        self._keep(cost, [beam, schur, inner, whole, chi2[:, -1].mean(1)])
-        rest = gradient[:, :width] - (hessian[:, :width, width:] @ solved[:, :, width:])[:, :, 0]
-        move = np.linalg.solve(schur, rest[:, :, None])[:, :, 0]
-        limit = self._largest_step[:count]
+        inner = system[:, :others, :others]
+        solved = np.linalg.solve(inner, system[:, :others, others:])
+        left = system[:, others:, others:] - system[:, others:, :others] @ solved
+        covariance = np.asarray(np.linalg.inv(left[:, :, :-1]))
+        self._keep(cost, [beam, covariance, inner, whole, chi2[:, -1].mean(1)])
+        if last:
+            return False
+        move = (covariance @ left[:, :, -1:])[:, :, 0]
+        limit = np.tile(self._largest_step, (count, 1))
         limit[:, 0] = np.maximum(1.0, 0.3 * np.abs(blur[:, :, 0]).max(axis=1))
         move = np.minimum(np.maximum(move, -limit), limit)
-        other = solved[:, :, width] - (solved[:, :, :width] @ move[:, :, None])[:, :, 0]
+        other = solved[:, :, -1] - (solved[:, :, :-1] @ move[:, :, None])[:, :, 0]
         other = np.minimum(np.maximum(other, -_LARGEST_OTHER), _LARGEST_OTHER)
-        step = np.concatenate([move, other], axis=1)
-        moved = (step[:, None, :size] @ rows)[:, 0] + total * (step[:, size:] @ data.shapes.T)
-        self._deviations += (pull_bins - moved) / whole
-        self._beam = beam + move
-        self._others += other
+        step = np.concatenate([other, move], axis=1)
+        moved = (step[:, None, shapes:] @ rows[:, :-1])[:, 0]
+        moved += total * (step[:, :shapes] @ data.shapes.T)
+        self._deviations += (rows[:, -1] - moved) / whole
+        self._point = point + step
         return bool((np.abs(move[:, :BEAM]) > _NEXT_TO_NOTHING).any())
 
     def _keep(self, cost: Array, found: list[Array]) -> None:
@@ -381,5 +377,5 @@ class Fit:
             self._best = found
         else:
             for best, each in zip(self._best, found, strict=True):
-                best[better] = each[better]
+                np.copyto(best.T, each.T, where=better)  # the start is the last axis of these
         self._best_cost[better] = cost[better]

@@ -21,6 +21,9 @@ TEMPER = 0.3
 _SAME = np.array([0.4, 0.5, 0.5])
 """Distance, in half depths of field, within which focus and astigmatism are one mode."""
 
+_MATTERS = 12.0  # log of the odds, tempered, at which a mode is next to nothing beside another
+_HALVINGS = 24  # to a tenth of a millionth of the range
+
 _Part = tuple[float, float, float]  # weight, focus and its standard deviation
 
 
@@ -86,7 +89,7 @@ def _below(parts: list[_Part], place: float) -> float:
 def _quantile(parts: list[_Part], level: float) -> float:
     low = min(focus - 5 * std for _, focus, std in parts)
     high = max(focus + 5 * std for _, focus, std in parts)
-    for _ in range(40):
+    for _ in range(_HALVINGS):
         middle = (low + high) / 2
         if _below(parts, middle) < level:
             low = middle
@@ -116,17 +119,16 @@ def combine(modes: Modes, most: int, focus_inflation: float = INFLATION) -> Post
 
 def _different(modes: Modes, most: int) -> list[int]:
     """The likeliest of each group of modes that are the same, with what matters of likelihood."""
+    matters = ~(modes.log_evidence < modes.log_evidence[0] - _MATTERS / TEMPER)
+    beam = modes.beam[matters, :3]
+    std = np.sqrt(np.diagonal(modes.covariance[matters], axis1=1, axis2=2)[:, :3])
+    # A wide mode around a narrow one is another: the narrow one does not stand for its width.
+    near = _SAME + np.minimum(std[:, None], std)
+    same = (np.abs(beam[:, None] - beam) <= near).all(axis=2).tolist()
     kept: list[int] = []
-    std = np.sqrt(np.diagonal(modes.covariance, axis1=1, axis2=2)[:, :3])
-    for index, beam in enumerate(modes.beam):
-        if TEMPER * (modes.log_evidence[0] - modes.log_evidence[index]) > 12.0:
-            break
-        # A wide mode around a narrow one is another: the narrow one does not stand for its width.
-        near = _SAME + np.minimum(std[kept], std[index])
-        if np.all(np.any(np.abs(beam[:3] - modes.beam[kept, :3]) > near, axis=1)):
+    for index, alike in enumerate(same):
+        if len(kept) < most and not any(alike[other] for other in kept):
             kept.append(index)
-        if len(kept) == most:
-            break
     return kept
 
 
