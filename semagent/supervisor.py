@@ -138,7 +138,7 @@ class Supervisor:
         frames: number of frames after which acquisition rests.
         session: folder of the record, ``None`` for none.
         console: serve the operator's console too.
-        on_restart: told the role and the reason when one is started again.
+        on_trouble: told the role and what is wrong with it, and what is done about that.
     """
 
     def __init__(
@@ -148,13 +148,13 @@ class Supervisor:
         frames: int | None = None,
         session: Path | None = None,
         console: bool = False,
-        on_restart: Callable[[Role, str], None] = lambda _role, _reason: None,
+        on_trouble: Callable[[Role, str], None] = lambda _role, _reason: None,
     ) -> None:
         self._config = config
         self._frames = frames
         self._session = session
         self._serve_console = console
-        self._on_restart = on_restart
+        self._on_trouble = on_trouble
         self._token = new_token()
         self._children: dict[Role, _Child] = {}
         self._lost: set[Role] = set()
@@ -297,7 +297,7 @@ class Supervisor:
                 if child is not None and role in self._comebacks:
                     child.kill()  # it has not begun yet
                 elif child is not None and not child.end(time.perf_counter() + SHUTDOWN_S):
-                    self._on_restart(role, "did not end in time and was killed")
+                    self._on_trouble(role, "did not end in time and was killed")
         finally:
             # Somebody insists with a second Ctrl-C: nobody is waited for any more.
             while self._children:
@@ -344,12 +344,12 @@ class Supervisor:
         number = self._restarts.get(role, 0) + 1
         if number <= allowed.get(role, 0):
             self._restarts[role] = number
-            self._on_restart(role, f"{error}; starting it again ({number} of {allowed[role]})")
+            self._on_trouble(role, f"{error}; starting it again ({number} of {allowed[role]})")
             self._children.pop(role).end(time.perf_counter() + 1.0)
             pause_s = _RESTART_PAUSE_S * 2 ** (number - 1)
             self._comebacks[role] = time.perf_counter() + pause_s
         elif role in _DISPENSABLE:
-            self._on_restart(role, f"{error}; the run goes on without it")
+            self._on_trouble(role, f"{error}; the run goes on without it")
             self._children.pop(role).kill()
         else:
             self._lost.add(role)
