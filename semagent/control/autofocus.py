@@ -32,6 +32,7 @@ def begin(
     *,
     focused: Signature | None = None,
     for_hold: bool = False,
+    instead: Follow | None = None,
     stigmation: bool = False,
 ) -> None:
     """Start a search with the next usable frame; evidence so far stops counting.
@@ -49,6 +50,7 @@ def begin(
         max_frames=max_frames or turn.options.autofocus.max_frames,
         focused=focused,
         for_hold=for_hold,
+        instead=instead,
         stigmation=stigmation,
         since_ns=turn.state.now_ns,
         counted=header.sequence if header else None,

@@ -331,7 +331,11 @@ def _start_autofocus(turn: Turn, request: StartAutofocus) -> None:
         case Autofocus() as task:
             frames = request.max_frames or task.max_frames
             task = msgspec.structs.replace(
-                task, for_hold=False, max_frames=frames, stigmation=request.stigmation
+                task,
+                for_hold=False,
+                instead=None,
+                max_frames=frames,
+                stigmation=request.stigmation,
             )
             turn.set_task(task)
         case Follow() as task:

@@ -141,7 +141,11 @@ def finish(turn: Turn, status: Status, reason: str, *, barred: bool = False) -> 
         expected=turn.state.expected if follows and turn.state.armed else None,
         unconfirmed=False,
     )
-    if pauses:
+    instead = task.instead if isinstance(task, Autofocus) and task.samples else None
+    if pauses and status == "held" and instead is not None and not turn.state.paused:
+        turn.set_task(instead)
+        turn.tell("hold_started", "following on with what was known of focus before")
+    elif pauses:
         turn.pause(reason)
 
 

@@ -6,7 +6,7 @@ beside it, to alternate sides: inside the depth of field nobody sees that, and i
 side focus moves. The less is known, the larger these steps, up to ``dither``. Where focus has
 jumped, a frame on the likelier side tells. Where the frames do not tell focus to within
 ``max_sigma``, or it is too far away to be followed, a search like that of an autofocus decides, and
-where that fails the agent stops.
+where that fails the agent stops; only out of mere doubt, and once, it follows on with what it knew.
 """
 
 import math
@@ -42,6 +42,7 @@ _LEAP = 2.0  # half depths of field: the furthest to either side that a jump is 
 _BESIDE = 1.0  # half depths of field: the furthest from focus that a frame shows the field in it
 _WORTH_A_MOVE = 0.15
 _FURTHEST = 3.0  # half depths of field that one correction may go; more is no drift
+_MORE_DOUBT = 3.0  # times ``max_sigma``, once a search has told no more
 _FELL, _FELL_FRAMES, _FELL_SIGMAS = 2.5, 6, 4.0
 _NINETY = 1.645  # standard deviations that hold 90 % of a normal distribution on either side
 
@@ -84,8 +85,11 @@ def on_frame(turn: Turn, task: Follow, analysis: FrameAnalysis) -> None:
     next_ = tracking.predict(task.track, 1.0)
     here = _place(task, header)
     target = next_.focus + _dither(turn, task, next_, here)
-    if next_.std > (_LEAP if _just_jumped(task) else turn.options.hold.max_sigma):
-        _lost(turn, task, f"focus is only known to {next_.std:.1f} half depths of field")
+    jumped = _just_jumped(task)
+    doubt = turn.options.hold.max_sigma * (_MORE_DOUBT if task.searched else 1.0)
+    if next_.std > (_LEAP if jumped else doubt):
+        why = f"focus is only known to {next_.std:.1f} half depths of field"
+        _lost(turn, task, why, may_go_on=not (jumped or task.searched))
     elif has_blurred(task):
         _lost(turn, task, "the picture has become blurred")
     elif abs(target - here) > _FURTHEST:
@@ -263,11 +267,12 @@ def _blur(frames: Sequence[Seen]) -> tuple[float, float]:
     return float(alone.mean()), float((1 / rows[:, 0]).mean()) / len(frames)
 
 
-def _lost(turn: Turn, task: Follow, why: str) -> None:
+def _lost(turn: Turn, task: Follow, why: str, *, may_go_on: bool = False) -> None:
     turn.set_task(task)
     turn.tell("hold_lost", f"{why}; looking for it")
     frames, focused = turn.options.hold.search_frames, _focused(task)
-    autofocus.begin(turn, frames, focused=focused, for_hold=True)
+    instead = msgspec.structs.replace(task, searched=True) if may_go_on else None
+    autofocus.begin(turn, frames, focused=focused, for_hold=True, instead=instead)
 
 
 def _focused(task: Follow) -> Signature | None:

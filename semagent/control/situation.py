@@ -112,6 +112,8 @@ class Autofocus(Value, frozen=True, kw_only=True):
         max_frames: frames it may use.
         focused: how the field looks in focus, where that is known.
         for_hold: started by mode hold itself, not asked for.
+        instead: what mode hold goes on with where there is structure and focus is not found;
+            ``None`` to rest then.
         stigmation: set the stigmators too, where that can be done.
         start: the first usable frame; ``None`` until it came.
         poor: structure of the frames at the start, while there was too little of it.
@@ -138,6 +140,7 @@ class Autofocus(Value, frozen=True, kw_only=True):
     max_frames: int
     focused: Signature | None = None
     for_hold: bool = False
+    instead: "Follow | None" = None
     stigmation: bool = False
     start: FrameHeader | None = None
     poor: tuple[float, ...] = ()
@@ -229,6 +232,7 @@ class Follow(Value, frozen=True, kw_only=True):
         frames: frames that told something.
         search_frames: a search of so many frames begins with the next frame.
         search_stigmation: that search sets the stigmators too.
+        searched: focus was not found once, and following has gone on all the same.
     """
 
     home: MicroscopeState
@@ -247,6 +251,7 @@ class Follow(Value, frozen=True, kw_only=True):
     frames: int = 0
     search_frames: int | None = None
     search_stigmation: bool = False
+    searched: bool = False
 
 
 class Return(Value, frozen=True, kw_only=True):

@@ -7,9 +7,17 @@ import pytest
 from semagent.control import ControlOptions
 from semagent.control.hold import has_blurred
 from semagent.control.options import DriftOptions, HoldOptions
-from semagent.control.situation import Follow, Seen
+from semagent.control.situation import Follow, Return, Seen
 from semagent.memory import Measure, Memory, Settings
-from semagent.types import Cancel, Mode, Outcome, SetMode, SetWorkingDistance, StartAutofocus
+from semagent.types import (
+    Cancel,
+    Issuer,
+    Mode,
+    Outcome,
+    SetMode,
+    SetWorkingDistance,
+    StartAutofocus,
+)
 
 from .bench import UNIT_M, Bench, Spectrum
 
@@ -253,6 +261,67 @@ def test_frames_that_tell_nothing_move_nothing_and_end_in_a_search_that_gives_up
     given = len(bench.commands)
     bench.run(20)
     assert len(bench.commands) == given
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_a_search_out_of_doubt_that_does_not_tell_lets_hold_go_on(seed: int) -> None:
+    """Along grooves it often does not, and what was known before tells enough to follow."""
+    options = ControlOptions(mode=Mode.HOLD, hold=HoldOptions(max_sigma=0.5))
+    grooves = Spectrum(grooves=True, log_noise=-1.0)
+    bench = hold(150, seed=seed, options=options, drift=0.05, focus=0.4, spectrum=grooves)
+    assert [result.status for result in bench.results] == ["focused", "held"]
+    assert lost(bench) == 1
+    assert bench.controller.state.paused == ""
+    assert np.all(np.abs(bench.errors[-20:]) <= 1)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_hold_goes_on_in_doubt_once_and_does_not_walk(seed: int) -> None:
+    """Nothing but noise, which an engine takes for structure."""
+    bench = hold(45, seed=seed, drift=0.03)
+    home = working_point(bench)
+    bench.spectrum = Spectrum(log_noise=8.0, flat=True)
+    bench.tick(80)
+    bench.run(200)
+    assert [result.status for result in bench.results] == ["focused", "held", "held"]
+    assert lost(bench) == 2
+    assert bench.controller.state.paused
+    assert abs(bench.offset - home) <= 3
+
+
+def test_a_request_makes_a_search_out_of_doubt_one_that_was_asked_for() -> None:
+    """Where it does not find focus, hold rests until it is asked again."""
+    bench = hold(45, drift=0.03)
+    bench.spectrum = Spectrum(log_noise=8.0, flat=True)
+    bench.tick(80)
+    while not lost(bench):
+        bench.frame()
+    bench.request(StartAutofocus())
+    bench.results.clear()
+    assert bench.run_until_result().status == "held"
+    assert "blur does not depend" in bench.controller.state.paused
+
+
+def test_cancelling_while_a_search_out_of_doubt_goes_back_leaves_hold_at_rest() -> None:
+    bench = hold(45, drift=0.03)
+    bench.spectrum = Spectrum(log_noise=8.0, flat=True)
+    bench.tick(80)
+    bench.results.clear()
+    while not isinstance(bench.controller.state.task, Return):
+        bench.answer = lambda reply: (
+            None if isinstance(bench.controller.state.task, Return) else reply
+        )
+        bench.frame()
+    bench.request(Cancel(reason="not now"))
+    assert bench.controller.state.pending is not None
+    command = bench.commands[-1].action
+    bench.answer = lambda reply: reply
+    bench.carry_out(command)
+    bench.follow(bench.controller.replied(bench.reply(command, Issuer.AGENT)))
+    bench.run(3)
+    assert bench.results[-1].status == "held"
+    assert bench.controller.state.task is None
+    assert bench.controller.state.paused
 
 
 def test_frames_with_faults_are_bridged_while_the_drift_is_known() -> None:
