@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TypeVar
@@ -250,7 +250,7 @@ class Supervisor:
             if hung:
                 self._replace(child, RoleError(f"the {child.role} role {hung}"))
         self._begin_comebacks()
-        links: list[Connection] = [child.link for child in self._well()]
+        links = [child.link for child in self._well()]
         sentinels = [child.process.sentinel for child in self._well()]
         ready = wait([*links, *sentinels], timeout_s)
         for child in self._well():

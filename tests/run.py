@@ -17,6 +17,7 @@ STEPS = {
         "from importlinter.cli import lint_imports_command as run; run()",
     ],
     "types": [*PYTHON, "mypy"],
+    "types, Windows": [*PYTHON, "mypy", "--platform", "win32", "--cache-dir", ".mypy_cache/win32"],
     "tests": [*PYTHON, "pytest", "-n", "2"],
     "faults in the safety gate": [*PYTHON, "tests.mutation.run"],
 }
