@@ -50,6 +50,8 @@ _FRAMES_WITHOUT_RESULT = 1000
 _WATCHED_INTERVAL_S = 0.2
 _NO_LIMIT = {"microscope", Code.SETTINGS_CHANGED}
 """Refusals that are none of the safety envelope: by the driver, or because of a hand."""
+_FAILURES = {Code.MOVED_BY_HAND, Code.READBACK_DIFFERS}
+"""What closes the gate and is no limit of the envelope either."""
 
 
 def autofocus(
@@ -218,7 +220,7 @@ def _focus(
             reply.outcome is Outcome.REFUSED and reply.code not in _NO_LIMIT
             for reply in ledger.refusals
         )
-        failed = ledger.failed or gate.code == Code.MOVED_BY_HAND
+        failed = ledger.failed or gate.code in _FAILURES
         return _exit_code(result, refused=(refused or not gate.armed) and not failed)
 
 

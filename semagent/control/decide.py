@@ -365,7 +365,7 @@ def _on_gate(turn: Turn, status: GateStatus) -> None:
     if status.armed:
         return
     if shuts and status.code == _MOVED_BY_HAND:
-        ending.leave(turn, status.reason)
+        ending.leave(turn, status.reason, "the safety gate has closed; left as it is")
         return
     reason = f"the safety gate was disarmed ({status.reason})"
     match turn.state.task:

@@ -58,12 +58,12 @@ def yield_to_operator(turn: Turn, change: str) -> None:
         turn.pause(change)
 
 
-def leave(turn: Turn, change: str) -> None:
-    """End whatever goes on as the operator has set it: nothing is put back."""
+def leave(turn: Turn, change: str, told: str = "") -> None:
+    """End whatever goes on as the operator has set it: nothing is put back. See `finish`."""
     task = turn.state.task
     if task is not None:
         cut_short = isinstance(task, Return) and _leads_back(task)
-        finish(turn, "failed", f"{change}; left as it is", barred=cut_short)
+        finish(turn, "failed", f"{change}; left as it is", barred=cut_short, told=told)
 
 
 def on_reply(turn: Turn, task: Return, reply: Reply) -> None:
@@ -114,10 +114,13 @@ def _knobs(optics: Optics) -> tuple[float | None, ...]:
     return optics.working_distance_m, optics.stigmator_x, optics.stigmator_y
 
 
-def finish(turn: Turn, status: Status, reason: str, *, barred: bool = False) -> None:
+def finish(
+    turn: Turn, status: Status, reason: str, *, barred: bool = False, told: str = ""
+) -> None:
     """End the running task here.
 
-    Where the way back was ``barred`` the last event says so, as ``put_back: false``.
+    Where the way back was ``barred`` the last event says so, as ``put_back: false``. Where the
+    reason has been said already it says what is ``told`` instead.
     """
     task = turn.state.task
     task = task.task if isinstance(task, Return) else task
@@ -127,10 +130,10 @@ def finish(turn: Turn, status: Status, reason: str, *, barred: bool = False) -> 
     if isinstance(task, Autofocus):
         turn.result = _result(turn, task, status, reason)
         level = Level.INFO if turn.result.verified else Level.WARNING
-        turn.tell("autofocus_done", f"{status}: {reason}", level, **left)
+        turn.tell("autofocus_done", f"{status}: {told or reason}", level, **left)
     else:
         level = Level.WARNING if barred or pauses else Level.INFO
-        turn.tell("hold_ended", reason, level, **left)
+        turn.tell("hold_ended", told or reason, level, **left)
         # The estimator has not seen the frames in between, and focus has drifted.
         turn.update(epoch=turn.state.epoch + 1)
     turn.update(

@@ -255,9 +255,12 @@ class SafetyGate:
             if axis.read(after) is None:
                 return f"the microscope no longer reports {axis.name} after a command to move it"
         tolerance = self._envelope.readback_tolerance
-        return differing_axis(self._tracks, after, tolerance) or differing_setting(
+        difference = differing_axis(self._tracks, after, tolerance) or differing_setting(
             action, after, tolerance
         )
+        if difference:
+            return f"not carried out as commanded, or changed by hand meanwhile: {difference}"
+        return None
 
     def _follow(self, state: MicroscopeState) -> None:
         """Keep track of every axis from the moment the microscope first reports it."""

@@ -106,5 +106,26 @@ def test_focus_turned_by_hand_ends_hold_which_puts_nothing_back(
     assert run.code == 0, run.err
     assert "120 frames, 0 unusable" in run.out
     assert "moved by hand or by the microscope itself: working distance reads" in run.err
+    assert (run.out + run.err).count("reads") == 1
     assert "could not" not in run.err
     assert "the command" not in run.err
+
+
+@pytest.mark.parametrize(
+    ("hand", "words"),
+    [
+        ("focus meanwhile", "working distance reads "),
+        ("stage meanwhile", "stage x reads 5 µm where 0 µm is expected"),
+    ],
+)
+def test_a_hand_while_a_command_is_carried_out_ends_an_autofocus_which_says_what_it_may_be(
+    semagent: Run, touched_config: Config, hand: str, words: str
+):
+    run = semagent("autofocus", touched_config(1, hand), "--arm", "--json")
+    assert run.code == 3
+    result = run.records[-1]
+    assert result["status"] == "failed"
+    assert (
+        f"not carried out as commanded, or changed by hand meanwhile: {words}" in result["reason"]
+    )
+    assert "check it" in result["reason"]

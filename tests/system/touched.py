@@ -1,4 +1,7 @@
-"""The simulated microscope, beside which somebody sits who changes one thing once."""
+"""The simulated microscope, beside which somebody sits who changes one thing once.
+
+A hand whose name ends with ``meanwhile`` comes while the last of the moves is carried out.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +27,8 @@ class Touched:
     ) -> None:
         self._microscope = microscope
         self._moves_left = after_moves
-        self._hand = hand
+        self._hand, _, meanwhile = hand.partition(" ")
+        self._meanwhile = bool(meanwhile)
         self._waits = True
 
     def __getattr__(self, name: str) -> Any:
@@ -34,14 +38,19 @@ class Touched:
         """Carry out what the agent commands."""
         self._microscope.apply(action)
         self._moves_left -= 1
+        if self._meanwhile:
+            self._touch()
 
     def acquire(self, timeout_s: float) -> Frame:
         """Expose a frame; after the one that follows so many moves the hand comes."""
         frame = self._microscope.acquire(timeout_s)
+        self._touch()
+        return frame
+
+    def _touch(self) -> None:
         if self._waits and self._moves_left <= 0:
             self._waits = False
             self._microscope.apply(_change(self._hand, self._microscope.read_state()))
-        return frame
 
 
 def _change(hand: str, state: MicroscopeState) -> MicroscopeAction:

@@ -87,6 +87,16 @@ def test_a_second_ctrl_c_leaves_focus_in_doubt_only_where_something_was_moved(
     assert said in capsys.readouterr().err
 
 
+def test_a_lens_that_does_not_follow_is_no_limit_of_the_envelope(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SimulatedMicroscope, "apply", lambda _microscope, _action: None)
+    config = str(small_microscope(tmp_path))
+    assert main(["autofocus", config, "--arm", "--json"]) == exits.FAILED
+    reason = json.loads(capsys.readouterr().out.splitlines()[-1])["reason"]
+    assert "not carried out as commanded" in reason
+
+
 @pytest.mark.parametrize(("call", "number"), [("acquire", 2), ("apply", 1)])
 def test_a_microscope_that_fails_is_no_limit_of_the_envelope(
     call: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

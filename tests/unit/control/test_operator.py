@@ -310,7 +310,7 @@ def assert_left_to_the_hand(bench: Bench, given: int) -> None:
     assert bench.controller.state.task is None
     assert bench.controller.state.pending is None
     assert "command_failed" not in bench.kinds
-    assert bench.events[-1].message.endswith("moved by hand: stage x reads 5 µm; left as it is")
+    assert bench.events[-1].message.endswith("the safety gate has closed; left as it is")
 
 
 @pytest.mark.parametrize(
@@ -335,6 +335,7 @@ def test_a_hand_that_shuts_the_gate_before_a_command_ends_the_search_once(
     hand_shuts(bench)  # it is said about once a second
     (result,) = bench.results
     assert result.status == "failed"
+    assert result.reason == "moved by hand: stage x reads 5 µm; left as it is"
     assert not any(event.data.get("put_back") is False for event in bench.events)
 
 

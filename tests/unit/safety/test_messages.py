@@ -317,6 +317,20 @@ def test_a_silent_control_role() -> None:
             Z.at(None),
             "the microscope no longer reports stage z after a command to move it",
         ),
+    ],
+)
+def test_a_read_back_that_is_missing(
+    action: Action, after: MicroscopeState | None, reason: str
+) -> None:
+    bench = Bench().arm()
+    assert bench.check(action, Issuer.OPERATOR) is None
+    refusal = bench.applied(action, after, Issuer.OPERATOR)
+    assert refusal == Refusal(Code.READBACK_DIFFERS, reason + REARM)
+
+
+@pytest.mark.parametrize(
+    ("action", "after", "difference"),
+    [
         (
             MOVE,
             WD.at(0.008),
@@ -371,12 +385,11 @@ def test_a_silent_control_role() -> None:
         ),
     ],
 )
-def test_a_read_back_that_differs(
-    action: Action, after: MicroscopeState | None, reason: str
-) -> None:
+def test_a_read_back_that_differs(action: Action, after: MicroscopeState, difference: str) -> None:
     bench = Bench().arm()
     issuer = Issuer.OPERATOR
     assert bench.check(action, issuer) is None
     refusal = bench.applied(action, after, issuer)
+    reason = f"not carried out as commanded, or changed by hand meanwhile: {difference}"
     assert refusal == Refusal(Code.READBACK_DIFFERS, reason + REARM)
     assert bench.gate.status.reason == reason
