@@ -37,7 +37,7 @@ _WALK, _RATE_WALK = 0.02, 0.002
 """How much focus and its drift change from frame to frame."""
 _CREEP = 0.02  # of the noise of a frame: how much all readings creep from frame to frame
 _READING_STD = 0.08  # error of a reading without any noise
-_FAR_SCATTER = 0.2  # of what a reading exceeds 1 by, after a jump: it tells less far from focus
+_FAR_SCATTER = 0.4  # of what a reading exceeds 1 by, after a jump: it tells less far from focus
 _TYPICAL = 0.5  # defocus at which a wrong path is weighed
 _STEADY_STD, _JUMP_STD = 0.15, 2.0  # off what is expected of focus, without a jump and with one
 _JUMP_ODDS = 6.0  # logarithm of the ratio of both densities at which a jump is believed
