@@ -299,7 +299,9 @@ class ZmqBus:
             with suppress(zmq.Again):  # it is on its way out already
                 self._outbox.send_multipart([b"Q", b""], zmq.NOBLOCK)
             self._thread.join()
-        for socket in (self._outbox, self._collector):
+        # A subscription that waits for a peer which is gone has nothing to say any more.
+        subscribers = (subscriber for subscriber, _ in self._subscribers)
+        for socket in (self._outbox, self._collector, *subscribers):
             if socket is not None:
                 socket.close(linger=0)
         if self._record is not None:
@@ -311,7 +313,6 @@ class ZmqBus:
             self._outbox_end,
             self._admission.socket,
             *self._dealers.values(),
-            *(subscriber for subscriber, _ in self._subscribers),
         ):
             if other is not None:
                 other.close(linger=200)
