@@ -82,14 +82,12 @@ class Modes:
         beam: shape (M, W) with W = BEAM or BEAM + RESPONSE.
         covariance: shape (M, W, W).
         log_evidence: shape (M,).
-        misfit: mean squared error of the last frame in units of its scatter, shape (M,).
         start: number of the start each was reached from, shape (M,).
     """
 
     beam: Array
     covariance: Array
     log_evidence: Array
-    misfit: Array
     start: npt.NDArray[np.intp]
 
     def among(self, chosen: npt.NDArray[np.bool_ | np.intp]) -> "Modes":
@@ -98,7 +96,6 @@ class Modes:
             self.beam[chosen],
             self.covariance[chosen],
             self.log_evidence[chosen],
-            self.misfit[chosen],
             self.start[chosen],
         )
 
@@ -208,9 +205,9 @@ class Fit:
         self._deviations = np.zeros((count, bins))
         by_response = _LARGEST_STEP[1] / max(float(np.abs(series.stigmators).max()), 1e-6)
         responses = np.full(starts.shape[1] - BEAM, by_response)
-        self._largest_step = np.concatenate([_LARGEST_STEP, responses])
+        self._largest_step = np.tile(np.concatenate([_LARGEST_STEP, responses]), (count, 1))
         self._best_cost = np.full(count, np.inf)
-        self._best = [np.zeros((0,))] * 5
+        self._best = [np.zeros((0,))] * 4
         self._start = np.arange(count)
 
     def run(self, steps: int) -> Modes:
@@ -223,12 +220,12 @@ class Fit:
                 break
             if step in _LEAVE:
                 self._leave(_LEAVE[step])
-        beam, covariance, _, _, misfit = self._best
-        return Modes(beam, covariance, self._log_evidence(), misfit, self._start)
+        beam, covariance, _, _ = self._best
+        return Modes(beam, covariance, self._log_evidence(), self._start)
 
     def _log_evidence(self) -> Array:
         """Of the best point that each start came by."""
-        _, covariance, inner, whole, _ = self._best
+        _, covariance, inner, whole = self._best
         log_volume = (
             np.linalg.slogdet(inner)[1]
             - np.linalg.slogdet(covariance)[1]
@@ -354,11 +351,11 @@ class Fit:
         solved = np.linalg.solve(inner, system[:, :others, others:])
         left = system[:, others:, others:] - system[:, others:, :others] @ solved
         covariance = np.asarray(np.linalg.inv(left[:, :, :-1]))
-        self._keep(cost, [beam, covariance, inner, whole, chi2[:, -1].mean(1)])
+        self._keep(cost, [beam, covariance, inner, whole])
         if last:
             return False
         move = (covariance @ left[:, :, -1:])[:, :, 0]
-        limit = np.tile(self._largest_step, (count, 1))
+        limit = self._largest_step[:count]
         limit[:, 0] = np.maximum(1.0, 0.3 * np.abs(blur[:, :, 0]).max(axis=1))
         move = np.minimum(np.maximum(move, -limit), limit)
         other = solved[:, :, -1] - (solved[:, :, :-1] @ move[:, :, None])[:, :, 0]

@@ -14,7 +14,6 @@ def modes(*places: float, log_evidence: list[float] | None = None, std: float = 
         beam=beam,
         covariance=np.tile(np.eye(BEAM) * std**2, (len(places), 1, 1)),
         log_evidence=np.array(log_evidence or [0.0] * len(places)),
-        misfit=np.ones(len(places)),
         start=np.arange(len(places)),
     )
 
