@@ -36,7 +36,6 @@ _VAGUE, _SLOPES = 0.3, (-1.0, 0.0, 1.0)  # slopes to start from, where it is not
 _STILL_LOG_SLOPE = -14.0  # a beam that no working distance changes
 _REFUTED = 8.0  # log of the odds at which a calibration of the stigmators is not believed any more
 _OTHERWISE, _ANY_RESPONSE = (0.0, -1.0), 2.0  # times what is remembered
-_STEPS_OF_DOUBT = 3  # a sign that is wrong shows soon
 _LEAST_REMEMBERED_SIGMA = 0.02  # of the slope that is remembered
 
 
@@ -196,47 +195,56 @@ class SpectralEstimator:
         starts = self._starts(places, mean, std)
         still = np.concatenate([mean[:3], [_STILL_LOG_SLOPE], mean[4:]])
         still_std = np.concatenate([std[:3], [1e-3], [2 * _SPOT_STD], std[5:]])
-        count = len(starts)
+        # A calibration of the stigmators is doubted as soon as they have changed.
+        doubted = width > BEAM and self._response.std != UNKNOWN_STD
+        doubts, doubts_std = self._doubts(std) if doubted else (starts[:0], starts[:0])
+        count, others = len(starts), len(doubts) + 1
         fit = Fit(
             series,
-            np.concatenate([np.tile(mean, (count, 1)), still[None]]),
-            np.concatenate([np.tile(std, (count, 1)), still_std[None]]),
-            np.concatenate([starts, still[None]]),
+            np.concatenate([np.tile(mean, (count + len(doubts), 1)), still[None]]),
+            np.concatenate([np.tile(std, (count, 1)), doubts_std, still_std[None]]),
+            np.concatenate([starts, doubts, still[None]]),
+            spared=others,
         )
         modes = fit.run(_STEPS_WHEN_SURE if self._sure else _STEPS)
         # A beam of which so little is known may be unlike the model in other ways, too.
         inflation = OTHER_INFLATION if std[3] > _VAGUE else INFLATION
         moving = modes.among(modes.start < count)
-        otherwise = self._refuting(series, moving, mean, std) if width > BEAM else None
-        if otherwise is not None:
-            self._response = response_of(None, 1.0)
-            self._posterior = combine(otherwise, _MOST_MODES)
-            return self._fit()
+        if doubted:
+            otherwise = modes.among(np.arange(-others, -1))
+            if self._is_refuted(series, moving, otherwise, mean, std):
+                self._response = response_of(None, 1.0)
+                self._posterior = combine(otherwise, _MOST_MODES)
+                return self._fit()
         self._posterior = with_response(combine(moving, _MOST_MODES, inflation), self._response)
         return self._posterior.log_evidence - float(modes.log_evidence[-1])
 
-    def _refuting(self, series: Series, modes: Modes, mean: Array, std: Array) -> Modes | None:
-        """What the frames say instead, where they contradict what is remembered of the stigmators.
+    def _doubts(self, std: Array) -> tuple[Array, Array]:
+        """Starts where the stigmators do other than is remembered, and the widths of their prior.
 
         Against the calibration stands one that may be anything of its size: the wrong sign, an axis
         exchanged for the other, another column. That costs evidence, unless frames ask for it.
         """
-        if self._response.std == UNKNOWN_STD:
-            return None
+        assert self._posterior is not None  # noqa: S101 - there were frames with other stigmators
         known = self._response.matrix.ravel()
-        starts = np.repeat(modes.beam[[modes.log_evidence.argmax()]], len(_OTHERWISE), axis=0)
+        starts = np.repeat(self._posterior.beam[:1], len(_OTHERWISE), axis=0)
         starts[:, BEAM:] = np.multiply.outer(_OTHERWISE, known)
-        free_std = std.copy()
-        free_std[BEAM:] = _ANY_RESPONSE * np.abs(known).max()
-        found = Fit(series, mean, free_std, starts).run(_STEPS_OF_DOUBT)
-        enough = found.log_evidence.max() - _REFUTED
+        free_std = np.tile(std, (len(starts), 1))
+        free_std[:, BEAM:] = _ANY_RESPONSE * np.abs(known).max()
+        return starts, free_std
+
+    def _is_refuted(
+        self, series: Series, modes: Modes, otherwise: Modes, mean: Array, std: Array
+    ) -> bool:
+        """Whether the frames contradict what is remembered of the stigmators."""
+        enough = otherwise.log_evidence.max() - _REFUTED
         if modes.log_evidence.max() > enough:
-            return None
+            return False
         # A better focus may be all that these fits have found: with it the calibration may do.
-        starts = found.beam.copy()
-        starts[:, BEAM:] = known
+        starts = otherwise.beam.copy()
+        starts[:, BEAM:] = self._response.matrix.ravel()
         again = Fit(series, mean, std, starts).run(_STEPS)
-        return None if again.log_evidence.max() > enough else found
+        return bool(again.log_evidence.max() <= enough)
 
     def _belief(
         self,

@@ -188,9 +188,12 @@ class Fit:
         mean: of the beam's prior, for each start or for all.
         std: of the same.
         starts: beams to start from, (starts, parameters).
+        spared: so many of the last starts are never dropped.
     """
 
-    def __init__(self, series: Series, mean: Array, std: Array, starts: Array) -> None:
+    def __init__(
+        self, series: Series, mean: Array, std: Array, starts: Array, spared: int = 1
+    ) -> None:
         count, frames, bins = len(starts), *series.log_power.shape
         own = np.tile([GAIN_STD, NOISE_LEVEL_STD, BLUR_STD], frames)
         others_std = np.concatenate([series.shapes_std, own])
@@ -209,11 +212,12 @@ class Fit:
         self._best_cost = np.full(count, np.inf)
         self._best = [np.zeros((0,))] * 4
         self._start = np.arange(count)
+        self._spared = spared
 
     def run(self, steps: int) -> Modes:
         """Take some steps and return the best point that each start came by.
 
-        Starts that lead nowhere are dropped on the way, the last one never.
+        Starts that lead nowhere are dropped on the way.
         """
         for step in range(1, steps + 1):
             if not self._step(first=step == 1, last=step == steps):
@@ -235,20 +239,21 @@ class Fit:
         return np.asarray(0.5 * (log_precision - log_volume) - self._best_cost)
 
     def _leave(self, count: int) -> None:
-        """Go on with the best of the starts and the last one."""
-        last = len(self._best_cost) - 1
+        """Go on with the best of the starts and those that are spared."""
+        total = len(self._best_cost)
+        droppable = total - self._spared
         beam, covariance = self._best[0][:, :BEAM], self._best[1]
         std = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)[:, :BEAM])
         # Where nothing is told, many starts crowd on a plain: a few of them stand for it.
         near = np.maximum(_LARGEST_SAME, _CROWDED * np.minimum(std[:, None], std))
         same = (np.abs(beam[:, None] - beam) <= near).all(axis=2).tolist()
         kept: list[int] = []
-        for index in np.argsort(-self._log_evidence()[:last], kind="stable").tolist():
+        for index in np.argsort(-self._log_evidence()[:droppable], kind="stable").tolist():
             if not any(same[index][other] for other in kept):
                 kept.append(index)
             if len(kept) == count:
                 break
-        kept.append(last)
+        kept += range(droppable, total)
         self._point, self._deviations = self._point[kept], self._deviations[kept]
         self._mean, self._precision = self._mean[kept], self._precision[kept]
         self._best_cost, self._start = self._best_cost[kept], self._start[kept]

@@ -1,11 +1,14 @@
 """Stigmation: what the frames say of it, and what a search does with the stigmators."""
 
 import math
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from semagent.control import estimator
+from semagent.control.fit import Fit
 from semagent.control.options import AutofocusOptions
 from semagent.control.situation import Return
 from semagent.memory import Calibration, Matrix, Memory, Settings, Vector
@@ -315,6 +318,23 @@ def test_a_calibration_that_frames_refute_is_not_followed(
         else:
             assert bench.offset == pytest.approx(0, abs=1e-6)
             assert bench.stigmators == STIGMATORS
+
+
+def test_a_calibration_is_doubted_by_the_fit_of_the_frames_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another fit beside it takes as long as a third of it, in the frames that take longest."""
+    fits: list[Fit] = []
+
+    def fit(*arguments: Any, **options: Any) -> Fit:
+        fits.append(Fit(*arguments, **options))
+        return fits[-1]
+
+    monkeypatch.setattr(estimator, "Fit", fit)
+    bench = make()
+    result = search(bench)
+    assert trims(bench)
+    assert len(fits) == result.frames_used
 
 
 def test_a_calibration_of_another_day_is_not_refuted() -> None:
