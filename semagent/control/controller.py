@@ -97,7 +97,7 @@ class Controller:
         if not searches and isinstance(search, Autofocus) and search.focused is not None:
             first = self.analysed(analysis)  # it says how far focus is
             return msgspec.structs.replace(first, events=(*decision.events, *first.events))
-        if follows and isinstance(decision.state.task, Follow):
+        if isinstance(decision.state.task, Follow):
             self._belief = hold.belief_of(decision.state.task, header, belief.log_odds)
         if self._stabiliser is None:
             return decision

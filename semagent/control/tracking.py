@@ -41,6 +41,7 @@ _FAR_SCATTER = 0.4  # of what a reading exceeds 1 by, after a jump: it tells les
 _TYPICAL = 0.5  # defocus at which a wrong path is weighed
 _STEADY_STD, _JUMP_STD = 0.15, 2.0  # off what is expected of focus, without a jump and with one
 _JUMP_ODDS = 6.0  # logarithm of the ratio of both densities at which a jump is believed
+_FIRST_ODDS = 4.0  # the same of two frames, which hardly tell how much defocus blurs here
 _KNOWN = 0.5  # standard deviation of what is expected up to which a jump would be told from it
 _ACROSS = np.linspace(-3.5, 3.5, 41)
 _ALONG = np.linspace(-3.5, 3.5, 13)
@@ -123,7 +124,7 @@ def has_jumped(told: "Told", expected: Track) -> bool:
     steady, jumped = (
         told.chance(path, math.hypot(expected.std, off)) for off in (_STEADY_STD, _JUMP_STD)
     )
-    return jumped - steady > _JUMP_ODDS
+    return jumped - steady > (_JUMP_ODDS if len(told.ages) > 2 else _FIRST_ODDS)
 
 
 def earlier(track: Track, frames: Array) -> Array:

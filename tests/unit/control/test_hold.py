@@ -164,7 +164,7 @@ def test_a_search_after_a_jump_goes_where_it_may_have_led_at_once(jump: float) -
     assert max(others) <= 5
 
 
-@pytest.mark.parametrize("jump", [4.0, -6.0, 15.0])
+@pytest.mark.parametrize("jump", [2.0, -2.0, 4.0, -6.0, 15.0])
 def test_a_jump_between_a_search_and_the_first_frame_after_it_is_noticed(jump: float) -> None:
     bench = Bench()
     bench.arm()
