@@ -612,9 +612,14 @@ class StartAutofocus(Value, frozen=True, kw_only=True, tag="start_autofocus"):
 
 
 class Cancel(Value, frozen=True, kw_only=True, tag="cancel"):
-    """Give up what is going on and put focus and stigmators back."""
+    """Give up what is going on and put focus and stigmators back.
+
+    Attributes:
+        planned: the run ends as was asked for when it began: from here on control only watches.
+    """
 
     reason: str = "cancelled by the operator"
+    planned: bool = False
 
 
 class Decline(Value, frozen=True, kw_only=True, tag="decline"):

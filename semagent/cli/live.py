@@ -75,9 +75,10 @@ def run(
                 session.rescue(error)
                 raise
             if interrupt.pressed:
-                put_back = session.put_back(interrupt.reason)
+                put_back = session.put_back(Cancel(reason=interrupt.reason))
             elif session.moving:
-                put_back = session.put_back("the run has come to its end")
+                end = Cancel(reason="the run has come to its end", planned=True)
+                put_back = session.put_back(end)
             session.report(record)
     except CommandRefusedError as error:
         output.fail(str(error))
@@ -182,14 +183,14 @@ class _Session:
         gate = self._ledger.gate
         return self._ledger.mode is Mode.HOLD and gate is not None and gate.armed
 
-    def put_back(self, reason: str) -> bool:
+    def put_back(self, cancel: Cancel) -> bool:
         """Have control put focus and stigmators back where its task began; ``False`` if it is late.
 
         Commands are carried out between frames, so this may take as long as one.
         """
         self._ledger.update()
         self._ledger.news.clear()
-        self._ask(Cancel(reason=reason))
+        self._ask(cancel)
         until_s = time.perf_counter() + self._frame_s + _ANSWER_S
         at_rest = False
         while time.perf_counter() < until_s:
@@ -215,7 +216,7 @@ class _Session:
         try:
             if self._supervisor.works(Role.ACQUIRE):
                 if self.moving and self._supervisor.works(Role.CONTROL):
-                    put_back = self.put_back(f"the run ends: {error}")
+                    put_back = self.put_back(Cancel(reason=f"the run ends: {error}"))
                 read = self._command(Disarm(reason="the run ends")).state
         except SemagentError as again:
             self._output.warn(str(again))

@@ -294,7 +294,9 @@ def _on_request(turn: Turn, request: Request) -> None:
             _set_mode(turn, mode)
         case StartAutofocus():
             _start_autofocus(turn, request)
-        case Cancel(reason=reason):
+        case Cancel(reason=reason, planned=planned):
+            if planned:
+                turn.update(mode=Mode.OBSERVE)  # hold is over: it does not pause, which is trouble
             _cancel(turn, reason)
         case Decline(working_distance_m=value_m):
             turn.update(declined=(value_m, turn.state.epoch))

@@ -36,6 +36,7 @@ def test_hold_follows_the_drift_and_the_record_replays(
     arguments = ("--arm", "--mode", "hold", "--frames", 200, "--record", record, "--json")
     run = semagent("run", "--no-console", config, *arguments)
     assert run.code == 0, run.err
+    assert "come to its end" not in run.err
     *frames, summary = run.records
     assert summary["event"] == "summary"
     assert summary["frames"] == 200

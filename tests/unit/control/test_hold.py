@@ -12,6 +12,7 @@ from semagent.memory import Measure, Memory, Settings
 from semagent.types import (
     Cancel,
     Issuer,
+    Level,
     Mode,
     Outcome,
     SetMode,
@@ -419,6 +420,19 @@ def test_cancel_goes_to_the_working_point() -> None:
     bench.request(Cancel())
     assert bench.offset == pytest.approx(home, abs=0.01)
     assert bench.controller.state.paused == "cancelled by the operator"
+
+
+@pytest.mark.parametrize("planned", [True, False])
+def test_hold_that_ends_with_the_run_as_planned_is_no_trouble(planned: bool) -> None:
+    bench = hold()
+    home = run_until_beside(bench)
+    bench.request(Cancel(reason="the end", planned=planned))
+    bench.run(5)
+    assert bench.offset == pytest.approx(home, abs=0.01)
+    (ended,) = [event for event in bench.events if event.kind == "hold_ended"]
+    assert ended.message == "the end"
+    assert (ended.level is Level.INFO) == planned
+    assert ("paused" in bench.kinds) != planned
 
 
 def test_other_mode_goes_to_the_working_point() -> None:
