@@ -92,9 +92,7 @@ class Control:
 
     def stage_position(self) -> tuple[float, ...]:
         """x, y, z in metres, tilt and rotation in degrees, and M."""
-        answer = self._api.GetStagePosition()
-        _succeeded("GetStagePosition", _code(answer))
-        values = tuple(answer[1:7])
+        values = _values("GetStagePosition", self._api.GetStagePosition())[:6]
         if len(values) < 6 or not all(map(_is_number, values)):
             raise MicroscopeError(f"SmartSEM gives {values} for the stage position")
         return tuple(map(float, values))
@@ -109,9 +107,8 @@ class Control:
         self._api.ClosingControl()
 
     def _get(self, key: str) -> Any:
-        answer = self._api.Get(key, 0)
-        _succeeded(f"Get {key}", _code(answer))
-        return answer[1]
+        values = _values(f"Get {key}", self._api.Get(key, 0))
+        return values[0] if values else None
 
 
 def is_lost(error: BaseException) -> bool:
@@ -128,6 +125,12 @@ def lost(error: BaseException) -> DisconnectedError:
 def _is_number(value: Any) -> bool:
     is_one = isinstance(value, int | float) and not isinstance(value, bool)
     return is_one and math.isfinite(value)
+
+
+def _values(what: str, answer: Any) -> tuple[Any, ...]:
+    """What came with success; nothing came with a bare code."""
+    _succeeded(what, _code(answer))
+    return tuple(answer[1:]) if isinstance(answer, tuple | list) else ()
 
 
 def _code(answer: Any) -> Any:

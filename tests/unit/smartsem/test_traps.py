@@ -80,6 +80,14 @@ def test_a_number_that_is_none_is_not_taken_for_one(microscope, instrument, valu
         microscope.read_state()
 
 
+@pytest.mark.parametrize("answer", [0, (0,), None])
+@pytest.mark.parametrize("call", ["Get", "GetStagePosition"])
+def test_success_without_a_value_is_none(microscope, monkeypatch, call, answer):
+    monkeypatch.setattr(fake._Control, call, lambda *asked: answer)
+    with pytest.raises(MicroscopeError):
+        microscope.read_state()
+
+
 def test_the_control_is_let_go_at_the_end(instrument):
     microscope = opened()
     assert instrument.controls == 1
