@@ -150,8 +150,10 @@ class Line:
 
     def _forget(self) -> None:
         """What came unasked must not pass for an answer."""
+        # pyserial's own reset raises no OSError where a USB adapter was pulled out.
+        while self._port.in_waiting:
+            self._read()
         self._waiting.clear()
-        self._port.reset_input_buffer()
 
     def _await_reason(self) -> None:
         deadline_s = time.perf_counter() + _AFTER_REJECTION_S

@@ -84,9 +84,6 @@ class Port:
         self.written += data
         self.waiting += self._answers.pop(0)
 
-    def reset_input_buffer(self):
-        self.waiting = b""
-
     def close(self):
         self.closed = True
 
@@ -227,6 +224,18 @@ def test_over_a_serial_port_of_the_system(fake, tmp_path):
         os.close(ours)
     assert rate == termios.B9600
     assert fake.focus_mm == 5.01
+
+
+def test_an_adapter_that_is_pulled_out_is_a_lost_link():
+    tty = pytest.importorskip("tty", reason="Windows has no pseudo terminals")
+    ours, theirs = os.openpty()
+    tty.setraw(theirs)
+    line = Line.opened(serial_for_url, os.ttyname(theirs), 9600, 0.5)
+    os.close(theirs)
+    os.close(ours)
+    with pytest.raises(OSError):  # noqa: PT011 - as every lost link of the system's
+        line.ask("FOC?")
+    line.close()
 
 
 def test_the_folder_has_to_be_there(fake, tmp_path):
