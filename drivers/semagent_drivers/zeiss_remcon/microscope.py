@@ -107,7 +107,7 @@ class RemCon(Adapter):
     def _has_stigmator(self) -> bool:
         """Not every version of RemCon knows them."""
         try:
-            self._line.numbers("STI?", 2)
+            self._line.ask("STI?")
         except RemConRefusalError:
             return False
         return True

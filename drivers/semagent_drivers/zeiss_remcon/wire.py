@@ -132,9 +132,13 @@ class Line:
         """Ask for ``count`` numbers.
 
         Raises:
-            RemConError: it is something else; or as `ask`.
+            RemConError: it is something else, or the question was not taken: what was changed
+                before it stays changed. Otherwise as `ask`.
         """
-        answer = self.ask(command)
+        try:
+            answer = self.ask(command)
+        except RemConRefusalError as error:
+            raise RemConError(str(error)) from error
         try:
             values = [float(part) for part in answer.split()]
         except ValueError:

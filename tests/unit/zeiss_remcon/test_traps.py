@@ -302,6 +302,15 @@ def test_an_older_remcon_has_no_stigmators(fake, tmp_path, wordless):
     microscope.close()
 
 
+def test_a_focus_that_was_set_and_cannot_be_read_back_is_not_refused(microscope, fake, monkeypatch):
+    told = fake._told
+    monkeypatch.setattr(fake, "_told", lambda each: 616 if each == "FOC?" else told(each))
+    with pytest.raises(MicroscopeError, match=r"FOC\?: error 616") as raised:
+        microscope.apply(SetWorkingDistance(working_distance_m=5.01e-3))
+    assert fake.focus_mm == 5.01
+    assert not isinstance(raised.value, CommandRefusedError)
+
+
 # -- frames -------------------------------------------------------------------------------------
 
 
