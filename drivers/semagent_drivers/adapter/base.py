@@ -3,7 +3,7 @@
 import math
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
@@ -351,6 +351,20 @@ class Adapter(ABC):
                 off = math.remainder(off, 2 * math.pi)
             unit = axis.rsplit("_", 1)[1]
             self.arrived(f"stage {axis}", asked, asked + off, tolerance[axis], unit)
+
+    @contextmanager
+    def halting(self, halt: Callable[[], object]) -> Iterator[None]:
+        """A move of the block: halted if it is stopped, late or fails, not if it is refused.
+
+        What goes wrong in ``halt`` is not told: the error of the move is.
+        """
+        wrong: tuple[type[Exception], ...] = (MicroscopeError, *self.failures)
+        try:
+            yield
+        except wrong:
+            with suppress(MicroscopeError, *self._foreign):
+                halt()
+            raise
 
     def obeyed(self, blanked: bool, reads: bool) -> None:
         """Compare the read-back of the blanker with what was asked for.

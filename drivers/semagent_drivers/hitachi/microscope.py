@@ -10,7 +10,6 @@ from semagent.errors import (
     ConfigError,
     DisconnectedError,
     MicroscopeError,
-    MicroscopeTimeoutError,
     NotReadyError,
 )
 from semagent.types import Capabilities, Optics, Scan, StagePosition
@@ -216,13 +215,9 @@ class Hitachi(Adapter):
             _whole(unit.from_si(moves.get(axis, getattr(here, axis))))
             for axis, unit in _AXES.items()
         ]
-        try:
+        with self.halting(lambda: self._line.set("STAGE", "STOP", "*")):
             self._line.set("STAGEUNIT", "MOVEXYZTR", ",".join(values))
             self._until_idle(wait, "stage that has arrived")
-        except (AcquisitionStoppedError, MicroscopeTimeoutError):
-            with suppress(DisconnectedError):  # it is the line that was late
-                self._line.set("STAGE", "STOP", "*")
-            raise
         self.stage_arrived(moves, self._position(), _STAGE_TOLERANCE)
 
     def _require_running(self) -> None:

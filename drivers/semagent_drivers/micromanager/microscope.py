@@ -7,10 +7,8 @@ import numpy as np
 
 from semagent.clock import Clock
 from semagent.errors import (
-    AcquisitionStoppedError,
     CommandRefusedError,
     MicroscopeError,
-    MicroscopeTimeoutError,
     NotReadyError,
 )
 from semagent.types import (
@@ -201,11 +199,8 @@ class MicroManager(Adapter):
             if _OUT_OF_RANGE in str(error).lower():
                 raise CommandRefusedError(f"{device} refused: {error}") from error
             raise
-        try:
+        with self.halting(lambda: self._core.post("stop", device)):
             wait.until(lambda: not self._call("deviceBusy", device), f"standstill of {device}")
-        except (AcquisitionStoppedError, MicroscopeTimeoutError):
-            self._core.post("stop", device)
-            raise
 
     def _set_scan(self, change: SetScan, wait: Wait) -> None:
         if change.dwell_s is not None:

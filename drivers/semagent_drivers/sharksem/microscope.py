@@ -293,14 +293,10 @@ class SharkSem(Adapter):
         order = tuple(STAGE)
         named = order[: 1 + max(map(order.index, moves))]
         targets = [STAGE[axis].from_si(moves.get(axis, getattr(here, axis))) for axis in named]
-        try:
+        with self.halting(lambda: self._link.tell("StgStop")):
             self._link.tell("StgMoveTo", *targets)
             wait.until(lambda: not self._stage_busy(), "end of the move", every_s=0.1)
             self._wait_for_position(moves, wait)
-        except MicroscopeError:
-            with suppress(MicroscopeError):
-                self._link.tell("StgStop")
-            raise
 
     def _stage_busy(self) -> bool:
         return self._link.ask("StgIsBusy").integer() != 0

@@ -286,17 +286,17 @@ class SmartSem(SdkAdapter):
         for index, (axis, unit) in enumerate(STAGE.items()):
             if axis in moves:
                 target[index] = unit.from_si(moves[axis])
-        try:
-            self.ask(lambda: self._control.move_stage(tuple(target)), "start a stage move")
+        self.ask(lambda: self._control.move_stage(tuple(target)), "start a stage move")
+        with self.halting(lambda: self._thread.post(self._halt)):
             wait.until(
                 lambda: self.ask(lambda: self._control.state("DP_STAGE_IS")) != "Busy",
                 "end of the move",
                 every_s=0.1,
             )
-        except MicroscopeError:
-            self._thread.post(lambda: self._control.execute("CMD_STAGE_ABORT"))
-            raise
         self.stage_arrived(moves, self.ask(self._position), _STAGE_TOLERANCE)
+
+    def _halt(self) -> None:
+        self._control.execute("CMD_STAGE_ABORT")
 
     def _position(self) -> StagePosition:
         values = self._control.stage_position()

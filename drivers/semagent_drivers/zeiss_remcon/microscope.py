@@ -1,6 +1,5 @@
 """The microscope port over RemCon and the folder to which a SmartSEM macro saves frames."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -231,15 +230,11 @@ class RemCon(Adapter):
         for index, (axis, unit) in enumerate(_AXES.items()):
             if axis in moves:
                 target[index] = unit.from_si(moves[axis])
-        try:
+        with self.halting(lambda: self._line.ask("ABO")):
             self._line.ask("C95 " + " ".join(f"{value:.6f}" for value in target))
             # At first it may not have begun, and say that it does not move.
             wait.sleep(self._wishes.stage_settle_s, "start of the move")
             wait.until(lambda: not self._stage()[1], "end of the move", every_s=0.1)
-        except MicroscopeError:
-            with suppress(MicroscopeError, *self._foreign):
-                self._line.ask("ABO")
-            raise
         self.stage_arrived(moves, self._position(), _STAGE_TOLERANCE)
 
 

@@ -19,6 +19,7 @@ from semagent.errors import (
 )
 from semagent.types import MoveStage, SetBlanked, SetScan, SetStigmator, SetWorkingDistance
 from semagent_drivers.adapter import ImageFolder
+from semagent_drivers.fakes import Fault
 from semagent_drivers.hitachi.bmp import grey, is_whole, whole_file
 from semagent_drivers.hitachi.fake import FakeSem, bitmap
 
@@ -190,6 +191,29 @@ def test_a_stop_stops_the_stage(microscope, sem):
     with pytest.raises(MicroscopeError, match="stopped on its way"):
         microscope.apply(MoveStage(x_m=0.0551))
     timer.join()
+    assert sem.calls[-1] == "Set STAGE STOP *"
+
+
+def test_a_move_whose_stop_the_sem_refuses_is_not_refused(microscope, sem, monkeypatch):
+    take = sem._take
+    monkeypatch.setattr(
+        sem, "_take", lambda main, *rest: "NG" if main == "STAGE" else take(main, *rest)
+    )
+    sem.settle_s = 3600.0
+    timer = threading.Timer(0.1, microscope.stop)
+    timer.start()
+    with pytest.raises(MicroscopeError, match="stopped on its way"):
+        microscope.apply(MoveStage(x_m=0.056))
+    timer.join()
+
+
+def test_a_stage_that_nobody_can_watch_any_more_is_stopped(microscope, sem):
+    sem.settle_s = 3600.0
+    moved = threading.Timer(0.1, lambda: sem.trip.arm(Fault.FAIL, 1))
+    moved.start()
+    with pytest.raises(MicroscopeError, match="answered with NG"):
+        microscope.apply(MoveStage(x_m=0.056))
+    moved.join()
     assert sem.calls[-1] == "Set STAGE STOP *"
 
 

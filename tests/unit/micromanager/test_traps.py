@@ -19,7 +19,7 @@ from semagent.errors import (
 from semagent.types import MoveStage, Region, SetScan, SetWorkingDistance
 from semagent_drivers.micromanager.bridge import BridgeCore
 from semagent_drivers.micromanager.core import CoreError
-from semagent_drivers.micromanager.fake import FakeCore, FakeMicroManager
+from semagent_drivers.micromanager.fake import CoreFailure, FakeCore, FakeMicroManager
 
 RANGES = {
     "focus_range_um": [-1000, 1000],
@@ -83,6 +83,18 @@ def test_a_drive_that_does_not_come_to_rest_is_stopped(move):
         microscope.read_state()  # behind the stop
         assert "stop" in {request.get("name") for request in fake.requests}
         microscope.close()
+
+
+@pytest.mark.parametrize("move", [distance(20), MoveStage(x_m=50e-6)])
+def test_a_drive_that_nobody_can_watch_any_more_is_stopped(microscope, fake, monkeypatch, move):
+    def broken(device):
+        raise CoreFailure(f'Error in device "{device}"')
+
+    monkeypatch.setattr(fake.core, "_deviceBusy", broken)
+    with pytest.raises(MicroscopeError, match="Error in device"):
+        microscope.apply(move)
+    microscope.read_state()  # behind the stop
+    assert "stop" in {request.get("name") for request in fake.requests}
 
 
 def test_one_axis_moves_and_the_other_keeps_its_place(microscope, fake):

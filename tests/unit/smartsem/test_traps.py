@@ -161,6 +161,19 @@ def test_a_stage_that_stays_busy_is_given_up_and_stopped(instrument):
     microscope.close()
 
 
+def test_a_stage_that_nobody_can_watch_any_more_is_stopped(instrument, monkeypatch):
+    told = instrument.told
+    monkeypatch.setattr(
+        instrument, "told", lambda asked: told(asked) if asked != "DP_STAGE_IS" else None
+    )
+    microscope = opened()
+    with pytest.raises(MicroscopeError, match="DP_STAGE_IS"):
+        microscope.apply(MoveStage(x_m=0.066))
+    microscope.read_state()
+    assert "CMD_STAGE_ABORT" in instrument.calls
+    microscope.close()
+
+
 def test_the_stage_does_not_move_unless_told(instrument):
     microscope = opened(stage=False)
     assert microscope.capabilities.stage_axes == ()

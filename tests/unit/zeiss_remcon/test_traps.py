@@ -413,6 +413,21 @@ def test_a_stage_that_does_not_end_is_stopped(fake, tmp_path):
     microscope.close()
 
 
+@pytest.mark.parametrize("failure", [600, 604])
+def test_a_stage_that_nobody_can_watch_any_more_is_stopped(microscope, fake, monkeypatch, failure):
+    told = fake._told
+
+    def lost_sight(command):
+        moves = command == "C95?" and any(call.startswith("C95 ") for call in fake.calls)
+        return failure if moves else told(command)
+
+    monkeypatch.setattr(fake, "_told", lost_sight)
+    with pytest.raises(MicroscopeError) as raised:
+        microscope.apply(MoveStage(x_m=66e-3))
+    assert not isinstance(raised.value, CommandRefusedError)  # it has moved
+    assert fake.calls[-1] == "ABO"
+
+
 @pytest.mark.parametrize("name", ["working_distance_range_mm", "x_range_mm", "tilt_range_deg"])
 def test_ranges_have_two_ends(tmp_path, name):
     options = {"port": "loop://", "folder": str(tmp_path), name: (50.0, 1.0)}
