@@ -1,14 +1,16 @@
 """Puts the roles together from a configuration; the same for one process and for many."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 
+from semagent import registry
 from semagent.bus import Bus
 from semagent.clock import Clock
 from semagent.config import RunConfig
 from semagent.control import Axis, Controller, ControlOptions, Reach, Stabiliser
-from semagent.ports import Microscope
+from semagent.ports import Engine, Microscope
 from semagent.roles import AcquireRole, ControlRole, SessionRecorder
 from semagent.safety import AxisLimits, Envelope, SafetyGate
 from semagent.sanity import FrameChecker
@@ -130,6 +132,28 @@ def make_writer(
         engine=EngineRecord(name=engine, parameters=config.engine.options),
         sync=config.record.sync,
     )
+
+
+def open_beside(
+    microscope: Microscope, config: RunConfig, record: Path | None, clock: Clock
+) -> tuple[Engine, SessionRecorder | None]:
+    """The engine for frames of this microscope and, if it is to be recorded, the recorder.
+
+    Where one of them cannot be opened everything is closed, the microscope too.
+
+    Raises:
+        SemagentError: see `registry.open_engine_for` and `make_writer`.
+    """
+    with ExitStack() as opened:
+        opened.callback(microscope.close)
+        scan = microscope.read_state().scan
+        engine = registry.open_engine_for(scan, config.engine.name, config.engine.options)
+        opened.callback(engine.close)
+        recorder = None
+        if record is not None:
+            recorder = make_recorder(record, config, microscope.capabilities, engine.name, clock)
+        opened.pop_all()
+    return engine, recorder
 
 
 def make_recorder(

@@ -31,7 +31,7 @@ from semagent.errors import (
 from semagent.health import HealthMonitor
 from semagent.lockstep import Lockstep
 from semagent.memory import load_memory
-from semagent.parts import make_recorder
+from semagent.parts import open_beside
 from semagent.ports import Microscope
 from semagent.safety import Code
 from semagent.stack import as_recorded, config_for_stack, without_scale
@@ -162,15 +162,7 @@ def _focus(
     output: Output,
     memory: Path | None = None,
 ) -> int:
-    recorder = None
-    try:
-        scan = microscope.read_state().scan
-        engine = registry.open_engine_for(scan, config.engine.name, config.engine.options)
-        if record is not None:
-            recorder = make_recorder(record, config, microscope.capabilities, engine.name, clock)
-    except BaseException:
-        microscope.close()
-        raise
+    engine, recorder = open_beside(microscope, config, record, clock)
     started_s = time.perf_counter()
     lockstep = Lockstep(config, microscope, engine, clock, recorder)
     table = _Table(output, config)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from semagent.config import RunConfig, find_config, load_config
 from semagent.control.reach import PLAYS
 from semagent.errors import CommandRefusedError, MicroscopeError, RecordError, UsageError
 from semagent.lockstep import Lockstep
-from semagent.parts import make_recorder
+from semagent.parts import open_beside
 from semagent.places import Place, ScanOptions, read_places
 from semagent.safety import STAGE_X, STAGE_Y, Envelope, check_places
 from semagent.survey import Found, NoMapError, Pilot, Survey, Visit
@@ -43,13 +43,7 @@ def run(name: str, *, positions: str, arm: bool, record: Path | None, output: Ou
     clock = SystemClock()
     microscope = registry.open_microscope(config.driver.name, config.driver.options, clock=clock)
     output.warn_unverified(microscope.capabilities)
-    try:
-        scan = microscope.read_state().scan
-        engine = registry.open_engine_for(scan, config.engine.name, config.engine.options)
-        recorder = make_recorder(record, config, microscope.capabilities, engine.name, clock)
-    except BaseException:
-        microscope.close()
-        raise
+    engine, recorder = open_beside(microscope, config, record, clock)
     survey: Survey | None = None
     code, kept = exits.DONE, True
     try:
@@ -57,7 +51,7 @@ def run(name: str, *, positions: str, arm: bool, record: Path | None, output: Ou
             # A stage move that is cut short disarms the gate, and then nothing could be put back:
             # the scan ends at the next frame.
             caught_interrupts(output) as interrupt,
-            closing(recorder),
+            nullcontext() if recorder is None else closing(recorder),
             Lockstep(config, microscope, engine, clock, recorder) as lockstep,
             _Bar(output, interrupt) as bar,
         ):

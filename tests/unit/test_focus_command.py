@@ -17,6 +17,7 @@ from semagent.lockstep import Lockstep
 from semagent.signals import handled
 from semagent.types import SetWorkingDistance
 from semagent_drivers.simulated.microscope import SimulatedMicroscope
+from semagent_engines.sharpness.engine import SharpnessEngine
 
 
 def small_microscope(folder: Path) -> Path:
@@ -85,6 +86,23 @@ def test_a_second_ctrl_c_leaves_focus_in_doubt_only_where_something_was_moved(
     with handled(signal.default_int_handler):  # afterwards they are as the tests need them
         assert main(["autofocus", str(small_microscope(tmp_path)), *arm, "--json"]) == code
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["autofocus", "run --positions grid"])
+def test_a_record_that_cannot_be_made_leaves_neither_engine_nor_microscope_open(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[type] = []
+    for each in (SimulatedMicroscope, SharpnessEngine):
+        monkeypatch.setattr(each, "close", lambda opened: closed.append(type(opened)))
+    config = yaml.safe_load(small_microscope(tmp_path).read_text(encoding="utf-8"))
+    config["scan"] = {"grid": {"rows": 2, "columns": 2, "pitch_m": [40e-6, 40e-6]}}
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    verb, *options = command.split()
+    # The folder is not empty: the configuration stands in it.
+    assert main([verb, str(path), *options, "--arm", "--record", str(tmp_path)]) == exits.USAGE
+    assert closed == [SharpnessEngine, SimulatedMicroscope]
 
 
 def test_a_lens_that_does_not_follow_is_no_limit_of_the_envelope(
