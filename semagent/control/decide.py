@@ -227,10 +227,14 @@ def _on_reply(turn: Turn, reply: Reply) -> None:
         ending.yield_to_operator(turn, hand)
         return
     task = turn.state.task
+    differs = reply.code == ending.READBACK_DIFFERS
     if task is not None and reply.code == _MOVED_BY_HAND:
         return  # how the gate stands comes next, and ends it
-    what = f"the command to {in_words(command.action)} was {reply.outcome}: {reply.reason}"
-    if not applied and (task is not None or reply.code not in _SHUT):
+    if differs and isinstance(task, Autofocus | Follow):
+        return  # the same
+    became = "was refused" if reply.outcome is Outcome.REFUSED else "failed"
+    what = f"the command to {in_words(command.action)} {became}: {reply.reason}"
+    if not (applied or differs) and (task is not None or reply.code not in _SHUT):
         turn.tell("command_failed", what, Level.WARNING, code=reply.code)
     if isinstance(task, Return) and not task.done:
         ending.proceed(turn)  # this was still a command of the task that ended
@@ -372,7 +376,7 @@ def _on_gate(turn: Turn, status: GateStatus) -> None:
     reason = f"the safety gate was disarmed ({status.reason})"
     match turn.state.task:
         case Autofocus(start=FrameHeader()) | Follow():
-            ending.go_home(turn, "failed", reason)
+            ending.go_home(turn, "failed", reason, "the safety gate has closed")
 
 
 # -- deadlines --------------------------------------------------------------------------------

@@ -25,10 +25,12 @@ _DISARMED = "the safety gate is disarmed"
 _AT_HOME_STIGMATOR = 1e-6  # of the full range
 _TOO_OLD = {"expired", "stale"}
 """Refusals of the gate that a newer frame does away with."""
+READBACK_DIFFERS = "readback_differs"
+"""A command was not carried out as it was given: the gate has shut, and says so itself."""
 
 
-def go_home(turn: Turn, status: Status, reason: str) -> None:
-    """End the running task by putting focus and stigmators back to where it began.
+def go_home(turn: Turn, status: Status, reason: str, told: str = "") -> None:
+    """End the running task by putting focus and stigmators back to where it began. See `finish`.
 
     A command that is still outstanding is waited for first.
     """
@@ -37,16 +39,16 @@ def go_home(turn: Turn, status: Status, reason: str) -> None:
         return
     home = _home(task)
     if home is None:
-        finish(turn, status, reason)
+        finish(turn, status, reason, told=told)
     else:
-        end_at(turn, home, status, reason)
+        end_at(turn, home, status, reason, told)
 
 
-def end_at(turn: Turn, place: MicroscopeState, status: Status, reason: str) -> None:
-    """End the running task with focus and stigmators as they are in ``place``."""
+def end_at(turn: Turn, place: MicroscopeState, status: Status, reason: str, told: str = "") -> None:
+    """End the running task with focus and stigmators as they are in ``place``. See `finish`."""
     task = turn.state.task
     assert isinstance(task, Autofocus | Follow)  # noqa: S101 - there is something to end
-    turn.set_task(Return(home=place, task=task, status=status, reason=reason))
+    turn.set_task(Return(home=place, task=task, status=status, reason=reason, told=told))
     if turn.state.pending is None:
         proceed(turn)
 
@@ -83,7 +85,8 @@ def on_reply(turn: Turn, task: Return, reply: Reply) -> None:
         # Not the way back, but a last small change: it is as good as it was verified to be.
         finish(turn, task.status, f"{task.reason}; a last change of the stigmators was refused")
     else:
-        turn.set_task(msgspec.structs.replace(task, barred=task.barred or reply.reason))
+        why = _DISARMED if reply.code == READBACK_DIFFERS else reply.reason
+        turn.set_task(msgspec.structs.replace(task, barred=task.barred or why))
         proceed(turn)
 
 
@@ -217,7 +220,7 @@ def proceed(turn: Turn) -> None:
         elif task.barred:
             give_up(turn, task, task.barred)
         else:
-            finish(turn, task.status, task.reason)
+            finish(turn, task.status, task.reason, told=task.told)
 
 
 def _stigmators_to_restore(turn: Turn, task: Return, here: Optics) -> tuple[float, float] | None:
@@ -244,13 +247,12 @@ def give_up(turn: Turn, task: Return, why: str) -> None:
     assert here is not None  # noqa: S101 - a home comes from a frame
     stigmators = _stigmators_to_restore(turn, task, here.optics) is not None
     failed = "could not be put back to" if _leads_back(task) else "could not go on to"
-    finish(
-        turn,
-        "failed",
-        f"{task.reason}; {failed} {_in_words(home, stigmators)} ({why}): last read back "
-        f"{_in_words(here.optics, stigmators)}, check it",
-        barred=True,
+    left = (
+        f"; {failed} {_in_words(home, stigmators)} ({why}): last read back "
+        f"{_in_words(here.optics, stigmators)}, check it"
     )
+    told = task.told and task.told + left
+    finish(turn, "failed", task.reason + left, barred=True, told=told)
 
 
 def _in_words(optics: Optics, stigmators: bool) -> str:

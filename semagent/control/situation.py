@@ -265,6 +265,7 @@ class Return(Value, frozen=True, kw_only=True):
         done: which of the settings were dealt with.
         straight: the way around the backlash was refused once.
         barred: why a part of the way could not be gone; empty if all could so far.
+        told: what people are told instead of the reason, where that has been said already.
     """
 
     home: MicroscopeState
@@ -274,6 +275,7 @@ class Return(Value, frozen=True, kw_only=True):
     done: tuple[Literal["focus", "stigmators"], ...] = ()
     straight: bool = False
     barred: str = ""
+    told: str = ""
 
 
 Task = Autofocus | Follow | Return

@@ -74,7 +74,8 @@ def test_command_that_is_not_carried_out(bench: Bench, outcome: Outcome) -> None
     bench.frame()
     result = assert_put_back(bench)
     assert result.status == "failed"
-    assert f"the command to set working distance was {outcome}: too far" in result.reason
+    became = "was refused" if outcome is Outcome.REFUSED else "failed"
+    assert f"the command to set working distance {became}: too far" in result.reason
     event = next(event for event in bench.events if event.kind == "command_failed")
     assert event.data == {"code": "limit"}
 
@@ -121,7 +122,7 @@ def test_first_command_that_fails_and_leaves_the_lens_nobody_knows_where() -> No
     bench.answer = answer
     bench.frame()
     assert len(bench.commands) == 2
-    assert "was failed: lost" in assert_put_back(bench).reason
+    assert "failed: lost" in assert_put_back(bench).reason
 
 
 def test_frames_that_do_not_come(bench: Bench) -> None:

@@ -367,6 +367,50 @@ def test_a_hand_that_shuts_the_gate_on_the_way_back_is_said_to_have_cut_it_short
     assert bench.events[-1].data == {"put_back": False}
 
 
+# -- a lens that does not follow: the gate shuts ----------------------------------------------
+
+READING = "working distance reads 5 mm where 5.03 mm is expected"
+
+
+def lens_stays(bench: Bench, first: str) -> None:
+    """The next command changes nothing, of which either the gate or the reply tells first."""
+
+    def answer(reply: Reply) -> Reply:
+        if first == "gate":
+            bench.arm(False, READING, "readback_differs")
+        changes = {"code": "readback_differs", "reason": f"{READING}. The gate is disarmed"}
+        return msgspec.structs.replace(reply, outcome=Outcome.FAILED, **changes)
+
+    bench.answer = answer
+
+
+@pytest.mark.parametrize("first", ["gate", "reply"])
+def test_a_lens_that_does_not_follow_is_told_of_by_the_gate_alone(bench: Bench, first: str) -> None:
+    given = len(bench.commands)
+    lens_stays(bench, first)
+    bench.frame()
+    bench.arm(False, READING, "readback_differs")
+    assert len(bench.commands) == given + 1
+    (result,) = bench.results
+    assert READING in result.reason
+    assert "could not be put back to 5.0000 mm" in result.reason
+    assert not any(READING in event.message for event in bench.events)
+    assert "the safety gate has closed; could not be put back" in bench.events[-1].message
+    assert bench.events[-1].data == {"put_back": False}
+
+
+def test_a_lens_that_does_not_follow_on_the_way_back_is_told_of_by_the_gate_alone(
+    bench: Bench,
+) -> None:
+    lens_stays(bench, "reply")
+    bench.request(Cancel())
+    bench.arm(False, READING, "readback_differs")
+    assert bench.controller.state.task is None
+    assert not any(READING in event.message for event in bench.events)
+    assert "could not be put back to" in bench.events[-1].message
+    assert bench.events[-1].data == {"put_back": False}
+
+
 def test_a_search_that_is_asked_for_while_the_gate_is_shut_is_told_to_arm(bench: Bench) -> None:
     hand_shuts(bench)
     bench.request(StartAutofocus())
