@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import threading
 from contextlib import nullcontext
 from pathlib import Path
@@ -38,6 +39,15 @@ def test_its_page_goes_from_nothing_to_a_first_autofocus(name: str):
     assert "semagent autofocus" in page
     index = (ROOT / "docs/drivers/README.md").read_text(encoding="utf-8")
     assert f"]({name}.md)" in index
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_its_configuration_shows_every_option(name: str):
+    text = (ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8")
+    options = registry.options_schema(registry.DRIVERS, name)
+    assert options is not None
+    shown = set(re.findall(r"^    (?:# )?(\w+):", text, re.MULTILINE))
+    assert set(options.__struct_fields__) <= shown
 
 
 @pytest.mark.parametrize("name", VENDORS)
