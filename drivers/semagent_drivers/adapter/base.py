@@ -45,7 +45,7 @@ from semagent_drivers.adapter.waiting import Wait
 _STIGMATOR_FLICKER = 2e-3
 
 
-class AdapterOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AdapterOptions(Options, frozen=True, kw_only=True):
     """Options every adapter has.
 
     Attributes:
@@ -62,9 +62,13 @@ class AdapterOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if "_range_" in name and isinstance(value, tuple) and not value[0] < value[1]:
-                raise ValueError(f"{name}: {value[0]} is not below {value[1]}")
+            ends = getattr(self, name)
+            if (
+                "_range_" in name
+                and isinstance(ends, tuple)
+                and not -math.inf < ends[0] < ends[1] < math.inf
+            ):
+                raise ValueError(f"{name}: {ends} is not a finite range, lower end first")
 
 
 class Readings(NamedTuple):

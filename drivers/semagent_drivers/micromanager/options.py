@@ -1,6 +1,5 @@
 """Options of the ``micromanager`` driver."""
 
-import math
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -11,7 +10,7 @@ from semagent_drivers.adapter import AdapterOptions
 Pair = tuple[float, float]
 
 
-class MicroManagerOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MicroManagerOptions(AdapterOptions, frozen=True, kw_only=True):
     """Which Micro-Manager, and how its focus drive maps to a working distance.
 
     The working distance is ``working_distance_mm`` where the focus drive reads 0, and grows with
@@ -49,10 +48,7 @@ class MicroManagerOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unkn
     stage_tolerance_um: Positive = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("focus_range_um", "x_range_um", "y_range_um", "exposure_range_ms"):
-            limits: Pair | None = getattr(self, name)
-            if limits is not None and not -math.inf < limits[0] < limits[1] < math.inf:
-                raise ValueError(f"{name}: {limits} is not a finite range, lower end first")
+        super().__post_init__()
         if self.exposure_range_ms is not None and self.exposure_range_ms[0] <= 0:
             raise ValueError("exposure_range_ms: the lower end must be above 0 ms")
         lowest_mm = min(self.working_distance_mm + um / 1e3 for um in self._focus_ends())
