@@ -9,7 +9,7 @@ from semagent_drivers.adapter import AdapterOptions
 Settling = Annotated[float, Meta(ge=0, le=60)]
 
 
-class AutoScriptOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AutoScriptOptions(AdapterOptions, frozen=True, kw_only=True):
     """How to reach an AutoScript server, and what its interface does not tell.
 
     Attributes:

@@ -10,7 +10,7 @@ from semagent_drivers.adapter import AdapterOptions, RasterOptions
 Range = tuple[float, float]
 
 
-class FibsemOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FibsemOptions(AdapterOptions, frozen=True, kw_only=True):
     """Which microscope OpenFIBSEM is to drive, and what it does not tell.
 
     Attributes:

@@ -9,7 +9,7 @@ from semagent.options import Positive, Seconds
 from semagent_drivers.adapter import AdapterOptions
 
 
-class HitachiOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class HitachiOptions(AdapterOptions, frozen=True, kw_only=True):
     """Where the SEM PC calls, where its images lie, and what its interface does not tell.
 
     Attributes:

@@ -13,7 +13,7 @@ RangeMm = tuple[float, float]
 _LINES = 3
 
 
-class PhenomOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PhenomOptions(AdapterOptions, frozen=True, kw_only=True):
     """How to reach a Phenom, and what its interface does not tell.
 
     Attributes:

@@ -40,7 +40,7 @@ _CACHED_FRAMES = 8
 _SETTINGS_REV = 1  # all frames of a stack are taken with the same settings
 
 
-class RecordedOptions(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RecordedOptions(Options, frozen=True, kw_only=True):
     """Options of the driver.
 
     Attributes:

@@ -22,7 +22,7 @@ MIN_FRAME_PX = 16
 MOST_AVERAGES = 256
 
 
-class Section(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Section(Options, frozen=True, kw_only=True):
     """Base of every section: numbers have to be finite."""
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ def _require_within(name: str, value: float, limits: Pair, unit: str) -> None:
         raise ValueError(f"{name}: {value} {unit} is outside {limits[0]} to {limits[1]} {unit}")
 
 
-class ScanOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ScanOptions(Section, frozen=True, kw_only=True):
     """How frames are scanned at the start.
 
     Attributes:
@@ -82,7 +82,7 @@ class ScanOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
             )
 
 
-class ColumnOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ColumnOptions(Section, frozen=True, kw_only=True):
     """The electron column.
 
     Attributes:
@@ -139,7 +139,7 @@ class ColumnOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
 
 
-class SpecimenOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SpecimenOptions(Section, frozen=True, kw_only=True):
     """What lies under the beam.
 
     Attributes:
@@ -179,7 +179,7 @@ class SpecimenOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError("path: needed with kind 'image', and allowed with no other kind")
 
 
-class DetectorOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DetectorOptions(Section, frozen=True, kw_only=True):
     """From electrons to grey values.
 
     Attributes:
@@ -214,7 +214,7 @@ class DetectorOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=
         _require_range("black_level, white_level", (self.black_level, self.white_level), "")
 
 
-class StageOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StageOptions(Section, frozen=True, kw_only=True):
     """The specimen stage.
 
     Attributes:
@@ -257,7 +257,7 @@ class StageOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         _require_within("tilt_range_deg", self.tilt_range_deg[1], (-75.0, 75.0), "deg")
 
 
-class DriftOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DriftOptions(Section, frozen=True, kw_only=True):
     """How the specimen moves by itself; z is the focus, positive towards the pole piece."""
 
     x_nm_per_s: float = 0.3
@@ -267,7 +267,7 @@ class DriftOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     walk_z_nm_per_sqrt_s: NotNegative = 0.0
 
 
-class ChargingOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ChargingOptions(Section, frozen=True, kw_only=True):
     """Shadows that bright, charged features draw along the fast axis.
 
     Attributes:
@@ -279,7 +279,7 @@ class ChargingOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=
     length_px: Positive = 40.0
 
 
-class Fault(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Fault(Section, frozen=True, kw_only=True):
     """When something goes wrong.
 
     Attributes:
@@ -291,19 +291,19 @@ class Fault(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     probability: Fraction = 0.0
 
 
-class LateFault(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LateFault(Fault, frozen=True, kw_only=True):
     """A frame that is handed over late, by ``delay_s`` of the clock, not of simulated time."""
 
     delay_s: Positive = 2.0
 
 
-class IncompleteFault(Fault, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class IncompleteFault(Fault, frozen=True, kw_only=True):
     """A frame of which only the first ``fraction`` of the rows arrived."""
 
     fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.5
 
 
-class FaultOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FaultOptions(Section, frozen=True, kw_only=True):
     """Faults on demand. ``refused`` and ``ignored`` strike commands, the others exposures."""
 
     frozen: Fault = Fault()
@@ -317,7 +317,7 @@ class FaultOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ignored: Fault = Fault()
 
 
-class SimulatedOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SimulatedOptions(Section, frozen=True, kw_only=True):
     """Everything the driver ``simulated`` takes.
 
     Attributes:

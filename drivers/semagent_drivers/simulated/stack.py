@@ -42,7 +42,7 @@ _WIDEST_UM = 10_000
 """Ends of a stack, from its focus: farther out the blur takes more memory than there is."""
 
 
-class StackOptions(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StackOptions(Section, frozen=True, kw_only=True):
     """How a stack is imaged.
 
     Attributes:

@@ -8,7 +8,7 @@ from semagent.options import Positive
 from semagent_drivers.adapter import AdapterOptions
 
 
-class SmartSemOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SmartSemOptions(AdapterOptions, frozen=True, kw_only=True):
     """What SmartSEM does not tell.
 
     Attributes:

@@ -10,9 +10,7 @@ from semagent_drivers.adapter import AdapterOptions, RasterOptions
 RangeMm = tuple[float, float]
 
 
-class TescanAutomationOptions(
-    AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fields=True
-):
+class TescanAutomationOptions(AdapterOptions, frozen=True, kw_only=True):
     """How to reach the microscope, and what the package does not tell.
 
     Attributes:

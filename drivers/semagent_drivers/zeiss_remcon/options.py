@@ -11,7 +11,7 @@ Pixels = Annotated[int, Meta(ge=64, le=16384)]
 Range = tuple[float, float]
 
 
-class RemConOptions(AdapterOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RemConOptions(AdapterOptions, frozen=True, kw_only=True):
     """The line, where frames come from, and what RemCon does not tell.
 
     Attributes:
