@@ -1,8 +1,15 @@
 """What every vendor adapter is built from: see ``docs/drivers/README.md``."""
 
-from semagent_drivers.adapter.base import Adapter, AdapterOptions, Picture, Readings
+from semagent_drivers.adapter.base import (
+    Adapter,
+    AdapterOptions,
+    Picture,
+    Port,
+    Readings,
+    Settling,
+)
 from semagent_drivers.adapter.folder import ImageFolder, Stamp
-from semagent_drivers.adapter.limits import Limits, require_within
+from semagent_drivers.adapter.limits import Limits, Range, require_within
 from semagent_drivers.adapter.raster import Raster, RasterOptions, Window
 from semagent_drivers.adapter.restore import put_back
 from semagent_drivers.adapter.sdk import SdkThread, load_sdk
@@ -16,11 +23,14 @@ __all__ = [
     "ImageFolder",
     "Limits",
     "Picture",
+    "Port",
+    "Range",
     "Raster",
     "RasterOptions",
     "Readings",
     "SdkAdapter",
     "SdkThread",
+    "Settling",
     "Stamp",
     "TcpStream",
     "Wait",

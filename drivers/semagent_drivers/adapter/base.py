@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import msgspec
 
@@ -41,6 +41,11 @@ from semagent.types import (
 from semagent_drivers.adapter.limits import Limits, require_region, require_within
 from semagent_drivers.adapter.settings import Revisions, Settings, same_beam
 from semagent_drivers.adapter.waiting import Wait
+
+Settling = Annotated[float, msgspec.Meta(ge=0, le=60)]
+"""Seconds that are always waited, where the vendor gives no sign of having settled."""
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 _STIGMATOR_FLICKER = 2e-3
 

@@ -4,9 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from semagent_drivers.adapter import AdapterOptions
-
-Settling = Annotated[float, Meta(ge=0, le=60)]
+from semagent_drivers.adapter import AdapterOptions, Port, Settling
 
 
 class AutoScriptOptions(AdapterOptions, frozen=True, kw_only=True):
@@ -25,7 +23,7 @@ class AutoScriptOptions(AdapterOptions, frozen=True, kw_only=True):
     """
 
     host: str = "localhost"
-    port: Annotated[int, Meta(ge=1, le=65535)] = 7520
+    port: Port = 7520
     view: Annotated[int, Meta(ge=1, le=4)] = 1
     bit_depth: Literal[8, 16] = 8
     focus_settle_s: Settling = 0.1

@@ -1,13 +1,11 @@
 """The options of the bridge to OpenFIBSEM."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import Meta, field
+from msgspec import field
 
 from semagent.options import Positive
-from semagent_drivers.adapter import AdapterOptions, RasterOptions
-
-Range = tuple[float, float]
+from semagent_drivers.adapter import AdapterOptions, Range, RasterOptions, Settling
 
 
 class FibsemOptions(AdapterOptions, frozen=True, kw_only=True):
@@ -40,7 +38,7 @@ class FibsemOptions(AdapterOptions, frozen=True, kw_only=True):
     beam_shift_range_um: Range | None = None
     x_range_mm: Range | None = None
     y_range_mm: Range | None = None
-    focus_settle_s: Annotated[float, Meta(ge=0, le=60)] = 0.3
+    focus_settle_s: Settling = 0.3
 
     def __post_init__(self) -> None:
         super().__post_init__()

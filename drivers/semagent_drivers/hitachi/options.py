@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from semagent.options import Positive, Seconds
-from semagent_drivers.adapter import AdapterOptions
+from semagent_drivers.adapter import AdapterOptions, Port
 
 
 class HitachiOptions(AdapterOptions, frozen=True, kw_only=True):
@@ -31,7 +31,7 @@ class HitachiOptions(AdapterOptions, frozen=True, kw_only=True):
     folder: str
     images: str = "*.bmp"
     bind: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=1, le=65535)] = 3000
+    port: Port = 3000
     peer: str | None = None
     connect_timeout_s: Seconds = 60.0
     width_px: Annotated[int, Meta(ge=64, le=16384)] = 1280

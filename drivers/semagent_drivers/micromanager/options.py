@@ -5,9 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from semagent.options import Positive
-from semagent_drivers.adapter import AdapterOptions
-
-Pair = tuple[float, float]
+from semagent_drivers.adapter import AdapterOptions, Port, Range
 
 
 class MicroManagerOptions(AdapterOptions, frozen=True, kw_only=True):
@@ -36,13 +34,13 @@ class MicroManagerOptions(AdapterOptions, frozen=True, kw_only=True):
     adapters: str | None = None
     configuration: str | None = None
     host: str = "127.0.0.1"
-    port: Annotated[int, Meta(gt=0, lt=65536)] = 4827
+    port: Port = 4827
     working_distance_mm: Positive = 5.0
     focus_inverted: bool = False
-    focus_range_um: Pair
-    x_range_um: Pair | None = None
-    y_range_um: Pair | None = None
-    exposure_range_ms: Pair | None = None
+    focus_range_um: Range
+    x_range_um: Range | None = None
+    y_range_um: Range | None = None
+    exposure_range_ms: Range | None = None
     max_averages: Annotated[int, Meta(ge=1, le=256)] = 16
     focus_tolerance_um: Positive = 0.1
     stage_tolerance_um: Positive = 0.5
@@ -63,6 +61,6 @@ class MicroManagerOptions(AdapterOptions, frozen=True, kw_only=True):
         if self.backend == "java" and python != (None, None):
             raise ValueError("backend java takes neither adapters nor configuration")
 
-    def _focus_ends(self) -> Pair:
+    def _focus_ends(self) -> Range:
         low, high = self.focus_range_um
         return (-high, -low) if self.focus_inverted else (low, high)

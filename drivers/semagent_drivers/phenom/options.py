@@ -1,15 +1,13 @@
 """The options of the driver for Phenom microscopes."""
 
 from pathlib import Path
-from typing import Annotated
 
-from msgspec import Meta, field
+from msgspec import field
 
 from semagent.errors import ConfigError
 from semagent.options import Positive
-from semagent_drivers.adapter import AdapterOptions, RasterOptions
+from semagent_drivers.adapter import AdapterOptions, Range, RasterOptions, Settling
 
-RangeMm = tuple[float, float]
 _LINES = 3
 
 
@@ -36,9 +34,9 @@ class PhenomOptions(AdapterOptions, frozen=True, kw_only=True):
     detector: str = "All"
     scan: RasterOptions = field(default_factory=RasterOptions)
     stigmator_full_range: Positive = 1.0
-    x_range_mm: RangeMm | None = None
-    y_range_mm: RangeMm | None = None
-    focus_settle_s: Annotated[float, Meta(ge=0, le=60)] = 0.3
+    x_range_mm: Range | None = None
+    y_range_mm: Range | None = None
+    focus_settle_s: Settling = 0.3
     sdk: str = "PyPhenom"
 
     def login(self) -> tuple[str, ...]:

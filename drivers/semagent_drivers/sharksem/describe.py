@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 from semagent.errors import ConfigError
 from semagent.types import Capabilities
-from semagent_drivers.adapter import Limits, Raster
-from semagent_drivers.adapter.limits import Range
+from semagent_drivers.adapter import Limits, Range, Raster
 from semagent_drivers.adapter.raster import MOST_AVERAGES
 from semagent_drivers.adapter.units import DEGREES, MICROMETRES, MILLIMETRES
 from semagent_drivers.sharksem.link import SharkLink

@@ -5,9 +5,8 @@ from typing import Annotated
 import msgspec
 
 from semagent.options import Positive, Seconds
-from semagent_drivers.adapter import AdapterOptions, RasterOptions
+from semagent_drivers.adapter import AdapterOptions, Port, RasterOptions
 
-Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Index = Annotated[int, msgspec.Meta(ge=0, le=63)]
 
 

@@ -15,6 +15,7 @@ from semagent.types import Capabilities, Optics, Pixels, Scan, StagePosition
 from semagent_drivers.adapter import (
     Limits,
     Picture,
+    Range,
     Readings,
     SdkAdapter,
     SdkThread,
@@ -23,7 +24,6 @@ from semagent_drivers.adapter import (
     opening,
     put_back,
 )
-from semagent_drivers.adapter.limits import Range
 from semagent_drivers.adapter.units import (
     DEGREES,
     METRES,

@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from semagent.options import Positive
-from semagent_drivers.adapter import AdapterOptions
+from semagent_drivers.adapter import AdapterOptions, Settling
 
 
 class SmartSemOptions(AdapterOptions, frozen=True, kw_only=True):
@@ -23,7 +23,7 @@ class SmartSemOptions(AdapterOptions, frozen=True, kw_only=True):
 
     working_distance_range_mm: tuple[Positive, Positive] = (1.0, 50.0)
     readback_tolerance_um: Positive = 0.2
-    focus_settle_s: Annotated[float, Meta(ge=0, le=60)] = 0.3
+    focus_settle_s: Settling = 0.3
     blank_retries: Annotated[int, Meta(ge=0, le=10)] = 3
     stage: bool = False
     sdk: str = "win32com.client"

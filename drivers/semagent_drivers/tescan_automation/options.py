@@ -5,9 +5,7 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from semagent.options import Positive, Seconds
-from semagent_drivers.adapter import AdapterOptions, RasterOptions
-
-RangeMm = tuple[float, float]
+from semagent_drivers.adapter import AdapterOptions, Port, Range, RasterOptions
 
 
 class TescanAutomationOptions(AdapterOptions, frozen=True, kw_only=True):
@@ -29,14 +27,14 @@ class TescanAutomationOptions(AdapterOptions, frozen=True, kw_only=True):
     """
 
     host: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=1, le=65535)] = 8300
+    port: Port = 8300
     channel: Annotated[int, Meta(ge=0, le=63)] = 0
     detector: str | None = None
     scan: RasterOptions = field(default_factory=RasterOptions)
     working_distance_range_mm: tuple[Positive, Positive] = (2.0, 100.0)
     readback_tolerance_um: Positive = 0.5
     beam_shift_range_um: Positive | None = None
-    x_range_mm: RangeMm | None = None
-    y_range_mm: RangeMm | None = None
+    x_range_mm: Range | None = None
+    y_range_mm: Range | None = None
     stage_update_s: Seconds = 1.0
     sdk: str = "tescanautomation"

@@ -19,12 +19,12 @@ from semagent_drivers.adapter import (
     ImageFolder,
     Limits,
     Picture,
+    Range,
     Readings,
     Stamp,
     Wait,
     load_sdk,
 )
-from semagent_drivers.adapter.limits import Range
 from semagent_drivers.adapter.units import (
     DEGREES,
     KILOVOLTS,

@@ -5,10 +5,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from semagent.options import Positive, Seconds
-from semagent_drivers.adapter import AdapterOptions
+from semagent_drivers.adapter import AdapterOptions, Range, Settling
 
 Pixels = Annotated[int, Meta(ge=64, le=16384)]
-Range = tuple[float, float]
 
 
 class RemConOptions(AdapterOptions, frozen=True, kw_only=True):
@@ -46,10 +45,10 @@ class RemConOptions(AdapterOptions, frozen=True, kw_only=True):
     height_px: Pixels = 768
     working_distance_range_mm: tuple[Positive, Positive] = (1.0, 50.0)
     readback_tolerance_um: Positive = 0.5
-    focus_settle_s: Annotated[float, Meta(ge=0, le=60)] = 0.5
+    focus_settle_s: Settling = 0.5
     x_range_mm: Range | None = None
     y_range_mm: Range | None = None
     z_range_mm: Range | None = None
     tilt_range_deg: Range | None = None
     rotation_range_deg: Range | None = None
-    stage_settle_s: Annotated[float, Meta(ge=0, le=60)] = 1.0
+    stage_settle_s: Settling = 1.0
