@@ -19,7 +19,6 @@ from semagent.errors import (
 )
 from semagent.types import MoveStage, SetBlanked, SetScan, SetStigmator, SetWorkingDistance
 from semagent_drivers.adapter import ImageFolder
-from semagent_drivers.fakes import Fault
 from semagent_drivers.hitachi.bmp import grey, is_whole, whole_file
 from semagent_drivers.hitachi.fake import FakeSem, bitmap
 
@@ -194,26 +193,28 @@ def test_a_stop_stops_the_stage(microscope, sem):
     assert sem.calls[-1] == "Set STAGE STOP *"
 
 
-def test_a_move_whose_stop_the_sem_refuses_is_not_refused(microscope, sem, monkeypatch):
+def test_a_move_whose_stop_the_sem_refuses_is_not_refused(sem, tmp_path, monkeypatch):
     take = sem._take
     monkeypatch.setattr(
         sem, "_take", lambda main, *rest: "NG" if main == "STAGE" else take(main, *rest)
     )
+    microscope = opened(sem, tmp_path, move_timeout_s=0.2)
     sem.settle_s = 3600.0
-    timer = threading.Timer(0.1, microscope.stop)
-    timer.start()
-    with pytest.raises(MicroscopeError, match="stopped on its way"):
+    with pytest.raises(MicroscopeTimeoutError, match="no stage that has arrived"):
         microscope.apply(MoveStage(x_m=0.056))
-    timer.join()
+    microscope.close()
 
 
-def test_a_stage_that_nobody_can_watch_any_more_is_stopped(microscope, sem):
-    sem.settle_s = 3600.0
-    moved = threading.Timer(0.1, lambda: sem.trip.arm(Fault.FAIL, 1))
-    moved.start()
+def test_a_stage_that_nobody_can_watch_any_more_is_stopped(microscope, sem, monkeypatch):
+    answer = sem._answer
+
+    def lost_sight(line, *, failing):
+        moves = any(call.startswith("Set STAGEUNIT") for call in sem.calls)
+        return answer(line, failing=failing or (moves and "InstructName" in line))
+
+    monkeypatch.setattr(sem, "_answer", lost_sight)
     with pytest.raises(MicroscopeError, match="answered with NG"):
         microscope.apply(MoveStage(x_m=0.056))
-    moved.join()
     assert sem.calls[-1] == "Set STAGE STOP *"
 
 
