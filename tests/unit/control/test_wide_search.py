@@ -180,7 +180,7 @@ def test_on_the_way_back_too() -> None:
     found = search(
         1e-3,
         2e-3,
-        limits={"max_step": 0.2e-3},
+        limits={"max_step": 0.2e-3, "max_travel": 40e-3},
         column={"lens_settle_ms": 600},
         break_at=lose_the_specimen,
     )
