@@ -16,6 +16,7 @@ from semagent.errors import (
     CommandRefusedError,
     DisconnectedError,
     MicroscopeError,
+    MicroscopeTimeoutError,
     NotReadyError,
     SemagentError,
 )
@@ -354,12 +355,31 @@ class Adapter(ABC):
             MicroscopeError: one is farther off than that.
         """
         for axis, asked in moves.items():
-            reads = getattr(there, axis)
-            off = math.nan if reads is None else reads - asked
-            if axis == "rotation_rad":
-                off = math.remainder(off, 2 * math.pi)
             unit = axis.rsplit("_", 1)[1]
+            off = _off(axis, asked, there)
             self.arrived(f"stage {axis}", asked, asked + off, tolerance[axis], unit)
+
+    def stage_arrives(
+        self,
+        moves: Mapping[str, float],
+        position: Callable[[], StagePosition],
+        tolerance: Mapping[str, float],
+        wait: Wait,
+    ) -> None:
+        """As `stage_arrived`, for a position that catches up only after the move, during ``wait``.
+
+        Raises:
+            AcquisitionStoppedError: ``stop`` was called.
+            MicroscopeError: it has not caught up.
+        """
+
+        def there() -> bool:
+            now = position()
+            return all(abs(_off(each, to, now)) <= tolerance[each] for each, to in moves.items())
+
+        with suppress(MicroscopeTimeoutError):
+            wait.until(there, "position", every_s=0.05)
+        self.stage_arrived(moves, position(), tolerance)
 
     @contextmanager
     def halting(self, halt: Callable[[], object]) -> Iterator[None]:
@@ -451,6 +471,13 @@ class Adapter(ABC):
             focus_m=self.focus_flicker_m,
             stigmator=_STIGMATOR_FLICKER,
         )
+
+
+def _off(axis: str, asked: float, there: StagePosition) -> float:
+    """How far an axis is from where it was sent; NaN if it is not reported."""
+    reads: float | None = getattr(there, axis)
+    off = math.nan if reads is None else reads - asked
+    return math.remainder(off, 2 * math.pi) if axis == "rotation_rad" else off
 
 
 def _verb(action: MicroscopeAction) -> str:

@@ -5,14 +5,13 @@ do as told. So everything is read back.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import MappingProxyType
 
 from semagent.clock import Clock
 from semagent.errors import (
     CommandRefusedError,
     MicroscopeError,
-    MicroscopeTimeoutError,
     NotReadyError,
 )
 from semagent.types import FrameFault, Optics, Pixels, SetScan, StagePosition
@@ -296,22 +295,11 @@ class SharkSem(Adapter):
         with self.halting(lambda: self._link.tell("StgStop")):
             self._link.tell("StgMoveTo", *targets)
             wait.until(lambda: not self._stage_busy(), "end of the move", every_s=0.1)
-            self._wait_for_position(moves, wait)
+            catching_up = Wait(self._clock, self._shark.stage_update_s, wait.stopped)
+            self.stage_arrives(moves, self._position, _STAGE_TOLERANCE, catching_up)
 
     def _stage_busy(self) -> bool:
         return self._link.ask("StgIsBusy").integer() != 0
-
-    def _wait_for_position(self, moves: dict[str, float], wait: Wait) -> None:
-        def there() -> bool:
-            now = self._position()
-            return all(
-                abs(getattr(now, axis) - to) <= _STAGE_TOLERANCE[axis] for axis, to in moves.items()
-            )
-
-        with suppress(MicroscopeTimeoutError):
-            catching_up = Wait(self._clock, self._shark.stage_update_s, wait.stopped)
-            catching_up.until(there, "position", every_s=0.05)
-        self.stage_arrived(moves, self._position(), _STAGE_TOLERANCE)
 
     def _disconnect(self) -> None:
         self._link.close()

@@ -1,13 +1,12 @@
 """The microscope port over TESCAN Automation: millimetres, degrees, nanoseconds, picoamperes."""
 
 import math
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from semagent.clock import Clock
-from semagent.errors import ConfigError, MicroscopeError, MicroscopeTimeoutError, NotReadyError
+from semagent.errors import ConfigError, MicroscopeError, NotReadyError
 from semagent.types import Capabilities, Optics, Pixels, SetScan, StagePosition
 from semagent_drivers.adapter import (
     Limits,
@@ -258,18 +257,9 @@ class TescanAutomation(SdkAdapter):
             timeout_s=wait.left_s,
             stopped=wait.stopped,
         )
-        with suppress(MicroscopeTimeoutError):
-            catching_up = Wait(self._clock, self._wishes.stage_update_s, wait.stopped)
-            catching_up.until(lambda: self._is_at(moves), "position", every_s=0.05)
+        catching_up = Wait(self._clock, self._wishes.stage_update_s, wait.stopped)
         tolerance = dict.fromkeys(moves, _STAGE_TOLERANCE_M)
-        self.stage_arrived(moves, self.ask(self._position), tolerance)
-
-    def _is_at(self, moves: dict[str, float]) -> bool:
-        there = self.ask(self._position)
-        return all(
-            abs((getattr(there, axis) or 0.0) - to) <= _STAGE_TOLERANCE_M
-            for axis, to in moves.items()
-        )
+        self.stage_arrives(moves, lambda: self.ask(self._position), tolerance, catching_up)
 
 
 def _known(value: float) -> float | None:

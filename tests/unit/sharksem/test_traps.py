@@ -1,5 +1,6 @@
 """SharkSEM's traps, over real sockets, and those that other programs have fallen into."""
 
+import math
 import threading
 import time
 
@@ -27,6 +28,7 @@ from semagent.types import (
 )
 from semagent_drivers.fakes import Fault
 from semagent_drivers.sharksem.fake import FakeSharkSem
+from semagent_drivers.sharksem.fake.functions import Functions
 
 
 @pytest.fixture
@@ -255,6 +257,20 @@ def test_one_axis_moves_and_the_others_stay(microscope, instrument, six_axes):
     microscope.apply(MoveStage(z_m=12e-3))
     assert instrument.position == pytest.approx([1.0, -0.25, 12.0, 30.0, 5.0, 0.0])
     assert instrument.position[3:] == [30.0, 5.0, 0.0]
+
+
+def test_a_rotation_that_is_whole_turns_off_has_arrived(fake, instrument, monkeypatch):
+    def turned(functions, body):
+        x, y, z, rotation, tilt, _ = instrument.position
+        return x, y, z, rotation + 360, tilt
+
+    monkeypatch.setattr(Functions, "StgGetPosition", turned)
+    microscope = opened(fake, stage_update_s=5.0)
+    started_s = time.perf_counter()
+    microscope.apply(MoveStage(rotation_rad=0.1))
+    assert time.perf_counter() - started_s < 5.0
+    assert instrument.position[3] == pytest.approx(math.degrees(0.1))
+    microscope.close()
 
 
 def test_axes_without_a_motor_cannot_be_moved(microscope):
