@@ -75,6 +75,10 @@ class _Connection(H11Protocol):
             self._early += data
             return
         super().data_received(data)
+        unread, _ = self.conn.trailing_data
+        if len(unread) > _LONGEST_MESSAGE:  # asks and asks, and waits for no answer
+            self.transport.abort()
+            return
         self._count()
 
     def on_response_complete(self) -> None:

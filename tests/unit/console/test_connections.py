@@ -187,3 +187,11 @@ def test_who_is_not_signed_in_gets_one_answer_a_connection(run: Run, path: str):
 def test_who_is_signed_in_gets_an_answer_to_all_requests(run: Run, path: str):
     signed_in = answers(run, path, Authorization=f"Bearer {TOKENS.viewer}")
     assert signed_in.count(b"HTTP/1.1 200") == 3
+
+
+def test_who_asks_and_asks_without_waiting_for_answers_is_sent_away(run: Run):
+    """What comes meanwhile is kept until its turn comes; much of it has STOP wait."""
+    head = f"GET /static/live.js HTTP/1.1\r\nHost: 127.0.0.1:{run.port}\r\n"
+    request = f"{head}Authorization: Bearer {TOKENS.viewer}\r\n\r\n".encode()
+    with connected(run) as link, pytest.raises(ConnectionError):
+        link.sendall(request * 100_000)
