@@ -286,8 +286,8 @@ class SmartSem(SdkAdapter):
         for index, (axis, unit) in enumerate(STAGE.items()):
             if axis in moves:
                 target[index] = unit.from_si(moves[axis])
-        self.ask(lambda: self._control.move_stage(tuple(target)), "start a stage move")
         with self.halting(lambda: self._thread.post(self._halt)):
+            self.ask(lambda: self._control.move_stage(tuple(target)), "start a stage move")
             wait.until(
                 lambda: self.ask(lambda: self._control.state("DP_STAGE_IS")) != "Busy",
                 "end of the move",

@@ -174,6 +174,22 @@ def test_a_stage_that_nobody_can_watch_any_more_is_stopped(instrument, monkeypat
     microscope.close()
 
 
+def test_a_stage_that_started_although_the_call_failed_is_stopped(instrument, monkeypatch):
+    move = instrument.move
+
+    def fail_on_the_way(target):
+        move(target)
+        raise fake.COMError(0x80004005 - 2**32, "Unspecified error")
+
+    monkeypatch.setattr(instrument, "move", fail_on_the_way)
+    microscope = opened()
+    with pytest.raises(MicroscopeError, match="Unspecified error"):
+        microscope.apply(MoveStage(x_m=0.066))
+    microscope.read_state()
+    assert "CMD_STAGE_ABORT" in instrument.calls
+    microscope.close()
+
+
 def test_the_stage_does_not_move_unless_told(instrument):
     microscope = opened(stage=False)
     assert microscope.capabilities.stage_axes == ()
