@@ -200,6 +200,8 @@ def _focus(
             tolerance_m = config.safety.tolerance("working_distance_m")
             result = _as_it_is(result, start_m, microscope, tolerance_m)
         _report(result, time.perf_counter() - started_s, output)
+        if not arm and result.status == "held":
+            output.fail("a focusing moves focus and stigmators: give --arm")
         if record is not None:
             output.say(f"recorded in {record}")
         if result.verified and memory is not None:

@@ -164,7 +164,7 @@ def test_autofocus_without_arming_is_refused_and_nothing_moves(
     result = run.records[-1]
     assert result["moves"] == 0
     assert result["final_working_distance_m"] == result["start_working_distance_m"]
-    assert "arm" in run.err
+    assert "give --arm" in run.err
 
 
 def test_travel_beyond_the_envelope_is_refused_and_focus_goes_back(
