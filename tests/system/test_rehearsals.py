@@ -16,16 +16,19 @@ _HALF_DEPTH_OF_FIELD_M = 2e-6
 
 @pytest.fixture
 def micromanager():
-    """A fake of the microscope, its file's place for the port, and where it listens."""
+    """The ports in its file, and where a fake of the microscope listens instead."""
     with FakeMicroManager() as fake:
-        yield "port: 4827", f"port: {fake.port}"
+        yield {" port: 4827": f" port: {fake.port}"}
 
 
 @pytest.fixture
 def sharksem():
-    """A fake of the microscope, its file's place for the port, and where it listens."""
+    """The ports in its file, and where a fake of the microscope listens instead."""
     with FakeSharkSem() as fake:
-        yield "port: 8300", f"port: {fake.port}\n    data_port: {fake.data_port}"
+        yield {
+            " port: 8300": f" port: {fake.port}",
+            " data_port: null": f" data_port: {fake.data_port}",
+        }
 
 
 @pytest.mark.parametrize(
@@ -54,11 +57,12 @@ def test_a_rehearsal_with_a_fake_in_the_place_of_the_sdk(
 def test_a_rehearsal_with_a_fake_that_listens(
     semagent, tmp_path: Path, request: pytest.FixtureRequest, driver: str, focus_m: float
 ):
-    theirs, ours = request.getfixturevalue(driver)
     shipped = find_config(driver).read_text(encoding="utf-8")
-    assert shipped.count(theirs) == 1
+    for theirs, ours in request.getfixturevalue(driver).items():
+        assert shipped.count(theirs) == 1
+        shipped = shipped.replace(theirs, ours)
     path = tmp_path / "rehearsal.yaml"
-    path.write_text(shipped.replace(theirs, ours), encoding="utf-8")
+    path.write_text(shipped, encoding="utf-8")
     rehearse(semagent, path, focus_m)
 
 

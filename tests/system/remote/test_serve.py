@@ -135,9 +135,10 @@ def test_the_microscope_pc_needs_little(connect, tmp_path):
     """What ``docs/remote.md`` says to install there is enough to lend out a microscope."""
     with FakeSharkSem() as fake:
         shipped = find_config("sharksem").read_text(encoding="utf-8")
-        ports = f"port: {fake.port}\n    data_port: {fake.data_port}"
+        own = shipped.replace(" port: 8300", f" port: {fake.port}")
+        own = own.replace(" data_port: null", f" data_port: {fake.data_port}")
         path = tmp_path / "sem.yaml"
-        path.write_text(shipped.replace("port: 8300", ports), encoding="utf-8")
+        path.write_text(own, encoding="utf-8")
         arguments = ["serve", str(path), "--bind", "tcp://127.0.0.1:*"]
         server = subprocess.Popen(
             [sys.executable, "-c", _BARE, *arguments], stderr=subprocess.PIPE, text=True
