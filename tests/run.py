@@ -23,7 +23,8 @@ STEPS: tuple[dict[str, list[str]], ...] = (
             *("mypy", "--platform", "win32", "--cache-dir", ".mypy_cache/win32"),
         ],
     },
-    {"tests": [*PYTHON, "pytest", "-n", "2"]},
+    # Many tests wait for other programs: one process more than there are cores.
+    {"tests": [*PYTHON, "pytest", "-n", "3", "--dist", "worksteal"]},
     {"faults in the safety gate": [*PYTHON, "tests.mutation.run"]},
 )
 """One after the other; what stands together runs at once."""
