@@ -23,7 +23,7 @@ STEPS: tuple[dict[str, list[str]], ...] = (
             *("mypy", "--platform", "win32", "--cache-dir", ".mypy_cache/win32"),
         ],
     },
-    # Many tests wait for other programs: one process more than there are cores.
+    # Many tests wait for other programs: three processes keep two cores busy.
     {"tests": [*PYTHON, "pytest", "-n", "3", "--dist", "worksteal"]},
     {"faults in the safety gate": [*PYTHON, "tests.mutation.run"]},
 )
