@@ -1,9 +1,13 @@
 """Fixtures every test may use."""
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from semagent.signals import ENDING
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,3 +26,15 @@ def shared_data() -> Path:
     if not (folder / "test").is_dir():
         pytest.skip(f"no real micrographs at {folder} (set SEMAGENT_DATA)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """A command that was interrupted ignores signals as it ends; what tests start would inherit it.
+
+    Programs that can no longer be asked to end hang those who wait for it.
+    """
+    before = {number: signal.getsignal(number) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
