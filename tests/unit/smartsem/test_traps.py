@@ -151,14 +151,20 @@ def test_a_move_that_is_ignored_does_not_pass_as_done(microscope, instrument, mo
         microscope.apply(MoveStage(x_m=0.066))
 
 
-def test_a_stage_that_stays_busy_is_given_up_and_stopped(instrument):
-    instrument.move_s = 3600.0
-    microscope = opened(SystemClock(), move_timeout_s=0.2)
-    with pytest.raises(MicroscopeTimeoutError, match=r"no end of the move within 0\.2 s"):
+def require_stopped(instrument, microscope, error, says):
+    """A move fails with this error, and the stage is told to stop."""
+    with pytest.raises(error, match=says):
         microscope.apply(MoveStage(x_m=0.066))
     microscope.read_state()
     assert "CMD_STAGE_ABORT" in instrument.calls
     microscope.close()
+
+
+def test_a_stage_that_stays_busy_is_given_up_and_stopped(instrument):
+    instrument.move_s = 3600.0
+    microscope = opened(SystemClock(), move_timeout_s=0.2)
+    says = r"no end of the move within 0\.2 s"
+    require_stopped(instrument, microscope, MicroscopeTimeoutError, says)
 
 
 def test_a_stage_that_nobody_can_watch_any_more_is_stopped(instrument, monkeypatch):
@@ -166,12 +172,7 @@ def test_a_stage_that_nobody_can_watch_any_more_is_stopped(instrument, monkeypat
     monkeypatch.setattr(
         instrument, "told", lambda asked: told(asked) if asked != "DP_STAGE_IS" else None
     )
-    microscope = opened()
-    with pytest.raises(MicroscopeError, match="DP_STAGE_IS"):
-        microscope.apply(MoveStage(x_m=0.066))
-    microscope.read_state()
-    assert "CMD_STAGE_ABORT" in instrument.calls
-    microscope.close()
+    require_stopped(instrument, opened(), MicroscopeError, "DP_STAGE_IS")
 
 
 def test_a_stage_that_started_although_the_call_failed_is_stopped(instrument, monkeypatch):
@@ -182,12 +183,7 @@ def test_a_stage_that_started_although_the_call_failed_is_stopped(instrument, mo
         raise fake.COMError(0x80004005 - 2**32, "Unspecified error")
 
     monkeypatch.setattr(instrument, "move", fail_on_the_way)
-    microscope = opened()
-    with pytest.raises(MicroscopeError, match="Unspecified error"):
-        microscope.apply(MoveStage(x_m=0.066))
-    microscope.read_state()
-    assert "CMD_STAGE_ABORT" in instrument.calls
-    microscope.close()
+    require_stopped(instrument, opened(), MicroscopeError, "Unspecified error")
 
 
 def test_the_stage_does_not_move_unless_told(instrument):
