@@ -10,14 +10,14 @@ from contextlib import closing
 from types import TracebackType
 from typing import Self
 
-from semagent.bus import LocalBus, LocalHub, Mailbox, Recorder
+from semagent.bus import LocalBus, LocalHub, Mailbox
 from semagent.channels import Role
 from semagent.clock import Clock
 from semagent.config import RunConfig
 from semagent.errors import RoleError, SemagentError
 from semagent.parts import make_acquire, make_control
 from semagent.ports import Engine, Microscope
-from semagent.roles import InferRole
+from semagent.roles import InferRole, SessionRecorder
 from semagent.types import Action, Command, GateStatus, Issuer, Reply, Request
 
 _POLL_S = 0.005
@@ -31,7 +31,7 @@ class Lockstep:
         microscope: opened; closed together with the roles.
         engine: opened; closed together with the roles.
         clock: what time it is.
-        recorder: takes everything that is to be recorded, if anything is.
+        recorder: takes everything that is to be recorded, if anything is; closed after the roles.
     """
 
     def __init__(
@@ -40,8 +40,9 @@ class Lockstep:
         microscope: Microscope,
         engine: Engine,
         clock: Clock,
-        recorder: Recorder | None = None,
+        recorder: SessionRecorder | None = None,
     ) -> None:
+        self._recorder = recorder
         self._hub = LocalHub(clock, recorder)
         self._operator = LocalBus(self._hub, Role.CONSOLE)
         self._clock = clock
@@ -126,3 +127,6 @@ class Lockstep:
         except SemagentError:
             if kind is None:
                 raise
+        finally:
+            if self._recorder is not None:
+                self._recorder.close()

@@ -2,7 +2,6 @@
 
 import random
 import time
-from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +172,7 @@ def _focus(
     # the exit code has to say how it ended.
     end_exposure = lockstep.acquire.end_exposure
     with caught_interrupts(output, end_exposure, moved=ledger.has_commands) as interrupt:
-        with nullcontext() if recorder is None else closing(recorder), lockstep, table:
+        with lockstep, table:
             start = microscope.read_state()
             start_m = start.optics.working_distance_m
             unaffordable = forbids(start, config.control.autofocus.max_dose_e_nm2)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -51,7 +50,6 @@ def run(name: str, *, positions: str, arm: bool, record: Path | None, output: Ou
             # A stage move that is cut short disarms the gate, and then nothing could be put back:
             # the scan ends at the next frame.
             caught_interrupts(output) as interrupt,
-            nullcontext() if recorder is None else closing(recorder),
             Lockstep(config, microscope, engine, clock, recorder) as lockstep,
             _Bar(output, interrupt) as bar,
         ):

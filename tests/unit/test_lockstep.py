@@ -36,11 +36,11 @@ class Bench:
             "simulated", {"speed": 1, "scan": scan, "column": column, **options}, clock=self.clock
         )
         engine = registry.open_engine("sharpness", {})
-        self.recorder = None
+        recorder = None
         if record is not None:
             capabilities = self.microscope.capabilities
-            self.recorder = make_recorder(record, config, capabilities, engine.name, self.clock)
-        self.lockstep = Lockstep(config, self.microscope, engine, self.clock, self.recorder)
+            recorder = make_recorder(record, config, capabilities, engine.name, self.clock)
+        self.lockstep = Lockstep(config, self.microscope, engine, self.clock, recorder)
         self.results = self.lockstep.listen("result")
 
     @property
@@ -157,8 +157,6 @@ def test_frames_too_small_for_the_engine_hold_a_search_and_its_replay(tmp_path: 
     while (message := told.take()) is not None:
         messages.append(message.value.message)
     assert any("frames in a row could not be used (too_small)" in each for each in messages)
-    assert bench.recorder is not None
-    bench.recorder.close()
     replay = Replay(folder)
     assert "flagged" in {heard.kind for heard in replay.run()}
     replay.close()
@@ -171,8 +169,6 @@ def test_what_was_recorded_replays_to_the_same_commands(tmp_path: Path):
     with bench.lockstep:
         bench.lockstep.operate(Arm())
         assert bench.focus() == "focused"
-    assert bench.recorder is not None
-    bench.recorder.close()
     replay = Replay(folder)
     kinds = [heard.kind for heard in replay.run()]
     replay.close()

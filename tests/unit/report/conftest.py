@@ -54,5 +54,4 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
             lockstep.cycle()
             if results.take() is not None:
                 break
-    recorder.close()
     return folder

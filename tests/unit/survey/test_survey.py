@@ -180,6 +180,9 @@ class FullDisk:
         if self._left < 0:
             raise RecordError("no space left")
 
+    def close(self) -> None:
+        pass
+
 
 @pytest.mark.parametrize("messages", [60, 61, 62, 63, 64, 65, 66, 300])
 def test_a_record_that_is_lost_ends_the_scan_and_everything_is_put_back(messages: int) -> None:
