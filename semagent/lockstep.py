@@ -6,6 +6,7 @@ recorded stacks and sessions run deterministically.
 """
 
 import itertools
+from collections.abc import Callable
 from contextlib import closing
 from types import TracebackType
 from typing import Self
@@ -14,11 +15,12 @@ from semagent.bus import LocalBus, LocalHub, Mailbox
 from semagent.channels import Role
 from semagent.clock import Clock
 from semagent.config import RunConfig
-from semagent.errors import RoleError, SemagentError
+from semagent.errors import MicroscopeTimeoutError, RoleError, SemagentError
 from semagent.parts import make_acquire, make_control
 from semagent.ports import Engine, Microscope
-from semagent.roles import InferRole, SessionRecorder
+from semagent.roles import AcquireRole, InferRole, SessionRecorder
 from semagent.types import Action, Command, GateStatus, Issuer, Reply, Request
+from semagent.wire import Message
 
 _POLL_S = 0.005
 
@@ -97,10 +99,7 @@ class Lockstep:
             SemagentError: a role cannot go on.
         """
         self._hub.require_record()
-        frames = self.acquire.frames
-        self.acquire.step()
-        if self.acquire.frames == frames:
-            self._clock.sleep(_POLL_S)
+        expose(self.acquire, self._clock)
         self.infer.step()
         self.settle()
 
@@ -130,3 +129,31 @@ class Lockstep:
         finally:
             if self._recorder is not None:
                 self._recorder.close()
+
+
+def expose(acquire: AcquireRole, clock: Clock) -> None:
+    """Expose one frame; where there is none, as it is not time yet or it failed, a moment passes.
+
+    Raises:
+        MicroscopeError: the role cannot go on.
+    """
+    frames = acquire.frames
+    acquire.step()
+    if acquire.frames == frames:
+        clock.sleep(_POLL_S)
+
+
+def next_frame(
+    frames: Mailbox, expose_one: Callable[[], None], clock: Clock, limit_s: float
+) -> Message:
+    """The next frame, though not waited for longer than ``limit_s``.
+
+    Raises:
+        MicroscopeTimeoutError: none came.
+    """
+    until_ns = clock.monotonic_ns() + round(limit_s * 1e9)
+    while clock.monotonic_ns() <= until_ns:
+        expose_one()
+        if (message := frames.take()) is not None:
+            return message
+    raise MicroscopeTimeoutError(f"no frame within {limit_s:g} s")

@@ -8,11 +8,12 @@ from semagent.bus import LocalBus, LocalHub
 from semagent.channels import Role
 from semagent.clock import Clock
 from semagent.config import RunConfig
-from semagent.errors import CommandRefusedError, MicroscopeError, MicroscopeTimeoutError
+from semagent.errors import CommandRefusedError, MicroscopeError
+from semagent.lockstep import expose, next_frame
 from semagent.parts import make_acquire
 from semagent.ports import Microscope
+from semagent.safety import Code
 from semagent.types import (
-    Action,
     Arm,
     Basis,
     Command,
@@ -27,7 +28,6 @@ from semagent.types import (
 
 _TRIES = 5  # frames in a row that may be unfit for use
 _FRESH = 0.5  # of the life of evidence: a new frame is taken before a command after that
-_POLL_S = 0.005
 
 
 class Hands:
@@ -58,7 +58,8 @@ class Hands:
         Raises:
             CommandRefusedError: the gate will not be armed; the message says why.
         """
-        self._give(Command(id="operator-arm", issuer=Issuer.OPERATOR, action=Arm()))
+        arm = Command(id="operator-arm", issuer=Issuer.OPERATOR, action=Arm())
+        _require_applied(self._give(arm))
 
     def expose(self) -> Frame:
         """Expose one frame that is fit for use.
@@ -70,7 +71,6 @@ class Hands:
         for _ in range(_TRIES):
             frame = self._one_frame()
             if not frame.header.faults:
-                self._last = frame.header
                 return frame
             faults = frame.header.faults
         raise MicroscopeError(f"{_TRIES} frames in a row cannot be used: {', '.join(faults)}")
@@ -82,34 +82,39 @@ class Hands:
             CommandRefusedError: the gate or the microscope refused it.
             MicroscopeError: it failed.
         """
+        reply = self._ask(action)
+        if reply.code == Code.SETTINGS_CHANGED:
+            self._last = None
+            reply = self._ask(action)
+        _require_applied(reply)
+
+    def _ask(self, action: MicroscopeAction) -> Reply:
         last = self._last
         if last is None or self._clock.monotonic_ns() - last.monotonic_ns > self._fresh_ns:
-            last = self.expose().header
+            # Fit for use or not, it says how the microscope stands: enough to go elsewhere.
+            last = self._one_frame().header
         basis = Basis(sequence=last.sequence, settings_rev=last.settings_rev)
         name = f"calibrate-{next(self._ids)}"
-        self._give(Command(id=name, issuer=Issuer.AGENT, action=action, basis=basis))
+        return self._give(Command(id=name, issuer=Issuer.AGENT, action=action, basis=basis))
 
-    def _give(self, command: Command) -> None:
+    def _give(self, command: Command) -> Reply:
         self._bus.beat(busy=False, processed=self.frames, skipped=0)
         self._operator.send("command", command)
         self._acquire.serve()
         for answer in self._operator.answers():
             if isinstance(answer, Reply) and answer.command.id == command.id:
-                _require_applied(command.action, answer)
-                return
+                return answer
         raise MicroscopeError("the acquire role did not answer")
 
     def _one_frame(self) -> Frame:
-        until_ns = self._clock.monotonic_ns() + round(self._wait_s * 1e9)
-        while self._clock.monotonic_ns() <= until_ns:
-            self._bus.beat(busy=False, processed=self.frames, skipped=0)
-            self._acquire.step()
-            message = self._frames.take()
-            if message is not None:
-                self.frames += 1
-                return Frame(message.value, message.pixels)
-            self._clock.sleep(_POLL_S)
-        raise MicroscopeTimeoutError(f"no frame within {self._wait_s:g} s")
+        message = next_frame(self._frames, self._expose, self._clock, self._wait_s)
+        self.frames += 1
+        self._last = message.value
+        return Frame(message.value, message.pixels)
+
+    def _expose(self) -> None:
+        self._bus.beat(busy=False, processed=self.frames, skipped=0)
+        expose(self._acquire, self._clock)
 
     def __enter__(self) -> Self:
         return self
@@ -128,8 +133,9 @@ class Hands:
         self._acquire.close()
 
 
-def _require_applied(action: Action, reply: Reply) -> None:
+def _require_applied(reply: Reply) -> None:
+    what = type(reply.command.action).__name__
     if reply.outcome is Outcome.REFUSED:
-        raise CommandRefusedError(f"{type(action).__name__}: {reply.reason}")
+        raise CommandRefusedError(f"{what}: {reply.reason}")
     if reply.outcome is Outcome.FAILED:
-        raise MicroscopeError(f"{type(action).__name__} failed: {reply.reason}")
+        raise MicroscopeError(f"{what} failed: {reply.reason}")

@@ -14,7 +14,8 @@ from semagent.calibration.blur import MOST_RESIDUAL, BlurFit, fit_blur
 from semagent.calibration.hands import Hands
 from semagent.calibration.shifts import Effect, ShiftFit, Shot, fit_shifts
 from semagent.config import RunConfig
-from semagent.errors import CommandRefusedError, SemagentError
+from semagent.control.intervention import settings_change
+from semagent.errors import CommandRefusedError, MicroscopeError, SemagentError
 from semagent.legs import and_back, legs, pair_legs, put_back
 from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, date_of
 from semagent.options import Options, Positive
@@ -141,8 +142,8 @@ class _Work:
         self._safety = config.safety
         self._options = options
         self._progress = progress
+        self._first = first.header
         self._home: MicroscopeState = first.header.settings
-        self._wall_ns = first.header.wall_ns
         header, scan = config.remembered.with_angle(first.header), first.header.scan
         self._unit_m = config.control.scale.half_depth_of(header)
         # Without a pixel size the half depth of field stands for it, as everywhere.
@@ -318,7 +319,7 @@ class _Work:
         shots = [self._without_play(taken.shot, blur) for taken in self._taken]
         shifts = fit_shifts(shots, self._pixel_m)
         calibration = Calibration(
-            date=date_of(self._wall_ns),
+            date=date_of(self._first.wall_ns),
             frames=self._hands.frames,
             blur_per_focus=_scaled(blur.slope_px_per_m, self._pixel_m),
             focus_hysteresis_m=Measure(
@@ -369,9 +370,14 @@ class _Work:
 
     def _take(self, stage: Stage) -> None:
         frame = self._hands.expose()
-        shot = Shot(frame.header, self._registrar.register(frame), dict(self._directions))
+        header, first = frame.header, self._first
+        if header.settings_rev != first.settings_rev:
+            raise MicroscopeError(
+                settings_change(first.settings, header.settings, first.detector, header.detector)
+            )
+        shot = Shot(header, self._registrar.register(frame), dict(self._directions))
         self._taken.append(Taken(shot, signature_of(measure_spectrum(frame.specimen))))
-        self._progress(stage, frame.header)
+        self._progress(stage, header)
 
     def _focus_to(self, place_m: float) -> None:
         before_m = self._at["focus"]

@@ -9,11 +9,11 @@ import msgspec
 
 from semagent.clock import Clock
 from semagent.config import RunConfig
-from semagent.errors import CommandRefusedError, MicroscopeError, MicroscopeTimeoutError
+from semagent.errors import CommandRefusedError, MicroscopeError
 from semagent.legs import legs, put_back
-from semagent.lockstep import Lockstep
+from semagent.lockstep import Lockstep, next_frame
 from semagent.places import Place
-from semagent.safety import STAGE_X, STAGE_Y
+from semagent.safety import STAGE_X, STAGE_Y, Code
 from semagent.safety.axes import Axis, targets
 from semagent.safety.display import show_alike
 from semagent.safety.travel import Track
@@ -261,10 +261,22 @@ class Pilot:
             self._left = reply.state
 
     def _do(self, action: MicroscopeAction) -> None:
+        reply = self._ask(action)
+        if reply.code == Code.SETTINGS_CHANGED:
+            reply = self._ask(action)
+        self.moved |= reply.outcome is not Outcome.REFUSED
+        what = type(action).__name__
+        if reply.outcome is Outcome.REFUSED:
+            raise CommandRefusedError(f"{what}: {reply.reason}")
+        for axis, target_m in targets(action).items():
+            if axis in self._tracks:
+                self._tracks[axis].book(target_m, reply.monotonic_ns)
+        if reply.outcome is Outcome.FAILED:
+            raise MicroscopeError(f"{what} failed: {reply.reason}")
+
+    def _ask(self, action: MicroscopeAction) -> Reply:
         last = self.last
-        if last is None or self._clock.monotonic_ns() - last.monotonic_ns > round(
-            _FRESH * self._config.safety.max_evidence_age_s * 1e9
-        ):
+        if last is None or not self._tells_of_now(last):
             # Fit for use or not, it says how the microscope stands: enough to go elsewhere.
             last = self.look().header
         reply = self._lockstep.carry_out(
@@ -275,29 +287,26 @@ class Pilot:
                 basis=Basis(sequence=last.sequence, settings_rev=last.settings_rev),
             )
         )
-        self.moved |= reply.outcome is not Outcome.REFUSED
         self.state = reply.state
-        what = type(action).__name__
-        if reply.outcome is Outcome.REFUSED:
-            raise CommandRefusedError(f"{what}: {reply.reason}")
-        for axis, target_m in targets(action).items():
-            if axis in self._tracks:
-                self._tracks[axis].book(target_m, reply.monotonic_ns)
-        if reply.outcome is Outcome.FAILED:
-            raise MicroscopeError(f"{what} failed: {reply.reason}")
+        return reply
+
+    def _tells_of_now(self, frame: FrameHeader) -> bool:
+        """Whether a command may rest on it: it is not old, and the settings are still the same."""
+        here, limit_s = self.state or self._left, _FRESH * self._config.safety.max_evidence_age_s
+        changed = here is not None and here.settings_rev != frame.settings_rev
+        old = self._clock.monotonic_ns() - frame.monotonic_ns > round(limit_s * 1e9)
+        return not (old or changed)
 
     def _next_frame(self) -> FrameHeader:
         wait_s = self._config.acquire.longest_wait_s
-        until_ns = self._clock.monotonic_ns() + round(wait_s * 1e9)
-        while self._clock.monotonic_ns() <= until_ns:
-            self._read_back()
-            self._lockstep.cycle()
-            message = self._frames.take()
-            if message is not None:
-                header: FrameHeader = message.value
-                self.last, self.state = header, header.settings
-                self._left = header.settings
-                self._read_back()  # what was done because of this frame
-                self._on_frame(header)
-                return header
-        raise MicroscopeTimeoutError(f"no frame within {wait_s:g} s")
+        message = next_frame(self._frames, self._cycle, self._clock, wait_s)
+        header: FrameHeader = message.value
+        self.last, self.state = header, header.settings
+        self._left = header.settings
+        self._read_back()  # what was done because of this frame
+        self._on_frame(header)
+        return header
+
+    def _cycle(self) -> None:
+        self._read_back()
+        self._lockstep.cycle()

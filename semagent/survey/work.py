@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from semagent.config import RunConfig
+from semagent.control.intervention import settings_change
 from semagent.errors import CommandRefusedError, MicroscopeError, SemagentError
 from semagent.legs import and_back
 from semagent.places import Place, ScanOptions, spread
@@ -221,7 +222,20 @@ class Survey:
         looks = [self._pilot.look()]
         while len(looks) < self._options.frames and looks[-1].analysis is not None:
             looks.append(self._pilot.look())
+        self._require_unchanged()
         return looks
+
+    def _require_unchanged(self) -> None:
+        """Find out whether the last frame was taken with the settings of the first.
+
+        Raises:
+            MicroscopeError: it was not.
+        """
+        first, last = self._first, self._pilot.last
+        if last is not None and last.settings_rev != first.settings_rev:
+            raise MicroscopeError(
+                settings_change(first.settings, last.settings, first.detector, last.detector)
+            )
 
     def _visit(
         self,
@@ -250,6 +264,7 @@ class Survey:
         """Focus here and learn from it; why focus was not found, empty if it was."""
         result, belief = self._pilot.focus()
         self._on_focus(index, result)
+        self._require_unchanged()
         if result.status != "focused":
             return result.reason
         focus_m, sigma_m = result.final_working_distance_m, self._unit_m

@@ -23,8 +23,9 @@ from semagent.config import RunConfig, find_config, load_config
 from semagent.errors import CommandRefusedError, MicroscopeError
 from semagent.memory import Calibration, Measure, Settings, load_memory
 from semagent.safety import AxisLimits
-from semagent.types import FrameHeader, MicroscopeState
+from semagent.types import Frame, FrameHeader, MicroscopeState, SetScan
 from semagent_drivers.simulated.column import Column
+from semagent_drivers.simulated.microscope import SimulatedMicroscope
 
 PIXEL_M = 10e-9
 COLUMN = {
@@ -226,6 +227,39 @@ def test_refused_by_the_microscope_everything_is_put_back(command: int) -> None:
     found, before, after, _ = run(faults={"refused": {"at": [command]}})
     assert isinstance(found, CommandRefusedError)
     assert "injected" in str(found)
+    assert after == before
+
+
+@pytest.mark.parametrize("when", ["before the frame", "after the frame"])
+@pytest.mark.parametrize("frame", [8, 30])
+def test_whoever_changes_the_scan_ends_it_and_everything_is_put_back(
+    frame: int, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire, seen = SimulatedMicroscope.acquire, 0
+
+    def change_and_acquire(self: SimulatedMicroscope, timeout_s: float) -> Frame:
+        nonlocal seen
+        seen += 1
+        if when == "before the frame" and seen == frame:
+            self.apply(SetScan(dwell_s=1e-6))
+        exposed = acquire(self, timeout_s)
+        if when == "after the frame" and seen == frame:
+            self.apply(SetScan(dwell_s=1e-6))
+        return exposed
+
+    monkeypatch.setattr(SimulatedMicroscope, "acquire", change_and_acquire)
+    found, before, after, _ = run()
+    assert isinstance(found, MicroscopeError), found
+    assert str(found) == "the settings were changed: dwell from 0.5 µs to 1 µs"
+    assert (after.optics, after.stage) == (before.optics, before.stage)
+
+
+def test_with_nothing_but_unusable_frames_everything_is_put_back() -> None:
+    """They are long enough for evidence to grow old over a few of them."""
+    scan = {**OPTIONS["scan"], "dwell_us": 9.9}
+    found, before, after, _ = run(faults={"blank": {"at": list(range(12, 99))}}, scan=scan)
+    assert isinstance(found, MicroscopeError)
+    assert str(found) == "5 frames in a row cannot be used: frozen, saturated, blank"
     assert after == before
 
 

@@ -22,8 +22,9 @@ from semagent.safety import AxisLimits
 from semagent.survey import Found, NoMapError, Pilot, Survey, Visit
 from semagent.survey.files import describe, write_results
 from semagent.survey.pilot import for_survey
-from semagent.types import FrameHeader
+from semagent.types import Frame, FrameHeader, SetScan
 from semagent.wire import Message
+from semagent_drivers.simulated.microscope import SimulatedMicroscope
 
 OPTIONS: dict[str, Any] = {
     "seed": 2,
@@ -164,6 +165,32 @@ def test_interrupted_anywhere_everything_is_put_back(frame: int) -> None:
 
     bench = Bench(on_frame=interrupt)
     assert isinstance(bench.found, KeyboardInterrupt)
+    assert bench.after.stage == bench.before.stage
+    wanted_m = bench.before.optics.working_distance_m
+    assert bench.after.optics.working_distance_m == pytest.approx(wanted_m, abs=1e-9)
+
+
+@pytest.mark.parametrize("when", ["before the frame", "after the frame"])
+@pytest.mark.parametrize("frame", [15, 25, 35])
+def test_whoever_changes_the_scan_ends_it_and_everything_is_put_back(
+    frame: int, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire, seen = SimulatedMicroscope.acquire, 0
+
+    def change_and_acquire(self: SimulatedMicroscope, timeout_s: float) -> Frame:
+        nonlocal seen
+        seen += 1
+        if when == "before the frame" and seen == frame:
+            self.apply(SetScan(dwell_s=1e-6))
+        exposed = acquire(self, timeout_s)
+        if when == "after the frame" and seen == frame:
+            self.apply(SetScan(dwell_s=1e-6))
+        return exposed
+
+    monkeypatch.setattr(SimulatedMicroscope, "acquire", change_and_acquire)
+    bench = Bench()
+    assert isinstance(bench.found, MicroscopeError), bench.found
+    assert str(bench.found) == "the settings were changed: dwell from 0.5 µs to 1 µs"
     assert bench.after.stage == bench.before.stage
     wanted_m = bench.before.optics.working_distance_m
     assert bench.after.optics.working_distance_m == pytest.approx(wanted_m, abs=1e-9)
