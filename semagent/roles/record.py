@@ -9,6 +9,8 @@ from semagent.session import SessionWriter
 from semagent.types import Frame
 from semagent.wire import Message
 
+_LOST = "the record fell silent or did not keep up, and what the run still did then is not in it"
+
 
 class SessionRecorder:
     """Writes bus messages into a session; see `semagent.bus.base.Recorder`.
@@ -44,9 +46,9 @@ class SessionRecorder:
         if message.topic in ("analysis", "restored") and message.pixels is not None:
             self._writer.write_derived(value.header, message.pixels, value)
 
-    def close(self) -> None:
-        """End the session properly."""
-        self._writer.close()
+    def close(self, failure: str | None = None) -> None:
+        """End the session properly; ``failure`` says why it lacks something of the run."""
+        self._writer.close(failure=failure)
 
 
 class RecordRole:
@@ -79,4 +81,4 @@ class RecordRole:
             while self.step():
                 pass
         finally:
-            self._recorder.close()
+            self._recorder.close(_LOST if self._bus.record_lost else None)

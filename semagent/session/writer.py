@@ -188,13 +188,14 @@ class SessionWriter:
             self._write_line(DERIVED_CHANNEL, record, header.monotonic_ns)
         return path
 
-    def close(self, summary: Mapping[str, Any] | None = None) -> None:
+    def close(self, summary: Mapping[str, Any] | None = None, failure: str | None = None) -> None:
         """End the session and mark it complete, unless something could not be recorded.
 
         Further calls do nothing.
 
         Args:
             summary: what the run has to say of itself, for the manifest.
+            failure: why something of the run is missing that never came here.
 
         Raises:
             RecordError: the last lines or the manifest cannot be written.
@@ -202,6 +203,7 @@ class SessionWriter:
         if self._closed:
             return
         self._closed = True
+        self._failure = self._failure or failure
         self._journal.close(sync=self._sync)
         ended_ns = self._clock.wall_ns()
         self._manifest = msgspec.structs.replace(

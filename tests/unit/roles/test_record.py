@@ -1,5 +1,6 @@
 """The recorder on the bus: what is said is kept, and a hole is an error."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,13 +8,14 @@ import numpy as np
 import pytest
 
 from semagent.bus import LocalBus, LocalHub
+from semagent.bus.zeromq import ZmqBus
 from semagent.channels import CHANNELS, Role
 from semagent.clock import ManualClock
 from semagent.config import find_config, load_config
 from semagent.errors import RecordError, UsageError
 from semagent.parts import make_recorder
-from semagent.roles import SessionRecorder
-from semagent.session import SessionReader
+from semagent.roles import RecordRole, SessionRecorder
+from semagent.session import SessionReader, verify
 from semagent.testing.engines import frame_of
 from semagent.types import Capabilities, Event, GateStatus, Heartbeat
 from semagent.wire import Message
@@ -79,3 +81,14 @@ def test_a_folder_in_use_is_refused(recorder: SessionRecorder, folder: Path):
     capabilities = Capabilities(driver="simulated", microscope="test", verified_on=None)
     with pytest.raises(UsageError, match="never overwrites"):
         make_recorder(folder, config, capabilities, "sharpness", ManualClock())
+
+
+def test_a_record_that_the_run_has_gone_on_without_is_not_complete(
+    recorder: SessionRecorder, folder: Path
+):
+    with contextlib.closing(ZmqBus(Role.RECORD, "token", collects=True)) as bus:
+        bus.stop_recording()  # it was silent for too long, and is heard of again
+        RecordRole(bus, recorder).close()
+    (problem,) = verify(folder)
+    assert problem.kind == "not_closed"
+    assert "what the run still did" in problem.message
