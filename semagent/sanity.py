@@ -4,6 +4,7 @@ A frame with a fault is recorded and counted, and nothing is concluded from it. 
 bar is never looked at.
 """
 
+import math
 from typing import Annotated
 
 import msgspec
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semagent.options import Count, NotNegative, Options, Positive
-from semagent.types import Frame, FrameFault, Pixels, Scan
+from semagent.types import Frame, FrameFault, FrameHeader, Pixels, Scan
 
 PROBE_COLUMNS = 32
 """Rows are compared in this many columns first, and in full only where these agree."""
@@ -74,6 +75,8 @@ class FrameChecker:
             faults.add(FrameFault.STALE)
         if not _is_shape_of(frame.header.scan, frame.pixels):
             faults.add(FrameFault.WRONG_SIZE)
+        if not _is_finite(frame.header):
+            faults.add(FrameFault.NOT_A_NUMBER)
 
         pixels = frame.specimen
         if pixels.size == 0:
@@ -132,6 +135,12 @@ class FrameChecker:
 
 def _is_shape_of(scan: Scan, pixels: Pixels) -> bool:
     return (*pixels.shape, 8 * pixels.itemsize) == (scan.height_px, scan.width_px, scan.bit_depth)
+
+
+def _is_finite(header: FrameHeader) -> bool:
+    """Whether all that focus and dose are reckoned from are numbers, where it is reported."""
+    told = (*msgspec.structs.astuple(header.optics), *msgspec.structs.astuple(header.scan))
+    return all(math.isfinite(value) for value in told if isinstance(value, float))
 
 
 def _ordered(faults: set[FrameFault]) -> tuple[FrameFault, ...]:

@@ -166,6 +166,7 @@ class FrameFault(StrEnum):
     WRONG_SIZE = "wrong_size"
     STALE = "stale"
     CHANGED = "changed"
+    NOT_A_NUMBER = "not_a_number"
     TOO_SMALL = "too_small"
 
 

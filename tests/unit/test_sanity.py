@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,24 @@ def test_faults_combine(value: int) -> None:
         FrameFault.WRONG_SIZE,
         FrameFault.STALE,
     )
+
+
+# -- what the header says ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "optics", [{"working_distance_m": math.nan}, {"convergence_angle_rad": math.inf}]
+)
+def test_optics_that_are_no_numbers(optics: dict[str, float]) -> None:
+    frame = framed(good())
+    header = msgspec.structs.replace(
+        frame.header, optics=msgspec.structs.replace(frame.header.optics, **optics)
+    )
+    assert faults_of(Frame(header, frame.pixels)) == {FrameFault.NOT_A_NUMBER}
+
+
+def test_a_pixel_size_that_is_no_number() -> None:
+    assert faults_of(framed(good(), pixel_size_m=math.nan)) == {FrameFault.NOT_A_NUMBER}
 
 
 # -- size and age -----------------------------------------------------------------------------
