@@ -210,8 +210,8 @@ def _focus(
             left = ledger.not_put_back or away_m > config.safety.tolerance("working_distance_m")
             return exits.FAILED if left else exits.INTERRUPTED
         refused = any(
-            reply.outcome is Outcome.REFUSED and reply.code not in _NO_LIMIT
-            for reply in ledger.refusals
+            outcome is Outcome.REFUSED and code not in _NO_LIMIT
+            for outcome, code in ledger.refusals
         )
         failed = ledger.failed or gate.code in _FAILURES
         return _exit_code(result, refused=(refused or not gate.armed) and not failed)

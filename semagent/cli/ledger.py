@@ -1,6 +1,6 @@
 """What a command needs to know of a run, gathered from the bus; the same for all commands."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -70,6 +70,8 @@ class Ledger:
         monitor: told of everything that is said, if there is one.
 
     Attributes:
+        refusals: how many commands were refused or failed, by outcome and code; a run may last
+            for days, so only of the last one more is kept.
         says_result: the command says itself how a focusing ended, so it is no warning too.
         not_put_back: the agent could not put back what it had moved, and nobody has armed since.
         failed: the microscope has failed, which closes the gate.
@@ -99,7 +101,8 @@ class Ledger:
         self.frames = 0
         self.flagged = 0
         self.commands = 0
-        self.refusals: list[Reply] = []
+        self.refusals: Counter[tuple[Outcome, str]] = Counter()
+        self.last_refusal: Reply | None = None
         self.belief: FocusBelief | None = None
         self.analysis: FrameAnalysis | None = None
         self.gate: GateStatus | None = None
@@ -166,7 +169,8 @@ class Ledger:
         if reply.state is not None:
             self.state = reply.state
         if reply.outcome is not Outcome.APPLIED:
-            self.refusals.append(reply)
+            self.refusals[reply.outcome, reply.code] += 1
+            self.last_refusal = reply
             self.failed |= reply.outcome is Outcome.FAILED and reply.code == "microscope"
             if reply.command.issuer is not Issuer.AGENT:  # control speaks of its own
                 self._output.warn(reply.reason)
@@ -178,15 +182,18 @@ class Ledger:
         self._row = row
 
     def _take_event(self, event: Event) -> None:
+        if (header := event.flagged) is not None:
+            self.flagged += 1
+            again = self._row is not None and self._row.header.faults == header.faults
+            self._begin(Row(header=header))
+            if again:
+                return  # a beam that is blanked overnight is news once
         self.news.append(event)
         if event.kind in _ENDS:
             self.not_put_back = event.data.get("put_back") is False
         elif event.kind == "gate_armed":
             self.not_put_back = False  # a person has looked
         self.failed |= event.kind == "acquire_failed"
-        if (header := event.flagged) is not None:
-            self.flagged += 1
-            self._begin(Row(header=header))
         said = self.says_result and event.kind == "autofocus_done"
         if event.level is not Level.INFO and not said:
             self._output.warn(event.message)

@@ -245,14 +245,14 @@ class _Session:
                 "analysed": analysed,
                 "flagged": ledger.flagged,
                 "commands": ledger.commands,
-                "refused": len(ledger.refusals),
+                "refused": ledger.refusals.total(),
                 "record": None if record is None else str(record),
                 "wall_s": time.perf_counter() - self._started_s,
             }
         )
         self._output.say(
             f"{frames} frames, {ledger.flagged} unusable, {ledger.commands} commands, "
-            f"{len(ledger.refusals)} refused or failed"
+            f"{ledger.refusals.total()} refused or failed"
             + ("" if record is None else f"; recorded in {record}")
         )
 

@@ -7,6 +7,7 @@ meant for people goes to standard error.
 import json
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -18,6 +19,8 @@ from rich.text import Text
 
 from semagent.health import unverified
 from semagent.types import Capabilities
+
+_HELD = 100
 
 
 class UnreadError(Exception):
@@ -77,7 +80,8 @@ class Output:
         self._programs = programs
         self.people = Console(file=errors if json else programs, highlight=False)
         self.errors = Console(file=errors, highlight=False)
-        self.held_warnings: list[str] = []
+        self.held_warnings: deque[str] = deque(maxlen=_HELD)
+        self._left_out = 0
         self._holding = False
 
     @contextmanager
@@ -120,6 +124,7 @@ class Output:
     def warn(self, text: str) -> None:
         """A line people should not miss, on standard error."""
         if self._holding:
+            self._left_out += len(self.held_warnings) == _HELD
             self.held_warnings.append(text)
             return
         self.errors.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
@@ -129,10 +134,13 @@ class Output:
         self._holding = True
 
     def release_warnings(self) -> None:
-        """Print the warnings that were held back, and all further ones at once."""
+        """Print the last warnings that were held back, and all further ones at once."""
         self._holding = False
+        if self._left_out:
+            self.warn(f"{self._left_out} earlier warnings are left out; a record has them all")
+            self._left_out = 0
         while self.held_warnings:
-            self.warn(self.held_warnings.pop(0))
+            self.warn(self.held_warnings.popleft())
 
     def warn_unverified(self, capabilities: Capabilities) -> None:
         """Say so if a driver has never met the hardware it is for."""

@@ -160,7 +160,7 @@ class LiveView:
         text = Text()
         for warning in () if health is None else health.warnings:
             text.append(f"! {warning}\n", style="yellow")
-        for warning in self._output.held_warnings[-3:]:
+        for warning in list(self._output.held_warnings)[-3:]:
             text.append(f"! {warning}\n", style="yellow")
         for event in reversed(self._ledger.news):
             text.append(f"{_clock_time(event)} {event.role}: {event.message}\n")
@@ -227,9 +227,9 @@ def focus_panel(
     score = "-" if analysis is None else f"{analysis.focus_score:.3f}{old}"
     scores = list(ledger.scores)[-max(1, width - len(score) - 2) :]
     table.add_row("focus score", Text(f"{score}  {sparkline(scores, utf8=utf8)}", style))
-    commands = f"{ledger.commands} given, {len(ledger.refusals)} refused or failed"
-    if ledger.refusals:
-        commands += f": {ledger.refusals[-1].reason}"
+    commands = f"{ledger.commands} given, {ledger.refusals.total()} refused or failed"
+    if ledger.last_refusal is not None:
+        commands += f": {ledger.last_refusal.reason}"
     table.add_row("commands", Text(commands))
     if health is not None:
         table.add_row("frames", _frames(health, ledger.flagged))

@@ -1,5 +1,7 @@
 """The terminal view: drawn right, and plain where the terminal cannot do more."""
 
+import msgspec
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -10,10 +12,13 @@ from semagent.cli.output import Output
 from semagent.cli.view import focus_panel, posterior_bar, sparkline, way_out
 from semagent.clock import ManualClock
 from semagent.config import find_config, load_config
+from semagent.roles.base import Announcer
+from semagent.testing.engines import frame_of
 from semagent.types import (
     Command,
     FocusBelief,
     FocusMode,
+    FrameFault,
     GateStatus,
     Intent,
     Issuer,
@@ -108,6 +113,54 @@ def test_brackets_in_a_reason_are_shown_as_they_are(words: str):
     config = load_config(find_config("simulated"))
     console.print(focus_panel(ledger, config, None, columns=120, utf8=True))
     assert console.export_text().count(words) == 2
+
+
+def test_frames_that_cannot_be_used_in_a_row_are_news_once(capsys: pytest.CaptureFixture[str]):
+    clock = ManualClock()
+    hub = LocalHub(clock)
+    bus, acquire = LocalBus(hub, Role.SUPERVISOR), LocalBus(hub, Role.ACQUIRE)
+    ledger = Ledger(bus.subscribe, Output(json=True), lambda _row: None)
+    say = Announcer(acquire, clock)
+    frame = frame_of(np.zeros((64, 64), np.uint8)).header
+    for sequence in range(1, 8):  # as after a night with the beam blanked
+        faults = (FrameFault.BLANK,) if sequence < 7 else (FrameFault.SATURATED,)
+        say.flagged(msgspec.structs.replace(frame, sequence=sequence, faults=faults))
+        ledger.update()
+    assert ledger.flagged == 7
+    said = [line for line in capsys.readouterr().err.splitlines() if "not used" in line]
+    assert [line.rsplit(" ", 1)[1] for line in said] == ["blank", "saturated"]
+    assert len(ledger.news) == 2
+
+
+def test_refusals_are_counted_and_not_kept():
+    hub = LocalHub(ManualClock())
+    bus, acquire = LocalBus(hub, Role.SUPERVISOR), LocalBus(hub, Role.ACQUIRE)
+    ledger = Ledger(bus.subscribe, Output(json=False), lambda _row: None)
+    for number in range(1, 1001):
+        command = Command(id=str(number), issuer=Issuer.AGENT, action=Stop())
+        refused = Reply(
+            command=command,
+            outcome=Outcome.REFUSED,
+            monotonic_ns=number,
+            next_sequence=1,
+            code="expired",
+            reason=f"the {number}th time",
+        )
+        acquire.publish("reply", refused)
+        ledger.update()
+    assert ledger.refusals == {(Outcome.REFUSED, "expired"): 1000}
+    assert ledger.last_refusal == refused
+
+
+def test_of_many_warnings_held_back_the_last_are_printed(capsys: pytest.CaptureFixture[str]):
+    output = Output(json=False)
+    output.hold_warnings()
+    for number in range(1000):
+        output.warn(str(number))
+    output.release_warnings()
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert "900 earlier warnings are left out" in first
+    assert rest == [f"warning: {number}" for number in range(900, 1000)]
 
 
 def test_what_ctrl_c_does_depends_on_the_gate():
