@@ -85,10 +85,10 @@ class Viewer:
         for task in (reader, writer):
             task.cancel()
         await asyncio.gather(reader, writer, return_exceptions=True)
-        for task in done:
-            error = task.exception()
-            if error is not None and not isinstance(error, WebSocketDisconnect | TimeoutError):
-                raise error
+        errors = [error for task in done if (error := task.exception()) is not None]
+        # Once one of them finds that the browser has left, the other cannot send any more either.
+        if not any(isinstance(error, WebSocketDisconnect | TimeoutError) for error in errors):
+            raise errors[0]
 
     async def _read(self) -> None:
         while True:

@@ -367,3 +367,42 @@ def test_a_browser_that_leaves_just_as_news_come_is_not_served_for_ever(facts: R
         served.result()
 
     asyncio.run(visit())
+
+
+class ClosedSocket(LeavingSocket):
+    """A browser that turns out to have gone when it is answered; nothing can be sent after that."""
+
+    gone = False
+
+    async def send_text(self, text: str) -> None:
+        if self.gone:
+            raise RuntimeError('Cannot call "send" once a close message has been sent.')
+        if "pong" in text:
+            assert self.viewer is not None
+            self.viewer.wake()
+            self.gone = True
+            raise WebSocketDisconnect(1006)
+
+    async def receive_text(self) -> str:
+        await self.leaving.wait()
+        return '{"ack": "facts", "ping": 1.0}'
+
+
+def test_a_browser_that_has_left_is_no_fault_of_the_console(
+    facts: RunFacts, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(viewer, "_ALONE_S", 0.0)
+    clock = SystemClock()
+    board = Board(LocalBus(LocalHub(clock), Role.CONSOLE), facts, clock)
+
+    async def visit() -> None:
+        socket: Any = ClosedSocket()
+        socket.viewer = Viewer(socket, board, Packer(), Level.VIEWER, clock)
+        served = asyncio.create_task(socket.viewer.run())
+        for _ in range(20):
+            await asyncio.sleep(0)  # until it waits for news
+        board.version += 1
+        socket.leaving.set()
+        await asyncio.wait_for(served, 5)
+
+    asyncio.run(visit())
