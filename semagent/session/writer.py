@@ -119,7 +119,7 @@ class SessionWriter:
         """
         self._require_open()
         if self._failure is not None:
-            raise RecordError(f"{self.folder}: no more frames after a failure: {self._failure}")
+            raise RecordError(f"{self._failure}; no more frames are taken")
         header = frame.header
         name = frame_file(header.sequence)
         path = self.folder / name
