@@ -201,7 +201,6 @@ def serve(name: str, *, bind: str, keys: Path | None, arm: bool, output: Output)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     threading.Thread(target=_listen_for_arm, args=(arm_again,), daemon=True).start()
     try:
-        output.say(f"serving {config.instrument}; type arm to arm the gate, Ctrl-C ends")
         with handled(lambda *_: stop.set()):
             serve_microscope(
                 config, bind=bind, keys=keys, armed=arm, stop=stop, arm_again=arm_again
@@ -213,6 +212,6 @@ def serve(name: str, *, bind: str, keys: Path | None, arm: bool, output: Output)
 
 
 def _listen_for_arm(arm_again: threading.Event) -> None:
-    for line in sys.stdin:
+    for line in sys.stdin or ():  # nothing is there to be read where it was closed
         if line.strip() == "arm":
             arm_again.set()

@@ -14,7 +14,7 @@ import zmq
 
 from semagent.admission import Admission, seldom, with_known_key
 from semagent.clock import Clock
-from semagent.errors import DisconnectedError, MicroscopeError, RoleError, WireError
+from semagent.errors import ConfigError, DisconnectedError, MicroscopeError, RoleError, WireError
 from semagent.keys import ServerKeys, check_endpoint
 from semagent.remote.desk import Desk, Job, Session
 from semagent.remote.outbox import Outbox
@@ -54,8 +54,8 @@ class Reception:
         heartbeat_timeout_s: silence after which a client is taken for lost.
 
     Raises:
-        ConfigError: ``bind`` leaves this machine and there are no keys.
-        RoleError: one cannot listen there.
+        ConfigError: ``bind`` leaves this machine and there are no keys, or one cannot listen
+            there.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Reception:
             self._router.bind(bind)
         except zmq.ZMQError as error:
             self._release()
-            raise RoleError(f"cannot listen on {bind}: {error}") from error
+            raise ConfigError(f"bind: {bind} cannot be listened on: {error}") from error
         self.endpoint = str(self._router.getsockopt_string(zmq.LAST_ENDPOINT))
 
     def start(self, stop: threading.Event) -> None:

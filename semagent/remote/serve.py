@@ -7,6 +7,7 @@ from pathlib import Path
 from semagent import registry
 from semagent.clock import SystemClock
 from semagent.config import RunConfig
+from semagent.health import unverified
 from semagent.keys import check_endpoint, load_server_keys
 from semagent.remote.server import MicroscopeServer
 
@@ -36,10 +37,11 @@ def serve(
         arm_again: set when that person wants to arm once more; cleared when it was looked at.
 
     Raises:
-        ConfigError: the driver, its options, ``bind`` or a key file is wrong.
+        ConfigError: the driver, its options, ``bind`` or a key file is wrong, or one cannot
+            listen at ``bind``.
         CommandRefusedError: ``armed``, but the microscope stands outside the envelope.
         MicroscopeError: the microscope cannot be reached, or its connection is gone.
-        RoleError: one cannot listen at ``bind``.
+        RoleError: the thread that listens has died.
     """
     check_endpoint(bind, has_keys=keys is not None, where="--bind")
     server_keys = None if keys is None else load_server_keys(keys)
@@ -53,11 +55,17 @@ def serve(
             if armed:
                 server.arm()
             _log.info(
-                "%s listens on %s, %s",
+                "%s: %s listens on %s, %s",
+                config.instrument,
                 microscope.capabilities.microscope,
                 server.endpoint,
                 "encrypted" if server_keys else "this machine only",
             )
+            warning = unverified(microscope.capabilities)
+            if warning is not None:
+                _log.warning("warning: %s", warning)
+            if arm_again is not None:
+                _log.info("type arm to arm the gate, Ctrl-C ends")
             server.run(stop, arm_again)
         finally:
             server.close()

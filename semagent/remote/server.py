@@ -58,8 +58,8 @@ class MicroscopeServer:
         keys: ``None`` only on loopback.
 
     Raises:
-        ConfigError: ``bind`` leaves this machine and there are no keys.
-        RoleError: one cannot listen there.
+        ConfigError: ``bind`` leaves this machine and there are no keys, or one cannot listen
+            there.
     """
 
     def __init__(

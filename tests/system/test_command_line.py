@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -728,6 +728,34 @@ def test_a_microscope_is_served_and_focused_from_elsewhere(semagent: Run, simula
         run = semagent("autofocus", here, "--arm", "--json")
     assert run.code == 0, run.err
     assert abs(run.records[-1]["final_working_distance_m"] - 5.0e-3) < 2e-6
+
+
+def test_what_cannot_be_served_is_exit_2_and_not_said_to_be_served(
+    semagent: Run, simulated_config: Config
+):
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        endpoint = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        run = semagent("serve", simulated_config(), "--bind", endpoint)
+    assert run.code == 2
+    assert run.out == ""
+    assert run.err.startswith(f"error: bind: {endpoint} cannot be listened on: ")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the shell there cannot close it")
+def test_a_microscope_is_served_without_standard_input(simulated_config: Config):
+    command = 'exec "$0" -m semagent serve "$1" --bind "tcp://127.0.0.1:*" <&-'
+    server = subprocess.Popen(
+        ["/bin/sh", "-c", command, sys.executable, simulated_config()],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stderr is not None
+    said = [server.stderr.readline(), server.stderr.readline()]
+    server.terminate()
+    said.append(server.communicate(timeout=20)[1])
+    assert "listens on" in said[0]
+    assert "Traceback" not in "".join(said)
+    assert server.returncode == 0
 
 
 def test_a_refusal_by_the_gate_at_the_microscope_is_one(semagent: Run, simulated_config: Config):

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import zmq
 
-from semagent.errors import CommandRefusedError, DisconnectedError, MicroscopeError, RoleError
+from semagent.errors import CommandRefusedError, ConfigError, DisconnectedError, MicroscopeError
 from semagent.remote import protocol
 from semagent.remote.protocol import Answer, Apply, Failure, Hello, Ping, Question, encode_question
 from semagent.types import MoveStage, SetStigmator
@@ -346,5 +346,5 @@ def test_a_huge_question_is_cut_off(stranger, connect):
 
 def test_a_port_that_is_taken(serving):
     far = serving()
-    with pytest.raises(RoleError, match=r"cannot listen on tcp://127\.0\.0\.1:\d+"):
+    with pytest.raises(ConfigError, match=r"bind: tcp://127\.0\.0\.1:\d+ cannot be listened on"):
         serving(bind=far.endpoint)

@@ -158,7 +158,9 @@ def test_the_microscope_pc_needs_little(connect, tmp_path):
             near.close()
         finally:
             server.terminate()
-            server.communicate(timeout=30)
+            rest = server.communicate(timeout=30)[1]
+        assert "never been run on its hardware" in rest
+        assert "type arm to arm the gate" in rest
 
 
 def test_a_doctor_for_a_microscope_pc_names_what_is_missing():
