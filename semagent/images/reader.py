@@ -4,6 +4,7 @@ What had to be changed to get grey pixels is told in ``notes``, for the caller t
 is printed or logged here.
 """
 
+import logging
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ from semagent.images.tescan import read_tescan
 from semagent.images.thermo import read_thermo
 from semagent.images.zeiss import read_zeiss
 from semagent.types import Pixels
+
+# What they print of a damaged file says no more than the error that they raise.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ENDS = {b"\x89PNG": b"IEND", b"\xff\xd8\xff\xe0": b"\xff\xd9", b"\xff\xd8\xff\xe1": b"\xff\xd9"}
@@ -177,6 +182,8 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _is_tiff(path: Path) -> bool:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise NotAMicrographError("is a pipe or a device, not a file; it is read more than once")
     with path.open("rb") as file:
         start = file.read(4)
     if not start:

@@ -1,5 +1,7 @@
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -190,6 +192,30 @@ def test_missing_files_and_folders_are_refused(tmp_path, read):
     (tmp_path / "folder.tif").mkdir()
     with pytest.raises(InputFileError, match=r"folder\.tif: (is a folder|may not be read)"):
         read(tmp_path / "folder.tif")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+@pytest.mark.parametrize("read", [read_image, read_headers])
+def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path, read):
+    pipe = tmp_path / "pipe.tif"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(InputFileError, match=f"{path}: is a pipe or a device"):
+            read(path)
+
+
+@pytest.mark.parametrize("content", [b"II*\0" + bytes([99] * 8), b"GIF89a" + bytes(40)])
+def test_the_libraries_print_nothing_of_their_own(tmp_path, content):
+    """In a process of its own: the test runner catches what is logged."""
+    path = tmp_path / "broken.tif"
+    path.write_bytes(content)
+    program = "import sys; from semagent.images import read_image; read_image(sys.argv[1])"
+    run = subprocess.run(
+        [sys.executable, "-c", program, path], capture_output=True, text=True, check=False
+    )
+    traceback, _, said = run.stderr.rpartition("InputFileError: ")
+    assert traceback.startswith("Traceback")
+    assert said.startswith(f"{path}: is ")
 
 
 @pytest.mark.skipif(
