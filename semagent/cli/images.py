@@ -19,7 +19,7 @@ from semagent.cli.output import Output
 from semagent.control.options import AutofocusOptions
 from semagent.ellipse import joint_ellipse
 from semagent.errors import EngineError, FrameTooSmallError, InputFileError, UsageError
-from semagent.images import ImageFile, read_detectors
+from semagent.images import ImageFile, in_words, read_detectors
 from semagent.ports import Engine
 from semagent.sanity import FrameChecker, SanityOptions
 from semagent.types import (
@@ -101,7 +101,7 @@ def frame_of(image: ImageFile, sequence: int) -> Frame:
             stage=StagePosition(),
             settings_rev=1,
             info_bar_px=image.info_bar_px,
-            source=str(image.path),
+            source=in_words(image.path),
         ),
         image.pixels,
     )

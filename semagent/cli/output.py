@@ -101,8 +101,10 @@ class Output:
     def record(self, record: dict[str, Any]) -> None:
         """One JSON line, if that is what was asked for."""
         if self.json:
-            plain = json.loads(msgspec.json.encode(record))
-            # In ASCII, since Windows decodes what comes through a pipe as it pleases.
+            text = json.dumps(msgspec.to_builtins(record))
+            plain = json.loads(text, parse_constant=lambda _: None)  # JSON has no NaN
+            # In ASCII, since Windows decodes what comes through a pipe as it pleases; which has
+            # room for names of files that are no Unicode, too.
             self._programs.write(json.dumps(plain, separators=(",", ":")) + "\n")
             self._programs.flush()
 

@@ -5,6 +5,7 @@ from semagent.images.metadata import ImageMetadata, merge
 from semagent.images.reader import (
     ImageFile,
     ImageHeader,
+    in_words,
     read_detectors,
     read_headers,
     read_image,
@@ -15,6 +16,7 @@ __all__ = [
     "ImageHeader",
     "ImageMetadata",
     "find_info_bar",
+    "in_words",
     "merge",
     "read_detectors",
     "read_headers",

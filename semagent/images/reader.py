@@ -94,6 +94,11 @@ class ImageFile:
     notes: tuple[str, ...] = ()
 
 
+def in_words(path: Path | str) -> str:
+    """A path as text that can be recorded and sent: what is no Unicode in it becomes ``?``."""
+    return str(path).encode(errors="replace").decode()
+
+
 def read_image(path: Path | str, page: int = 0) -> ImageFile:
     """Read one micrograph with its acquisition settings.
 

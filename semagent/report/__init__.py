@@ -31,7 +31,7 @@ def write_report(session: Path, output: Path) -> None:
         ) from error
     html, png = render(story)
     try:
-        output.write_text(html, encoding="utf-8")
+        output.write_text(html, encoding="utf-8", errors="replace")
         output.with_suffix(".png").write_bytes(png)
     except OSError as error:
         raise UsageError(f"{output}: cannot be written: {error}") from error

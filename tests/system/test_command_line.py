@@ -525,6 +525,24 @@ def test_the_tables_are_for_people(semagent: Run, tmp_path: Path):
     assert not run.out.startswith("{")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode there")
+def test_names_that_are_no_unicode_are_printed_recorded_and_reported(
+    semagent: Run, drawn_stack: Path, tmp_path: Path
+):
+    odd = tmp_path / os.fsdecode(b"10\xb5m")  # as a zip of Windows may leave it
+    shutil.copytree(drawn_stack, odd)
+    options = ["--engine", "sharpness", "--json"]
+    run = semagent("score", odd / "frame_0000.png", *options)
+    assert run.code == 0, run.err
+    assert run.records[0]["path"] == str(odd / "frame_0000.png")
+    session = tmp_path / os.fsdecode(b"session \xb5")
+    run = semagent("estimate", odd, *options, "--record", session)
+    assert run.code == 0, run.err
+    assert verify(session) == []
+    run = semagent("report", session)
+    assert run.code == 0, run.err
+
+
 def test_long_names_are_whole_in_a_narrow_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

@@ -18,7 +18,7 @@ from semagent.errors import (
     MicroscopeError,
     MicroscopeTimeoutError,
 )
-from semagent.images import ImageFile, read_image
+from semagent.images import ImageFile, in_words, read_image
 from semagent.options import Options, parse_options
 from semagent.requirements import DriverFacts
 from semagent.types import (
@@ -92,7 +92,7 @@ class RecordedMicroscope:
         self._closed = False
         self.capabilities = Capabilities(
             driver="recorded",
-            microscope=f"recorded stack {stack.path.name}",
+            microscope=f"recorded stack {in_words(stack.path.name)}",
             verified_on=DRIVER.verified_on,
             simulated=True,
             stigmator=stack.varies_stigmator,

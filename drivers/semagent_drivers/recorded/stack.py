@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from semagent.errors import InputFileError
-from semagent.images import ImageHeader, ImageMetadata, read_headers
+from semagent.images import ImageHeader, ImageMetadata, in_words, read_headers
 from semagent.session import StackFrame, is_session, session_stack
 from semagent.types import FURTHEST_WORKING_DISTANCE_M
 from semagent_drivers.recorded.table import TABLE_NAME, read_table
@@ -43,7 +43,7 @@ class StackEntry:
     def source(self) -> str:
         """The file, and the page where a file holds several frames."""
         page = f"#page={self.header.page}" if self.header.page else ""
-        return f"{self.header.path}{page}"
+        return f"{in_words(self.header.path)}{page}"
 
 
 @dataclass(frozen=True, slots=True)
