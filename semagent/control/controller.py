@@ -122,7 +122,9 @@ class Controller:
         if self._state.expected is not None and reply.outcome is Outcome.APPLIED:
             # Nobody else has moved the stage.
             self._state = msgspec.structs.replace(self._state, expected=reply.state)
-        return self._with(decision, stabiliser.replied(reply, may_act=self._at_rest))
+        may_restore = self._state.armed and self._state.pending is None
+        replied = stabiliser.replied(reply, may_act=self._at_rest, may_restore=may_restore)
+        return self._with(decision, replied)
 
     def requested(self, request: Request) -> Decision:
         """Do what the operator asks for."""

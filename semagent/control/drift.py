@@ -102,8 +102,11 @@ class Stabiliser:
         self._proposed: Vector | None = None
 
     def reset(self) -> None:
-        """Start anew with the next frame, whatever went wrong before."""
-        self._anchor = self._pending = None
+        """Start anew with the next frame, whatever went wrong before.
+
+        A command that is on its way stays its own: what it does is no hand's doing.
+        """
+        self._anchor = None
         self._queue.clear()
         self._check = Check()
         self._blind = 0
@@ -147,12 +150,13 @@ class Stabiliser:
             self._propose(off, field_m, outcomes)
         return outcomes
 
-    def replied(self, reply: Reply, *, may_act: bool) -> Outcomes:
+    def replied(self, reply: Reply, *, may_act: bool, may_restore: bool) -> Outcomes:
         """Take the answer to a command into account; only those to own ones matter.
 
         Args:
             reply: the answer.
             may_act: what was begun may be gone on with.
+            may_restore: a working distance may be put back that the stage has dragged along.
         """
         outcomes = Outcomes()
         if self._pending is None or reply.command.action != self._pending:
@@ -170,19 +174,18 @@ class Stabiliser:
             )
             return outcomes
         self._known = reply.state
+        if not may_act:
+            self._queue.clear()
         if isinstance(action, MoveStage):
             self._sights.clear()  # the play of the stage is not known that well
             dragged_m = reply.state.optics.working_distance_m - self._wanted_m
-            if abs(dragged_m) > _DRAGGED_M:
+            if may_restore and abs(dragged_m) > _DRAGGED_M:
                 outcomes.tell(
                     "working_distance_restored",
                     f"the stage move changed the working distance by {dragged_m * 1e6:+.2f} µm",
                 )
                 self._queue.appendleft(SetWorkingDistance(working_distance_m=self._wanted_m))
-        if may_act:
-            self._next(outcomes)
-        else:
-            self._queue.clear()
+        self._next(outcomes)
         return outcomes
 
     def give_up(self, reason: str) -> Outcomes:

@@ -1,6 +1,7 @@
 """Keeping the picture where it is, on a simulated microscope that drifts."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from semagent.replay import Replay
 from semagent.safety import AxisLimits
 from semagent.types import (
     Arm,
+    Cancel,
     Mode,
     MoveStage,
     Outcome,
@@ -303,21 +305,32 @@ def test_what_is_missing_is_said_once(changes: dict[str, Any], why: str) -> None
     assert bench.actions == []
 
 
-def test_a_dragged_working_distance_is_put_back() -> None:
-    """A stage whose moves change the working distance, within what the gate tolerates."""
-    config = configuration(0.2e-6, stage=True)
+def dragging(config: RunConfig, on_stage: Callable[[Bench], None]) -> Bench:
+    """A stage whose moves change the working distance, within what the gate tolerates.
+
+    ``on_stage`` is called while the first of them is on its way.
+    """
     tolerance = msgspec.structs.replace(config.safety.readback_tolerance, working_distance_m=1e-6)
     safety = msgspec.structs.replace(config.safety, readback_tolerance=tolerance)
-    with Bench(msgspec.structs.replace(config, safety=safety)) as bench:
-        apply = bench.microscope.apply
+    bench = Bench(msgspec.structs.replace(config, safety=safety))
+    apply, asked = bench.microscope.apply, False
 
-        def drag(action: Any) -> None:
-            apply(action)
-            if isinstance(action, MoveStage):
-                here_m = bench.microscope.read_state().optics.working_distance_m
-                apply(SetWorkingDistance(working_distance_m=here_m + 0.5e-6))
+    def drag(action: Any) -> None:
+        nonlocal asked
+        apply(action)
+        if isinstance(action, MoveStage):
+            here_m = bench.microscope.read_state().optics.working_distance_m
+            apply(SetWorkingDistance(working_distance_m=here_m + 0.5e-6))
+            if not asked:
+                asked = True
+                on_stage(bench)
 
-        bench.microscope.apply = drag
+    bench.microscope.apply = drag
+    return bench
+
+
+def test_a_dragged_working_distance_is_put_back() -> None:
+    with dragging(configuration(0.2e-6, stage=True), lambda _bench: None) as bench:
         bench.start().frames(60)
         after_m = bench.microscope.read_state().optics.working_distance_m
     restored = [action for action in bench.actions if isinstance(action, SetWorkingDistance)]
@@ -325,6 +338,31 @@ def test_a_dragged_working_distance_is_put_back() -> None:
     assert all(action.working_distance_m == 5e-3 for action in restored)
     assert after_m == 5e-3
     assert "working_distance_restored" in bench.kinds
+
+
+@pytest.mark.parametrize("request_", [Cancel(), SetMode(mode=Mode.OBSERVE)])
+def test_a_dragged_working_distance_is_put_back_if_the_agent_is_to_rest_meanwhile(
+    request_: Cancel | SetMode,
+) -> None:
+    with dragging(
+        configuration(0.2e-6, stage=True), lambda bench: bench.lockstep.request(request_)
+    ) as bench:
+        bench.start().frames(45)
+        after_m = bench.microscope.read_state().optics.working_distance_m
+    assert [type(action) for action in bench.actions[-2:]] == [MoveStage, SetWorkingDistance]
+    assert after_m == 5e-3
+
+
+def test_a_stage_move_on_its_way_while_the_mode_is_set_again_is_no_hand() -> None:
+    config = configuration(0.2e-6, stage=True)
+    control = msgspec.structs.replace(config.control, hold=HoldOptions())
+    with dragging(
+        msgspec.structs.replace(config, control=control),
+        lambda bench: bench.lockstep.request(SetMode(mode=Mode.HOLD)),
+    ) as bench:
+        bench.start().frames(40)
+    assert any(isinstance(action, MoveStage) for action in bench.actions)
+    assert "paused" not in bench.kinds
 
 
 def test_a_record_replays(tmp_path: Path) -> None:
