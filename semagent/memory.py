@@ -1,8 +1,9 @@
 """What is remembered of an instrument: calibrations, and optics learned while focusing.
 
 One YAML file an instrument, for people to read and, with care, to edit. It holds an entry for
-each combination of beam energy, aperture and magnification. Whoever needs prior knowledge asks
-for the entry that fits a frame::
+each combination of beam energy, aperture and magnification, and of working distance where the
+instrument reports no convergence angle. Whoever needs prior knowledge asks for the entry that fits
+a frame::
 
     entry = config.remembered.at(header)
     if entry is not None:
@@ -158,6 +159,7 @@ class Settings(Options, frozen=True, kw_only=True):
     accelerating_voltage_v: Positive | None = None
     convergence_angle_rad: Positive | None = None
     beam_current_a: Positive | None = None
+    working_distance_m: Positive | None = None
     magnification: Positive | None = None
     pixel_size_m: Positive | None = None
 
@@ -169,6 +171,8 @@ class Settings(Options, frozen=True, kw_only=True):
             accelerating_voltage_v=optics.accelerating_voltage_v or None,
             convergence_angle_rad=optics.convergence_angle_rad or None,
             beam_current_a=optics.beam_current_a or None,
+            # Recorded stacks may count it from anywhere.
+            working_distance_m=max(optics.working_distance_m, 0.0) or None,
             magnification=optics.magnification or None,
             pixel_size_m=header.scan.pixel_size_m or None,
         )
@@ -177,14 +181,18 @@ class Settings(Options, frozen=True, kw_only=True):
         """How different the magnifications are, as a logarithm; ``None`` if the beams differ.
 
         Beams are told apart by energy, and by convergence angle or, where that is not reported,
-        beam current, which stand for the aperture. What one side does not know agrees.
+        by what it goes with: beam current, which stands for the aperture, and working distance.
+        What one side does not know agrees.
         """
         if not _alike(self.accelerating_voltage_v, other.accelerating_voltage_v, _ENERGY_RATIO):
             return None
         if self.convergence_angle_rad and other.convergence_angle_rad:
             if not _alike(self.convergence_angle_rad, other.convergence_angle_rad, _ANGLE_RATIO):
                 return None
-        elif not _alike(self.beam_current_a, other.beam_current_a, _CURRENT_RATIO):
+        elif not (
+            _alike(self.beam_current_a, other.beam_current_a, _CURRENT_RATIO)
+            and _alike(self.working_distance_m, other.working_distance_m, _ANGLE_RATIO)
+        ):
             return None
         scales = (self.magnification, other.magnification)
         if None in scales:

@@ -29,6 +29,7 @@ SETTINGS = Settings(
     accelerating_voltage_v=5000,
     convergence_angle_rad=5e-3,
     beam_current_a=100e-12,
+    working_distance_m=5e-3,
     magnification=12000,
     pixel_size_m=10e-9,
 )
@@ -128,6 +129,7 @@ def test_what_was_learned_nearby_does_not_hide_a_calibration():
         {"convergence_angle_rad": 8e-3},
         {"magnification": 12000 * 5},
         {"convergence_angle_rad": None, "beam_current_a": 400e-12},
+        {"convergence_angle_rad": None, "working_distance_m": 10e-3},
     ],
 )
 def test_another_beam_or_a_far_magnification_is_not_taken(changes: dict[str, float | None]):
@@ -140,6 +142,8 @@ def test_another_beam_or_a_far_magnification_is_not_taken(changes: dict[str, flo
         {"accelerating_voltage_v": 5100},
         {"convergence_angle_rad": 5.3e-3, "beam_current_a": 400e-12},
         {"convergence_angle_rad": None, "beam_current_a": None},
+        {"convergence_angle_rad": None, "working_distance_m": 5.5e-3},
+        {"working_distance_m": 10e-3},
         {"magnification": None, "pixel_size_m": 20e-9},
     ],
 )
