@@ -115,7 +115,12 @@ def fit_shifts(shots: Sequence[Shot], pixel_size_m: float) -> ShiftFit | None:
 def _design(shots: Sequence[Shot]) -> tuple[list[str], list[Floats]]:
     """Names and columns of what varied."""
     times_ns = np.array([shot.header.monotonic_ns for shot in shots], np.float64)
-    names, columns = ["start", "drift"], [np.ones(len(shots)), (times_ns - times_ns[0]) * 1e-9]
+    names, columns = ["drift"], [(times_ns - times_ns[0]) * 1e-9]
+    # Where registration has begun anew on the way, frames count from another first one.
+    first = np.array([shot.shift and shot.shift.reference_sequence for shot in shots])
+    for reference in np.unique(first):
+        names.append(f"start {reference}")
+        columns.append((first == reference).astype(np.float64))
     for cause in CAUSES:
         values = np.array([shot.setting(cause) for shot in shots])
         if np.ptp(values) > 0:
