@@ -56,7 +56,8 @@ class InferOptions(Options, frozen=True, kw_only=True):
         max_failures: frames the engine may fail on in a row before the role ends.
         max_busy_s: longest time the engine may take over one frame; beyond it the role counts
             as hung.
-        max_restarts: how often the role is started again before the run ends.
+        max_restarts: how often the role is started again before the run ends; counts anew once it
+            has worked for ten minutes.
     """
 
     restore: bool = False

@@ -44,6 +44,7 @@ from semagent.types import Capabilities, Heartbeat, Scan
 STARTUP_S = 120.0
 SHUTDOWN_S = 15.0
 _RESTART_PAUSE_S = 1.0
+_STEADY_S = 600.0  # at work, after which earlier losses of a role do not count: runs last for days
 # The record comes last: it has to take what the others still say.
 _SHUTDOWN_ORDER = (
     Role.CONSOLE,
@@ -138,7 +139,7 @@ class Supervisor:
         frames: number of frames after which acquisition rests.
         session: folder of the record, ``None`` for none.
         console: serve the operator's console too.
-        on_trouble: told the role and what is wrong with it, and what is done about that.
+        on_trouble: told what is wrong with a role, and what is done about that.
     """
 
     def __init__(
@@ -148,7 +149,7 @@ class Supervisor:
         frames: int | None = None,
         session: Path | None = None,
         console: bool = False,
-        on_trouble: Callable[[Role, str], None] = lambda _role, _reason: None,
+        on_trouble: Callable[[str], None] = lambda _reason: None,
     ) -> None:
         self._config = config
         self._frames = frames
@@ -165,6 +166,7 @@ class Supervisor:
         self._scan: Scan | None = None
         self._engine, self._smallest_px = "", 0
         self._restarts: dict[Role, int] = {}
+        self._back_since_s: dict[Role, float] = {}
         # Roles that are being started again, and when their next process is begun.
         self._comebacks: dict[Role, float] = {}
         self._console = ConsolePlan(operator_token=new_token(), viewer_token=new_token())
@@ -297,7 +299,7 @@ class Supervisor:
                 if child is not None and role in self._comebacks:
                     child.kill()  # it has not begun yet
                 elif child is not None and not child.end(time.perf_counter() + SHUTDOWN_S):
-                    self._on_trouble(role, "did not end in time and was killed")
+                    self._on_trouble(f"the {role} role did not end in time and was killed")
         finally:
             # Somebody insists with a second Ctrl-C: nobody is waited for any more.
             while self._children:
@@ -341,15 +343,18 @@ class Supervisor:
         engines = self._config.infer.max_restarts
         allowed = {Role.INFER: engines, Role.RESTORE: engines, Role.CONSOLE: _CONSOLE_RESTARTS}
         self._comebacks.pop(role, None)
+        now_s = time.perf_counter()
+        if now_s - self._back_since_s.pop(role, now_s) > _STEADY_S:
+            self._restarts.pop(role)
         number = self._restarts.get(role, 0) + 1
         if number <= allowed.get(role, 0):
             self._restarts[role] = number
-            self._on_trouble(role, f"{error}; starting it again ({number} of {allowed[role]})")
+            self._on_trouble(f"{error}; starting it again ({number} of {allowed[role]})")
             self._children.pop(role).end(time.perf_counter() + 1.0)
             pause_s = _RESTART_PAUSE_S * 2 ** (number - 1)
             self._comebacks[role] = time.perf_counter() + pause_s
         elif role in _DISPENSABLE:
-            self._on_trouble(role, f"{error}; the run goes on without it")
+            self._on_trouble(f"{error}; the run goes on without it")
             self._children.pop(role).kill()
         else:
             self._lost.add(role)
@@ -375,7 +380,7 @@ class Supervisor:
             child.send(Go(listeners=self._listeners_but(Role.CONSOLE)))
             del self._comebacks[child.role]
             self._pulse.pop(child.role, None)
-            self._heard_s[child.role] = time.perf_counter()
+            self._back_since_s[child.role] = self._heard_s[child.role] = time.perf_counter()
 
     def _listeners_but(self, role: Role) -> dict[Role, tuple[str, ...]]:
         return {name: said for name, said in self._listeners.items() if name is not role}

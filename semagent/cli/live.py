@@ -58,7 +58,7 @@ def run(
         frames=frames,
         session=record,
         console=console and _has_console(output),
-        on_trouble=lambda role, reason: output.warn(f"{role} role: {reason}"),
+        on_trouble=output.warn,
     )
     ledger = Ledger(supervisor.bus.subscribe, output, lambda row: output.record(row.record()))
     put_back = True

@@ -1,5 +1,9 @@
 """The supervisor, with roles that say what real ones would."""
 
+from collections.abc import Iterator
+from multiprocessing import Pipe
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 
@@ -7,6 +11,7 @@ from semagent import supervisor
 from semagent.bus.zeromq import Endpoints
 from semagent.channels import Role
 from semagent.config import Part, find_config, load_config
+from semagent.errors import RoleError
 from semagent.process import Announced, FromChild, Plan, Ready, ToChild
 from semagent.supervisor import Supervisor
 from semagent.types import Capabilities
@@ -31,6 +36,68 @@ class Child:
 
     def end(self, _deadline_s: float) -> bool:
         return True
+
+
+class Mortal(Child):
+    """Its infer role dies whenever it has begun."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self.link, self.far_end = Pipe()
+        self.process = SimpleNamespace(sentinel=self.far_end)
+        if self.role is Role.INFER:
+            self.far_end.send_bytes(b"")
+
+    def receive(self, deadline_s: float) -> FromChild:
+        if not self.says:
+            raise RoleError("the infer role died")
+        return super().receive(deadline_s)
+
+    def end(self, _deadline_s: float) -> bool:
+        self.kill()
+        return True
+
+    def kill(self) -> None:
+        self.link.close()
+        self.far_end.close()
+
+
+@pytest.fixture
+def mortal(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Supervisor, list[str]]]:
+    """A run whose infer role dies again and again, and what is said of that."""
+    monkeypatch.setattr(supervisor, "_Child", Mortal)
+    monkeypatch.setattr(supervisor, "_RESTART_PAUSE_S", 0.0)
+    said: list[str] = []
+    run = Supervisor(load_config(find_config("simulated")), on_trouble=said.append)
+    try:
+        run.start()
+        yield run, said
+    finally:
+        run.close()
+
+
+def test_a_role_that_dies_again_and_again_ends_the_run(mortal: tuple[Supervisor, list[str]]):
+    run, said = mortal
+
+    def watch() -> None:
+        for _ in range(20):
+            run.watch(0.0)
+
+    with pytest.raises(RoleError, match="the infer role died"):
+        watch()
+    again = "the infer role died; starting it again"
+    assert said == [f"{again} ({number} of 3)" for number in (1, 2, 3)]
+
+
+def test_a_role_that_dies_now_and_then_does_not_end_a_run_of_days(
+    mortal: tuple[Supervisor, list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(supervisor, "_STEADY_S", 0.0)
+    run, said = mortal
+    for _ in range(20):
+        run.watch(0.0)
+    assert len(said) > 3
+    assert set(said) == {"the infer role died; starting it again (1 of 3)"}
 
 
 @pytest.mark.parametrize("restoration", [None, Part(name="onnxruntime")])
