@@ -75,6 +75,7 @@ class Ledger:
         says_result: the command says itself how a focusing ended, so it is no warning too.
         not_put_back: the agent could not put back what it had moved, and nobody has armed since.
         failed: the microscope has failed, which closes the gate.
+        sequence: of the newest frame that was analysed or found unusable, 0 before the first.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Ledger:
         self._gates = subscribe("gate")
         self._beats = subscribe("heartbeat")
         self._row: Row | None = None
+        self.sequence = 0
         self.frames = 0
         self.flagged = 0
         self.commands = 0
@@ -116,6 +118,11 @@ class Ledger:
         self.scores: deque[float] = deque(maxlen=_SCORES)
         self.news: deque[Event] = deque(maxlen=_NEWS)
         self.beats: dict[str, Heartbeat] = {}
+
+    @property
+    def analyses(self) -> int:
+        """How many were heard of, with those that a newer one has taken the place of."""
+        return self.frames - self.flagged + self._analyses.skipped
 
     def update(self) -> None:
         """Take in what was said since the last call."""
@@ -178,6 +185,7 @@ class Ledger:
     def _begin(self, row: Row) -> None:
         self.state = row.header.settings
         self.flush()
+        self.sequence = max(self.sequence, row.header.sequence)
         self.frames += 1
         self._row = row
 

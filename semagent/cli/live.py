@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from semagent.channels import Role
 from semagent.cli import exits
+from semagent.cli.drain import LOST_S, Drain
 from semagent.cli.interrupt import Interrupt, caught_interrupts
 from semagent.cli.ledger import Ledger
 from semagent.cli.output import Output, metres
@@ -34,7 +35,6 @@ from semagent.types import (
 _CONSOLE_NEEDS = ("starlette", "uvicorn", "websockets")
 _POLL_S = 0.05
 _ANSWER_S = 10.0
-_DRAINED_S = 1.0
 # Kinds of event after a cancel that say: control gives no more commands.
 _AT_REST = {"autofocus_done", "hold_ended", "paused", "request_refused"}
 # What control does while nothing has to be put back.
@@ -160,7 +160,7 @@ class _Session:
             supervisor.engine,
             supervisor.console_links,
         )
-        drained_at_s: float | None = None
+        drain: Drain | None = None
         with view:
             while not interrupt.pressed:
                 supervisor.watch(0.0)
@@ -170,10 +170,9 @@ class _Session:
                 now_s = time.perf_counter()
                 if duration_s is not None and now_s - self._started_s >= duration_s:
                     break
-                if drained_at_s is None and self._exposed(frames):
-                    # The last frames still have to pass through the other roles.
-                    drained_at_s = now_s + _DRAINED_S
-                if drained_at_s is not None and now_s >= drained_at_s:
+                if drain is None and self._exposed(frames):
+                    drain = Drain(self._ledger, SystemClock())
+                if drain is not None and drain.done():
                     break
         self._ledger.flush()
 
@@ -192,18 +191,18 @@ class _Session:
         self._ledger.news.clear()
         self._ask(cancel)
         until_s = time.perf_counter() + self._frame_s + _ANSWER_S
-        at_rest = False
-        while time.perf_counter() < until_s:
+        drain: Drain | None = None
+        while time.perf_counter() < until_s and not (drain is not None and drain.done()):
             self._supervisor.watch(0.0)
             self._supervisor.bus.wait(_POLL_S)
             self._ledger.update()
-            if not at_rest and any(event.kind in _AT_REST for event in self._ledger.news):
-                at_rest = True
-                until_s = time.perf_counter() + _DRAINED_S
+            if drain is None and any(event.kind in _AT_REST for event in self._ledger.news):
+                drain = Drain(self._ledger, SystemClock())
+                until_s = time.perf_counter() + LOST_S  # frames may go on for ever
         self._ledger.flush()
-        if not at_rest:
+        if drain is None:
             self._output.warn("focus was not put back in time: check the working distance")
-        return at_rest
+        return drain is not None
 
     def rescue(self, error: SemagentError) -> None:
         """The run ends because of ``error``: put focus back if there is still somebody to do it.
