@@ -33,6 +33,8 @@ STEPS: tuple[dict[str, list[str]], ...] = (
 def main() -> int:
     # Processes share two cores; threads of numerical libraries in each would be in the way.
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    # Hundreds of processes are started: each would compile the same modules anew.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     for step in STEPS:
         print(f"== {', '.join(step)}", flush=True)
         started_s = time.perf_counter()
