@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from semagent_engines.data.batches import BatchSource
 from semagent_engines.export.artefact import write_artefact
@@ -51,8 +52,26 @@ def procedural() -> BatchSource:
 
 
 @pytest.fixture(scope="session")
-def artefact(tmp_path_factory: pytest.TempPathFactory, procedural: BatchSource) -> Artefact:
-    """An artefact of the small model: restoration untrained, blur read by the head that ships."""
+def artefact(
+    tmp_path_factory: pytest.TempPathFactory, worker_id: str, procedural: BatchSource
+) -> Artefact:
+    """An artefact of the small model: restoration untrained, blur read by the head that ships.
+
+    Exporting takes long: of processes that share the tests, the first to need it makes it for all.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        shared = shared.parent
+    folder = shared / "small-artefact"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            made = tmp_path_factory.mktemp("made")
+            _write_artefact(made, procedural)
+            made.rename(folder)
+    return open_artefact(folder)
+
+
+def _write_artefact(folder: Path, procedural: BatchSource) -> None:
     torch.manual_seed(0)
     objective = Objective(build(SMALL))
     head = model_of_artefact(open_artefact(DEFAULT)).blur_head.state_dict()
@@ -69,7 +88,6 @@ def artefact(tmp_path_factory: pytest.TempPathFactory, procedural: BatchSource) 
         elapsed_s=0.0,
         record={"validation": {}},
     )
-    folder: Path = tmp_path_factory.mktemp("artefact")
     write_artefact(
         checkpoint,
         folder,
@@ -77,4 +95,3 @@ def artefact(tmp_path_factory: pytest.TempPathFactory, procedural: BatchSource) 
         ranges=procedural,
         judged=[procedural.views(0, 2, 128)],
     )
-    return open_artefact(folder)
