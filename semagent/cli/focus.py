@@ -177,7 +177,8 @@ def _focus(
             start_m = start.optics.working_distance_m
             unaffordable = forbids(start, config.control.autofocus.max_dose_e_nm2)
             if unaffordable:
-                _report(not_begun(start_m, unaffordable), time.perf_counter() - started_s, output)
+                result = not_begun(start_m, unaffordable)
+                _report(result, time.perf_counter() - started_s, output)
                 return exits.HELD
             if arm:
                 reply = lockstep.operate(Arm())
@@ -187,7 +188,7 @@ def _focus(
             lockstep.request(SetMode(mode=Mode.HOLD))
             lockstep.request(request)
             try:
-                result = _follow(lockstep, ledger, interrupt)
+                found = _follow(lockstep, ledger, interrupt)
             except SemagentError as error:
                 # Nobody will look at another frame: back to where it began.
                 ledger.says_result = False
@@ -197,8 +198,9 @@ def _focus(
                 raise
             gate = lockstep.gate
             tolerance_m = config.safety.tolerance("working_distance_m")
-            result = _as_it_is(result, start_m, microscope, tolerance_m)
-        _report(result, time.perf_counter() - started_s, output)
+            result = _as_it_is(found, start_m, microscope, tolerance_m)
+        ended = ledger.ended if result.reason == found.reason else ""
+        _report(result, time.perf_counter() - started_s, output, ended)
         if not arm and result.status == "held":
             output.fail("a focusing moves focus and stigmators: give --arm")
         if record is not None:
@@ -254,11 +256,12 @@ def _as_it_is(
     )
 
 
-def _report(result: FocusResult, wall_s: float, output: Output) -> None:
+def _report(result: FocusResult, wall_s: float, output: Output, ended: str = "") -> None:
+    """Say how it ended; people are told in the words of ``ended``, if there are any."""
     output.record({"event": "result", **msgspec.to_builtins(result), "wall_s": wall_s})
     uncertainty = "" if result.sigma_m is None else f" ± {metres(result.sigma_m)}"
     output.say(
-        f"{result.status}: {result.reason}\n"
+        f"{ended or f'{result.status}: {result.reason}'}\n"
         f"working distance {metres(result.start_working_distance_m)} → "
         f"{metres(result.final_working_distance_m)}{uncertainty}, "
         f"{result.frames_used} frames, {result.moves} moves, {wall_s:.1f} s"

@@ -73,6 +73,7 @@ class Ledger:
         refusals: how many commands were refused or failed, by outcome and code; a run may last
             for days, so only of the last one more is kept.
         says_result: the command says itself how a focusing ended, so it is no warning too.
+        ended: how the last focusing did, without what was said already; empty before.
         not_put_back: the agent could not put back what it had moved, and nobody has armed since.
         failed: the microscope has failed, which closes the gate.
         sequence: of the newest frame that was analysed or found unusable, 0 before the first.
@@ -112,6 +113,7 @@ class Ledger:
         self.result: FocusResult | None = None
         self.mode = Mode.OBSERVE
         self.says_result = False
+        self.ended = ""
         self.not_put_back = False
         self.failed = False
         self.state: MicroscopeState | None = None
@@ -202,6 +204,8 @@ class Ledger:
         elif event.kind == "gate_armed":
             self.not_put_back = False  # a person has looked
         self.failed |= event.kind == "acquire_failed"
+        if event.kind == "autofocus_done":
+            self.ended = event.message
         said = self.says_result and event.kind == "autofocus_done"
         if event.level is not Level.INFO and not said:
             self._output.warn(event.message)

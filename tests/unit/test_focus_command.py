@@ -115,6 +115,17 @@ def test_a_lens_that_does_not_follow_is_no_limit_of_the_envelope(
     assert "not carried out as commanded" in reason
 
 
+def test_a_reading_that_differs_is_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SimulatedMicroscope, "apply", lambda _microscope, _action: None)
+    main(["autofocus", str(small_microscope(tmp_path)), "--arm"])
+    said = capsys.readouterr()
+    assert said.err.count("not carried out as commanded") == 1
+    assert "not carried out as commanded" not in said.out
+    assert "failed: the safety gate has closed\n" in said.out
+
+
 @pytest.mark.parametrize(("call", "number"), [("acquire", 2), ("apply", 1)])
 def test_a_microscope_that_fails_is_no_limit_of_the_envelope(
     call: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
