@@ -100,12 +100,17 @@ def decide(
 def noticed(state: ControlState, header: FrameHeader, options: ControlOptions) -> ControlState:
     """The state once a frame was seen: with a new field, evidence begins anew.
 
-    Stigmators that a search has set leave the field as it was.
+    Stigmators that a search has set leave the field as it was, and so does a stage that follows
+    the specimen.
     """
-    known = [each for each in (state.header and state.header.settings, state.expected) if each]
-    if not known or not all(field_change(before, header, options) for before in known):
-        return msgspec.structs.replace(state, header=header)
-    return msgspec.structs.replace(state, header=header, epoch=state.epoch + 1, in_focus=None)
+    epoch, first = state.field or (None, None)
+    state = msgspec.structs.replace(state, header=header)
+    if first is not None and epoch == state.epoch:
+        known = (first, state.expected or first)
+        if not all(field_change(before, header, options) for before in known):
+            return state
+        state = msgspec.structs.replace(state, epoch=state.epoch + 1, in_focus=None)
+    return msgspec.structs.replace(state, field=(state.epoch, header.settings))
 
 
 def _see(turn: Turn, header: FrameHeader) -> bool:

@@ -139,9 +139,12 @@ def finish(
         turn.tell("hold_ended", told or reason, level, **left)
         # The estimator has not seen the frames in between, and focus has drifted.
         turn.update(epoch=turn.state.epoch + 1)
+    here = turn.measured
     turn.update(
         task=None,
-        in_focus=turn.measured if status == "focused" else None,
+        # What was done to the stigmators, and to follow the specimen, has left the field as it was.
+        field=here and (turn.state.epoch, here),
+        in_focus=here if status == "focused" else None,
         verified=task.last if isinstance(task, Autofocus) else None,
         # While disarmed, the operator may do anything: following begins anew with the next arming.
         expected=turn.state.expected if follows and turn.state.armed else None,

@@ -1,7 +1,11 @@
 """Notice when somebody else changes the microscope."""
 
+import math
+
 from semagent.control.options import ControlOptions
 from semagent.types import FrameHeader, MicroscopeState, Region
+
+_TURNED_RAD = 1e-3  # of the stage, which shows another field then
 
 
 def focus_change(before: MicroscopeState, header: FrameHeader, options: ControlOptions) -> str:
@@ -33,6 +37,9 @@ def field_change(
     moved_m = header.stage.moved(before.stage, "x_m", "y_m", "z_m")
     if moved_m > options.operator.field_fraction * _field_width(header, options):
         return f"the stage was moved by {moved_m * 1e6:.2f} µm"
+    turned_rad = header.stage.moved(before.stage, "rotation_rad", "tilt_rad")
+    if turned_rad > _TURNED_RAD:
+        return f"the stage was turned by {math.degrees(turned_rad):.2f}°"
     return ""
 
 

@@ -287,6 +287,7 @@ class ControlState(Value, frozen=True, kw_only=True):
     Attributes:
         now_ns: the last tick.
         header: the last frame seen: the basis of commands.
+        field: the epoch, and the settings of its first frame, with which the field in view began.
         first_sequence: earlier frames were exposed before the last command took effect.
         expected: settings as last read back, to tell when somebody else changes them; ``None``
             while the agent has no stake in them.
@@ -305,6 +306,7 @@ class ControlState(Value, frozen=True, kw_only=True):
     gate: GateStatus | None = None
     now_ns: int | None = None
     header: FrameHeader | None = None
+    field: tuple[int, MicroscopeState] | None = None
     first_sequence: int = 0
     expected: MicroscopeState | None = None
     unconfirmed: bool = False

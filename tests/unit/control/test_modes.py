@@ -1,5 +1,7 @@
 """What the agent may do in each mode, and what it says instead."""
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 
@@ -12,10 +14,13 @@ from semagent.types import (
     Reply,
     SetMode,
     SetWorkingDistance,
+    StagePosition,
     StartAutofocus,
 )
 
 from .bench import CAPABILITIES, OPTIONS, UNIT_M, Bench
+
+Leave = Callable[[StagePosition, int], StagePosition]
 
 
 def turn_knob(bench: Bench, places: tuple[float, ...]) -> None:
@@ -129,6 +134,25 @@ def test_what_was_declined_is_not_proposed_again_for_this_field() -> None:
     assert bench.controller.analysed(bench.analysis()).proposal is None
     bench.request(SetMode(mode=Mode.ADVISE))
     assert bench.controller.analysed(bench.analysis()).proposal is not None
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda stage, frame: msgspec.structs.replace(stage, x_m=frame * 2e-6),
+        lambda stage, frame: msgspec.structs.replace(stage, rotation_rad=frame * 0.1),
+        lambda stage, frame: msgspec.structs.replace(stage, tilt_rad=frame * 0.02),
+    ],
+)
+def test_frames_of_a_field_that_was_left_in_small_steps_are_no_evidence(leave: Leave) -> None:
+    """The first is 10.24 µm wide and left by a fifth of that with every frame."""
+    bench = Bench(focus=3.0, options=ControlOptions(mode=Mode.ADVISE))
+    bench.stage = msgspec.structs.replace(bench.stage, rotation_rad=0.0, tilt_rad=0.0)
+    for frame, place in enumerate(PLACES):
+        bench.stage = leave(bench.stage, frame)
+        turn_knob(bench, (place,))
+        assert bench.controller.belief is not None
+        assert bench.controller.belief.frames <= 2
 
 
 def test_nothing_is_proposed_without_evidence() -> None:
