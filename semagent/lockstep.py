@@ -15,11 +15,18 @@ from semagent.bus import LocalBus, LocalHub, Mailbox
 from semagent.channels import Role
 from semagent.clock import Clock
 from semagent.config import RunConfig
-from semagent.errors import MicroscopeTimeoutError, RoleError, SemagentError
+from semagent.errors import (
+    CommandRefusedError,
+    MicroscopeError,
+    MicroscopeTimeoutError,
+    RoleError,
+    SemagentError,
+)
 from semagent.parts import make_acquire, make_control
 from semagent.ports import Engine, Microscope
 from semagent.roles import AcquireRole, InferRole, SessionRecorder
-from semagent.types import Action, Command, GateStatus, Issuer, Reply, Request
+from semagent.safety import Code
+from semagent.types import Action, Command, GateStatus, Issuer, Outcome, Reply, Request
 from semagent.wire import Message
 
 _POLL_S = 0.005
@@ -157,3 +164,23 @@ def next_frame(
         if (message := frames.take()) is not None:
             return message
     raise MicroscopeTimeoutError(f"no frame within {limit_s:g} s")
+
+
+def require_applied(reply: Reply, *, told: bool) -> None:
+    """See to it that a command was carried out.
+
+    Args:
+        reply: what became of it.
+        told: that the gate is shut, and why, was told with an earlier one.
+
+    Raises:
+        CommandRefusedError: the gate or the microscope refused it.
+        MicroscopeError: it failed.
+    """
+    what = type(reply.command.action).__name__
+    if told and reply.code == Code.DISARMED:
+        raise CommandRefusedError("the safety gate is disarmed")
+    if reply.outcome is Outcome.REFUSED:
+        raise CommandRefusedError(f"{what}: {reply.reason}")
+    if reply.outcome is Outcome.FAILED:
+        raise MicroscopeError(f"{what} failed: {reply.reason}")

@@ -8,8 +8,8 @@ from semagent.bus import LocalBus, LocalHub
 from semagent.channels import Role
 from semagent.clock import Clock
 from semagent.config import RunConfig
-from semagent.errors import CommandRefusedError, MicroscopeError
-from semagent.lockstep import expose, next_frame
+from semagent.errors import MicroscopeError
+from semagent.lockstep import expose, next_frame, require_applied
 from semagent.parts import make_acquire
 from semagent.ports import Microscope
 from semagent.safety import Code
@@ -22,7 +22,6 @@ from semagent.types import (
     FrameHeader,
     Issuer,
     MicroscopeAction,
-    Outcome,
     Reply,
 )
 
@@ -50,6 +49,7 @@ class Hands:
         self._fresh_ns = round(_FRESH * config.safety.max_evidence_age_s * 1e9)
         self._ids = itertools.count(1)
         self._last: FrameHeader | None = None
+        self._told = False  # that the gate is shut
         self.frames = 0
 
     def arm(self) -> None:
@@ -59,7 +59,7 @@ class Hands:
             CommandRefusedError: the gate will not be armed; the message says why.
         """
         arm = Command(id="operator-arm", issuer=Issuer.OPERATOR, action=Arm())
-        _require_applied(self._give(arm))
+        require_applied(self._give(arm), told=False)
 
     def expose(self) -> Frame:
         """Expose one frame that is fit for use.
@@ -86,7 +86,8 @@ class Hands:
         if reply.code == Code.SETTINGS_CHANGED:
             self._last = None
             reply = self._ask(action)
-        _require_applied(reply)
+        told, self._told = self._told, not self._acquire.gate.armed
+        require_applied(reply, told=told)
 
     def _ask(self, action: MicroscopeAction) -> Reply:
         last = self._last
@@ -131,11 +132,3 @@ class Hands:
         self._operator.send("command", disarm)
         self._acquire.serve()
         self._acquire.close()
-
-
-def _require_applied(reply: Reply) -> None:
-    what = type(reply.command.action).__name__
-    if reply.outcome is Outcome.REFUSED:
-        raise CommandRefusedError(f"{what}: {reply.reason}")
-    if reply.outcome is Outcome.FAILED:
-        raise MicroscopeError(f"{what} failed: {reply.reason}")

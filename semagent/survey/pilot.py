@@ -9,9 +9,9 @@ import msgspec
 
 from semagent.clock import Clock
 from semagent.config import RunConfig
-from semagent.errors import CommandRefusedError, MicroscopeError
+from semagent.errors import CommandRefusedError
 from semagent.legs import legs, put_back
-from semagent.lockstep import Lockstep, next_frame
+from semagent.lockstep import Lockstep, next_frame, require_applied
 from semagent.places import Place
 from semagent.safety import STAGE_X, STAGE_Y, Code
 from semagent.safety.axes import Axis, targets
@@ -99,6 +99,7 @@ class Pilot:
         self.state: MicroscopeState | None = None
         self._left: MicroscopeState | None = None
         self._tracks: dict[Axis, Track] = {}
+        self._told = False  # that the gate is shut
         self.moved = False
 
     def arm(self) -> None:
@@ -264,15 +265,13 @@ class Pilot:
         reply = self._ask(action)
         if reply.code == Code.SETTINGS_CHANGED:
             reply = self._ask(action)
-        self.moved |= reply.outcome is not Outcome.REFUSED
-        what = type(action).__name__
-        if reply.outcome is Outcome.REFUSED:
-            raise CommandRefusedError(f"{what}: {reply.reason}")
-        for axis, target_m in targets(action).items():
-            if axis in self._tracks:
-                self._tracks[axis].book(target_m, reply.monotonic_ns)
-        if reply.outcome is Outcome.FAILED:
-            raise MicroscopeError(f"{what} failed: {reply.reason}")
+        if reply.outcome is not Outcome.REFUSED:
+            self.moved = True
+            for axis, target_m in targets(action).items():
+                if axis in self._tracks:
+                    self._tracks[axis].book(target_m, reply.monotonic_ns)
+        told, self._told = self._told, not self._lockstep.gate.armed
+        require_applied(reply, told=told)
 
     def _ask(self, action: MicroscopeAction) -> Reply:
         last = self.last

@@ -275,7 +275,10 @@ def test_a_stage_that_does_not_obey_ends_the_scan_and_says_so() -> None:
     """The gate has closed: nothing may be put back, and that is said."""
     bench = Bench(faults={"ignored": {"at": [20]}})
     assert isinstance(bench.found, MicroscopeError)
-    assert "not everything could be put back" in str(bench.found)
+    assert str(bench.found).count("not carried out as commanded") == 1
+    assert "; and not everything could be put back: the safety gate is disarmed; check" in str(
+        bench.found
+    )
 
 
 def saturated_from(scanned: Bench, index: int, count: int) -> dict[str, Any]:
