@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from semagent.errors import ConfigError
+from semagent.options import Count, NotNegative, Positive
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -14,6 +15,12 @@ GOLDEN = "golden.npz"
 GRAPHS = ("score", "restore", "pair")
 QUANTISED = "restore-int8.onnx"
 DEFAULT = Path(__file__).parent.parent / "artefacts" / "tiny"
+
+
+class _Version(msgspec.Struct):
+    """What manifests of every format have."""
+
+    format: int
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,10 +47,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     hashes: dict[str, str]
     input: str
     outputs: dict[str, dict[str, str]]
-    tile_step_px: int
-    smallest_tile_px: int
-    blur_range_px: tuple[float, float]
-    tolerance: dict[str, float]
+    tile_step_px: Count
+    smallest_tile_px: Count
+    blur_range_px: tuple[Positive, Positive]
+    tolerance: dict[str, NotNegative]
     model: dict[str, Any]
     training: dict[str, Any]
     revision: str
@@ -86,11 +93,18 @@ def open_artefact(folder: Path) -> Artefact:
     except OSError as error:
         raise ConfigError(f"{folder}: not an artefact: {MANIFEST} cannot be read") from error
     try:
+        # The format first: those to come may have other keys.
+        found = msgspec.json.decode(data, type=_Version).format
+        if found != FORMAT:
+            raise ConfigError(f"{folder}: artefact format {found}, this is for {FORMAT}")
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.DecodeError as error:
         raise ConfigError(f"{folder / MANIFEST}: {error}") from error
-    if manifest.format != FORMAT:
-        raise ConfigError(f"{folder}: artefact format {manifest.format}, this is for {FORMAT}")
+    precisions = {"fp32", "fp16", *({"int8"} if QUANTISED in manifest.hashes else ())}
+    for key, needed in (("outputs", set(GRAPHS)), ("tolerance", precisions)):
+        lacking = sorted(needed - getattr(manifest, key).keys())
+        if lacking:
+            raise ConfigError(f"{folder / MANIFEST}: {key} lacks {', '.join(lacking)}")
     required = {*(f"{graph}.onnx" for graph in GRAPHS), GOLDEN}
     for name in sorted(required | manifest.hashes.keys()):
         path = folder / name

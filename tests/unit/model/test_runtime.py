@@ -30,7 +30,7 @@ from semagent_engines.runtime.consistency import consistency_map, mean_consisten
 from semagent_engines.runtime.golden import deviations
 from semagent_engines.runtime.model_engine import ModelEngine
 from semagent_engines.runtime.readings import TileReadings, combine, together, with_ellipse
-from semagent_engines.runtime.tiling import Stitcher, cut, informative_tiles, lay_out
+from semagent_engines.runtime.tiling import Floats, Stitcher, cut, informative_tiles, lay_out
 from semagent_engines.runtime.unsupervised import unsupervised
 
 # -- tiling -----------------------------------------------------------------------------------
@@ -261,11 +261,18 @@ def test_a_missing_file_is_named(copy: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"format": 99}, "format 99"), ({"surprise": 1}, "surprise")],
-    ids=["format", "unknown key"],
+    [
+        ({"format": 99}, "format 99"),
+        ({"format": 99, "units": {}}, "format 99"),
+        ({"surprise": 1}, r"manifest\.json: .*surprise"),
+        ({"tile_step_px": 0}, r"manifest\.json: .*tile_step_px"),
+        ({"blur_range_px": [0.0, 24.0]}, r"manifest\.json: .*blur_range_px"),
+        ({"outputs": {"score": {}}}, r"manifest\.json: outputs lacks pair, restore"),
+        ({"tolerance": {"fp32": 0.1, "fp16": 0.1}}, r"manifest\.json: tolerance lacks int8"),
+    ],
 )
 def test_a_manifest_that_is_not_understood_is_refused(
-    copy: Path, changes: dict[str, int], message: str
+    copy: Path, changes: dict[str, object], message: str
 ) -> None:
     manifest = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps({**manifest, **changes}))
@@ -301,6 +308,22 @@ def test_every_runtime_reproduces_the_golden_tensors(
     assert {"score/blur", "restore/restored", "pair/difference"} <= found.keys()
     worst = max(found, key=lambda name: found[name])
     assert found[worst] < artefact.manifest.tolerance["fp32"], worst
+
+
+@pytest.mark.parametrize("spoilt", ["blur", "restored", "difference_std"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_runtime_that_gives_no_numbers_is_far_from_the_golden_tensors(
+    artefact: Artefact, spoilt: str, value: float
+) -> None:
+    class Spoilt(OnnxRuntime):
+        def run(self, graph: str, inputs: dict[str, Floats]) -> dict[str, Floats]:
+            return {
+                name: np.full_like(found, value) if name == spoilt else found
+                for name, found in super().run(graph, inputs).items()
+            }
+
+    found = max(deviations(Spoilt(artefact, threads=1), artefact).values())
+    assert 1e9 < found < math.inf
 
 
 @pytest.fixture(params=["onnxruntime", "openvino"])
