@@ -7,6 +7,7 @@ in what is used here. Networks are strongly typed: they compute in the types tha
 
 import hashlib
 import importlib
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -110,6 +111,7 @@ def cached_plan(
     The key is the GPU, the library with its version, the hash of the graph, the shapes it is
     optimised for and how it is halved: any other plan would be refused, or worse, run slowly.
     TensorRT for RTX compiles for a compute capability, so that its plans can be made elsewhere.
+    A file's name also has the hash of its content: one that was damaged is not taken.
 
     Args:
         artefact: whose graph it is.
@@ -130,16 +132,19 @@ def cached_plan(
         (_SMALLEST, _USUAL.get(kind), _LARGEST, _TILES),
         file_hash(Path(half.__file__)) if _is_halved(kind, precision) else "",
     )
-    key = hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]
-    path = cache / f"{kind}-{key}.plan"
-    if path.is_file():
-        return path.read_bytes()
+    key = _digest("\n".join(map(str, parts)).encode())
+    for path in sorted(cache.glob(f"{kind}-{key}-*.plan")):
+        plan = path.read_bytes()
+        if path.stem.endswith(_digest(plan)):
+            return plan
     capability = gpu.capability if gpu.name is None else None
     plan = compile_plan(graph, kind, precision=precision, capability=capability)
     cache.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(plan)
-    partial.replace(path)
+    # In a folder of its own, as another process may be making the same plan.
+    with tempfile.TemporaryDirectory(dir=cache) as own:
+        partial = Path(own) / f"{kind}-{key}-{_digest(plan)}.plan"
+        partial.write_bytes(plan)
+        partial.replace(cache / partial.name)
     return plan
 
 
@@ -190,6 +195,10 @@ def listen(trt: ModuleType) -> tuple[Any, list[str]]:
                 errors.append(message)
 
     return Listener(), errors
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def _is_halved(kind: str, precision: str) -> bool:

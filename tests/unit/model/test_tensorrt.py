@@ -8,6 +8,7 @@ import importlib
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -184,6 +185,37 @@ def test_a_plan_compiled_otherwise_is_not_used(
     assert [made("restore"), made("score")] == [1, 0]
     monkeypatch.setattr(plans, "_LARGEST", (64, 1, 512, 512))
     assert [made("score"), made("score")] == [1, 0]
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_a_plan_that_was_cut_short_is_compiled_anew(
+    compiled: list[Any], artefact: Artefact, tmp_path: Path, kept: int
+) -> None:
+    plan_of = partial(cached_plan, artefact, "pair", tmp_path, gpu=Gpu("SM89"), precision="fp16")
+    plan_of()
+    [path] = tmp_path.glob("*.plan")
+    path.write_bytes(path.read_bytes()[:kept])
+    assert plan_of() == plan_of() == b"plan"
+    assert len(compiled) == 2
+
+
+def test_two_processes_may_make_one_plan_at_once(
+    compiled: list[Any], artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan_of = partial(cached_plan, artefact, "pair", tmp_path, gpu=Gpu("SM89"), precision="fp16")
+    write = Path.write_bytes
+
+    def overtaken(path: Path, data: bytes) -> int:
+        monkeypatch.setattr(Path, "write_bytes", write)
+        size = path.write_bytes(data)
+        assert plan_of() == b"plan"
+        return size
+
+    monkeypatch.setattr(Path, "write_bytes", overtaken)
+    assert plan_of() == b"plan"
+    assert len(compiled) == 2
+    [path] = tmp_path.iterdir()
+    assert path.suffix == ".plan"
 
 
 def test_more_tiles_than_a_plan_takes_are_run_in_parts(
