@@ -17,7 +17,7 @@ from torch import Tensor
 from semagent.errors import ConfigError
 from semagent_engines.model.config import ModelConfig
 from semagent_engines.model.network import SemModel, build
-from semagent_engines.runtime.artefact import GRAPHS, Artefact
+from semagent_engines.runtime.artefact import GRAPHS, MANIFEST, Artefact
 
 _TRANSPOSED = "/transposed"
 _SAME = "same as another: "
@@ -64,7 +64,7 @@ def model_of_artefact(artefact: Artefact) -> SemModel:
     """The model an artefact was exported from, in evaluation mode.
 
     Raises:
-        ConfigError: a weight is in none of the graphs.
+        ConfigError: a weight is in none of the graphs, or there with another shape.
     """
     model = build(ModelConfig.from_dict(artefact.manifest.model))
     wanted = model.state_dict()
@@ -78,10 +78,15 @@ def model_of_artefact(artefact: Artefact) -> SemModel:
                 value = value.T if name != initialiser.name else value
                 found[name] = torch.from_numpy(np.array(value))
         for note in held.metadata_props:
-            if note.key.startswith(_SAME):
+            if note.key.startswith(_SAME) and note.value in found:
                 found.setdefault(note.key.removeprefix(_SAME), found[note.value])
-    missing = sorted(wanted.keys() - found.keys())
+    missing = sorted(
+        name for name in wanted if name not in found or found[name].shape != wanted[name].shape
+    )
     if missing:
-        raise ConfigError(f"{artefact.folder}: the graphs lack the weights {', '.join(missing)}")
+        raise ConfigError(
+            f"{artefact.folder / MANIFEST}: the graphs are of another `model`: they lack "
+            f"{len(missing)} of its weights, such as {missing[0]} {tuple(wanted[missing[0]].shape)}"
+        )
     model.load_state_dict(found)
     return model.eval()

@@ -12,6 +12,18 @@ from semagent.errors import InputFileError
 
 _FORMAT = 1
 
+# What torch raises on a file that is cut short, damaged or something else; it documents none.
+_DAMAGE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    UnpicklingError,
+)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -57,5 +69,5 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if values.pop("format") != _FORMAT:
             raise InputFileError(f"{path}: checkpoint of another format than {_FORMAT}")
         return Checkpoint(**values)
-    except (RuntimeError, KeyError, TypeError, AttributeError, EOFError, UnpicklingError) as error:
+    except _DAMAGE as error:
         raise InputFileError(f"{path}: not a checkpoint of semagent: {error}") from error

@@ -71,6 +71,9 @@ def spread(module: nn.Module, place: Place, how: Spread) -> nn.Module:
     for parameter in module.parameters():
         # Sharding splits along the first dimension and knows no channels-last.
         parameter.data = parameter.data.contiguous()
+    for buffer in module.buffers():
+        # It leaves those alone, which are of the leading worker elsewhere.
+        distributed.broadcast(buffer, 0)
     mesh = distributed.device_mesh.init_device_mesh(place.device.type, (place.world,))
     for part in module.modules():
         if isinstance(part, Block):

@@ -95,11 +95,12 @@ def train(
 
     Raises:
         UsageError: the checkpoint is of another run: another stage, model or split, or adapted
-            on other frames.
+            on other frames; or not all workers see it.
     """
     objective = task.objective
     path = settings.folder / "checkpoint.pt"
     resumed = load_checkpoint(path) if path.exists() else None
+    _check_same_start(path, 0 if resumed is None else resumed.step, place)
     if resumed is not None:
         _check_same_run(path, resumed, config, record)
         objective.load_state_dict(resumed.weights)
@@ -119,6 +120,7 @@ def train(
             report("the budget is used up, nothing is trained; give more steps or minutes")
 
     writer = SummaryWriter(str(settings.folder / "log")) if place.leads else None
+    seed = torch.initial_seed()
     began = time.monotonic()
     saved = validated = logged = 0.0
     logged_step = step
@@ -140,6 +142,8 @@ def train(
         rate = learning_rate(settings.peak_rate, step, progress)
         for group in optimizer.param_groups:
             group["lr"] = rate
+        # Dropout depends on the step, not on where the run began.
+        torch.manual_seed(seed + step)
         loss, parts = spread_out(*task.batch(step, place.device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -164,6 +168,15 @@ def train(
     if writer is not None:
         writer.close()
     return path
+
+
+def _check_same_start(path: Path, step: int, place: Place) -> None:
+    least, most = int(-_agreed(-step, place)), int(_agreed(step, place))
+    if least != most:
+        raise UsageError(
+            f"{path}: the workers go on from steps {least} to {most}, as they do not see "
+            "the same checkpoint; name an --output that all machines share, or copy it to all"
+        )
 
 
 def _check_same_run(

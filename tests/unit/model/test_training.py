@@ -5,16 +5,18 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 import torch
 
-from semagent.errors import InputFileError, UsageError
+from semagent.errors import ConfigError, InputFileError, UsageError
 from semagent_engines.data.batches import BatchSource
 from semagent_engines.data.specimen import procedural_specimen
 from semagent_engines.export.artefact import _revision, model_of
@@ -80,6 +82,15 @@ def test_an_artefact_gives_its_model_back(artefact: Artefact, model: SemModel) -
     assert found.state_dict().keys() == model.state_dict().keys()
 
 
+@pytest.mark.parametrize("changes", [{"dim": 64}, {"depth": 3}])
+def test_graphs_of_another_model_than_the_manifest_says_are_refused(
+    artefact: Artefact, changes: dict[str, int]
+) -> None:
+    manifest = msgspec.structs.replace(artefact.manifest, model=artefact.manifest.model | changes)
+    with pytest.raises(ConfigError, match=r"manifest\.json: the graphs are of another `model`"):
+        model_of_artefact(Artefact(folder=artefact.folder, manifest=manifest))
+
+
 # -- schedule ---------------------------------------------------------------------------------
 
 
@@ -128,6 +139,16 @@ def test_what_is_no_checkpoint_is_an_error_that_names_it(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputFileError, match=r"x\.pt"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("kept", [0.2, 0.5, 0.8, 0.95])
+def test_a_checkpoint_that_was_cut_short_is_refused(tmp_path: Path, kept: float) -> None:
+    path = tmp_path / "x.pt"
+    weights = {"a": torch.zeros(40, 40), "b": torch.zeros(7)}
+    save_checkpoint(Checkpoint({}, weights, weights, {}, 7, 1.5, {}), path)
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    with pytest.raises(InputFileError, match=r"x\.pt: not a checkpoint"):
         load_checkpoint(path)
 
 
@@ -212,6 +233,35 @@ def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(
     for which in ("weights", "average"):
         for name, value in getattr(straight, which).items():
             torch.testing.assert_close(getattr(resumed, which)[name], value, rtol=0, atol=1e-6)
+
+
+def test_interrupted_heads_end_with_the_weights_of_those_that_were_not(
+    small: ModelConfig, procedural: BatchSource, tmp_path: Path
+) -> None:
+    tuned = build(small).state_dict()
+
+    def checkpoint(last: int, folder: Path) -> Checkpoint:
+        class UpTo(Measuring):
+            def batch(self, step: int, device: torch.device) -> tuple[Any, ...]:
+                if step == last:
+                    raise InterruptedError
+                return super().batch(step, device)
+
+        torch.manual_seed(0)
+        task = UpTo(
+            small, procedural, procedural, tuned, pairs=4, per_batch=8, report=lambda line: None
+        )
+        settings = Settings(Budget(steps=4), folder, peak_rate=0.3, save_s=0.0)
+        with suppress(InterruptedError):
+            train(task, settings, ALONE, config={}, record={}, report=lambda line: None)
+        return load_checkpoint(folder / "checkpoint.pt")
+
+    straight = checkpoint(4, tmp_path / "straight")
+    assert checkpoint(2, tmp_path / "resumed").step == 2
+    resumed = checkpoint(4, tmp_path / "resumed")
+    assert resumed.step == straight.step == 4
+    for name, value in straight.weights.items():
+        torch.testing.assert_close(resumed.weights[name], value, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
