@@ -15,6 +15,7 @@ from semagent.types import (
     FocusBelief,
     FocusResult,
     FrameAnalysis,
+    FrameFault,
     FrameHeader,
     GateStatus,
     Heartbeat,
@@ -100,6 +101,7 @@ class Ledger:
         self._gates = subscribe("gate")
         self._beats = subscribe("heartbeat")
         self._row: Row | None = None
+        self._faults: tuple[FrameFault, ...] = ()
         self.sequence = 0
         self.frames = 0
         self.flagged = 0
@@ -186,6 +188,7 @@ class Ledger:
 
     def _begin(self, row: Row) -> None:
         self.state = row.header.settings
+        self._faults = row.header.faults
         self.flush()
         self.sequence = max(self.sequence, row.header.sequence)
         self.frames += 1
@@ -194,7 +197,7 @@ class Ledger:
     def _take_event(self, event: Event) -> None:
         if (header := event.flagged) is not None:
             self.flagged += 1
-            again = self._row is not None and self._row.header.faults == header.faults
+            again = self._faults == header.faults
             self._begin(Row(header=header))
             if again:
                 return  # a beam that is blanked overnight is news once

@@ -126,6 +126,7 @@ def test_frames_that_cannot_be_used_in_a_row_are_news_once(capsys: pytest.Captur
         faults = (FrameFault.BLANK,) if sequence < 7 else (FrameFault.SATURATED,)
         say.flagged(msgspec.structs.replace(frame, sequence=sequence, faults=faults))
         ledger.update()
+        ledger.flush()
     assert ledger.flagged == 7
     said = [line for line in capsys.readouterr().err.splitlines() if "not used" in line]
     assert [line.rsplit(" ", 1)[1] for line in said] == ["blank", "saturated"]
