@@ -77,8 +77,11 @@ class Viewer:
 
     async def run(self) -> None:
         """Serve the browser until it leaves."""
-        await self._socket.accept()
-        await self._send(self._hello())
+        try:
+            await self._socket.accept()
+            await self._send(self._hello())
+        except WebSocketDisconnect:
+            return
         reader = asyncio.create_task(self._read())
         writer = asyncio.create_task(self._write())
         done, _ = await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 import uvicorn
-from starlette.websockets import WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -406,3 +406,18 @@ def test_a_browser_that_has_left_is_no_fault_of_the_console(
         await asyncio.wait_for(served, 5)
 
     asyncio.run(visit())
+
+
+def test_a_browser_may_leave_before_it_is_greeted(facts: RunFacts):
+    clock = SystemClock()
+    board = Board(LocalBus(LocalHub(clock), Role.CONSOLE), facts, clock)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "websocket.send":
+            raise OSError("it has left")
+
+    socket = WebSocket({"type": "websocket"}, receive, send)
+    asyncio.run(Viewer(socket, board, Packer(), Level.VIEWER, clock).run())
