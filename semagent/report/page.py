@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from semagent import __version__
@@ -33,6 +34,7 @@ svg { width: 100%; height: auto; } .bad { color: #b3401b; } .note { color: #6b72
 """
 
 
+@rc_context({"text.parse_math": False})  # a vendor's "$" is one, and begins no formula
 def render(story: Story) -> tuple[str, bytes]:
     """The page and the picture of all its drawings."""
     session = story.session

@@ -14,6 +14,7 @@ from semagent.cli import main
 from semagent.errors import InputFileError, UsageError
 from semagent.report import Story, read_story, write_report
 from semagent.report.figures import decision_lines, overview
+from semagent.report.page import render
 from semagent.report.posterior import density_of
 from semagent.types import FocusBelief, FocusMode, FocusResult, Outcome, SetWorkingDistance
 
@@ -94,6 +95,17 @@ def test_the_picture_shows_the_same(report: Path) -> None:
     height, width, _ = picture.shape
     assert width > 1000
     assert height > 800
+
+
+def test_what_a_vendor_says_is_no_formula(session: Path) -> None:
+    story = read_story(session)
+    refused = next(step for step in story.focusings[1].steps if step.commands)
+    command, reply = refused.commands[-1]
+    assert reply is not None
+    failed = msgspec.structs.replace(reply, outcome=Outcome.FAILED, reason=r"no $\beam{ for $x")
+    refused.commands = [(command, failed)]
+    html, _ = render(story)
+    assert r"no $\beam{ for $x" in html
 
 
 def test_where_focus_is_known_not_to_be_nothing_is_drawn() -> None:
