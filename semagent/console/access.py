@@ -24,7 +24,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from semagent.console.answers import in_words
-from semagent.console.shell import login_page
+from semagent.console.shell import again_page, login_page
 
 _OPEN = ("/static/", "/favicon.ico")
 _READING = ("GET", "HEAD")
@@ -113,7 +113,7 @@ class Gatekeeper:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = self._judge_source(scope, headers)
+        refusal = self._judge_source(scope, headers) or _lead_on(scope, headers)
         if refusal is None and scope["type"] == "http":
             refusal = await self._sign_in(scope, receive)
         level = self._level(headers)
@@ -179,6 +179,16 @@ class Gatekeeper:
             await send({"type": "websocket.close", "code": 4401, "reason": "not signed in"})
             return
         await response(scope, receive, send)
+
+
+def _lead_on(scope: Scope, headers: Headers) -> Response | None:
+    """Have a browser that was led here by another site, such as a mail in it, ask once more.
+
+    What the other site causes goes without the cookie, and so would a redirect after the token.
+    """
+    led = headers.get("sec-fetch-site") == "cross-site"
+    looks = scope["type"] == "http" and headers.get("sec-fetch-dest") == "document"
+    return HTMLResponse(again_page()) if led and looks and scope["method"] in _READING else None
 
 
 async def _body(receive: Receive) -> bytes:

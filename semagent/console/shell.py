@@ -52,6 +52,15 @@ def page(
     )
 
 
+def again_page() -> str:
+    """Asks for itself once more."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="color-scheme" content="dark"><title>semagent</title>'
+        '<script src="/static/again.js"></script></head></html>'
+    )
+
+
 def login_page(*, wrong: bool = False) -> str:
     """Asks for a token."""
     note = '<p class="bad" role="alert">That token opens nothing here.</p>' if wrong else ""

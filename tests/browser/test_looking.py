@@ -243,3 +243,60 @@ def test_who_may_only_look(armed: Any, visit: Start, photograph: Start):
         page.get_by_label("Token").fill(armed.viewer.partition("token=")[2])
         page.get_by_role("button", name="Sign in").click()
         expect(page.locator("#chips")).to_contain_text("view only")
+
+        # Nor has who follows the link from elsewhere to sign in by hand.
+        page.context.clear_cookies()
+        links = {"console": armed.operator, "page": f"http://{address}/sessions#here"}
+        mail = "".join(f'<a href="{link}">{name}</a>' for name, link in links.items())
+        page.route(
+            "http://mail.example/", lambda route: route.fulfill(body=mail, content_type="text/html")
+        )
+        page.goto("http://mail.example/")
+        page.get_by_role("link", name="console").click()
+        expect(page.get_by_role("button", name="STOP")).to_be_visible()
+        page.go_back()
+        page.get_by_role("link", name="page").click()
+        expect(page.get_by_role("heading", name="Sessions")).to_be_visible()
+        assert page.url == links["page"]
+
+
+def test_what_cannot_be_had_of_a_session(program: Start, browse: Start, visit: Start):
+    expect = playwright.expect
+    run = program("--mode", "observe", restored=False)
+    with visit(run.operator) as page:
+        until(page, "semagent.sequence() > 4")
+    assert run.end() == 130
+    damaged = run.session / "frames" / "frame-00000003.ome.tif"
+    pixels = bytearray(damaged.read_bytes())
+    pixels[len(pixels) // 2] ^= 1
+    damaged.write_bytes(pixels)
+
+    with visit(browse(run.session), LAPTOP) as page:
+        page.get_by_role("link", name=run.session.name, exact=True).click()
+        veil, facts = page.locator("#veil"), page.locator("#frame-facts div").first
+        page.get_by_label("Frame", exact=True).press("Home")
+        page.keyboard.press(".")
+        expect(facts).to_have_text("frame2")
+        page.keyboard.press(".")
+        expect(veil).to_contain_text("are not those that were recorded")
+        expect(facts).to_have_text("frame3")  # and nothing of the one before
+
+        told = [{"state": "working"}, None, {"state": "working"}, {"state": "done", "text": "here"}]
+
+        def tell(route: Any) -> None:
+            job = told.pop(0) if told else {"state": "done", "text": "here"}
+            if job is None:  # the line is cut for a moment
+                route.abort()
+            else:
+                route.fulfill(json={"jobs": {"ome-tiff": job}, "report": False})
+
+        page.route("**/work", tell)
+        page.reload()
+        expect(page.locator("#made")).to_have_text("semagent cannot be reached.")
+        expect(page.get_by_role("button", name="OME-TIFF")).to_be_disabled()
+        expect(page.locator("#made")).to_have_text("OME-TIFF: here")
+        expect(page.get_by_role("button", name="OME-TIFF")).to_be_enabled()
+
+        page.route("**/record", lambda route: route.abort())
+        page.reload()
+        expect(veil).to_have_text("semagent cannot be reached.")

@@ -30,6 +30,20 @@ def test_a_token_is_traded_for_a_cookie_that_scripts_and_other_sites_cannot_use(
     assert run.fetch("/", Cookie=cookie.partition(";")[0]).status == 200
 
 
+def test_who_is_led_here_by_another_site_is_asked_to_come_from_here(run: Run):
+    """With what that site causes no cookie comes along, nor with a redirect after it."""
+    cookie = run.cookie(TOKENS.operator)
+    led = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"}
+    for path in (f"/?token={TOKENS.operator}", "/sessions"):
+        answer = run.fetch(path, **led)
+        assert answer.status == 200
+        assert b"again.js" in answer.body
+        assert "set-cookie" not in answer.headers
+        answer = run.fetch(path, Cookie=cookie, **{**led, "Sec-Fetch-Site": "same-origin"})
+        assert answer.status in (200, 303)
+        assert b"again.js" not in answer.body
+
+
 def test_the_sign_in_form_takes_the_token_too(run: Run):
     form = f"token={TOKENS.viewer}".encode()
     answer = run.fetch("/login", "POST", form, Origin=run.origin)
