@@ -88,6 +88,38 @@ PROPOSAL = """async () => {
     return document.getElementById("proposal-value").textContent;
 }"""
 
+# Where focus is, said of a belief that was heard before it is known where the microscope stands.
+BELIEF = """async () => {
+    const { Panels } = await import("/static/panels.js");
+    const belief = { focus_m: 0.005, sigma_m: 1e-7, interval90_m: null };
+    return Panels.prototype.inWords.call(null, belief, undefined, null, null);
+}"""
+
+# What stands at the distances of a microscope whose depth of field is a tenth of a micrometre.
+TICKS = """async () => {
+    const plots = await import("/static/plots.js");
+    const canvas = document.getElementById("distances");
+    const said = [];
+    const context = canvas.getContext("2d");
+    context.fillText = (text) => said.push(text);
+    const places = [5e-3, 5.0001e-3];
+    const points = places.map((place, t_s) => ({ t_s, working_distance_m: place, focus_m: null }));
+    plots.distances(canvas, points, { end: 1, seconds: 20 }, 50e-9);
+    delete context.fillText;
+    return said.filter((text) => text.includes("."));
+}"""
+
+# What stands at the restored picture of an old frame, where it is shown alone.
+RESTORED = """async () => {
+    const { View } = await import("/static/view.js");
+    const names = ["tagLeft", "tagRight", "wipe", "veil"];
+    const el = Object.fromEntries(names.map((name) => [name, document.createElement("p")]));
+    const restored = { sequence: 12, head: { trustworthy: null, consistency: null } };
+    const view = { el, layout: "restored", raws: [{ sequence: 40 }], restored, trouble: "" };
+    Object.setPrototypeOf(view, View.prototype).label();
+    return el.tagRight.textContent;
+}"""
+
 # Where auto contrast puts black and white in a picture whose grey values run from low to high.
 CONTRAST = """async ([low, high, bytes]) => {
     const { Contrast, Picture } = await import("/static/picture.js");
@@ -125,6 +157,20 @@ def test_a_line_that_is_cut(program: Start, visit: Start):
         assert page.evaluate(UNSHOWN) == [{"ack": "facts"}]
         assert page.evaluate(PROPOSAL) == "5.0000 mm"
 
+        assert page.evaluate(BELIEF) == "How far that is from here is known with the next frame."
+        ticks = page.evaluate(TICKS)
+        assert len(ticks) == len(set(ticks)) > 1
+        assert page.evaluate(RESTORED).endswith("28 behind the newest")
+
+        page.route("**/api/wish", lambda route: route.abort())
+        note = page.get_by_label("Note")
+        note.fill("a crack at the edge")
+        note.press("Enter")
+        expect(page.locator("#toasts")).to_contain_text("semagent cannot be reached")
+        expect(note).to_have_value("a crack at the edge")
+        note.blur()
+        page.unroute_all()
+
         page.route("**/api/wish", lambda _route: None)  # nobody answers
         for _ in range(5):
             page.keyboard.press("]")
@@ -133,6 +179,38 @@ def test_a_line_that_is_cut(program: Start, visit: Start):
         page.keyboard.press("Escape")
         expect(page.locator("#toasts")).to_contain_text("STOP has not been answered yet")
         page.unroute_all(behavior="ignoreErrors")
+
+
+def test_before_the_first_frame(program: Start, visit: Start):
+    """It may take minutes, and the line may be cut meanwhile."""
+    expect = playwright.expect
+    run = program("--mode", "observe", restored=False)
+    lines: list[Any] = []
+
+    def has_frame(said: str | bytes) -> bool:
+        return isinstance(said, bytes) or '"facts"' in said
+
+    def keep_frames_back(line: Any) -> None:
+        server = line.connect_to_server()
+        server.on_message(lambda said: None if has_frame(said) else line.send(said))
+        lines.append(line)
+
+    with visit(run.operator, LAPTOP) as page:
+        page.route_web_socket("**/live", keep_frames_back)
+        page.reload()
+        fresh, step = page.locator("#freshness"), page.get_by_label("Step of the stigmators")
+        expect(fresh).to_have_text("connected")
+        expect(page.locator("#veil")).to_have_text("Waiting for the first frame…")
+        page.get_by_role("button", name="Working distance up").click()
+        expect(page.locator("#toasts")).to_contain_text("Not asked: there is no frame yet")
+
+        step.select_option("0.1 %")
+        page.route("**/api/facts", lambda _route: None)
+        lines[-1].close()
+        expect(fresh).to_have_text("no connection")
+        page.unroute("**/api/facts")
+        expect(fresh).to_have_text("connected")
+        expect(step).to_have_value("0.001")
 
 
 def test_the_picture(program: Start, visit: Start, photograph: Start):

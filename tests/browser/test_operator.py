@@ -112,6 +112,8 @@ def test_from_the_first_frame_to_the_report(
         assert run.end() == 130
         expect(page.locator("#freshness")).to_have_text("no connection")
         expect(page.locator("#veil")).to_contain_text("What you see is old")
+        for part in (page.locator("#focus-words").locator(".."), page.locator("#gate-reason")):
+            expect(part).to_have_css("opacity", "0.35")
     events = [json.loads(line) for line in (run.session / "events.jsonl").read_text().splitlines()]
     noted = [event["value"].get("text", "") for event in events if event["channel"] == "request"]
     assert any(text.endswith(": a crack at the edge") for text in noted)

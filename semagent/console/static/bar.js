@@ -52,13 +52,13 @@ export function addStop(stop) {
   el("bar").append(button);
 }
 
-// link: "open", or what is wrong with it.
+// age: of the newest frame in milliseconds, if there is one; link: "open", or what is wrong with it.
 export function showAge(age, link) {
   const element = el("freshness");
   const old = age !== null && age > OLD_MS;
   const open = link === "open";
   element.className = `chip push ${!open ? "bad" : old ? "warn" : "good"}`;
-  const connected = old ? `last frame ${Math.round(age / 1000)} s ago` : "live";
+  const connected = age === null ? "connected" : old ? `last frame ${Math.round(age / 1000)} s ago` : "live";
   say(element, open ? connected : link === "silent" ? "no answer" : "no connection");
 }
 

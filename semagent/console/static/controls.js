@@ -15,6 +15,9 @@ export class Controls {
     this.state = state;
     this.now = now;
     this.stage = stage;
+    el("step-stig").replaceChildren(...STIGMATOR_STEPS.map((step) => new Option(`${step * 100} %`, String(step))));
+    el("step-stig").selectedIndex = 1;
+    this.sayStep();
     this.listen();
   }
 
@@ -22,11 +25,14 @@ export class Controls {
     return el("live").dataset.level === "operator";
   }
 
+  // Whether it was done.
   async wish(wish, button) {
-    if (!this.mayCommand) return;
+    if (!this.mayCommand) return false;
     button?.classList.add("busy");
-    if (await ask(wish, this.now(), this.answerMs(wish))) this.done(wish);
+    const done = await ask(wish, this.now(), this.answerMs(wish));
+    if (done) this.done(wish);
     button?.classList.remove("busy");
+    return done;
   }
 
   answerMs(wish) {
@@ -63,12 +69,21 @@ export class Controls {
   nudge(axis, sign, button) {
     const step = Number(el(axis === "working_distance" ? "step-wd" : "step-stig").value);
     if (step) this.wish({ type: "nudge", axis, by: sign * step }, button);
+    else toast("Not asked: there is no frame yet, so nobody knows how far a step is.", "warning");
   }
 
   mark = () => {
     const sequence = this.state.sequence();
-    if (sequence) this.wish({ type: "mark", sequence, text: takeNote() }, el("mark"));
+    if (sequence) this.remark({ type: "mark", sequence }, el("mark"));
   };
+
+  // What was written goes along; it is still there if it could not be noted.
+  async remark(wish, button) {
+    const text = el("note").value.trim();
+    if (!text && wish.type === "note") return;
+    el("note").value = "";
+    if (!await this.wish({ ...wish, text }, button)) el("note").value ||= text;
+  }
 
   // -- steps and limits ----------------------------------------------------------------------
 
@@ -86,9 +101,6 @@ export class Controls {
   }
 
   greet(hello) {
-    el("step-stig").replaceChildren(...STIGMATOR_STEPS.map((step) => new Option(`${step * 100} %`, String(step))));
-    el("step-stig").selectedIndex = 1;
-    this.sayStep();
     const { working_distance: wd, stigmator } = hello.limits;
     const words = [];
     words.push(wd ? `WD ${format.length(wd.min, 2)} to ${format.length(wd.max, 2)}, at most ${format.plainLength(wd.max_step)} a step` : "the working distance may not be moved");
@@ -119,8 +131,7 @@ export class Controls {
     el("step-stig").addEventListener("change", () => this.sayStep());
     el("note-form").addEventListener("submit", (event) => {
       event.preventDefault();
-      const text = takeNote();
-      if (text) this.wish({ type: "note", text }, event.submitter);
+      this.remark({ type: "note" }, event.submitter);
     });
     stepThrough(el("modes"));
     document.addEventListener("keydown", (event) => this.key(event), true);
@@ -146,10 +157,4 @@ export class Controls {
       "?": () => el("help-button").click(),
     };
   }
-}
-
-function takeNote() {
-  const text = el("note").value.trim();
-  el("note").value = "";
-  return text;
 }

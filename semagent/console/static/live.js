@@ -79,8 +79,8 @@ function showFrame() {
 }
 
 function look() {
+  if (live.dataset.link === "connecting") return;
   const now = link.now();
-  if (!view.raw && !view.trouble) return;
   showAge(view.raw && now !== null ? now - view.raw.head.exposed_ms : null, live.dataset.link);
 }
 

@@ -81,6 +81,7 @@ export class Panels {
     const range = belief.interval90_m
       ? ` 90 % between ${format.length(belief.interval90_m[0])} and ${format.length(belief.interval90_m[1])}.`
       : "";
+    if (half === null) return `How far that is from here is known with the next frame.${range}`;
     if (belief.sigma_m > 5 * half) return `Hardly more than a guess yet: half the depth of field is ${format.length(half)}.${range}`;
     const inside = plots.modesOf(belief).reduce((sum, { weight, focus_m: focus, sigma_m: sigma }) => (
       sum + weight * (normal((here + half - focus) / sigma) - normal((here - half - focus) / sigma))

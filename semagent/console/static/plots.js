@@ -151,7 +151,7 @@ export function distances(canvas, points, { end, seconds }, halfDepthM) {
   high += more;
   const y = (value) => 4 + (1 - (value - low) / (high - low)) * (height - 22);
   const step = stepOf((high - low) * 1e6, 3);
-  const digits = step < 1 ? 4 : 3;
+  const digits = Math.max(3, 3 - Math.floor(Math.log10(step)));
   for (let tick = Math.ceil((low * 1e6) / step) * step; tick <= high * 1e6; tick += step) {
     rule(context, 0, y(tick / 1e6), width, y(tick / 1e6), INK.grid);
     if (y(tick / 1e6) > 14) write(context, (tick / 1e3).toFixed(digits), 2, y(tick / 1e6) - 3);

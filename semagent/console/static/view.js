@@ -235,7 +235,7 @@ export class View {
     if (!this.restored) tag(tagRight, "", [this.absent]);
     else if (!tagRight.hidden) {
       const chi = this.restored.head.consistency;
-      const words = [`restored from frame ${this.restored.sequence}`];
+      const words = [`restored from frame ${this.restored.sequence}`, ...this.behind(this.restored)];
       if (chi !== null && chi !== undefined) words.push(`consistency ${chi.toFixed(2)}`);
       if (doubtful) words.push("does not explain the frame");
       tag(tagRight, doubtful ? "DERIVED, DO NOT TRUST" : "DERIVED", words);
@@ -247,7 +247,7 @@ export class View {
   }
 
   behind(shown) {
-    const frames = this.raw.sequence - shown.sequence;
+    const frames = (this.raw?.sequence ?? 0) - shown.sequence;
     return frames > 0 ? [`${frames} behind the newest`] : [];
   }
 
