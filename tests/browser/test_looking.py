@@ -377,4 +377,5 @@ def test_what_cannot_be_had_of_a_session(program: Start, browse: Start, visit: S
 
         page.route("**/record", lambda route: route.abort())
         page.reload()
+        expect(facts).to_be_visible()  # the last one
         expect(veil).to_have_text("semagent cannot be reached.")

@@ -1,15 +1,17 @@
 // Reports and exports: asked for here, made by semagent, which says how far it is.
 
 const WORDS = { report: "Report", "ome-tiff": "OME-TIFF", "ome-zarr": "OME-Zarr" };
+export const UNREACHED = "semagent cannot be reached.";
 const LOOK_MS = 400;
 const el = (id) => document.getElementById(id);
 
 export class Making {
   constructor(here, mayAsk) {
     this.here = here;
+    this.mayAsk = mayAsk;
+    this.busy = false;
     for (const button of document.querySelectorAll("[data-work]")) {
       button.addEventListener("click", () => this.ask(button.dataset.work));
-      button.disabled = !mayAsk;
     }
     this.look();
   }
@@ -21,20 +23,23 @@ export class Making {
       body: "{}",
     }).catch(() => null);
     if (answer?.ok) await this.look();
-    else this.show([line("bad", answer ? await answer.text() : "semagent cannot be reached.")]);
+    else this.show([line("bad", answer ? await answer.text() : UNREACHED)]);
   }
 
   async look() {
     const answer = await fetch(`${this.here}/work`).catch(() => null);
-    if (!answer?.ok) return;
-    const { jobs, report } = await answer.json();
+    if (answer?.ok) this.tell(await answer.json());
+    else if (this.busy) this.show([line("bad", UNREACHED)]);
+    if (this.busy) setTimeout(() => this.look(), LOOK_MS);
+  }
+
+  tell({ jobs, report }) {
     this.show(Object.entries(jobs).map(([work, job]) => describe(work, job)));
     el("report-links").hidden = !report;
     el("report-html").href = `${this.here}/report.html`;
     el("report-png").href = `${this.here}/report.png`;
-    const busy = Object.values(jobs).some((job) => job.state === "working");
-    for (const button of document.querySelectorAll("[data-work]")) button.classList.toggle("busy", busy);
-    if (busy) setTimeout(() => this.look(), LOOK_MS);
+    this.busy = Object.values(jobs).some((job) => job.state === "working");
+    for (const button of document.querySelectorAll("[data-work]")) button.disabled = this.busy || !this.mayAsk;
   }
 
   show(lines) {

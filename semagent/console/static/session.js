@@ -4,7 +4,7 @@ import * as format from "./format.js";
 import { buildBar } from "./bar.js";
 import { pressed, stepThrough } from "./keys.js";
 import { codingFor, unpack } from "./link.js";
-import { Making } from "./making.js";
+import { Making, UNREACHED } from "./making.js";
 import { decode } from "./picture.js";
 import { frameFacts, Stage } from "./stage.js";
 import { clock, Timeline } from "./timeline.js";
@@ -34,12 +34,8 @@ class Session {
   }
 
   async open() {
-    const answer = await fetch(`${here}/record`);
-    if (answer.status === 401) location.reload();
-    if (!answer.ok) {
-      el("veil").textContent = await answer.text();
-      return;
-    }
+    const answer = await get("record").catch((error) => { el("veil").textContent = error.message; });
+    if (!answer) return;
     const { level, map, record, grows } = await answer.json();
     this.record = record;
     const { frames, happenings } = record;
@@ -118,14 +114,14 @@ class Session {
     } catch (error) {
       if (error.name === "AbortError") return;
       view.forget();
+      format.fill(el("frame-facts"), [["frame", String(frame.sequence)], ...this.figures(frame)]);
       el("veil").textContent = error.message;
     }
   }
 
   async fetch(kind, sequence, signal) {
     const place = kind === "raw" ? "frames" : "restored";
-    const answer = await fetch(`${here}/${place}/${sequence}?coding=${codingFor(location.hostname)}`, { signal });
-    if (!answer.ok) throw new Error(await answer.text());
+    const answer = await get(`${place}/${sequence}?coding=${codingFor(location.hostname)}`, signal);
     const { head, body } = unpack(await answer.arrayBuffer());
     return decode(head, body);
   }
@@ -257,6 +253,16 @@ class Session {
     el("play").setAttribute("aria-pressed", String(Boolean(this.playing)));
     el("play").textContent = this.playing ? "Pause" : "Play";
   }
+}
+
+// What semagent answers; if it does not, or with a refusal, the error says so in words.
+async function get(what, signal) {
+  const answer = await fetch(`${here}/${what}`, { signal }).catch((error) => {
+    throw signal?.aborted ? error : new Error(UNREACHED);
+  });
+  if (answer.status === 401) location.reload();
+  if (!answer.ok) throw new Error(answer.status === 401 ? "" : await answer.text());
+  return answer;
 }
 
 function item(text) {
