@@ -212,6 +212,16 @@ def test_before_the_first_frame(program: Start, visit: Start):
         expect(fresh).to_have_text("connected")
         expect(step).to_have_value("0.001")
 
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        for _ in range(5):
+            page.keyboard.down("Escape")  # and is held
+        page.keyboard.up("Escape")
+        expect(page.locator("#toasts")).to_contain_text("Stopped")
+        assert len([url for url in asked if url.endswith("/api/wish")]) == 1
+        page.keyboard.press("Escape")
+        expect(page.locator("#toasts p").filter(has_text="Stopped")).to_have_count(2)
+
 
 def test_the_picture(program: Start, visit: Start, photograph: Start):
     expect = playwright.expect

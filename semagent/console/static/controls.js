@@ -1,7 +1,7 @@
 // What an operator can do: buttons and keys become wishes, and every wish is answered in words.
 
 import * as format from "./format.js";
-import { pressed, stepThrough } from "./keys.js";
+import { onEscape, pressed, stepThrough } from "./keys.js";
 import { ask, STOPPED, toast } from "./wishes.js";
 
 const DEPTHS = [0.25, 1, 4];
@@ -134,17 +134,10 @@ export class Controls {
       this.remark({ type: "note" }, event.submitter);
     });
     stepThrough(el("modes"));
-    document.addEventListener("keydown", (event) => this.key(event), true);
-  }
-
-  key(event) {
-    if (event.key === "Escape") {
-      // From anywhere, also while typing: nothing is more urgent.
-      event.preventDefault();
-      this.stop();
-      return;
-    }
-    if (!event.repeat) pressed(event, this.keys);
+    onEscape(this.stop);
+    document.addEventListener("keydown", (event) => {
+      if (!event.repeat) pressed(event, this.keys);
+    }, true);
   }
 
   get keys() {

@@ -10,6 +10,19 @@ export function pressed(event, keys) {
   press();
 }
 
+// Escape, from anywhere on a page, also while typing: nothing is more urgent. However long it is
+// held, it counts once; not its first event, which may have closed a list, but whichever comes.
+export function onEscape(stop) {
+  let held = false;
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    event.preventDefault();
+    if (!held || !event.repeat) stop();
+    held = true;
+  }, true);
+  document.addEventListener("keyup", (event) => { held &&= event.key !== "Escape"; }, true);
+}
+
 // Arrows move along a group; only Enter or Space choose, for some choices move a microscope.
 export function stepThrough(group) {
   group.addEventListener("keydown", (event) => {

@@ -1,6 +1,7 @@
 // STOP on pages other than the live one, while a run goes on: a button, and Escape.
 
 import { addStop } from "./bar.js";
+import { onEscape } from "./keys.js";
 import { ask, STOPPED, toast } from "./wishes.js";
 
 async function stop() {
@@ -8,8 +9,4 @@ async function stop() {
 }
 
 addStop(stop);
-document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape") return;
-  event.preventDefault();
-  stop();
-}, true);
+onEscape(stop);
