@@ -348,6 +348,21 @@ def test_who_may_only_look(armed: Any, visit: Start, photograph: Start):
         assert page.url == links["page"]
 
 
+# What marks of this kind in a timeline are drawn with, colours left out.
+MARK = """async (kind) => {
+    const { Timeline } = await import("/static/timeline.js");
+    const canvas = document.getElementById("timeline");
+    const drawn = [];
+    const context = canvas.getContext("2d");
+    const frames = [0, 10].map((t_s) => ({ t_s, score: null, working_distance_m: null }));
+    const timeline = new Timeline(canvas, () => {});
+    context.fillRect = (x, y, width, height) => drawn.push([width, height]);
+    timeline.show(frames.map((frame) => ({ ...frame, focus_m: null })), [{ kind, t_s: 5 }]);
+    delete context.fillRect;
+    return drawn;
+}"""
+
+
 def test_what_cannot_be_had_of_a_session(program: Start, browse: Start, visit: Start):
     expect = playwright.expect
     run = program("--mode", "observe", restored=False)
@@ -362,6 +377,7 @@ def test_what_cannot_be_had_of_a_session(program: Start, browse: Start, visit: S
     with visit(browse(run.session), LAPTOP) as page:
         page.get_by_role("link", name=run.session.name, exact=True).click()
         veil, facts = page.locator("#veil"), page.locator("#frame-facts div").first
+        expect(facts).to_be_visible()  # the last one
         page.get_by_label("Frame", exact=True).press("Home")
         page.keyboard.press(".")
         expect(facts).to_have_text("frame2")
@@ -369,23 +385,27 @@ def test_what_cannot_be_had_of_a_session(program: Start, browse: Start, visit: S
         expect(veil).to_contain_text("are not those that were recorded")
         expect(facts).to_have_text("frame3")  # and nothing of the one before
 
-        told = [{"state": "working"}, None, {"state": "working"}, {"state": "done", "text": "here"}]
+        assert page.evaluate(MARK, "refused") != page.evaluate(MARK, "note")
+
+        told: list[Any] = [{"state": "working"}]
 
         def tell(route: Any) -> None:
-            job = told.pop(0) if told else {"state": "done", "text": "here"}
-            if job is None:  # the line is cut for a moment
+            if told[-1] is None:  # the line is cut for a moment
                 route.abort()
             else:
-                route.fulfill(json={"jobs": {"ome-tiff": job}, "report": False})
+                route.fulfill(json={"jobs": {"ome-tiff": told[-1]}, "report": False})
 
         page.route("**/work", tell)
         page.reload()
-        expect(page.locator("#made")).to_have_text("semagent cannot be reached.")
-        expect(page.get_by_role("button", name="OME-TIFF")).to_be_disabled()
-        expect(page.locator("#made")).to_have_text("OME-TIFF: here")
-        expect(page.get_by_role("button", name="OME-TIFF")).to_be_enabled()
+        made, button = page.locator("#made"), page.get_by_role("button", name="OME-TIFF")
+        expect(made).to_contain_text("is being made")
+        expect(button).to_be_disabled()
+        told.append(None)
+        expect(made).to_have_text("semagent cannot be reached.")
+        told.append({"state": "done", "text": "here"})
+        expect(made).to_have_text("OME-TIFF: here")
+        expect(button).to_be_enabled()
 
         page.route("**/record", lambda route: route.abort())
         page.reload()
-        expect(facts).to_be_visible()  # the last one
         expect(veil).to_have_text("semagent cannot be reached.")

@@ -96,8 +96,12 @@ export class Timeline {
       const time = Math.min(this.length, Math.max(0, each.t_s)); // some lie before the first frame
       if (!this.shows(time)) continue;
       rule(context, x(time), base + 2, x(time), base + MARKS - 2, MARK_INK[each.kind]);
-      if (each.kind !== "decision") context.fillStyle = MARK_INK[each.kind];
-      if (each.kind === "refused" || each.kind === "note") context.fillRect(x(time) - 2, base + 3, 4, MARKS - 6);
+      // Blocks, a note of half the height: who cannot tell their colours apart can tell these.
+      const block = { refused: MARKS - 6, note: (MARKS - 6) / 2 }[each.kind];
+      if (block) {
+        context.fillStyle = MARK_INK[each.kind];
+        context.fillRect(x(time) - 2, base + 3, 4, block);
+      }
     }
     rule(context, x(this.at), 0, x(this.at), base + MARKS, INK.here);
   }
