@@ -8,12 +8,13 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +22,9 @@ from semagent.health import unverified
 from semagent.types import Capabilities
 
 _HELD = 100
+
+
+_STEERING = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "?")
 
 
 class UnreadError(Exception):
@@ -63,6 +67,17 @@ class _Stream:
         self._on_unread()
 
 
+class _Legible(Console):
+    """Shows what would steer a terminal as ``?``: texts come from files and microscopes too."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else segment.text.translate(_STEERING)
+            yield segment._replace(text=text)
+
+
 class Output:
     """One command's way of talking.
 
@@ -78,8 +93,8 @@ class Output:
         programs: Any = _Stream(sys.stdout, self._unread)
         errors: Any = _Stream(sys.stderr, self._unread)
         self._programs = programs
-        self.people = Console(file=errors if json else programs, highlight=False)
-        self.errors = Console(file=errors, highlight=False)
+        self.people = _Legible(file=errors if json else programs, highlight=False)
+        self.errors = _Legible(file=errors, highlight=False)
         self.held_warnings: deque[str] = deque(maxlen=_HELD)
         self._left_out = 0
         self._holding = False

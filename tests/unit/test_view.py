@@ -115,6 +115,21 @@ def test_brackets_in_a_reason_are_shown_as_they_are(words: str):
     assert console.export_text().count(words) == 2
 
 
+def test_no_text_steers_the_terminal(capsys: pytest.CaptureFixture[str]):
+    """Neither the name of a file nor what a vendor says clears the screen."""
+    output = Output(json=False)
+    text = "a\x1b[2Jb\x9bc\td\ne"
+    output.say(text)
+    output.warn(text)
+    output.fail(text)
+    output.table("of files", ["file"], [[text]])
+    said = capsys.readouterr()
+    assert said.out.startswith("a?[2Jb?c")
+    for stream, count in ((said.out, 2), (said.err, 2)):
+        assert not {"\x1b", "\x9b"} & set(stream)
+        assert stream.count("?[2J") == count
+
+
 def test_frames_that_cannot_be_used_in_a_row_are_news_once(capsys: pytest.CaptureFixture[str]):
     clock = ManualClock()
     hub = LocalHub(clock)
