@@ -101,7 +101,8 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
             its full range; ``None`` leaves them alone.
         max_stigmator_step: longest single move of a stigmator; ``None`` is no limit.
         probe_stigmator: by how much a stigmator is changed, as a fraction of its full range, to
-            learn what it does where there is no calibration; 0 leaves them alone then.
+            learn what it does where there is no calibration, down to half of it where the limits
+            ask for that; 0 leaves them alone then.
         min_structure: `FrameAnalysis.structure` below which there is nothing to focus on; the mean
             of n frames at the start needs this over the square root of n. Noise reaches 0.25.
         start_frames: frames at the start that have to agree that there is nothing. Where so faint

@@ -25,6 +25,7 @@ _LAST_LEAST, _LAST_MOST, _LIKELY = 0.2, 2.0, 0.8
 """Half depths of field of astigmatism that are taken out at the end, without another frame, and how
 sure of it once the stigmators were changed: then astigmatism is no mere suspicion."""
 _MOST_TRIMS = 3
+_LEAST_PROBE = 0.5  # of a probe that there has to be room for within the limits
 _FRAMES_OF_PROBES = 4  # two probes, a verifying frame, and one if the stigmators have to go back
 
 Stigmators = tuple[float, float]
@@ -68,8 +69,12 @@ class Trim:
             return None
         if self.task.frames_left < _FRAMES_OF_PROBES - probes:
             return None
-        step = step if here[probes] + step <= limits[1] else -step
-        return (here[0] + step, here[1]) if probes == 0 else (here[0], here[1] + step)
+        at, (low, high) = here[probes], limits
+        up, down = min(at + step, high), max(at - step, low)
+        place = up if up == at + step or up - at >= at - down else down
+        if abs(place - at) < _LEAST_PROBE * step:
+            return None
+        return (place, here[1]) if probes == 0 else (here[0], place)
 
     def at_the_end(self) -> Stigmators | None:
         """A last small change that no frame verifies: less is to be expected with it."""

@@ -209,6 +209,25 @@ def test_without_a_calibration_two_probes_tell_what_the_stigmators_do(seed: int)
     assert result.frames_used <= 8
 
 
+@pytest.mark.parametrize(("probe", "probed"), [(0.15, True), (0.35, True), (0.7, False)])
+def test_probes_stay_within_the_limits(probe: float, probed: bool) -> None:
+    limits = (-0.2, 0.2)
+    autofocus = AutofocusOptions(probe_stigmator=probe, stigmator_range=limits)
+    bench = Bench(
+        options=msgspec.structs.replace(OPTIONS, autofocus=autofocus),
+        focus=12.0,
+        astigmatism=ASTIGMATISM,
+        coils=COILS,
+    )
+    bench.arm()
+    result = search(bench)
+    assert result.status == "focused"
+    places = [place for each in trims(bench) for place in (each.x, each.y)]
+    assert bool(places) == probed
+    assert all(limits[0] <= place <= limits[1] for place in places)
+    assert ("run semagent calibrate" in result.reason) != probed
+
+
 def test_probes_that_do_not_tell_are_taken_back() -> None:
     bench = make(memory=None, coils=((0.3, 0.0), (0.0, 0.3)))
     result = search(bench)
