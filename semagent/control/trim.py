@@ -105,7 +105,8 @@ class Trim:
     def outlook(self) -> str:
         """What people should know of the stigmators at the end of a search; empty if nothing."""
         astigmatic = self._astigmatic(_WORTH_PROBES, self.options.significance)
-        if self.at_the_end() is not None or not (self.task.stigmation and astigmatic):
+        wanted = self.task.stigmation or self.task.stigmated
+        if self.at_the_end() is not None or not (wanted and astigmatic):
             taken = self.task.changed_stigmators or self.at_the_end() is not None
             return "; astigmatism was taken out" if taken else ""
         why, left_um = self._target(), self._size * self.unit_m * 1e6
@@ -137,7 +138,8 @@ class Trim:
     def _barred(self) -> str:
         """Why stigmators cannot be set at all; empty if they can."""
         if not self.task.stigmation:
-            return "stigmators were to be left alone"
+            put_back = "nothing better can be had with the stigmators"
+            return put_back if self.task.stigmated else "stigmators were to be left alone"
         if not self.capabilities.stigmator:
             return "stigmators cannot be set on this microscope"
         if self.options.stigmator_range is None:

@@ -233,6 +233,8 @@ def test_probes_that_do_not_tell_are_taken_back() -> None:
     result = search(bench)
     assert result.status == "focused"
     assert "stigmators_back" in bench.kinds
+    assert "circle of least confusion" in result.reason
+    assert result.reason.endswith("stays: nothing better can be had with the stigmators")
     assert bench.stigmators == pytest.approx(STIGMATORS)
     assert abs(bench.offset - bench.focus) < 1
 
