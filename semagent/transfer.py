@@ -1,11 +1,13 @@
 """What a defocused beam does to a power spectrum."""
 
+import math
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+_Float = TypeVar("_Float", np.float32, np.float64)
 
 RING_SMOOTHING = 0.3
 """Half width in ln k over which the rings of a transfer are averaged: bins are as wide, beams as
@@ -15,8 +17,12 @@ _STEP = 0.02
 _LOWEST, _HIGHEST = 1e-4, 400.0
 
 
-def log_disc_transfer(q: Array, smoothing: float = RING_SMOOTHING) -> tuple[Array, Array]:
-    """Logarithm of the power transfer of a uniform disc, and its derivative by ln q; any shape.
+def log_disc_transfer(
+    q: npt.NDArray[_Float], smoothing: float = RING_SMOOTHING
+) -> tuple[npt.NDArray[_Float], npt.NDArray[_Float]]:
+    """Logarithm of the power transfer of a uniform disc, and its derivative by ln q.
+
+    All are of the same shape and precision, single or double.
 
     ``q`` is k² σ², with σ the standard deviation of the disc along the direction of k. Up to 1
     the transfer is that of a disc of radius 2σ, ``(2 J1(r) / r)²`` at ``r = 2 k σ``, which is
@@ -24,16 +30,15 @@ def log_disc_transfer(q: Array, smoothing: float = RING_SMOOTHING) -> tuple[Arra
     their mean over ``smoothing``.
     """
     inside = np.minimum(np.maximum(q, _LOWEST), _HIGHEST)
-    at = (np.log(inside) - np.log(_LOWEST)) / _STEP
-    index = at.astype(np.intp)
-    part = at - index
+    at = (np.log(inside) - math.log(_LOWEST)) / _STEP
+    part, below = np.modf(at)
     # Rows of the table lie in memory as one piece: to take one is quicker than four numbers.
-    row = _table(smoothing).take(index, axis=0)
+    row = _table(smoothing, q.dtype).take(below.astype(np.intp), axis=0)
     return row[..., 0] + part * row[..., 1], row[..., 2] + part * row[..., 3]
 
 
 @cache
-def _table(smoothing: float) -> Array:
+def _table(smoothing: float, precision: np.dtype[_Float]) -> npt.NDArray[_Float]:
     """On a grid of ln q: the log of the transfer and its derivative, each with its differences.
 
     Columns are the log, its differences, the derivative and its differences.
@@ -53,4 +58,4 @@ def _table(smoothing: float) -> Array:
     transfer = (1 - share) * np.log(np.maximum(power, 1e-12)) + share * np.log(smooth)
     slope = np.gradient(transfer, _STEP)
     columns = (transfer[:-1], np.diff(transfer), slope[:-1], np.diff(slope))
-    return np.stack(columns, axis=1)
+    return np.stack(columns, axis=1).astype(precision)

@@ -19,6 +19,9 @@ images about a frame are often nearly as likely. All but the beam is eliminated 
 and what is left is a normal approximation for each *mode* with its evidence. The errors of the
 model count in units of its own scatter, with heavy tails for outliers.
 
+What has a value in each bin is of single precision, which is twice as quick and far more exact than
+any power is known; the systems that are solved are of double precision.
+
 Lengths are in half depths of field; A is ``[[a1, a2], [a2, -a1]]``.
 """
 
@@ -73,6 +76,9 @@ _FARTHEST = 200.0
 _SEEN = 2.0  # standard deviations above the noise that count as a signal
 _LEAK = 0.45  # of a bin's power reaches the one beside it, when they are a mode of the tile wide
 
+_TWICE = np.array([2, 2, 1], np.float32)
+_Single = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Modes:
@@ -83,12 +89,15 @@ class Modes:
         covariance: shape (M, W, W).
         log_evidence: shape (M,).
         start: number of the start each was reached from, shape (M,).
+        specimen: its spectrum there, as coefficients of its R shapes and deviations of its J bins,
+            shape (M, R + J).
     """
 
     beam: Array
     covariance: Array
     log_evidence: Array
     start: npt.NDArray[np.intp]
+    specimen: Array
 
     def among(self, chosen: npt.NDArray[np.bool_ | np.intp]) -> "Modes":
         """Those of a mask, or at these indices."""
@@ -97,6 +106,7 @@ class Modes:
             self.covariance[chosen],
             self.log_evidence[chosen],
             self.start[chosen],
+            self.specimen[chosen],
         )
 
 
@@ -110,6 +120,9 @@ class Series:
         stigmators: changes of (x, y) since the astigmatism of the beam was as it is fitted,
             shape (N, 2).
         focused: of a frame in focus, wherever that is.
+
+    Attributes:
+        any_specimen: one of which nothing is known, to start from, shape (1, R + J).
     """
 
     def __init__(
@@ -129,37 +142,42 @@ class Series:
         tile_px = signatures[0].tile_px
         geometry, specimen = geometry_of(tile_px), specimen_prior(tile_px)
         filled = geometry.share > 0
-        self.places, self.stigmators = places, stigmators
         log_power = np.array([each.log_power for each in signatures])
         noise = np.exp([each.log_noise for each in signatures])
         leaked = _leaked(tile_px, np.exp(log_power), noise)[:, filled]
-        self.log_power, self.noise = log_power[:, filled], noise[:, filled]
+        log_power, noise = log_power[:, filled], noise[:, filled]
         pixels = np.array([each.pixels for each in signatures])[:, None]
         modes = geometry.share[filled] * pixels / 2
-        power = np.exp(self.log_power)
+        power = np.exp(log_power)
         # Only noise differs between frames; the specimen's own scatter is in s_j.
-        scatter = np.maximum(2 * power * self.noise - self.noise**2, self.noise**2)
-        self.variance = (
-            scatter / (power**2 * modes) + (NOISE_SCATTER * self.noise / power) ** 2 + ages[:, None]
-        )
-        self.variance += (FOREIGN_SCATTER * leaked / power) ** 2
-        above = 1 - self.noise / power
-        self.visible = np.clip(above, 1e-12, 1.0)
-        # What noise alone may be is no signal: to take it for one would be evidence of nothing.
-        self.surely_visible = np.maximum(above - _SEEN * np.sqrt(self.variance), 0.0)
+        scatter = np.maximum(2 * power * noise - noise**2, noise**2)
+        variance = scatter / (power**2 * modes) + (NOISE_SCATTER * noise / power) ** 2
+        variance += ages[:, None] + (FOREIGN_SCATTER * leaked / power) ** 2
+        above = 1 - noise / power
         along, cosine, sine = geometry.quadratic[:, filled]
         nothing = np.zeros_like(along)
-        # q / c² is half of (f - z, a1, a2) times this, times (f - z, a1, a2).
         form = [[along, -cosine, -sine], [-cosine, along, nothing], [-sine, nothing, along]]
-        self.along, self.form = along, 2 * np.reshape(form, (3, -1))
-        self.mean, self.shapes = specimen.mean[filled], specimen.shapes[filled]
-        self.shapes_std = specimen.std
-        self.bin_variance = BIN_STD**2 + 0.5 / modes.mean(axis=0)
+        shapes = specimen.shapes[filled]
+        bin_variance = BIN_STD**2 + 0.5 / modes.mean(axis=0)
+        held = shapes / bin_variance[:, None]
+
+        self.places, self.stigmators = places, _single(stigmators)
+        self.log_power, self.noise, self.variance = map(_single, (log_power, noise, variance))
+        self.visible = _single(np.clip(above, 1e-12, 1.0))
+        # What noise alone may be is no signal: to take it for one would be evidence of nothing.
+        self.surely_visible = _single(np.maximum(above - _SEEN * np.sqrt(variance), 0.0))
+        # q / c² is half of (f - z, a1, a2) times this, times (f - z, a1, a2).
+        self.along, self.form = _single(along), _single(2 * np.reshape(form, (3, -1)))
+        self.mean, self.shapes = _single(specimen.mean[filled]), _single(shapes)
+        self.shapes_std, self.bin_variance = specimen.std, _single(bin_variance)
+        self.any_specimen = np.full((1, len(specimen.std) + len(shapes)), np.nan)
         # Shapes as the deviations of bins leave them, and the products of each with each.
-        self.held = self.shapes / self.bin_variance[:, None]
-        self.products = (self.held[:, :, None] * self.shapes[:, None, :]).reshape(
-            len(self.mean), -1
-        )
+        self.held = _single(held)
+        self.products = _single((held[:, :, None] * shapes[:, None, :]).reshape(len(shapes), -1))
+
+
+def _single(values: Array) -> _Single:
+    return values.astype(np.float32)
 
 
 def _leaked(tile_px: int, power: Array, noise: Array) -> Array:
@@ -188,13 +206,21 @@ class Fit:
         mean: of the beam's prior, for each start or for all.
         std: of the same.
         starts: beams to start from, (starts, parameters).
+        specimens: to start from, as in `Modes`, (starts, R + J); where it is not a number, the
+            specimen is looked for from what is expected of any.
         spared: so many of the last starts are never dropped.
     """
 
     def __init__(
-        self, series: Series, mean: Array, std: Array, starts: Array, spared: int = 1
+        self,
+        series: Series,
+        mean: Array,
+        std: Array,
+        starts: Array,
+        specimens: Array,
+        spared: int = 1,
     ) -> None:
-        count, frames, bins = len(starts), *series.log_power.shape
+        count, frames = len(starts), len(series.log_power)
         own = np.tile([GAIN_STD, NOISE_LEVEL_STD, BLUR_STD], frames)
         others_std = np.concatenate([series.shapes_std, own])
         self._series = series
@@ -205,12 +231,15 @@ class Fit:
         self._mean[:, self._others :] = mean
         std_of_all[:, : self._others], std_of_all[:, self._others :] = others_std, std
         self._precision = std_of_all**-2
-        self._deviations = np.zeros((count, bins))
+        shapes = len(series.shapes_std)
+        self._unknown = np.isnan(specimens[:, 0])
+        known = np.nan_to_num(specimens)
+        self._point[:, :shapes], self._deviations = known[:, :shapes], _single(known[:, shapes:])
         by_response = _LARGEST_STEP[1] / max(float(np.abs(series.stigmators).max()), 1e-6)
         responses = np.full(starts.shape[1] - BEAM, by_response)
         self._largest_step = np.tile(np.concatenate([_LARGEST_STEP, responses]), (count, 1))
         self._best_cost = np.full(count, np.inf)
-        self._best = [np.zeros((0,))] * 4
+        self._best = [np.zeros((0,))] * 5
         self._start = np.arange(count)
         self._spared = spared
 
@@ -224,12 +253,12 @@ class Fit:
                 break
             if step in _LEAVE:
                 self._leave(_LEAVE[step])
-        beam, covariance, _, _ = self._best
-        return Modes(beam, covariance, self._log_evidence(), self._start)
+        beam, covariance, _, _, specimen = self._best
+        return Modes(beam, covariance, self._log_evidence(), self._start, specimen)
 
     def _log_evidence(self) -> Array:
         """Of the best point that each start came by."""
-        _, covariance, inner, whole = self._best
+        _, covariance, inner, whole, _ = self._best
         log_volume = (
             np.linalg.slogdet(inner)[1]
             - np.linalg.slogdet(covariance)[1]
@@ -264,20 +293,21 @@ class Fit:
 
         Returns whether to go on: any of them went further than next to nothing.
         """
-        data, point, others = self._series, self._point, self._others
-        beam, shapes = point[:, others:], data.shapes.shape[1]
+        data, others = self._series, self._others
+        point, shapes = _single(self._point), data.shapes.shape[1]
+        beam = point[:, others:]
         frames, bins = data.log_power.shape
         count, width = beam.shape
         own = point[:, shapes:others].reshape(count, frames, 3, 1)
         response = beam[:, BEAM:].reshape(count, 2, -1)
         stigmators = data.stigmators[:, : response.shape[2]]
-        blur = np.empty((count, frames, 3))
+        blur = np.empty((count, frames, 3), np.float32)
         away = beam[:, :1] * data.by_focus - data.places
         blur[:, :, 0] = np.minimum(np.maximum(away, -_FARTHEST), _FARTHEST)
         blur[:, :, 1:] = beam[:, None, 1:3] + stigmators @ response.transpose(0, 2, 1)
         by_blur = (blur @ data.form).reshape(count, frames, 3, bins)
         reach = np.maximum(0.5 * (blur[:, :, None] @ by_blur)[:, :, 0], 1e-9)
-        slope2, spot2, softness = np.exp(beam[:, 3:6] * [2, 2, 1]).T[:, :, None, None]
+        slope2, spot2, softness = np.exp(beam[:, 3:6] * _TWICE).T[:, :, None, None]
         q = slope2 * np.exp(2 * own[:, :, 2]) * reach
         transfer, fall = log_disc_transfer(q)
         softer = softness * np.minimum(-np.minimum(q, _SOFT_UP_TO) - transfer, 0.0)
@@ -287,8 +317,8 @@ class Fit:
         log_signal = specimen[:, None] + transfer + softer + narrower
         if first:
             level = np.log(data.visible) + data.log_power - log_signal
-            level = (level * data.visible).sum((1, 2)) / data.visible.sum()
-            point[:, 0] += level
+            level = self._unknown * (level * data.visible).sum((1, 2)) / data.visible.sum()
+            self._point[:, 0] += level
             log_signal += level[:, None, None]
         log_signal += own[:, :, 0]
         signal = np.exp(np.minimum(log_signal, 60.0))
@@ -299,7 +329,7 @@ class Fit:
         variance = data.variance + share**2 * scatter
         chi2 = residual**2 / variance
         tail = 1 + chi2 / TAIL
-        off = point - self._mean
+        off = self._point - self._mean
         cost = 0.5 * ((TAIL + 1) * np.log(tail) + np.log(variance)).sum((1, 2))
         cost += 0.5 * (off**2 * self._precision).sum(1)
         cost += 0.5 * (self._deviations**2 / data.bin_variance).sum(1)
@@ -310,7 +340,7 @@ class Fit:
         weight = np.maximum(share, data.surely_visible) * certainty
         by_log_q = fall * weight
         # By a frame's own gain, noise level and blur, by the beam, and what is left to explain.
-        slopes = np.empty((count, frames, 3 + width + 1, bins))
+        slopes = np.empty((count, frames, 3 + width + 1, bins), np.float32)
         slopes[:, :, 0] = weight
         slopes[:, :, 1] = (1 - share) * certainty
         slopes[:, :, 2] = slopes[:, :, 6] = 2 * by_log_q
@@ -356,7 +386,8 @@ class Fit:
         solved = np.linalg.solve(inner, system[:, :others, others:])
         left = system[:, others:, others:] - system[:, others:, :others] @ solved
         covariance = np.asarray(np.linalg.inv(left[:, :, :-1]))
-        self._keep(cost, [beam, covariance, inner, whole])
+        spectrum = np.concatenate([self._point[:, :shapes], self._deviations], axis=1)
+        self._keep(cost, [self._point[:, others:], covariance, inner, whole, spectrum])
         if last:
             return False
         move = (covariance @ left[:, :, -1:])[:, :, 0]
@@ -366,10 +397,11 @@ class Fit:
         other = solved[:, :, -1] - (solved[:, :, :-1] @ move[:, :, None])[:, :, 0]
         other = np.minimum(np.maximum(other, -_LARGEST_OTHER), _LARGEST_OTHER)
         step = np.concatenate([other, move], axis=1)
+        self._point = self._point + step
+        step = _single(step)
         moved = (step[:, None, shapes:] @ rows[:, :-1])[:, 0]
         moved += total * (step[:, :shapes] @ data.shapes.T)
-        self._deviations += (rows[:, -1] - moved) / whole
-        self._point = point + step
+        self._deviations = self._deviations + (rows[:, -1] - moved) / whole
         return bool((np.abs(move[:, :BEAM]) > _NEXT_TO_NOTHING).any())
 
     def _keep(self, cost: Array, found: list[Array]) -> None:

@@ -1,6 +1,6 @@
 """What stigmators do to the beam, and by how much to change them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def with_response(posterior: Posterior, response: Response) -> Posterior:
     covariance[:, :BEAM, :BEAM] = posterior.covariance
     covariance[:, BEAM:, BEAM:] = np.diag(std**2)
     beam = np.concatenate([posterior.beam, np.tile(mean, (modes, 1))], axis=1)
-    return Posterior(posterior.weights, beam, covariance, posterior.log_evidence)
+    return replace(posterior, beam=beam, covariance=covariance)
 
 
 def astigmatism(posterior: Posterior, stigmators: Array) -> tuple[Array, Array]:
