@@ -286,7 +286,9 @@ def _left_out(
     places_m: Sequence[float], belief: FocusBelief, field: Field, options: AutofocusOptions
 ) -> Step:
     """The middle of the widest gap between frames, if it may hide a focus."""
-    gap_m, middle_m = max((b - a, (a + b) / 2) for a, b in pairwise(sorted(places_m)))
+    gaps = [(b - a, (a + b) / 2) for a, b in pairwise(sorted(places_m))]
+    # There is none where the whole range is narrower than frames are told apart.
+    gap_m, middle_m = max(gaps, default=(0.0, places_m[0]))
     if gap_m > _GAP * options.fine_step * field.unit_m:
         return Look(middle_m)
     return GiveUp(_why_not(places_m, belief, field, options))

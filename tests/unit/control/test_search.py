@@ -158,6 +158,13 @@ def test_in_a_range_too_narrow_for_flanks_every_look_is_at_another_place() -> No
     assert step([-1.0, 1.5], known, field=field) == Look(0.25)
 
 
+def test_a_range_in_which_there_is_no_other_place_is_given_up() -> None:
+    """As at a low magnification, whose depth of field is longer than the range."""
+    field = field_around(0.0, 1.0, (-0.1, 0.1), OPTIONS)
+    for known in (belief((1.0, 9.0, 2.0)), belief((1.0, 9.0, 2.0), log_odds=0.0)):
+        assert isinstance(step([0.0], known, field=field), GiveUp)
+
+
 def test_a_focus_out_of_range_is_named_only_where_all_that_is_likely_is_out() -> None:
     field = field_around(0.0, 1.0, (-30.0, 10.0), OPTIONS)
     both = belief((0.6, 40.0, 3.0), (0.4, -45.0, 3.0))
