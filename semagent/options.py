@@ -7,8 +7,15 @@ import msgspec
 
 from semagent.errors import ConfigError
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+_MOST = 1e9
+"""Beyond all that is measured or counted here, in any unit; its powers are still numbers."""
+
+Positive = Annotated[float, msgspec.Meta(gt=0, le=_MOST)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0, le=_MOST)]
+Finite = Annotated[float, msgspec.Meta(ge=-_MOST, le=_MOST)]
+Metres = Annotated[float, msgspec.Meta(gt=0, le=1)]
+"""What is longer than a metre was written in another unit."""
+
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 """What is longer than an hour was written in another unit."""

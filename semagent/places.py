@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from semagent.errors import InputFileError
-from semagent.options import Count, NotNegative, Options, Positive
+from semagent.options import Count, Metres, NotNegative, Options, Positive
 from semagent.types import FrameHeader
 
 Overlap = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -36,7 +36,7 @@ class GridOptions(Options, frozen=True, kw_only=True):
 
     rows: Count
     columns: Count
-    pitch_m: tuple[Positive, Positive] | None = None
+    pitch_m: tuple[Metres, Metres] | None = None
     overlap: Overlap | None = None
 
     def __post_init__(self) -> None:

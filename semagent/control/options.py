@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from semagent.options import Count, NotNegative, Options, Positive
+from semagent.options import Count, Finite, Metres, NotNegative, Options, Positive
 from semagent.types import FrameHeader, MicroscopeState, Mode
 
 USUAL_SLOPE = 0.5
@@ -32,9 +32,9 @@ class ScaleOptions(Options, frozen=True, kw_only=True):
             pixels at 5 mrad).
     """
 
-    half_depth_m: Positive | None = None
-    assumed_convergence_angle_rad: Positive = 5e-3
-    assumed_half_depth_m: Positive = 2e-6
+    half_depth_m: Metres | None = None
+    assumed_convergence_angle_rad: Annotated[float, msgspec.Meta(gt=0, le=1)] = 5e-3
+    assumed_half_depth_m: Metres = 2e-6
 
     def half_depth_of(self, frame: FrameHeader | MicroscopeState) -> float:
         """Half the depth of field of a frame, p/alpha, in metres."""
@@ -123,12 +123,12 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
 
     max_frames: Annotated[int, msgspec.Meta(ge=4)] = 16
     max_dose_e_nm2: Positive | None = None
-    range_m: Positive | None = None
+    range_m: Metres | None = None
     range_half_depths: Positive = 120.0
     fine_step: Positive = 4.0
     finest_step_m: NotNegative = 0.0
     approach: NotNegative = 4.0
-    max_step_m: Positive | None = None
+    max_step_m: Metres | None = None
     stigmator_range: tuple[float, float] | None = (-1.0, 1.0)
     max_stigmator_step: Positive | None = None
     probe_stigmator: NotNegative = 0.15
@@ -137,7 +137,7 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
     blind_search: bool = False
     significance: Positive = 2.0
     scatter: NotNegative = 0.01
-    min_log_odds: float = 3.0
+    min_log_odds: Finite = 3.0
     confidence: Annotated[float, msgspec.Meta(gt=0.5, lt=1)] = 0.95
     max_flagged: Count = 5
 

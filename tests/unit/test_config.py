@@ -118,6 +118,29 @@ def test_times_and_numbers_that_cannot_be_are_refused(tmp_path: Path, key: str, 
 
 
 @pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("scale", "half_depth_m", "2"),  # micrometres
+        ("scale", "assumed_half_depth_m", ".inf"),
+        ("scale", "assumed_convergence_angle_rad", "5"),  # milliradians
+        ("estimator", "prior_half_range", "1e300"),
+        ("estimator", "slope_sigma", ".inf"),
+        ("autofocus", "range_m", "50"),  # micrometres
+        ("autofocus", "max_step_m", ".inf"),
+        ("autofocus", "min_log_odds", ".nan"),
+        ("deadlines", "task_s", ".inf"),
+    ],
+)
+def test_what_control_could_not_reckon_with_is_refused(
+    tmp_path: Path, section: str, key: str, value: str
+):
+    """It ended a search, which had moved focus, in the middle."""
+    path = changed(tmp_path, "  mode: advise", f"  {section}: {{{key}: {value}}}\n  mode: advise")
+    with pytest.raises(ConfigError, match=rf":\d+: control\.{section}\.{key}: .*Expected"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
     ("line", "wrong", "says"),
     [
         ("mode: advise", "mode: autopilot", "control.mode: 'autopilot': .*observe, advise, hold"),
