@@ -1,5 +1,6 @@
 """``score`` and ``restore``: what can be said of images on disk."""
 
+import io
 import itertools
 import json
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from semagent.errors import EngineError, FrameTooSmallError, InputFileError, Usa
 from semagent.images import ImageFile, in_words, read_detectors
 from semagent.ports import Engine
 from semagent.sanity import FrameChecker, SanityOptions
+from semagent.session.storage import write_whole
 from semagent.types import (
     CONSISTENT,
     Analysis,
@@ -343,21 +345,29 @@ def _write(
     """One plane as a TIFF; several as an OME-TIFF with the channels of the raw file.
 
     The description, with what was judged of each plane, has its place in either.
+
+    Raises:
+        UsageError: it cannot be written; then there is no part of it either.
     """
+    file = io.BytesIO()
     if len(planes) == 1:
         about = json.dumps(description | judged[0])
-        tifffile.imwrite(target, planes[0], description=about, compression=compression)
-        return
-    tifffile.imwrite(
-        target,
-        np.stack(planes),
-        ome=True,
-        compression=compression,
-        photometric="minisblack",
-        metadata={
-            "axes": "CYX",
-            "Name": f"{target.stem} (derived)",
-            "Description": json.dumps(description | {"detectors": judged}),
-            "Channel": {"Name": [frame.header.detector for frame in frames]},
-        },
-    )
+        tifffile.imwrite(file, planes[0], description=about, compression=compression)
+    else:
+        tifffile.imwrite(
+            file,
+            np.stack(planes),
+            ome=True,
+            compression=compression,
+            photometric="minisblack",
+            metadata={
+                "axes": "CYX",
+                "Name": f"{target.stem} (derived)",
+                "Description": json.dumps(description | {"detectors": judged}),
+                "Channel": {"Name": [frame.header.detector for frame in frames]},
+            },
+        )
+    try:
+        write_whole(target, file.getbuffer(), sync=False)
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written: {error}") from error

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from semagent.errors import UsageError
 from semagent.report.story import Focusing, Step, Story, read_story
+from semagent.session.storage import write_whole
 
 __all__ = ["Focusing", "Step", "Story", "read_story", "write_report"]
 
@@ -20,7 +21,8 @@ def write_report(session: Path, output: Path) -> None:
 
     Raises:
         InputFileError: the folder is no session, or is damaged.
-        UsageError: matplotlib is not installed, or the files cannot be written.
+        UsageError: matplotlib is not installed, or the files cannot be written; what was there of
+            them before still is.
     """
     story = read_story(session)
     try:
@@ -31,7 +33,7 @@ def write_report(session: Path, output: Path) -> None:
         ) from error
     html, png = render(story)
     try:
-        output.write_text(html, encoding="utf-8", errors="replace")
-        output.with_suffix(".png").write_bytes(png)
+        write_whole(output, html.encode(errors="replace"), sync=False)
+        write_whole(output.with_suffix(".png"), png, sync=False)
     except OSError as error:
         raise UsageError(f"{output}: cannot be written: {error}") from error

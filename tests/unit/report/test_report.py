@@ -1,5 +1,6 @@
 """A report tells what is in the record: every focusing, frame, decision and refusal."""
 
+import errno
 import re
 import sys
 from html.parser import HTMLParser
@@ -16,6 +17,7 @@ from semagent.report import Story, read_story, write_report
 from semagent.report.figures import decision_lines, overview
 from semagent.report.page import render
 from semagent.report.posterior import density_of
+from semagent.session import storage
 from semagent.types import FocusBelief, FocusMode, FocusResult, Outcome, SetWorkingDistance
 
 
@@ -195,6 +197,22 @@ def test_without_matplotlib_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UsageError, match=r"semagent\[report\]"):
         write_report(session, tmp_path / "page.html")
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_before(
+    session: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("the one before", encoding="utf-8")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storage, "rename", full)
+    with pytest.raises(UsageError, match=r"page\.html: cannot be written"):
+        write_report(session, page)
+    assert page.read_text(encoding="utf-8") == "the one before"
+    assert list(tmp_path.glob("page*")) == [page]
 
 
 def test_a_report_is_an_html_file(
