@@ -11,7 +11,7 @@ from pathlib import Path
 from semagent import __version__
 from semagent.cli import exits
 from semagent.cli.interrupt import InsistedError
-from semagent.cli.output import Output, UnreadError
+from semagent.cli.output import LostError, Output, UnreadError
 from semagent.errors import SemagentError, UsageError
 from semagent.signals import handled, ignore
 from semagent.types import Mode
@@ -34,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Command = arguments.command
     try:
         with handled(signal.default_int_handler):
-            return command(arguments, output)
+            code = command(arguments, output)
+        if output.lost and code == exits.DONE:
+            raise LostError(output.lost)
+        return code
     except SemagentError as error:
         output.fail(str(error))
         return exits.code_for(error)
@@ -49,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         ignore()  # everything has been brought down; who insists must not change the exit code
         output.fail("interrupted")
         return exits.INTERRUPTED
+    except LostError as error:
+        output.fail(str(error))
+        return exits.FAILED
     except (UnreadError, BrokenPipeError):  # the latter from tools that print for themselves
         # Whoever read our output has enough, as with `| head`.
         sys.stderr.close()
@@ -221,7 +227,7 @@ def _check(arguments: argparse.Namespace, output: Output) -> int:
     from semagent.cli import setup
 
     if arguments.schema:
-        return setup.schema()
+        return setup.schema(output)
     if arguments.config is None:
         raise UsageError("check: name a configuration, or give --schema")
     return setup.check(arguments.config, output)

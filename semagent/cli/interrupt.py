@@ -42,7 +42,7 @@ class Interrupt:
         else:
             self._press(f"told to end by the signal {signal.Signals(number).name}")
 
-    def ask(self, reason: str = "nobody reads the output any more") -> None:
+    def ask(self, reason: str) -> None:
         """Ask in the name of somebody who has gone: it counts once, and never insists."""
         if not self.pressed:
             self._press(reason)

@@ -4,6 +4,7 @@ With ``--json`` standard output carries one JSON object a line and nothing else;
 meant for people goes to standard error.
 """
 
+import errno
 import json
 import os
 import sys
@@ -25,10 +26,15 @@ _HELD = 100
 
 
 _STEERING = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "?")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UnreadError(Exception):
     """Nobody reads what is printed any more, as with ``| head``: so nobody needs the rest."""
+
+
+class LostError(UnreadError):
+    """What is printed goes into a file that takes no more, and is needed."""
 
 
 class _Stream:
@@ -39,32 +45,32 @@ class _Stream:
         on_unread: told of it, once.
     """
 
-    def __init__(self, stream: TextIO, on_unread: Callable[[], None]) -> None:
+    def __init__(self, stream: TextIO, on_unread: Callable[[OSError], None]) -> None:
         self._stream = stream
         self._on_unread = on_unread
 
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
-        except OSError:
-            self._fall_silent()
+        except OSError as error:
+            self._fall_silent(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except OSError:
-            self._fall_silent()
+        except OSError as error:
+            self._fall_silent(error)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def _fall_silent(self) -> None:
+    def _fall_silent(self, error: OSError) -> None:
         # What is still in its buffer must not fail again, not even when the interpreter ends.
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, self._stream.fileno())
         os.close(nothing)
-        self._on_unread()
+        self._on_unread(error)
 
 
 class _Legible(Console):
@@ -85,11 +91,15 @@ class Output:
 
     Args:
         json: print JSON lines instead of tables.
+
+    Attributes:
+        lost: why what was printed is lost, e.g. on a full disk; empty if it is not.
     """
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
-        self._when_unread: Callable[[], None] | None = None
+        self.lost = ""
+        self._when_unread: Callable[[str], None] | None = None
         programs: Any = _Stream(sys.stdout, self._unread)
         errors: Any = _Stream(sys.stderr, self._unread)
         self._programs = programs
@@ -100,18 +110,26 @@ class Output:
         self._holding = False
 
     @contextmanager
-    def when_unread(self, ask: Callable[[], None]) -> Iterator[None]:
-        """Meanwhile call ``ask`` instead of raising: things have to be put back first."""
+    def when_unread(self, ask: Callable[[str], None]) -> Iterator[None]:
+        """Meanwhile ``ask`` for the end, with the reason, instead of raising.
+
+        Things have to be put back first.
+        """
         self._when_unread = ask
         try:
             yield
         finally:
             self._when_unread = None
 
-    def _unread(self) -> None:
-        if self._when_unread is None:
+    def _unread(self, error: OSError) -> None:
+        if error.errno in _FULL:
+            self.lost = f"the output cannot be written: {error.strerror}"
+        if self._when_unread is not None:
+            self._when_unread(self.lost or "nobody reads the output any more")
+        elif self.lost:
+            raise LostError(self.lost)
+        else:
             raise UnreadError
-        self._when_unread()
 
     def record(self, record: dict[str, Any]) -> None:
         """One JSON line, if that is what was asked for."""
@@ -120,8 +138,12 @@ class Output:
             plain = json.loads(text, parse_constant=lambda _: None)  # JSON has no NaN
             # In ASCII, since Windows decodes what comes through a pipe as it pleases; which has
             # room for names of files that are no Unicode, too.
-            self._programs.write(json.dumps(plain, separators=(",", ":")) + "\n")
-            self._programs.flush()
+            self.write(json.dumps(plain, separators=(",", ":")) + "\n")
+
+    def write(self, text: str) -> None:
+        """Text for programs, as it is."""
+        self._programs.write(text)
+        self._programs.flush()
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         """A table for people; nothing with ``--json``."""

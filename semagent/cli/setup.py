@@ -112,9 +112,9 @@ def _check_console(path: Path, config: RunConfig) -> None:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def schema() -> int:
+def schema(output: Output) -> int:
     """Print the JSON schema of configurations, with all drivers and engines installed here."""
-    sys.stdout.write(as_json(config_schema()))
+    output.write(as_json(config_schema()))
     return exits.DONE
 
 

@@ -1,5 +1,6 @@
 """The command line as scripts use it: exit codes, JSON records, messages."""
 
+import errno
 import json
 import math
 import os
@@ -22,7 +23,7 @@ import yaml
 from semagent import cli
 from semagent.cli.output import Output
 from semagent.config import find_config
-from semagent.session import verify
+from semagent.session import storage, verify
 from semagent.testing.engines import specimen
 from semagent_engines.runtime.artefact import DEFAULT
 
@@ -593,6 +594,49 @@ def test_a_place_where_no_folder_can_be_made_is_exit_2(semagent: Run, tmp_path: 
         run = semagent("restore", path, "--output", output)
         assert run.code == 2
         assert f"--output: {output}: no folder can be made there" in run.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device here")
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("drivers", "--json"), 3),
+        (("engine", "list"), 3),
+        (("check", "--schema"), 3),
+        (("autofocus", "CONFIG", "--arm", "--json"), 130),
+    ],
+)
+def test_output_that_a_full_disk_does_not_take_is_said_to_be_lost(
+    simulated_config: Config, arguments: tuple[str, ...], code: int
+):
+    """Not exit code 0: a script would take what it has for all there is."""
+    named = [str(simulated_config()) if each == "CONFIG" else each for each in arguments]
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(
+            [sys.executable, "-m", "semagent", *named],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert run.returncode == code
+    assert "the output cannot be written: No space left on device" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_restored_copy_is_whole_or_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    raw, copies = tmp_path / "raw.png", tmp_path / "copies"
+    cv2.imwrite(str(raw), specimen(256, 256, blur_px=2.0))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storage, "rename", full)
+    assert cli.main(["restore", str(raw), "--output", str(copies)]) == 2
+    assert "cannot be written: [Errno 28]" in capsys.readouterr().err.replace("\n", " ")
+    assert list(copies.iterdir()) == []
 
 
 def test_a_path_that_nobody_has_thought_of_is_exit_2(

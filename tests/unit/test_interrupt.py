@@ -41,7 +41,7 @@ def test_the_reason_says_who_asked_first() -> None:
         interrupt = Interrupt(lambda: None)
         assert interrupt.reason == ""
         interrupt.handle(number, None)
-        interrupt.ask()
+        interrupt.ask("nobody reads the output any more")
         said.append(interrupt.reason)
     assert said[:2] == ["interrupted from the keyboard", "told to end by the signal SIGTERM"]
     assert said[2:] in ([], ["the terminal was closed"])
