@@ -1,10 +1,11 @@
 """What the console knows of a run: the newest of everything that is said, and a little history."""
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -39,6 +40,8 @@ _PATIENCE = 0.8  # of the time between two frames: whoever looks on sees one bef
 _LONGEST_PATIENCE_S = 0.1
 _HISTORY = 3000
 _LOG = 500
+
+Alike = Literal["moves", "frames"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         kind: the event's word, or what became of a command.
         code: short fixed word for a refusal.
+        alike: what entries that share a line in a row have in common, if they do.
+        count: how many of them the line stands for; it tells of the last.
     """
 
     wall_ns: int
@@ -84,24 +89,36 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     text: str
     code: str = ""
+    alike: Alike | None = None
+    count: int = 1
 
 
 class Strip(Generic[T]):
     """The last entries of a growing list, each with its number."""
 
     def __init__(self, length: int) -> None:
-        self._entries: deque[T] = deque(maxlen=length)
+        self._entries: deque[tuple[int, T]] = deque(maxlen=length)
         self.end = 0
+
+    @property
+    def last(self) -> T | None:
+        """The newest."""
+        return self._entries[-1][1] if self._entries else None
 
     def add(self, entry: T) -> None:
         """Append one."""
-        self._entries.append(entry)
         self.end += 1
+        self._entries.append((self.end, entry))
+
+    def replace(self, entry: T) -> None:
+        """Put one in the place of the newest; it is news as if it had been added."""
+        self._entries.pop()
+        self.add(entry)
 
     def since(self, number: int) -> list[T]:
         """Those that came after the first ``number``, as far as they are kept."""
-        fresh = min(self.end - number, len(self._entries))
-        return list(self._entries)[len(self._entries) - fresh :] if fresh > 0 else []
+        fresh = itertools.takewhile(lambda each: each[0] > number, reversed(self._entries))
+        return [entry for _, entry in fresh][::-1]
 
 
 class Board:
@@ -232,12 +249,27 @@ class Board:
             self._state, self._state_ns = state, monotonic_ns
 
     def note(self, level: Level, who: str, kind: str, text: str, code: str = "") -> None:
-        """Add a line to the log."""
-        self.log.add(
-            Entry(
-                wall_ns=self._clock.wall_ns(), level=level, who=who, kind=kind, text=text, code=code
-            )
+        """Add a line to the log.
+
+        Moves in a row share one, and frames that are not used: they would push all else away.
+        """
+        alike = _alike(who, kind)
+        before = self.log.last
+        again = before is not None and alike is not None and before.alike == alike
+        entry = Entry(
+            wall_ns=self._clock.wall_ns(),
+            level=level,
+            who=who,
+            kind=kind,
+            text=text,
+            code=code,
+            alike=alike,
+            count=before.count + 1 if before is not None and again else 1,
         )
+        if again:
+            self.log.replace(entry)
+        else:
+            self.log.add(entry)
 
     def _on_frame(self, message: Message) -> None:
         self.frame = message
@@ -302,6 +334,12 @@ class Board:
         event: Event = message.value
         self.flagged += event.kind == FRAME_FLAGGED
         self.note(event.level, event.role, event.kind, event.message)
+
+
+def _alike(who: str, kind: str) -> Alike | None:
+    if who == Issuer.AGENT and kind == Outcome.APPLIED:
+        return "moves"
+    return "frames" if kind == FRAME_FLAGGED else None
 
 
 def _without_maps(figures: FrameAnalysis | None) -> FrameAnalysis | None:

@@ -20,7 +20,7 @@ export class Panels {
     this.drawn = {}; // what the plots show, by name
     this.hello = null;
     this.refusals = [];
-    this.newest = { alike: null, count: 0 }; // what the newest line of the log tells, and how often
+    this.newest = null; // what the newest line of the log has in common with others like it
     this.due = 0; // the timer until the histories are drawn
     new ResizeObserver(() => this.draw()).observe(el("posterior"));
   }
@@ -29,7 +29,7 @@ export class Panels {
   forget() {
     this.history = [];
     this.refusals = [];
-    this.newest = { alike: null, count: 0 };
+    this.newest = null;
     el("log").replaceChildren();
   }
 
@@ -143,11 +143,9 @@ export class Panels {
   addLog(entries) {
     const list = el("log");
     for (const entry of entries) {
-      // Moves in a row share a line, and frames that are not used: they would push all else away.
-      const alike = aliked(entry);
-      const again = alike !== null && alike === this.newest.alike;
-      this.newest = { alike, count: again ? this.newest.count + 1 : 1 };
-      const line = logLine(entry, this.newest);
+      const again = entry.alike !== null && entry.alike === this.newest;
+      this.newest = entry.alike;
+      const line = logLine(entry);
       if (again) list.firstChild.replaceWith(line);
       else list.prepend(line);
       if (["refused", "failed"].includes(entry.kind) && entry.code) this.refusals.unshift(entry);
@@ -215,13 +213,7 @@ export class Panels {
   }
 }
 
-// What entries of one line have in common; null for those that have a line each.
-function aliked({ who, kind }) {
-  if (who === "agent" && kind === "applied") return "moves";
-  return kind === "frame_flagged" ? "frames" : null;
-}
-
-function logLine(entry, { alike, count }) {
+function logLine(entry) {
   const item = document.createElement("li");
   item.className = entry.level;
   const time = document.createElement("time");
@@ -230,7 +222,7 @@ function logLine(entry, { alike, count }) {
   who.className = "who";
   who.textContent = entry.who;
   const text = document.createElement("span");
-  text.textContent = count > 1 ? `${entry.text} · ${count} ${alike}` : entry.text;
+  text.textContent = entry.count > 1 ? `${entry.text} · ${entry.count} ${entry.alike}` : entry.text;
   item.append(time, who, text);
   return item;
 }

@@ -29,6 +29,7 @@ from semagent.console.packets import Packer
 from semagent.console.viewer import Viewer
 from semagent.testing.engines import frame_of
 from semagent.types import Event, FocusBelief, FrameAnalysis, GateStatus, Grid
+from semagent.types import Level as Severity
 
 from .bench import TOKENS, Run
 
@@ -230,6 +231,28 @@ def test_history_and_log_are_sent_once_and_then_what_is_new(run: Run):
         told("second")
         second = receive(socket, lambda value: value.get("log"))
         assert [entry["text"] for entry in second["log"]] == ["second"]
+
+
+def test_a_night_of_frames_that_are_not_used_pushes_nothing_out_of_the_log(facts: RunFacts):
+    clock = ManualClock()
+    board = Board(LocalBus(LocalHub(clock), Role.CONSOLE), facts, clock)
+    board.note(Severity.WARNING, "acquire", "gate_disarmed", "the beam is blanked")
+    for number in range(1, 2001):
+        seen = board.log.end
+        board.note(Severity.WARNING, "acquire", "frame_flagged", f"frame {number} is not used")
+        (news,) = board.log.since(seen)
+        assert (news.text, news.count) == (f"frame {number} is not used", number)
+    board.note(Severity.INFO, "agent", "applied", "a move")
+    board.note(Severity.INFO, "operator", "applied", "a move")
+    board.note(Severity.INFO, "operator", "applied", "a move")
+    lines = [(entry.text, entry.alike, entry.count) for entry in board.log.since(0)]
+    assert lines == [
+        ("the beam is blanked", None, 1),
+        ("frame 2000 is not used", "frames", 2000),
+        ("a move", "moves", 1),
+        ("a move", None, 1),
+        ("a move", None, 1),
+    ]
 
 
 def test_refusals_are_in_the_log_with_their_code(run: Run):
