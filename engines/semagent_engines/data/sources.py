@@ -20,7 +20,7 @@ _BINNINGS = (2, 3, 4)
 _PATCH_PX = 160
 _WHITE_SHARE = 99.9  # per cent of the pixels, at most as bright as white
 _DERIVED_FOLDER, _DERIVED_NAMES = "derived", ("-restored.", "-consistency.")
-_DERIVED_MARKS = ('"derived": true', "semagent/derived")
+_MARKS = ('"derived": true', "semagent/derived", '"faults": ["')
 
 
 @dataclass(frozen=True)
@@ -57,19 +57,20 @@ class Micrograph:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Images anywhere below ``folder``, in order, without what semagent itself made.
+    """Images anywhere below ``folder``, in order.
 
-    That is what lies in a session's folder ``derived``, has a name that ends in ``-restored`` or
-    ``-consistency``, or is a TIFF whose description says that it is derived.
+    Left out is what semagent made: it lies in a session's folder ``derived``, has a name that ends
+    in ``-restored`` or ``-consistency``, or is a TIFF whose description says that it is derived.
+    So are frames of a session with faults in their header.
     """
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in _SUFFIXES and not _is_derived(path, folder)
+        if path.suffix.lower() in _SUFFIXES and not _is_left_out(path, folder)
     ]
 
 
-def _is_derived(path: Path, folder: Path) -> bool:
+def _is_left_out(path: Path, folder: Path) -> bool:
     if _DERIVED_FOLDER in path.relative_to(folder).parts[:-1]:
         return True
     if any(name in path.name for name in _DERIVED_NAMES):
@@ -79,7 +80,7 @@ def _is_derived(path: Path, folder: Path) -> bool:
             description = html.unescape(tif.pages.first.description)
     except (OSError, ValueError, LookupError, struct.error):
         return False  # no TIFF, or a damaged one: `read_image` says which
-    return any(mark in description for mark in _DERIVED_MARKS)
+    return any(mark in description for mark in _MARKS)
 
 
 def read_sources(folder: Path) -> tuple[Source, ...]:

@@ -266,7 +266,7 @@ def _count(text: str) -> int:
 
 def _shape(size: str, smallest_px: int) -> tuple[int, int]:
     width, _, height = size.partition("x")
-    if not (width.isdigit() and height.isdigit()):
+    if not (width.isdecimal() and height.isdecimal()):
         raise UsageError(f"size {size!r} is not WIDTHxHEIGHT in pixels, e.g. 1024x768")
     if min(int(height), int(width)) < smallest_px:
         raise UsageError(f"size {size!r} is too small: {smallest_px}x{smallest_px} are needed")

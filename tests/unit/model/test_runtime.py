@@ -489,8 +489,9 @@ def test_bench_times_the_sizes_it_is_given(
     [row] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (row["width"], row["height"]) == (160, 128)
     assert 0 < row["score_p50_ms"] <= row["score_p99_ms"]
-    with pytest.raises(UsageError, match="'big'"):
-        bench_main([folder, "--sizes", "big"])
+    for size in ("big", "160x12²"):
+        with pytest.raises(UsageError, match=size):
+            bench_main([folder, "--sizes", size])
     with pytest.raises(UsageError, match="'100x200' is too small: 128x128"):
         bench_main([folder, "--sizes", "100x200"])
 

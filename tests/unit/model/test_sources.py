@@ -1,12 +1,16 @@
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
 import tifffile
 
 from semagent.errors import InputFileError
+from semagent.session.ometiff import encode_raw
+from semagent.testing.engines import frame_of
+from semagent.types import Frame, FrameFault
 from semagent_engines.data.sources import (
     image_files,
     read_micrograph,
@@ -137,6 +141,14 @@ def test_what_semagent_restored_is_no_micrograph(tmp_path: Path) -> None:
         tmp_path / "renamed.ome.tif", np.stack([pixels] * 2), ome=True, metadata=channels
     )
     assert [path.name for path in image_files(tmp_path)] == ["raw.tif"]
+
+
+def test_frames_of_a_session_that_were_not_fit_for_use_are_left_out(tmp_path: Path) -> None:
+    frame = frame_of(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8))
+    for name, faults in (("1", ()), ("2", (FrameFault.INCOMPLETE,)), ("3", tuple(FrameFault))):
+        header = msgspec.structs.replace(frame.header, faults=faults)
+        (tmp_path / f"{name}.ome.tif").write_bytes(encode_raw(Frame(header, frame.pixels)))
+    assert [path.name for path in image_files(tmp_path)] == ["1.ome.tif"]
 
 
 def test_patches_too_small_to_bin_are_taken_as_they_are() -> None:
