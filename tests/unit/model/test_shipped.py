@@ -1,6 +1,7 @@
 """The artefact that ships: whole, small, the same on every runtime, and sane on odd frames."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -44,6 +45,14 @@ def test_its_model_card_is_that_of_its_manifest(shipped: Artefact) -> None:
     assert "not recorded" not in card
     assert card.index("| pretrain | 467 |") < card.index("| finetune | 5296 |")
     assert card.index("| finetune | 5296 |") < card.index("| finetune | 16791 |")
+
+
+def test_the_documents_say_of_how_many_steps_it_is(shipped: Artefact) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "model-card.md").read_text(encoding="utf-8")
+    stage = shipped.manifest.training
+    while stage:
+        assert f"| {stage['steps']}, " in page, stage["stage"]
+        stage = stage.get("before", {})
 
 
 @pytest.mark.parametrize(
