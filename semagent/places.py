@@ -140,12 +140,18 @@ def read_places(path: Path) -> tuple[Place, ...]:
 
 
 def _rows(path: Path, reader: "csv.DictReader[str]") -> Iterator[Place]:
-    if not set(_COLUMNS) <= set(reader.fieldnames or ()):
+    named = list(reader.fieldnames or ())
+    if any(named.count(column) != 1 for column in _COLUMNS):
         raise InputFileError(
-            f"{path}: the first line has to name the columns {', '.join(_COLUMNS)}; "
-            f"it names {', '.join(reader.fieldnames or ()) or 'nothing'}"
+            f"{path}: the first line has to name the columns {', '.join(_COLUMNS)} once; "
+            f"it names {', '.join(named) or 'nothing'}"
         )
     for row in reader:
+        if None in row:  # where what is over is kept
+            raise InputFileError(
+                f"{path}, line {reader.line_num}: more than {len(named)} cells, which is what the "
+                "first line names; decimals are written with a point"
+            )
         try:
             values = [float(row[name]) for name in _COLUMNS]
         except (TypeError, ValueError):

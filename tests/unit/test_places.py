@@ -73,7 +73,9 @@ def test_a_file(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x,y\n1,2\n", "x_um, y_um; it names x, y"),
+        ("x,y\n1,2\n", "x_um, y_um once; it names x, y"),
+        ("x_um,y_um,x_um\n1,2,3\n", "x_um, y_um once; it names x_um, y_um, x_um"),
+        ("x_um,y_um\n1,2\n12,5,30,0\n", "line 3: more than 2 cells"),
         ("x_um,y_um\n1,2\n1,two\n", "line 3"),
         ("x_um,y_um\n1\n", "line 2"),
         ("x_um,y_um\ninf,1\n", "line 2"),
