@@ -42,6 +42,12 @@ class HitachiOptions(AdapterOptions, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        peer = self.bind if self.peer is None else self.peer
+        for key, address in (("bind", self.bind), ("peer", peer)):
+            try:
+                ipaddress.ip_address(address)
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from error
         if not ipaddress.ip_address(self.bind).is_loopback and self.peer is None:
             raise ValueError(
                 f"bind {self.bind} can be reached from the network: peer has to name the SEM PC"

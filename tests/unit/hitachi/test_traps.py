@@ -17,10 +17,12 @@ from semagent.errors import (
     MicroscopeError,
     MicroscopeTimeoutError,
 )
+from semagent.options import parse_options
 from semagent.types import MoveStage, SetBlanked, SetScan, SetStigmator, SetWorkingDistance
 from semagent_drivers.adapter import ImageFolder
 from semagent_drivers.hitachi.bmp import grey, is_whole, whole_file
 from semagent_drivers.hitachi.fake import FakeSem, bitmap
+from semagent_drivers.hitachi.options import HitachiOptions
 
 
 def free_port():
@@ -49,6 +51,12 @@ def microscope(sem, tmp_path):
 
 
 # -- the call and the wire ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("key", "address"), [("bind", "localhost"), ("peer", "sem-pc")])
+def test_an_address_that_is_none_is_named(tmp_path, key, address):
+    with pytest.raises(ConfigError, match=f"{key}: '{address}' does not appear to be an IPv4"):
+        parse_options({"folder": str(tmp_path), key: address}, HitachiOptions, where="driver")
 
 
 def test_nobody_calls(tmp_path):
