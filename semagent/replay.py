@@ -6,7 +6,8 @@ has to be what it commanded.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,9 @@ class Replay:
         self._requests: list[Any] = []
         self._analysed: deque[int] = deque()
         self._sort_record()
+        if not manifest.complete:
+            # Its last lines may speak of what has not got into it any more.
+            self._heard = list(takewhile(self._is_recorded, self._heard))
         if not self._heard:
             raise InputFileError(f"{folder}: no frame reached the control role; nothing to replay")
 
@@ -98,15 +102,18 @@ class Replay:
             self.replayed.extend(each.value for each in self._acquire.deliveries())
 
     def differences(self) -> list[Difference]:
-        """Commands of the agent that came out differently, compared in order by content."""
-        recorded: list[Command | None] = list(self._recorded)
-        replayed: list[Command | None] = list(self.replayed)
-        length = max(len(recorded), len(replayed))
-        recorded += [None] * (length - len(recorded))
-        replayed += [None] * (length - len(replayed))
+        """Commands of the agent that came out differently, compared in order by content.
+
+        Of a record that breaks off, what came after its end is not compared.
+        """
+        pairs: Iterable[tuple[Command | None, Command | None]]
+        if self._reader.manifest.complete:
+            pairs = zip_longest(self._recorded, self.replayed)
+        else:
+            pairs = zip(self._recorded, self.replayed, strict=False)
         return [
             Difference(recorded=before, replayed=after)
-            for before, after in zip(recorded, replayed, strict=True)
+            for before, after in pairs
             if before != after
         ]
 
@@ -129,6 +136,22 @@ class Replay:
                     self._flagged[header.sequence] = header
                 case "analysis":
                     self._analysed.append(value.header.sequence)
+
+    def _is_recorded(self, heard: Heard) -> bool:
+        """Whether the record has what control heard."""
+        match heard.kind:
+            case "analysis":
+                return int(heard.key) in self._reader
+            case "flagged":
+                return int(heard.key) in self._flagged
+            case "reply":
+                return str(heard.key) in self._replies
+            case "gate":
+                return int(heard.key) in self._gates
+            case "request":
+                return int(heard.key) <= len(self._requests)
+            case "tick":
+                return True
 
     def _present(self, heard: Heard) -> None:
         if heard.tick_ns > self._clock.monotonic_ns():

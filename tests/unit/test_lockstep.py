@@ -1,5 +1,6 @@
 """All roles in one process: one cycle is one frame, and nothing happens unasked."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,6 +161,28 @@ def test_frames_too_small_for_the_engine_hold_a_search_and_its_replay(tmp_path: 
     replay = Replay(folder)
     assert "flagged" in {heard.kind for heard in replay.run()}
     replay.close()
+    assert replay.differences() == []
+
+
+@pytest.mark.parametrize("lost", ["frame", "reply"])
+def test_a_record_that_breaks_off_replays_as_far_as_it_goes(tmp_path: Path, lost: str):
+    folder = tmp_path / "session"
+    bench = Bench(folder)
+    with bench.lockstep:
+        bench.lockstep.operate(Arm())
+        assert bench.focus() == "focused"
+    # What control says reaches the record on another way than what acquire says.
+    events, manifest = folder / "events.jsonl", folder / "manifest.json"
+    lines = events.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines.remove([line for line in lines if json.loads(line)["channel"] == lost][-1])
+    events.write_text("".join(lines), encoding="utf-8")
+    text = manifest.read_text(encoding="utf-8").replace('"complete": true', '"complete": false')
+    manifest.write_text(text, encoding="utf-8")
+    replay = Replay(folder)
+    frames = [heard for heard in replay.run() if heard.kind == "analysis"]
+    replay.close()
+    assert len(frames) >= 2
+    assert replay.replayed
     assert replay.differences() == []
 
 
