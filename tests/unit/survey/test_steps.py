@@ -50,6 +50,7 @@ class Stage:
         self._time_s += 1.0
         self.last: Any = SimpleNamespace(
             sequence=round(self._time_s),
+            settings_rev=1,
             monotonic_ns=round(self._time_s * 1e9),
             scan=None,
             stage=SimpleNamespace(x_m=place.x_m, y_m=place.y_m),
