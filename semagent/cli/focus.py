@@ -189,8 +189,8 @@ def _focus(
             lockstep.request(request)
             try:
                 found = _follow(lockstep, ledger, interrupt)
-            except SemagentError as error:
-                # Nobody will look at another frame: back to where it began.
+            except Exception as error:
+                # Nobody will look at another frame, whatever went wrong: back to where it began.
                 ledger.says_result = False
                 lockstep.request(Cancel(reason=str(error)))
                 lockstep.settle()

@@ -15,7 +15,7 @@ from semagent.config import find_config
 from semagent.errors import MicroscopeError
 from semagent.lockstep import Lockstep
 from semagent.signals import handled
-from semagent.types import SetWorkingDistance
+from semagent.types import Frame, SetWorkingDistance
 from semagent_drivers.simulated.microscope import SimulatedMicroscope
 from semagent_engines.sharpness.engine import SharpnessEngine
 
@@ -139,3 +139,29 @@ def test_a_microscope_that_fails_is_no_limit_of_the_envelope(
 
     monkeypatch.setattr(SimulatedMicroscope, call, failing)
     assert main(["autofocus", str(small_microscope(tmp_path)), "--arm"]) == exits.FAILED
+
+
+def test_whatever_goes_wrong_in_an_engine_focus_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's engine may raise anything."""
+    analyse, apply = SharpnessEngine.analyse, SimulatedMicroscope.apply
+    seen_m: list[float] = []
+    moved_m: list[float] = []
+
+    def failing(engine: SharpnessEngine, frame: Frame, **options: Any) -> Any:
+        seen_m.append(frame.header.optics.working_distance_m)
+        if len(seen_m) == 3:
+            raise ZeroDivisionError("of an engine")
+        return analyse(engine, frame, **options)
+
+    def applied(microscope: SimulatedMicroscope, action: Any) -> None:
+        apply(microscope, action)
+        moved_m.append(microscope.read_state().optics.working_distance_m)
+
+    monkeypatch.setattr(SharpnessEngine, "analyse", failing)
+    monkeypatch.setattr(SimulatedMicroscope, "apply", applied)
+    with pytest.raises(ZeroDivisionError):
+        main(["autofocus", str(small_microscope(tmp_path)), "--arm"])
+    assert seen_m[2] != pytest.approx(seen_m[0], abs=1e-7)
+    assert moved_m[-1] == pytest.approx(seen_m[0], abs=1e-8)
