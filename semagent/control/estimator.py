@@ -20,9 +20,8 @@ from semagent.spectrum import Array
 from semagent.types import FocusBelief, FocusMode, FrameAnalysis, FrameHeader, Optics, Signature
 
 _TRUSTED = 2  # frames up to which a look at the field in focus counts: it may have changed since
-_STEPS, _STEPS_LATER, _STEPS_WHEN_SURE = 8, 5, 5
-_LATER = 4  # places: by then the modes so far start from a specimen that is about known
-_UNLIKE = -1  # a start from no specimen in particular
+_STEPS = 8
+_STEPS_WHEN_SURE = 5
 _MOST_MODES = 6
 _FRESH = np.concatenate([-np.geomspace(1.0, 45.0, 6), np.geomspace(1.0, 45.0, 6)])
 _SURE = 1.0  # once focus is known to a half depth of field, fewer starts and steps do
@@ -193,25 +192,21 @@ class SpectralEstimator:
         mean, std = self._prior()
         width = len(mean) if np.ptp(stigmators, axis=0).any() else BEAM
         mean, std = mean[:width], std[:width]
-        starts, likeness = self._starts(places, mean, std)
+        starts = self._starts(places, mean, std)
         still = np.concatenate([mean[:3], [_STILL_LOG_SLOPE], mean[4:]])
         still_std = np.concatenate([std[:3], [1e-3], [2 * _SPOT_STD], std[5:]])
         # A calibration of the stigmators is doubted as soon as they have changed.
         doubted = width > BEAM and self._response.std != UNKNOWN_STD
         doubts, doubts_std = self._doubts(std) if doubted else (starts[:0], starts[:0])
         count, others = len(starts), len(doubts) + 1
-        likeness += [0] * len(doubts) + [_UNLIKE]
-        known = [] if self._posterior is None else [self._posterior.specimen]
         fit = Fit(
             series,
             np.concatenate([np.tile(mean, (count + len(doubts), 1)), still[None]]),
             np.concatenate([np.tile(std, (count, 1)), doubts_std, still_std[None]]),
             np.concatenate([starts, doubts, still[None]]),
-            np.concatenate([*known, series.any_specimen])[likeness],
             spared=others,
         )
-        steps = _STEPS if len(places) < _LATER else _STEPS_LATER
-        modes = fit.run(_STEPS_WHEN_SURE if self._sure else steps)
+        modes = fit.run(_STEPS_WHEN_SURE if self._sure else _STEPS)
         # A beam of which so little is known may be unlike the model in other ways, too.
         inflation = OTHER_INFLATION if std[3] > _VAGUE else INFLATION
         moving = modes.among(modes.start < count)
@@ -248,7 +243,7 @@ class SpectralEstimator:
         # A better focus may be all that these fits have found: with it the calibration may do.
         starts = otherwise.beam.copy()
         starts[:, BEAM:] = self._response.matrix.ravel()
-        again = Fit(series, mean, std, starts, otherwise.specimen).run(_STEPS)
+        again = Fit(series, mean, std, starts).run(_STEPS)
         return bool(again.log_evidence.max() <= enough)
 
     def _belief(
@@ -308,11 +303,8 @@ class SpectralEstimator:
         beam_std = [options.prior_half_range, *astigmatic, slope_std, _SPOT_STD, _SOFT_STD]
         return np.concatenate([beam, response]), np.concatenate([beam_std, response_std])
 
-    def _starts(self, places: Array, mean: Array, std: Array) -> tuple[Array, list[int]]:
-        """Where to begin: the modes so far, their mirror images, and places all around.
-
-        With each goes the number of the mode so far that has the same specimen, if any.
-        """
+    def _starts(self, places: Array, mean: Array, std: Array) -> Array:
+        """Where to begin: the modes so far, their mirror images, and places all around."""
         slopes = mean[3] + std[3] * np.array(_SLOPES if std[3] > _VAGUE else (0.0,))
         fresh = np.tile(mean, (len(_FRESH) * len(slopes), 1))
         fresh[:, 0] = places[-1] + np.tile(_FRESH, len(slopes))
@@ -322,13 +314,11 @@ class SpectralEstimator:
         fresh[:, 2] = _START_ASTIGMATISM * np.sin(turn)
         fresh[1::2, 5] = _SOFTER
         if self._posterior is None:
-            return fresh, [_UNLIKE] * len(fresh)
+            return fresh
         fewer = _FEWER_WHEN_SURE if self._sure else _FEWER
         fresh = fresh[len(places) % fewer :: fewer]
-        known, images_at = self._posterior.beam[:, : len(mean)], places[-2:].tolist()
-        starts = np.concatenate([known, mirrored(known[:2], images_at), fresh])
-        modes = list(range(len(known)))
-        return starts, modes + modes[:2] * len(images_at) + [_UNLIKE] * len(fresh)
+        known = self._posterior.beam[:, : len(mean)]
+        return np.concatenate([known, mirrored(known[:2], places[-2:].tolist()), fresh])
 
 
 def _changed(first: Optics, now: Optics) -> tuple[float, float]:

@@ -89,15 +89,12 @@ class Modes:
         covariance: shape (M, W, W).
         log_evidence: shape (M,).
         start: number of the start each was reached from, shape (M,).
-        specimen: its spectrum there, as coefficients of its R shapes and deviations of its J bins,
-            shape (M, R + J).
     """
 
     beam: Array
     covariance: Array
     log_evidence: Array
     start: npt.NDArray[np.intp]
-    specimen: Array
 
     def among(self, chosen: npt.NDArray[np.bool_ | np.intp]) -> "Modes":
         """Those of a mask, or at these indices."""
@@ -106,7 +103,6 @@ class Modes:
             self.covariance[chosen],
             self.log_evidence[chosen],
             self.start[chosen],
-            self.specimen[chosen],
         )
 
 
@@ -120,9 +116,6 @@ class Series:
         stigmators: changes of (x, y) since the astigmatism of the beam was as it is fitted,
             shape (N, 2).
         focused: of a frame in focus, wherever that is.
-
-    Attributes:
-        any_specimen: one of which nothing is known, to start from, shape (1, R + J).
     """
 
     def __init__(
@@ -170,7 +163,6 @@ class Series:
         self.along, self.form = _single(along), _single(2 * np.reshape(form, (3, -1)))
         self.mean, self.shapes = _single(specimen.mean[filled]), _single(shapes)
         self.shapes_std, self.bin_variance = specimen.std, _single(bin_variance)
-        self.any_specimen = np.full((1, len(specimen.std) + len(shapes)), np.nan)
         # Shapes as the deviations of bins leave them, and the products of each with each.
         self.held = _single(held)
         self.products = _single((held[:, :, None] * shapes[:, None, :]).reshape(len(shapes), -1))
@@ -206,21 +198,13 @@ class Fit:
         mean: of the beam's prior, for each start or for all.
         std: of the same.
         starts: beams to start from, (starts, parameters).
-        specimens: to start from, as in `Modes`, (starts, R + J); where it is not a number, the
-            specimen is looked for from what is expected of any.
         spared: so many of the last starts are never dropped.
     """
 
     def __init__(
-        self,
-        series: Series,
-        mean: Array,
-        std: Array,
-        starts: Array,
-        specimens: Array,
-        spared: int = 1,
+        self, series: Series, mean: Array, std: Array, starts: Array, spared: int = 1
     ) -> None:
-        count, frames = len(starts), len(series.log_power)
+        count, frames, bins = len(starts), *series.log_power.shape
         own = np.tile([GAIN_STD, NOISE_LEVEL_STD, BLUR_STD], frames)
         others_std = np.concatenate([series.shapes_std, own])
         self._series = series
@@ -231,15 +215,12 @@ class Fit:
         self._mean[:, self._others :] = mean
         std_of_all[:, : self._others], std_of_all[:, self._others :] = others_std, std
         self._precision = std_of_all**-2
-        shapes = len(series.shapes_std)
-        self._unknown = np.isnan(specimens[:, 0])
-        known = np.nan_to_num(specimens)
-        self._point[:, :shapes], self._deviations = known[:, :shapes], _single(known[:, shapes:])
+        self._deviations = np.zeros((count, bins), np.float32)
         by_response = _LARGEST_STEP[1] / max(float(np.abs(series.stigmators).max()), 1e-6)
         responses = np.full(starts.shape[1] - BEAM, by_response)
         self._largest_step = np.tile(np.concatenate([_LARGEST_STEP, responses]), (count, 1))
         self._best_cost = np.full(count, np.inf)
-        self._best = [np.zeros((0,))] * 5
+        self._best = [np.zeros((0,))] * 4
         self._start = np.arange(count)
         self._spared = spared
 
@@ -253,12 +234,12 @@ class Fit:
                 break
             if step in _LEAVE:
                 self._leave(_LEAVE[step])
-        beam, covariance, _, _, specimen = self._best
-        return Modes(beam, covariance, self._log_evidence(), self._start, specimen)
+        beam, covariance, _, _ = self._best
+        return Modes(beam, covariance, self._log_evidence(), self._start)
 
     def _log_evidence(self) -> Array:
         """Of the best point that each start came by."""
-        _, covariance, inner, whole, _ = self._best
+        _, covariance, inner, whole = self._best
         log_volume = (
             np.linalg.slogdet(inner)[1]
             - np.linalg.slogdet(covariance)[1]
@@ -317,7 +298,7 @@ class Fit:
         log_signal = specimen[:, None] + transfer + softer + narrower
         if first:
             level = np.log(data.visible) + data.log_power - log_signal
-            level = self._unknown * (level * data.visible).sum((1, 2)) / data.visible.sum()
+            level = (level * data.visible).sum((1, 2)) / data.visible.sum()
             self._point[:, 0] += level
             log_signal += level[:, None, None]
         log_signal += own[:, :, 0]
@@ -386,8 +367,7 @@ class Fit:
         solved = np.linalg.solve(inner, system[:, :others, others:])
         left = system[:, others:, others:] - system[:, others:, :others] @ solved
         covariance = np.asarray(np.linalg.inv(left[:, :, :-1]))
-        spectrum = np.concatenate([self._point[:, :shapes], self._deviations], axis=1)
-        self._keep(cost, [self._point[:, others:], covariance, inner, whole, spectrum])
+        self._keep(cost, [self._point[:, others:], covariance, inner, whole])
         if last:
             return False
         move = (covariance @ left[:, :, -1:])[:, :, 0]
@@ -401,7 +381,7 @@ class Fit:
         step = _single(step)
         moved = (step[:, None, shapes:] @ rows[:, :-1])[:, 0]
         moved += total * (step[:, :shapes] @ data.shapes.T)
-        self._deviations = self._deviations + (rows[:, -1] - moved) / whole
+        self._deviations += (rows[:, -1] - moved) / whole
         return bool((np.abs(move[:, :BEAM]) > _NEXT_TO_NOTHING).any())
 
     def _keep(self, cost: Array, found: list[Array]) -> None:

@@ -36,14 +36,12 @@ class Posterior:
         beam: shape (M, W); see `semagent.control.fit`.
         covariance: shape (M, W, W), inflated to what errors really are.
         log_evidence: of all modes together.
-        specimen: of each mode, shape (M, R + J); see `semagent.control.fit`.
     """
 
     weights: Array
     beam: Array
     covariance: Array
     log_evidence: float
-    specimen: Array
 
     @property
     def focus(self) -> Array:
@@ -116,7 +114,6 @@ def combine(modes: Modes, most: int, focus_inflation: float = INFLATION) -> Post
         beam=modes.beam[kept],
         covariance=covariance,
         log_evidence=float(modes.log_evidence[kept[0]] + math.log(total)),
-        specimen=modes.specimen[kept],
     )
 
 
