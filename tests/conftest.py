@@ -2,12 +2,14 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from semagent.signals import ENDING
+from semagent.types import Frame, SetScan
+from semagent_drivers.simulated.microscope import SimulatedMicroscope
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,3 +40,25 @@ def signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def change_scan(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], None]:
+    """Have somebody change the dwell of the simulated microscope beside its n-th frame."""
+
+    def change_at(number: int, when: str) -> None:
+        acquire, seen = SimulatedMicroscope.acquire, 0
+
+        def change_and_acquire(self: SimulatedMicroscope, timeout_s: float) -> Frame:
+            nonlocal seen
+            seen += 1
+            if when == "before the frame" and seen == number:
+                self.apply(SetScan(dwell_s=1e-6))
+            exposed = acquire(self, timeout_s)
+            if when == "after the frame" and seen == number:
+                self.apply(SetScan(dwell_s=1e-6))
+            return exposed
+
+        monkeypatch.setattr(SimulatedMicroscope, "acquire", change_and_acquire)
+
+    return change_at

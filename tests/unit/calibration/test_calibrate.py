@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,8 @@ from semagent.config import RunConfig, find_config, load_config
 from semagent.errors import CommandRefusedError, MicroscopeError
 from semagent.memory import Calibration, Measure, Settings, load_memory
 from semagent.safety import AxisLimits
-from semagent.types import Frame, FrameHeader, MicroscopeState, SetScan
+from semagent.types import FrameHeader, MicroscopeState
 from semagent_drivers.simulated.column import Column
-from semagent_drivers.simulated.microscope import SimulatedMicroscope
 
 PIXEL_M = 10e-9
 COLUMN = {
@@ -233,21 +233,9 @@ def test_refused_by_the_microscope_everything_is_put_back(command: int) -> None:
 @pytest.mark.parametrize("when", ["before the frame", "after the frame"])
 @pytest.mark.parametrize("frame", [8, 30])
 def test_whoever_changes_the_scan_ends_it_and_everything_is_put_back(
-    frame: int, when: str, monkeypatch: pytest.MonkeyPatch
+    frame: int, when: str, change_scan: Callable[[int, str], None]
 ) -> None:
-    acquire, seen = SimulatedMicroscope.acquire, 0
-
-    def change_and_acquire(self: SimulatedMicroscope, timeout_s: float) -> Frame:
-        nonlocal seen
-        seen += 1
-        if when == "before the frame" and seen == frame:
-            self.apply(SetScan(dwell_s=1e-6))
-        exposed = acquire(self, timeout_s)
-        if when == "after the frame" and seen == frame:
-            self.apply(SetScan(dwell_s=1e-6))
-        return exposed
-
-    monkeypatch.setattr(SimulatedMicroscope, "acquire", change_and_acquire)
+    change_scan(frame, when)
     found, before, after, _ = run()
     assert isinstance(found, MicroscopeError), found
     assert str(found) == "the settings were changed: dwell from 0.5 µs to 1 µs"

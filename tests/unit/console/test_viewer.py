@@ -363,6 +363,15 @@ class LeavingSocket:
         self.viewer: Viewer | None = None
         self.leaving = asyncio.Event()
 
+    async def serve(self, board: Board) -> "asyncio.Task[None]":
+        """Begin to serve it, until it waits for news."""
+        this: Any = self
+        self.viewer = Viewer(this, board, Packer(), Level.VIEWER, SystemClock())
+        served = asyncio.create_task(self.viewer.run())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return served
+
     async def accept(self) -> None: ...
 
     async def send_text(self, text: str) -> None: ...
@@ -379,11 +388,8 @@ def test_a_browser_that_leaves_just_as_news_come_is_not_served_for_ever(facts: R
     board = Board(LocalBus(LocalHub(clock), Role.CONSOLE), facts, clock)
 
     async def visit() -> None:
-        socket: Any = LeavingSocket()
-        socket.viewer = Viewer(socket, board, Packer(), Level.VIEWER, clock)
-        served = asyncio.create_task(socket.viewer.run())
-        for _ in range(20):
-            await asyncio.sleep(0)  # until it waits for news
+        socket = LeavingSocket()
+        served = await socket.serve(board)
         socket.leaving.set()
         done, _ = await asyncio.wait([served], timeout=5)
         assert done == {served}
@@ -419,11 +425,8 @@ def test_a_browser_that_has_left_is_no_fault_of_the_console(
     board = Board(LocalBus(LocalHub(clock), Role.CONSOLE), facts, clock)
 
     async def visit() -> None:
-        socket: Any = ClosedSocket()
-        socket.viewer = Viewer(socket, board, Packer(), Level.VIEWER, clock)
-        served = asyncio.create_task(socket.viewer.run())
-        for _ in range(20):
-            await asyncio.sleep(0)  # until it waits for news
+        socket = ClosedSocket()
+        served = await socket.serve(board)
         board.version += 1
         socket.leaving.set()
         await asyncio.wait_for(served, 5)

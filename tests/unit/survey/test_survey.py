@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,8 @@ from semagent.safety import AxisLimits
 from semagent.survey import Found, NoMapError, Pilot, Survey, Visit
 from semagent.survey.files import describe, write_results
 from semagent.survey.pilot import for_survey
-from semagent.types import Frame, FrameHeader, SetScan
+from semagent.types import FrameHeader
 from semagent.wire import Message
-from semagent_drivers.simulated.microscope import SimulatedMicroscope
 
 OPTIONS: dict[str, Any] = {
     "seed": 2,
@@ -173,21 +173,9 @@ def test_interrupted_anywhere_everything_is_put_back(frame: int) -> None:
 @pytest.mark.parametrize("when", ["before the frame", "after the frame"])
 @pytest.mark.parametrize("frame", [15, 25, 35])
 def test_whoever_changes_the_scan_ends_it_and_everything_is_put_back(
-    frame: int, when: str, monkeypatch: pytest.MonkeyPatch
+    frame: int, when: str, change_scan: Callable[[int, str], None]
 ) -> None:
-    acquire, seen = SimulatedMicroscope.acquire, 0
-
-    def change_and_acquire(self: SimulatedMicroscope, timeout_s: float) -> Frame:
-        nonlocal seen
-        seen += 1
-        if when == "before the frame" and seen == frame:
-            self.apply(SetScan(dwell_s=1e-6))
-        exposed = acquire(self, timeout_s)
-        if when == "after the frame" and seen == frame:
-            self.apply(SetScan(dwell_s=1e-6))
-        return exposed
-
-    monkeypatch.setattr(SimulatedMicroscope, "acquire", change_and_acquire)
+    change_scan(frame, when)
     bench = Bench()
     assert isinstance(bench.found, MicroscopeError), bench.found
     assert str(bench.found) == "the settings were changed: dwell from 0.5 µs to 1 µs"
