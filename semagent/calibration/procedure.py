@@ -14,8 +14,8 @@ from semagent.calibration.blur import MOST_RESIDUAL, BlurFit, fit_blur
 from semagent.calibration.hands import Hands
 from semagent.calibration.shifts import Effect, ShiftFit, Shot, fit_shifts
 from semagent.config import RunConfig
-from semagent.control.intervention import settings_change
-from semagent.errors import CommandRefusedError, MicroscopeError, SemagentError
+from semagent.control.intervention import require_same_settings
+from semagent.errors import CommandRefusedError, SemagentError
 from semagent.legs import and_back, legs, pair_legs, put_back
 from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, date_of
 from semagent.options import Options, Positive
@@ -370,14 +370,10 @@ class _Work:
 
     def _take(self, stage: Stage) -> None:
         frame = self._hands.expose()
-        header, first = frame.header, self._first
-        if header.settings_rev != first.settings_rev:
-            raise MicroscopeError(
-                settings_change(first.settings, header.settings, first.detector, header.detector)
-            )
-        shot = Shot(header, self._registrar.register(frame), dict(self._directions))
+        require_same_settings(self._first, frame.header)
+        shot = Shot(frame.header, self._registrar.register(frame), dict(self._directions))
         self._taken.append(Taken(shot, signature_of(measure_spectrum(frame.specimen))))
-        self._progress(stage, header)
+        self._progress(stage, frame.header)
 
     def _focus_to(self, place_m: float) -> None:
         before_m = self._at["focus"]

@@ -177,8 +177,7 @@ def _focus(
             start_m = start.optics.working_distance_m
             unaffordable = forbids(start, config.control.autofocus.max_dose_e_nm2)
             if unaffordable:
-                result = not_begun(start_m, unaffordable)
-                _report(result, time.perf_counter() - started_s, output)
+                _report(not_begun(start_m, unaffordable), time.perf_counter() - started_s, output)
                 return exits.HELD
             if arm:
                 reply = lockstep.operate(Arm())

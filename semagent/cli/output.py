@@ -23,8 +23,6 @@ from semagent.health import unverified
 from semagent.types import Capabilities
 
 _HELD = 100
-
-
 _STEERING = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "?")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

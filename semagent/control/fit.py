@@ -19,8 +19,8 @@ images about a frame are often nearly as likely. All but the beam is eliminated 
 and what is left is a normal approximation for each *mode* with its evidence. The errors of the
 model count in units of its own scatter, with heavy tails for outliers.
 
-What has a value in each bin is of single precision, which is twice as quick and far more exact than
-any power is known; the systems that are solved are of double precision.
+What has a value in each bin is of single precision, which is quicker and far more exact than any
+power is known; the systems that are solved are of double precision.
 
 Lengths are in half depths of field; A is ``[[a1, a2], [a2, -a1]]``.
 """

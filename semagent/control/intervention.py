@@ -3,6 +3,7 @@
 import math
 
 from semagent.control.options import ControlOptions
+from semagent.errors import MicroscopeError
 from semagent.types import FrameHeader, MicroscopeState, Region
 
 _TURNED_RAD = 1e-3  # of the stage, which shows another field then
@@ -59,6 +60,18 @@ def settings_change(
     if not changes:
         return "scan, beam energy, magnification or detector were changed"
     return f"the settings were changed: {', '.join(changes)}"
+
+
+def require_same_settings(first: FrameHeader, last: FrameHeader) -> None:
+    """See to it that two frames were taken with the same settings.
+
+    Raises:
+        MicroscopeError: they were not; the message says what was changed.
+    """
+    if last.settings_rev != first.settings_rev:
+        raise MicroscopeError(
+            settings_change(first.settings, last.settings, first.detector, last.detector)
+        )
 
 
 def _in_words(state: MicroscopeState) -> dict[str, str]:

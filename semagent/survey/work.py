@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from semagent.config import RunConfig
-from semagent.control.intervention import settings_change
+from semagent.control.intervention import require_same_settings
 from semagent.errors import CommandRefusedError, MicroscopeError, SemagentError
 from semagent.legs import and_back
 from semagent.places import Place, ScanOptions, spread
@@ -226,16 +226,8 @@ class Survey:
         return looks
 
     def _require_unchanged(self) -> None:
-        """Find out whether the last frame was taken with the settings of the first.
-
-        Raises:
-            MicroscopeError: it was not.
-        """
-        first, last = self._first, self._pilot.last
-        if last is not None and last.settings_rev != first.settings_rev:
-            raise MicroscopeError(
-                settings_change(first.settings, last.settings, first.detector, last.detector)
-            )
+        if self._pilot.last is not None:
+            require_same_settings(self._first, self._pilot.last)
 
     def _visit(
         self,
