@@ -313,7 +313,8 @@ class FrameAnalysis(Value, frozen=True, kw_only=True):
     Attributes:
         header: the header of the analysed frame.
         engine: name of the engine and, where it has one, of its measure or artefact.
-        focus_score: in [0, 1], 1 is sharp; comparable between frames of one field.
+        focus_score: in [0, 1], 1 is sharp; comparable between frames of one field. Low also where
+            there is nothing to see.
         sharpness: natural logarithm of the engine's focus measure: an interval scale, on which
             differences between frames of one field mean the same at any contrast.
         sharpness_sigma: standard deviation of ``sharpness`` from noise alone.

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from semagent.types import (
     StagePosition,
 )
 
+_Z90 = 1.645
 _SHOWN = (
     "consistency: reduced chi-square of the restored frame, blurred again, against the raw one, "
     "part by part; NaN where nothing was restored"
@@ -68,7 +70,7 @@ def score(paths: list[Path], *, engine: str, output: Output) -> int:
                 )
     finally:
         opened.close()
-    columns = ["image", "score", "blur major", "minor", "angle", "noise", "time"]
+    columns = ["image", "score", "blur major", "minor", "90 % within", "angle", "noise", "time"]
     output.table(f"focus scores ({opened.name})", columns, rows)
     for remark in remarks:
         output.say(remark)
@@ -192,6 +194,7 @@ def _score_row(label: str, figures: FrameAnalysis) -> list[str]:
         "unusable" if figures.header.faults else f"{figures.focus_score:.3f}",
         "-" if blur is None else f"{blur.major_px:.2f} px",
         "-" if blur is None else f"{blur.minor_px:.2f} px",
+        "-" if blur is None else f"× ÷ {math.exp(_Z90 * blur.log_sigma):.1f}",
         "-" if blur is None else f"{blur.angle_rad:+.2f} rad",
         f"{figures.noise:.4f}",
         f"{figures.latency_s * 1e3:.1f} ms",

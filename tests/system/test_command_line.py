@@ -339,6 +339,7 @@ def test_score_gives_no_score_to_what_is_not_fit_for_use(semagent: Run, tmp_path
     assert black["faults"] == ["saturated", "blank"]
     assert empty["faults"] == clear["faults"] == []
     assert empty["structure"] < 0.45 < clear["structure"]
+    assert empty["focus_score"] < 0.05 < clear["focus_score"]
     black_says, empty_says = run.err.splitlines()
     assert "0.png: no score, not fit for use: saturated, blank" in black_says
     assert "1.png: its score says nothing" in empty_says

@@ -16,7 +16,9 @@ error of the model, by far the largest, is the scatter of real spectra about a p
 
 A single frame cannot tell a soft specimen from a soft image: the error is mostly a bias of the
 specimen, common to all frames of one field, and ``log_sigma`` says how large it may be. Nor does it
-tell how a beam spreads: beams that are no discs are allowed for in ``log_sigma``, too.
+tell how a beam spreads: beams that are no discs are allowed for in ``log_sigma``, too. A spectrum
+that no blur of such a specimen explains, as of text or a lattice, makes it larger, by the factor of
+Birge (R. T. Birge, Phys. Rev. 40, 1932).
 """
 
 from dataclasses import dataclass
@@ -76,7 +78,7 @@ LARGEST_E = 0.9
 def fit_blur_ellipse(spectrum: Spectrum) -> BlurEllipse:
     """The ellipse that fits best. The frame must have structure above its noise."""
     bins = Bins.of(spectrum)
-    parameters, covariance = _descend(bins)
+    parameters, covariance, misfit = _descend(bins)
     log_spread, e1, e2 = parameters[2:5]
     ellipticity = float(np.hypot(e1, e2))
     spread = float(np.exp(log_spread))
@@ -90,7 +92,7 @@ def fit_blur_ellipse(spectrum: Spectrum) -> BlurEllipse:
         major_px=major,
         minor_px=minor,
         angle_rad=angle if angle > -np.pi / 2 else np.pi / 2,
-        log_sigma=float(of_axes + of_specimen + of_beam) ** 0.5,
+        log_sigma=float((of_axes + of_specimen + of_beam) * max(1.0, misfit)) ** 0.5,
     )
 
 
@@ -162,8 +164,8 @@ class Bins:
         return np.asarray(np.median(above[:, strong], axis=1))
 
 
-def _descend(bins: Bins) -> tuple[Array, Array]:
-    """Parameters of the best fit and their covariance.
+def _descend(bins: Bins) -> tuple[Array, Array, float]:
+    """Parameters of the best fit, their covariance, and its reduced chi-square.
 
     From several starting blurs at once, as the rings make for several minima; at first with a plain
     power law, since all eight parameters together converge slowly.
@@ -171,12 +173,12 @@ def _descend(bins: Bins) -> tuple[Array, Array]:
     starts = np.tile(PRIOR_MEAN[:PLAIN], (len(STARTS_PX), 1))
     starts[:, 2] = np.log(STARTS_PX)
     starts[:, 0] = bins.level(np.array(STARTS_PX))
-    plain, _ = _improve(bins, starts, STEPS)
+    plain, _, _ = _improve(bins, starts, STEPS)
     return _improve(bins, np.concatenate([plain, PRIOR_MEAN[PLAIN:]])[None], MORE_STEPS)
 
 
-def _improve(bins: Bins, parameters: Array, steps: int) -> tuple[Array, Array]:
-    """The best of the starts after Gauss-Newton steps, and its covariance.
+def _improve(bins: Bins, parameters: Array, steps: int) -> tuple[Array, Array, float]:
+    """The best of the starts after Gauss-Newton steps, its covariance and its misfit.
 
     Steps are limited to what the linearised model bears.
 
@@ -187,18 +189,22 @@ def _improve(bins: Bins, parameters: Array, steps: int) -> tuple[Array, Array]:
     """
     largest = LARGEST_STEP[: parameters.shape[1]]
     for _ in range(steps):
-        _, hessian, gradient = _linearised(bins, parameters)
+        _, hessian, gradient, _ = _linearised(bins, parameters)
         move = np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
         parameters = parameters + np.clip(move, -largest, largest)
         excess = np.hypot(parameters[:, 3], parameters[:, 4]) / LARGEST_E
         parameters[:, 3:5] /= np.maximum(excess, 1.0)[:, None]
-    cost, hessian, _ = _linearised(bins, parameters)
+    cost, hessian, _, misfit = _linearised(bins, parameters)
     best = int(cost.argmin())
-    return parameters[best], np.linalg.inv(hessian[best])
+    return parameters[best], np.linalg.inv(hessian[best]), float(misfit[best])
 
 
-def _linearised(bins: Bins, parameters: Array) -> tuple[Array, Array, Array]:
-    """Cost, half its Hessian and half its gradient downhill, for each row of parameters."""
+def _linearised(bins: Bins, parameters: Array) -> tuple[Array, Array, Array, Array]:
+    """Cost, half its Hessian, half its gradient downhill, and misfit, for each row of parameters.
+
+    The misfit is the mean squared residual in units of its variance, where the specimen is seen
+    above the noise.
+    """
     layout, count = bins.layout, parameters.shape[1]
     shapes, mean, std = layout.shapes[: count - PLAIN], PRIOR_MEAN[:count], PRIOR_STD[:count]
     variance_px2 = np.exp(2 * parameters[:, 2])[:, None]
@@ -222,6 +228,9 @@ def _linearised(bins: Bins, parameters: Array) -> tuple[Array, Array, Array]:
     weighted = slopes / variance[:, None]
     hessian = weighted @ slopes.transpose(0, 2, 1) + np.diag(std**-2)
     gradient = (weighted @ residual[:, :, None])[:, :, 0] - off / std**2
-    cost = (residual**2 / variance + np.log(variance)).sum(axis=1)
+    deviation = residual**2 / variance
+    cost = (deviation + np.log(variance)).sum(axis=1)
     cost += np.square(off / std).sum(axis=1)
-    return cost, hessian, gradient
+    seen = visible**2
+    misfit = (seen * deviation).sum(axis=1) / np.maximum(seen.sum(axis=1), FAINTEST)
+    return cost, hessian, gradient, misfit

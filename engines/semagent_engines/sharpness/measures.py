@@ -27,6 +27,9 @@ SMOOTHING_PX = 2.0
 
 DEFAULT_MEASURE = "multiscale_gradient"
 
+CLEAR = 4.0
+"""A value counts half in the score where it is this many standard deviations above nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measure:
@@ -42,8 +45,12 @@ class Measure:
     half: float
 
     def score(self, reading: Reading) -> float:
-        """Focus score in [0, 1]: grows with the value, one half at ``half``."""
-        return 1 / (1 + (self.half / reading.value) ** 2)
+        """Focus score in [0, 1]: grows with the value, one half at ``half``.
+
+        A value that noise alone could give, as of a blank frame, scores next to 0.
+        """
+        clear = reading.value / (1 + (CLEAR * reading.relative_std) ** 4)
+        return 1 / (1 + (self.half / clear) ** 2)
 
 
 def variance_of_laplacian(pixels: Pixels, spectrum: Spectrum) -> Reading:

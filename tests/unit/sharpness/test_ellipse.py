@@ -1,6 +1,9 @@
 import math
+from collections.abc import Callable
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from semagent.spectrum import measure_spectrum
@@ -8,6 +11,8 @@ from semagent.types import BlurEllipse, Pixels
 from semagent_engines.sharpness.ellipse import fit_blur_ellipse
 
 from .conftest import Micrograph
+
+Grey = npt.NDArray[np.float64]
 
 
 def fit(pixels: Pixels) -> BlurEllipse:
@@ -67,6 +72,33 @@ def test_near_focus_it_says_that_it_does_not_know(micrograph: Micrograph) -> Non
     soft = fit(micrograph(4.0))
     assert sharp.major_px < 1.2
     assert sharp.log_sigma > 2 * soft.log_sigma
+
+
+def lattice(rows: Grey, columns: Grey) -> Grey:
+    return 128 + 30 * np.sin(columns / 4 + rows / 6)
+
+
+def scratch(rows: Grey, columns: Grey) -> Grey:
+    return np.where(np.abs(rows - columns) < 2, 40.0, 120.0)
+
+
+def text(rows: Grey, _columns: Grey) -> Grey:
+    page = np.full(rows.shape, 235, np.uint8)
+    for bottom in range(14, len(page), 18):
+        line = "HV 5.00 kV  WD 4.9 mm  mag 12 000 x  curr 50 pA   det SE"
+        cv2.putText(page, line, (4, bottom), cv2.FONT_HERSHEY_SIMPLEX, 0.45, 20)
+    return page.astype(np.float64)
+
+
+@pytest.mark.parametrize("made", [lattice, scratch, text])
+def test_what_no_blur_of_a_specimen_explains_is_read_as_unsure(
+    made: Callable[[Grey, Grey], Grey], micrograph: Micrograph
+) -> None:
+    frame = made(*np.indices((512, 640)).astype(np.float64))
+    frame += np.random.default_rng(0).normal(0, 5, frame.shape)
+    known = fit(micrograph(4.0))
+    strange = fit(np.clip(np.rint(frame), 0, 255).astype(np.uint8))
+    assert strange.log_sigma > 0.5 > 1.8 * known.log_sigma
 
 
 @pytest.mark.parametrize("fill", [0, 255])

@@ -65,6 +65,7 @@ def test_figures_of_a_featureless_field_say_so() -> None:
     noise = np.random.default_rng(0).normal(128, 10, (512, 512)).astype(np.uint8)
     figures = open_engine({}).analyse(frame_of(noise)).figures
     assert figures.structure < 0.5
+    assert figures.focus_score < 0.05
     assert figures.sharpness_sigma > 0.5
     assert figures.noise == pytest.approx(10 / 255, rel=0.05)
 

@@ -147,11 +147,21 @@ def test_the_stated_scatter_holds_repeated_noise_at_its_rate(
 def test_a_score_is_one_half_at_half_and_grows_with_the_value() -> None:
     for measure in MEASURES.values():
         values = measure.half * np.array([1e-9, 0.3, 1, 3, 1e9])
-        scores = [measure.score(Reading(value=float(value), relative_std=0.1)) for value in values]
+        scores = [measure.score(Reading(value=float(value), relative_std=1e-4)) for value in values]
         assert scores == sorted(scores)
         assert scores[2] == pytest.approx(0.5)
         assert 0 <= scores[0] < 1e-9
         assert 1 - 1e-9 < scores[-1] <= 1
+
+
+def test_a_value_that_noise_could_give_scores_next_to_nothing() -> None:
+    for measure in MEASURES.values():
+        high = 10 * measure.half
+        clear, faint, none = (
+            measure.score(Reading(value=high, relative_std=std)) for std in (0.05, 0.25, 1.0)
+        )
+        assert clear == pytest.approx(measure.score(Reading(value=high, relative_std=0)), abs=1e-3)
+        assert none < 0.01 < faint < clear
 
 
 @pytest.mark.parametrize("name", sorted(MEASURES))
