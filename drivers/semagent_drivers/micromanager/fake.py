@@ -53,6 +53,7 @@ class FakeCore:
     SIGNATURES: ClassVar[dict[str, list[list[str]]]] = {
         "getVersionInfo": [[]],
         "getCameraDevice": [[]],
+        "getNumberOfCameraChannels": [[]],
         "getFocusDevice": [[]],
         "getXYStageDevice": [[]],
         "getBytesPerPixel": [[]],
@@ -101,6 +102,8 @@ class FakeCore:
         self.x_um = self.y_um = 0.0
         self.shutter_open = False
         self.stuck = False
+        self.camera = "Camera"
+        self.channels = 1
         self._picture()  # the first one draws the specimen
 
     def optics(self) -> Optics:
@@ -129,7 +132,10 @@ class FakeCore:
         return "MMCore version 11.6.0"
 
     def _getCameraDevice(self) -> str:  # noqa: N802
-        return "Camera"
+        return self.camera
+
+    def _getNumberOfCameraChannels(self) -> int:  # noqa: N802
+        return self.channels
 
     def _getFocusDevice(self) -> str:  # noqa: N802
         return "Z"

@@ -119,6 +119,12 @@ class MicroManager(Adapter):
                 f"the camera {camera} gives {bytes_per_pixel} bytes per pixel; "
                 "set its pixel type to 8 or 16 bits of grey"
             )
+        cameras = self._call("getNumberOfCameraChannels")
+        if cameras != 1:
+            raise MicroscopeError(
+                f"{camera} is {cameras} cameras, whose images come in any order; set one of them "
+                "as Default device in the hardware configuration"
+            )
         return str(camera), str(focus), str(self._call("getXYStageDevice"))
 
     # -- exposing -----------------------------------------------------------------------------
@@ -126,6 +132,12 @@ class MicroManager(Adapter):
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
         scan = readings.scan
         shape = (scan.height_px, scan.width_px)
+        camera = self._call("getCameraDevice")
+        if camera != self._camera:
+            raise NotReadyError(
+                f"the camera is {camera or 'none'}, but was {self._camera}: choose that again, or "
+                "start semagent anew"
+            )
         every_s = min(max(self._exposure_s / 8, _FASTEST_POLL_S), _SLOWEST_POLL_S)
         self._started = True
         with put_back("blanker, that is, the shutter", lambda: self._end_sequence(wait)):

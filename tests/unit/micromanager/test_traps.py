@@ -185,6 +185,25 @@ def test_a_camera_in_colour_is_named_and_the_cure_with_it():
         opened(fake.port)
 
 
+def test_several_cameras_behind_one_are_refused():
+    core = FakeCore()
+    core.channels = 2
+    with (
+        FakeMicroManager(core=core) as fake,
+        pytest.raises(MicroscopeError, match="Camera is 2 cameras, whose images come in any order"),
+    ):
+        opened(fake.port)
+
+
+def test_another_camera_that_was_chosen_meanwhile_is_not_taken_for_the_first(microscope, fake):
+    fake.core.camera = "Other"
+    with pytest.raises(NotReadyError, match="the camera is Other, but was Camera"):
+        microscope.acquire(5.0)
+    assert not fake.core.shutter_open
+    fake.core.camera = "Camera"
+    assert microscope.acquire(5.0).header.detector == "Camera"
+
+
 def test_another_version_of_the_bridge_is_named():
     with (
         FakeMicroManager(version="4.0.0") as fake,
