@@ -16,7 +16,6 @@ from semagent.errors import (
     CommandRefusedError,
     DisconnectedError,
     MicroscopeError,
-    MicroscopeTimeoutError,
     NotReadyError,
     SemagentError,
 )
@@ -365,20 +364,40 @@ class Adapter(ABC):
         position: Callable[[], StagePosition],
         tolerance: Mapping[str, float],
         wait: Wait,
+        *,
+        moving: Callable[[], bool],
+        patience_s: float,
     ) -> None:
-        """As `stage_arrived`, for a position that catches up only after the move, during ``wait``.
+        """Wait until the axes named in ``moves`` rest where they were sent; see `stage_arrived`.
+
+        A stage that has not begun yet rests too, some pause on their way, and some are told late
+        where they are: only after it has rested for ``patience_s`` seconds it has not arrived.
+
+        Args:
+            moves: where they were sent.
+            position: where they are.
+            tolerance: how far off each may be, in its SI unit.
+            wait: the longest time a move may take.
+            moving: whether the stage says that it moves.
+            patience_s: the longest rest before a move or on its way.
 
         Raises:
             AcquisitionStoppedError: ``stop`` was called.
-            MicroscopeError: it has not caught up.
+            MicroscopeTimeoutError: the stage does not come to rest.
+            MicroscopeError: it rests elsewhere.
         """
+        rest = Wait(self._clock, patience_s, wait.stopped)
 
-        def there() -> bool:
+        def rests() -> bool:
+            nonlocal rest
+            if moving():
+                rest = Wait(self._clock, patience_s, wait.stopped)
+                return False
             now = position()
-            return all(abs(_off(each, to, now)) <= tolerance[each] for each, to in moves.items())
+            there = all(abs(_off(each, to, now)) <= tolerance[each] for each, to in moves.items())
+            return there or not rest.left_s
 
-        with suppress(MicroscopeTimeoutError):
-            wait.until(there, "position", every_s=0.05)
+        wait.until(rests, "end of the move", every_s=0.05)
         self.stage_arrived(moves, position(), tolerance)
 
     @contextmanager

@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 
 from semagent.types import Optics, Scan, StagePosition
-from semagent_drivers.fakes import Bench, Trip, questions, until_ctrl_c
+from semagent_drivers.fakes import Bench, Stage, Trip, questions, until_ctrl_c
 
 FIELD_MM = 127.0
 STAGE_LIMITS = (0, 110_000_000, 0, 110_000_000, 1_500_000, 40_000_000, -5_000, 70_000)
@@ -36,7 +36,8 @@ class FakeSem:
     * Only whole numbers and single spaces; anything else is a PARAMERROR.
     * Focus, stigmators and stage are refused (NG) while the image is frozen, in the
       low-magnification mode and in spot mode.
-    * OK means that it has begun: it is PROCESSING for a while afterwards.
+    * OK means that it has begun: it is PROCESSING for a while afterwards. The stage begins late,
+      and is IDLE until then.
     * A capture overwrites the image before, appears late and in two parts, and leaves the image
       frozen.
     * ``deaf``: it says OK to focus and does not take it.
@@ -53,13 +54,15 @@ class FakeSem:
         self.closing = threading.Event()
         self.capture_s = 0.0
         self.settle_s = 0.0
+        self.start_s = 0.0
+        self.move_s = 0.0
         self.deaf = False
         self.frozen = False
         self.low_mag = False
         self.scan_mode = 0
         self.wd_um = 5000
         self.stigmator = [32768 + 655, 32768 - 983]
-        self.position = [55_000_000, 50_000_000, 10_000_000, 2_000, 90_000]
+        self.stage = Stage([55_000_000, 50_000_000, 10_000_000, 2_000, 90_000])
         self.magnification = 20_000
         self.focus_um = 5020
         self.calls: list[str] = []
@@ -85,6 +88,11 @@ class FakeSem:
         self.closing.set()
         self.trip.disarm()
         self._thread.join()
+
+    @property
+    def position(self) -> list[int]:
+        """Where the stage is, in nm and mdeg."""
+        return [round(each) for each in self.stage.position]
 
     def optics(self) -> Optics:
         """What it is really set to, in SI units."""
@@ -131,7 +139,8 @@ class FakeSem:
         self.calls.append(" ".join([asked, *data]))
         assert head == "0000"  # noqa: S101 - a fake may be blunt
         if kind == "Get":
-            busy = self._capturing or time.perf_counter() < self._busy_until_s
+            late = time.perf_counter() < self._busy_until_s
+            busy = self._capturing or late or self.stage.moving
             status = "NG" if failing else "PROCESSING" if busy else "IDLE"
             return f"0303 0300 0000 {asked} {self._told(main, sub)} {status}"
         given = data[0] if len(data) == 1 else ""
@@ -193,12 +202,13 @@ class FakeSem:
                 self.stigmator = [x, y]
             case "STAGEUNIT", "MOVEXYZTR":
                 x, y, z, tilt, rotation = (int(part) for part in given.split(","))
-                self.position = [x, y, z, tilt, rotation]
+                self.stage.move([x, y, z, tilt, rotation], self.start_s, self.move_s)
             case "CAPTURESAVE", "EXECUTE":
                 self._busy_until_s = time.perf_counter() + self.capture_s
                 self._capturing = True
             case "STAGE", "STOP":
                 self._busy_until_s = 0.0
+                self.stage.halt()
             case _:
                 return "PARAMERROR"
         return "OK"

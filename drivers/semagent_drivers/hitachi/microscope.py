@@ -186,8 +186,11 @@ class Hitachi(Adapter):
         with self.edge("run the scan again"):
             self._line.set("SCAN", "EXECUTE", _RUN)
 
+    def _is_busy(self) -> bool:
+        return self._line.get("InstructName", "ALL").busy
+
     def _until_idle(self, wait: Wait, what: str) -> None:
-        wait.until(lambda: not self._line.get("InstructName", "ALL").busy, what)
+        wait.until(lambda: not self._is_busy(), what)
 
     # -- setting ------------------------------------------------------------------------------
 
@@ -217,8 +220,14 @@ class Hitachi(Adapter):
         ]
         with self.halting(lambda: self._line.set("STAGE", "STOP", "*")):
             self._line.set("STAGEUNIT", "MOVEXYZTR", ",".join(values))
-            self._until_idle(wait, "stage that has arrived")
-        self.stage_arrived(moves, self._position(), _STAGE_TOLERANCE)
+            self.stage_arrives(
+                moves,
+                self._position,
+                _STAGE_TOLERANCE,
+                wait,
+                moving=self._is_busy,
+                patience_s=self._hitachi.stage_settle_s,
+            )
 
     def _require_running(self) -> None:
         """What the SEM PC would answer with a bare NG, in words."""

@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from semagent.options import Positive, Seconds
-from semagent_drivers.adapter import AdapterOptions, Port
+from semagent_drivers.adapter import AdapterOptions, Port, Settling
 
 
 class HitachiOptions(AdapterOptions, frozen=True, kw_only=True):
@@ -26,6 +26,7 @@ class HitachiOptions(AdapterOptions, frozen=True, kw_only=True):
         info_bar_px: rows of a burnt-in information bar at the bottom.
         field_mm: width of the field in millimetres times the magnification.
         working_distance_range_mm: what may be asked of the focus.
+        stage_settle_s: how long after a command the stage may still say that it does not move.
     """
 
     folder: str
@@ -39,6 +40,7 @@ class HitachiOptions(AdapterOptions, frozen=True, kw_only=True):
     info_bar_px: Annotated[int, Meta(ge=0)] = 0
     field_mm: Positive = 127.0
     working_distance_range_mm: tuple[Positive, Positive] = (1.5, 40.0)
+    stage_settle_s: Settling = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

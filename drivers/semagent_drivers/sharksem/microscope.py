@@ -294,9 +294,14 @@ class SharkSem(Adapter):
         targets = [STAGE[axis].from_si(moves.get(axis, getattr(here, axis))) for axis in named]
         with self.halting(lambda: self._link.tell("StgStop")):
             self._link.tell("StgMoveTo", *targets)
-            wait.until(lambda: not self._stage_busy(), "end of the move", every_s=0.1)
-            catching_up = Wait(self._clock, self._shark.stage_update_s, wait.stopped)
-            self.stage_arrives(moves, self._position, _STAGE_TOLERANCE, catching_up)
+            self.stage_arrives(
+                moves,
+                self._position,
+                _STAGE_TOLERANCE,
+                wait,
+                moving=self._stage_busy,
+                patience_s=self._shark.stage_update_s,
+            )
 
     def _stage_busy(self) -> bool:
         return self._link.ask("StgIsBusy").integer() != 0

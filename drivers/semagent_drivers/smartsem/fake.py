@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 
 from semagent.types import Optics, Scan, StagePosition
-from semagent_drivers.fakes import Bench, Fault, Trip
+from semagent_drivers.fakes import Bench, Fault, Stage, Trip
 
 OK = 0
 NO_SUCH_PARAMETER, TOO_LOW, TOO_HIGH, WRONG_TYPE = 1004, 1007, 1008, 1009
@@ -69,7 +69,8 @@ class Instrument:
 
     * Refusals are codes, and no exception: whoever does not look takes them for success.
     * Numbers are 32-bit floats. A working distance given as text counts in millimetres.
-    * ``MoveStage`` says success and moves all six axes; a position out of reach is ignored.
+    * ``MoveStage`` says success and moves all six axes; a position out of reach is ignored. The
+      stage begins late, and is idle until then.
     * Freezing takes effect at the end of the frame; until then the image is live. A live image
       is scanned frame after frame: a focus that is changed meanwhile shows from there downwards.
     * The control belongs to the thread that made it.
@@ -80,12 +81,14 @@ class Instrument:
     Attributes:
         store: columns and rows of the image.
         frame_s: time a frame takes.
-        move_s: time a stage move takes.
+        start_s: time until a stage move begins.
+        move_s: time it takes.
     """
 
     focus_m: float = 5.02e-3
     store: tuple[int, int] = (1024, 768)
     frame_s: float = 0.0
+    start_s: float = 0.0
     move_s: float = 0.0
     deaf: bool = False
     stuck: bool = False
@@ -98,14 +101,13 @@ class Instrument:
         self.blanked = False
         self.freeze_on = "End Frame"
         self.frozen = False
-        self.position = [_single(each) for each in (0.0651, 0.0602, 0.0101, 30.0, 90.0, 0.0)]
+        self.stage = Stage([_single(each) for each in (0.0651, 0.0602, 0.0101, 30.0, 90.0, 0.0)])
         self.calls: list[str] = []
         self.controls = 0
         self.picture: Any = None
         self._frame_ends_s = math.inf
         self._live_since_s = time.perf_counter()
         self._turned: tuple[float, Optics] | None = None
-        self._move_ends_s = 0.0
         x_m, y_m, z_m = self.position[:3]
         self.bench = Bench(
             focus_m=self.focus_m,
@@ -113,6 +115,11 @@ class Instrument:
             home=StagePosition(x_m=x_m, y_m=y_m, z_m=z_m),
         )
         self.expose()  # the first one draws the specimen
+
+    @property
+    def position(self) -> list[float]:
+        """Where the stage is."""
+        return self.stage.position
 
     def optics(self) -> Optics:
         """What it is really set to, in SI units."""
@@ -142,7 +149,7 @@ class Instrument:
                 if not self.stuck:
                     self._frame_ends_s = self._next_end_s()
             case "CMD_STAGE_ABORT":
-                self._move_ends_s = 0.0
+                self.stage.halt()
             case _:
                 return NO_SUCH_COMMAND
         return OK
@@ -167,7 +174,7 @@ class Instrument:
             "DP_FREEZE_ON": self.freeze_on,
             "DP_DETECTOR_TYPE": "InLens",
             "DP_BEAM_BLANKING": "On" if self.blanked else "Off",
-            "DP_STAGE_IS": "Busy" if time.perf_counter() < self._move_ends_s else "Idle",
+            "DP_STAGE_IS": "Busy" if self.stage.moving else "Idle",
         }.get(key)
 
     def take(self, key: str, given: object) -> int:
@@ -194,8 +201,7 @@ class Instrument:
         """Go there, if it can be reached."""
         ends = STAGE_LIMITS.values()
         if all(low <= value <= high for value, (low, high) in zip(target, ends, strict=True)):
-            self.position = target
-            self._move_ends_s = time.perf_counter() + self.move_s
+            self.stage.move(target, self.start_s, self.move_s)
 
     def save(self, path: str) -> int:
         """Save what is frozen."""

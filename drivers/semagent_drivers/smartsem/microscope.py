@@ -288,12 +288,14 @@ class SmartSem(SdkAdapter):
                 target[index] = unit.from_si(moves[axis])
         with self.halting(lambda: self._thread.post(self._halt)):
             self.ask(lambda: self._control.move_stage(tuple(target)), "start a stage move")
-            wait.until(
-                lambda: self.ask(lambda: self._control.state("DP_STAGE_IS")) != "Busy",
-                "end of the move",
-                every_s=0.1,
+            self.stage_arrives(
+                moves,
+                lambda: self.ask(self._position),
+                _STAGE_TOLERANCE,
+                wait,
+                moving=lambda: self.ask(lambda: self._control.state("DP_STAGE_IS")) == "Busy",
+                patience_s=self._wishes.stage_settle_s,
             )
-        self.stage_arrived(moves, self.ask(self._position), _STAGE_TOLERANCE)
 
     def _halt(self) -> None:
         self._control.execute("CMD_STAGE_ABORT")

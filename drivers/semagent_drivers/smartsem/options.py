@@ -18,6 +18,7 @@ class SmartSemOptions(AdapterOptions, frozen=True, kw_only=True):
         blank_retries: how often a frame without anything is taken again: SmartSEM gives one now
             and then.
         stage: whether the stage may be moved at all; the ranges are SmartSEM's.
+        stage_settle_s: how long after a command the stage may still say that it does not move.
         sdk: Python package; the fake's name rehearses without a microscope.
     """
 
@@ -26,4 +27,5 @@ class SmartSemOptions(AdapterOptions, frozen=True, kw_only=True):
     focus_settle_s: Settling = 0.3
     blank_retries: Annotated[int, Meta(ge=0, le=10)] = 3
     stage: bool = False
+    stage_settle_s: Settling = 1.0
     sdk: str = "win32com.client"

@@ -257,9 +257,14 @@ class TescanAutomation(SdkAdapter):
             timeout_s=wait.left_s,
             stopped=wait.stopped,
         )
-        catching_up = Wait(self._clock, self._wishes.stage_update_s, wait.stopped)
-        tolerance = dict.fromkeys(moves, _STAGE_TOLERANCE_M)
-        self.stage_arrives(moves, lambda: self.ask(self._position), tolerance, catching_up)
+        self.stage_arrives(
+            moves,
+            lambda: self.ask(self._position),
+            dict.fromkeys(moves, _STAGE_TOLERANCE_M),
+            wait,
+            moving=lambda: False,  # it has come back
+            patience_s=self._wishes.stage_update_s,
+        )
 
 
 def _known(value: float) -> float | None:

@@ -18,7 +18,7 @@ from typing import Any, Self
 import tifffile
 
 from semagent.types import Optics, Scan, StagePosition
-from semagent_drivers.fakes import Bench, FakeServer, questions, until_ctrl_c
+from semagent_drivers.fakes import Bench, FakeServer, Stage, questions, until_ctrl_c
 
 _SLICE_S = 0.005
 _MACRO = "1"
@@ -32,7 +32,7 @@ class FakeRemCon(FakeServer):
 
     * Each command is accepted first and answered later, in pieces.
     * ``FOCS`` takes any number, whatever the column can do.
-    * ``C95`` moves all axes, is done at once, and the stage says that it does not move for a
+    * ``C95`` moves all axes, is answered at once, and the stage says that it does not move for a
       while before it does.
     * A macro that does not exist cannot be executed. The one that does saves its image late and
       in two parts, over the one before. One that has begun goes on to its end, and the next one
@@ -60,7 +60,7 @@ class FakeRemCon(FakeServer):
         self.focus_mm = 5.0
         self.stigmator = [2.0, -1.5]
         self.blanked = False
-        self.position = [65.1, 60.2, 10.1, 30.0, 90.0, 0.0]
+        self.stage = Stage([65.1, 60.2, 10.1, 30.0, 90.0, 0.0])
         self.calls: list[str] = []
         self.noise = b""
         self._file = folder / "remcon.tif"
@@ -68,7 +68,6 @@ class FakeRemCon(FakeServer):
         self._pixel_nm = 10.0 * shape[1] / 1024
         self._captures_s: list[float] = []
         self._rest = b""
-        self._moves_s = (0.0, 0.0)
         x_m, y_m, z_m = (value * 1e-3 for value in self.position[:3])
         self._bench = Bench(
             focus_m=5.02e-3,
@@ -80,6 +79,11 @@ class FakeRemCon(FakeServer):
     def __enter__(self) -> Self:
         self._picture()  # the first one draws the specimen
         return super().__enter__()
+
+    @property
+    def position(self) -> list[float]:
+        """Where the stage is."""
+        return self.stage.position
 
     def optics(self) -> Optics:
         """What it is really set to, in SI units."""
@@ -141,8 +145,6 @@ class FakeRemCon(FakeServer):
         return self._take(command, given)
 
     def _told(self, command: str) -> str | int:
-        begins_s, ends_s = self._moves_s
-        moves = begins_s <= time.perf_counter() < ends_s
         known = {
             "VER?": "SmartSEM Remote Control V01.23",
             "FOC?": f"{self.focus_mm:.5f}",
@@ -151,7 +153,8 @@ class FakeRemCon(FakeServer):
             "PIX?": f"{self._pixel_nm:G}",
             "EHT?": "5.0",
             "DET?": "InLens",
-            "C95?": " ".join(f"{value:.5f}" for value in self.position) + f" {float(moves)}",
+            "C95?": " ".join(f"{value:.5f}" for value in self.position)
+            + f" {float(self.stage.moving)}",
         }
         if self.has_stigmator:
             known["STI?"] = "{:.3f} {:.3f}".format(*self.stigmator)
@@ -166,13 +169,11 @@ class FakeRemCon(FakeServer):
                 self._captures_s.append(begins_s + self.capture_s)
                 return ""
             case "ABO":
-                self._moves_s = (0.0, 0.0)
+                self.stage.halt()
                 return ""
         values = [float(each) for each in given]
         if command == "C95":
-            begins_s = time.perf_counter() + self.start_s
-            self._moves_s = (begins_s, begins_s + self.move_s)
-            self.position = values
+            self.stage.move(values, self.start_s, self.move_s)
         elif command == "STIM" and max(map(abs, values)) > 100:
             return OUT_OF_RANGE
         elif not self.deaf:

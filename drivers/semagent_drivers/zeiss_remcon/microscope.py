@@ -232,10 +232,14 @@ class RemCon(Adapter):
                 target[index] = unit.from_si(moves[axis])
         with self.halting(lambda: self._line.ask("ABO")):
             self._line.ask("C95 " + " ".join(f"{value:.6f}" for value in target))
-            # At first it may not have begun, and say that it does not move.
-            wait.sleep(self._wishes.stage_settle_s, "start of the move")
-            wait.until(lambda: not self._stage()[1], "end of the move", every_s=0.1)
-        self.stage_arrived(moves, self._position(), _STAGE_TOLERANCE)
+            self.stage_arrives(
+                moves,
+                self._position,
+                _STAGE_TOLERANCE,
+                wait,
+                moving=lambda: self._stage()[1],
+                patience_s=self._wishes.stage_settle_s,
+            )
 
 
 def _stage_limits(options: RemConOptions) -> dict[str, Range]:

@@ -4,6 +4,7 @@ import math
 import socket
 import struct
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -208,7 +209,7 @@ def test_a_move_whose_stop_the_sem_refuses_is_not_refused(sem, tmp_path, monkeyp
     )
     microscope = opened(sem, tmp_path, move_timeout_s=0.2)
     sem.settle_s = 3600.0
-    with pytest.raises(MicroscopeTimeoutError, match="no stage that has arrived"):
+    with pytest.raises(MicroscopeTimeoutError, match="no end of the move"):
         microscope.apply(MoveStage(x_m=0.056))
     microscope.close()
 
@@ -226,10 +227,28 @@ def test_a_stage_that_nobody_can_watch_any_more_is_stopped(microscope, sem, monk
     assert sem.calls[-1] == "Set STAGE STOP *"
 
 
+def test_a_stage_that_has_not_begun_yet_has_not_arrived(sem, tmp_path):
+    sem.start_s, sem.move_s = 0.1, 0.2
+    microscope = opened(sem, tmp_path)
+    microscope.apply(MoveStage(x_m=0.056))
+    assert sem.position[0] == 56_000_000
+    microscope.close()
+
+
+def test_a_stage_that_begins_too_late_is_stopped(sem, tmp_path):
+    sem.start_s, sem.move_s = 0.5, 0.5
+    microscope = opened(sem, tmp_path, stage_settle_s=0.1)
+    with pytest.raises(MicroscopeError, match="accepted stage x_m"):
+        microscope.apply(MoveStage(x_m=0.056))
+    time.sleep(0.6)
+    assert sem.position[0] == 55_000_000
+    microscope.close()
+
+
 def test_a_stage_that_does_not_arrive_is_stopped(sem, tmp_path):
     microscope = opened(sem, tmp_path, move_timeout_s=0.2)
     sem.settle_s = 3600.0
-    with pytest.raises(MicroscopeTimeoutError, match=r"no stage that has arrived within 0\.2 s"):
+    with pytest.raises(MicroscopeTimeoutError, match=r"no end of the move within 0\.2 s"):
         microscope.apply(MoveStage(x_m=0.0551))
     assert sem.calls[-1] == "Set STAGE STOP *"
     microscope.close()

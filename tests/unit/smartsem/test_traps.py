@@ -1,6 +1,8 @@
 """SmartSEM's traps, and those that other programs have fallen into."""
 
 import math
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -149,6 +151,38 @@ def test_a_move_that_is_ignored_does_not_pass_as_done(microscope, instrument, mo
     monkeypatch.setattr(instrument, "move", lambda target: None)
     with pytest.raises(MicroscopeError, match="accepted stage x_m"):
         microscope.apply(MoveStage(x_m=0.066))
+
+
+def test_a_stage_that_has_not_begun_yet_has_not_arrived(instrument):
+    instrument.start_s, instrument.move_s = 0.2, 0.3
+    microscope = opened(SystemClock())
+    microscope.apply(MoveStage(x_m=0.066))
+    assert not instrument.stage.moving
+    assert instrument.position[0] == pytest.approx(0.066)
+    microscope.close()
+
+
+def test_a_stage_that_pauses_on_its_way_has_not_arrived(instrument, monkeypatch):
+    halves = iter((0.0655, 0.066))
+
+    def begin(_=None):
+        if (to := next(halves, None)) is not None:
+            instrument.stage.move([to, *instrument.position[1:]], 0.1, 0.1)
+            threading.Timer(0.25, begin).start()
+
+    monkeypatch.setattr(instrument, "move", begin)
+    microscope = opened(SystemClock())
+    microscope.apply(MoveStage(x_m=0.066))
+    assert instrument.position[0] == 0.066
+    microscope.close()
+
+
+def test_a_stage_that_begins_too_late_is_stopped(instrument):
+    instrument.start_s, instrument.move_s = 1.0, 1.0
+    microscope = opened(SystemClock(), stage_settle_s=0.2)
+    require_stopped(instrument, microscope, MicroscopeError, "accepted stage x_m")
+    time.sleep(1.2)
+    assert instrument.position[0] == pytest.approx(0.0651)
 
 
 def require_stopped(instrument, microscope, error, says):

@@ -5,6 +5,7 @@ import math
 import os
 import socket
 import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -402,6 +403,16 @@ def test_a_stage_that_has_not_begun_yet_has_not_arrived(fake, tmp_path):
     before = len(fake.calls)
     microscope.apply(MoveStage(x_m=66e-3))
     assert fake.calls[before:].count("C95?") > 3
+    microscope.close()
+
+
+def test_a_stage_that_begins_too_late_is_stopped(fake, tmp_path):
+    microscope = opened(fake, tmp_path, stage_settle_s=0.1)
+    fake.start_s, fake.move_s = 0.5, 0.5
+    with pytest.raises(MicroscopeError, match="accepted stage x_m"):
+        microscope.apply(MoveStage(x_m=66e-3))
+    time.sleep(0.6)
+    assert fake.position[0] == 65.1
     microscope.close()
 
 
