@@ -1,6 +1,7 @@
 """How much charge the field in view has taken."""
 
-from typing import TypedDict
+import math
+from typing import TypedDict, TypeGuard
 
 from semagent.types import FrameHeader, MicroscopeState
 
@@ -63,7 +64,7 @@ class DoseMeter:
 def dose_of(settings: FrameHeader | MicroscopeState) -> float | None:
     """Electrons a square nanometre that one frame takes; ``None`` where that is not known."""
     scan, current_a = settings.scan, settings.optics.beam_current_a
-    if not scan.pixel_size_m or scan.dwell_s is None or current_a is None:
+    if not (_is_told(scan.pixel_size_m) and _is_told(scan.dwell_s) and _is_told(current_a)):
         return None
     charge_c = current_a * scan.dwell_s * scan.frame_averages
     return charge_c / _ELEMENTARY_CHARGE_C / (scan.pixel_size_m * 1e9) ** 2
@@ -73,11 +74,16 @@ def missing_for_dose(settings: FrameHeader | MicroscopeState) -> list[str]:
     """What the microscope does not report of all that the dose is counted from."""
     scan = settings.scan
     reported = {
-        "pixel size": bool(scan.pixel_size_m),
-        "dwell time": scan.dwell_s is not None,
-        "beam current": settings.optics.beam_current_a is not None,
+        "pixel size": scan.pixel_size_m,
+        "dwell time": scan.dwell_s,
+        "beam current": settings.optics.beam_current_a,
     }
-    return [name for name, known in reported.items() if not known]
+    return [name for name, value in reported.items() if not _is_told(value)]
+
+
+def _is_told(value: float | None) -> TypeGuard[float]:
+    """Whether it is a length, a time or a current: with none at all there is no picture."""
+    return value is not None and 0 < value < math.inf
 
 
 def _other_field(before: FrameHeader, now: FrameHeader) -> bool:

@@ -28,12 +28,12 @@ def counted(task: Autofocus, header: FrameHeader, budget_e_nm2: float | None) ->
             task, counted=header.sequence, dose_e_nm2=None, frames_affordable=0
         )
     dose = before + frames * frame
-    more = (budget_e_nm2 - dose) / frame + _ROUNDING if frame else math.inf
+    more = (budget_e_nm2 - dose) / frame + _ROUNDING
     return msgspec.structs.replace(
         task,
         counted=header.sequence,
         dose_e_nm2=dose,
-        frames_affordable=max(math.floor(more), 0) if math.isfinite(more) else None,
+        frames_affordable=max(math.floor(more), 0),
     )
 
 

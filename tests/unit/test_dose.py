@@ -1,11 +1,12 @@
 """The charge on the field in view."""
 
+import math
 from typing import Any
 
 import msgspec
 import pytest
 
-from semagent.dose import DoseMeter, dose_of
+from semagent.dose import DoseMeter, dose_of, missing_for_dose
 from semagent.types import FrameHeader, Optics, Scan, StagePosition
 
 
@@ -34,6 +35,13 @@ def test_what_is_not_reported_is_not_guessed():
     meter.add(blind)
     assert meter.reading()["here_e_nm2"] is None
     assert meter.reading()["frames_here"] == 1
+
+
+@pytest.mark.parametrize("current_a", [0.0, -1e-10, math.nan, math.inf])
+def test_what_is_no_current_is_not_reported(current_a: float):
+    told = header(optics=Optics(working_distance_m=0.005, beam_current_a=current_a))
+    assert dose_of(told) is None
+    assert missing_for_dose(told) == ["beam current"]
 
 
 def test_frames_that_were_skipped_have_been_exposed_all_the_same():

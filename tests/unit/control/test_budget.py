@@ -1,11 +1,13 @@
 """The dose budget of a search: never exceeded, and said to be the reason where it is."""
 
+import math
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from semagent.control import ControlOptions
 from semagent.control.options import AutofocusOptions, HoldOptions
@@ -115,6 +117,20 @@ def test_where_the_dose_is_not_known_no_budget_can_be_kept():
     assert "does not report beam current" in result.reason
     again = focus(Bench(focus=20.0, options=within(None)))
     assert again.status == "focused"
+
+
+@pytest.mark.parametrize("current_a", [0.0, math.nan, math.inf])
+def test_a_frame_that_does_not_tell_its_dose_does_not_lift_the_budget(current_a: float):
+    bench = Bench(focus=20.0, options=within(20 * FRAME_E_NM2), **DOSED)
+    bench.arm()
+    bench.request(StartAutofocus())
+    bench.frame()
+    bench.optics = replace(bench.optics, beam_current_a=current_a)
+    bench.flagged()
+    (result,) = bench.results
+    assert (result.status, result.frames_used) == ("held", 2)
+    assert "does not report beam current" in result.reason
+    assert bench.offset == pytest.approx(0, abs=1e-6)
 
 
 def test_once_the_settings_are_known_a_request_beyond_the_budget_takes_no_frame():
