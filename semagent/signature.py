@@ -18,6 +18,7 @@ from semagent.polar import PolarBins
 from semagent.spectrum import (
     MIN_SIDE_PX,
     STREAK_COLUMNS,
+    TILE_SIZES_PX,
     Array,
     Spectrum,
     grid_of,
@@ -34,6 +35,8 @@ HIGHEST_RAD = 2.4
 
 _FAINTEST = 1e-24
 """Power that keeps logarithms finite on frames without any contrast."""
+_FURTHEST = 60.0  # of the logarithms from 0: `_FAINTEST` is at -55, and the brightest power at 13
+_MOST_PIXELS = 1e12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,6 +99,17 @@ def signature_of(spectrum: Spectrum) -> Signature:
         pixels=spectrum.pixels,
         log_power=logarithms(power),
         log_noise=logarithms(noise),
+    )
+
+
+def is_sound(signature: Signature) -> bool:
+    """Whether a frame can have this signature: what engines say is not taken on trust."""
+    logarithms = (signature.log_power, signature.log_noise)
+    return (
+        signature.tile_px in TILE_SIZES_PX
+        and 1 <= signature.pixels <= _MOST_PIXELS
+        and all(len(each) == BINS for each in logarithms)
+        and all(abs(value) <= _FURTHEST for each in logarithms for value in each)
     )
 
 

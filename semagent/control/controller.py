@@ -19,7 +19,7 @@ from semagent.control.situation import (
     Replied,
     Requested,
     Ticked,
-    is_finite,
+    says_something,
 )
 from semagent.memory import Memory
 from semagent.ports import FocusEstimator
@@ -86,7 +86,7 @@ class Controller:
         self._remember(noticed(self._state, header, self._options))
         follows = isinstance(self._state.task, Follow)
         searches = isinstance(self._state.task, Autofocus)
-        if not follows and self._state.can_use(header) and is_finite(analysis):
+        if not follows and self._state.can_use(header) and says_something(analysis):
             self._belief = self._estimator.update(analysis)
         belief = self._belief or FocusBelief(
             sequence=header.sequence, settings_rev=header.settings_rev, frames=0

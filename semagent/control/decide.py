@@ -28,7 +28,7 @@ from semagent.control.situation import (
     Task,
     Ticked,
     in_words,
-    is_finite,
+    says_something,
 )
 from semagent.control.turn import Turn
 from semagent.types import (
@@ -134,7 +134,7 @@ def _see(turn: Turn, header: FrameHeader) -> bool:
 
 
 def _on_analysed(turn: Turn, seen: Analysed) -> None:
-    if not is_finite(seen.analysis):
+    if not says_something(seen.analysis):
         _on_flagged(turn, seen.analysis.header)
         return
     if turn.state.task is not None and turn.state.expected is None:
@@ -200,7 +200,7 @@ def _on_flagged(turn: Turn, header: FrameHeader) -> None:
         return
     task = msgspec.structs.replace(task, flagged=task.flagged + 1, frames=task.frames + 1)
     turn.set_task(task)
-    faults = ", ".join(header.faults) or "no finite sharpness"
+    faults = ", ".join(header.faults) or "the engine said nothing that can be"
     reason = f"{task.flagged} frames in a row could not be used ({faults})"
     if task.frames_affordable == 0:
         autofocus.hold(turn, reason)

@@ -3,6 +3,7 @@
 import math
 from typing import Any, Literal, NamedTuple
 
+from semagent.signature import is_sound
 from semagent.types import (
     Action,
     Basis,
@@ -65,9 +66,11 @@ class Ticked(Value, frozen=True, kw_only=True):
 Observation = Analysed | Flagged | Replied | Requested | GateChanged | Ticked
 
 
-def is_finite(analysis: FrameAnalysis) -> bool:
-    """Whether an engine could say how sharp a frame is."""
-    return math.isfinite(analysis.sharpness) and math.isfinite(analysis.sharpness_sigma)
+def says_something(analysis: FrameAnalysis) -> bool:
+    """Whether an engine could say how sharp a frame is, and all that it says is possible."""
+    figures = (analysis.sharpness, analysis.sharpness_sigma, analysis.structure)
+    signature = analysis.signature
+    return all(map(math.isfinite, figures)) and (signature is None or is_sound(signature))
 
 
 def in_words(action: Action) -> str:

@@ -1,12 +1,17 @@
 """Whatever goes wrong, focus and stigmators go back, or the result says where they were left."""
 
+import math
+from typing import Any
+
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from semagent.control.options import AutofocusOptions, DeadlineOptions
 from semagent.types import (
     Cancel,
     FocusResult,
+    FrameAnalysis,
     GateStatus,
     Mode,
     Outcome,
@@ -151,12 +156,33 @@ def test_good_frame_forgives_flagged_ones(bench: Bench) -> None:
     assert not bench.results
 
 
-def test_sharpness_that_is_not_finite_is_a_flagged_frame(bench: Bench) -> None:
+def _said_wrongly(analysis: FrameAnalysis, what: str) -> FrameAnalysis:
+    signature = analysis.signature
+    assert signature is not None
+    powers = list(signature.log_power)
+    powers[40] = math.nan
+    wrong: dict[str, dict[str, Any]] = {
+        "sharpness": {"sharpness": math.nan},
+        "structure": {"structure": math.inf},
+        "a power": {"signature": replace(signature, log_power=tuple(powers))},
+        "noise": {"signature": replace(signature, log_noise=(1e308,) * len(powers))},
+        "bins": {"signature": replace(signature, log_power=signature.log_power[:10])},
+        "tiles": {"signature": replace(signature, tile_px=-1)},
+        "pixels": {"signature": replace(signature, pixels=math.inf)},
+    }
+    return replace(analysis, **wrong[what])
+
+
+@pytest.mark.parametrize(
+    "what", ["sharpness", "structure", "a power", "noise", "bins", "tiles", "pixels"]
+)
+def test_what_no_frame_can_look_like_is_a_flagged_frame(bench: Bench, what: str) -> None:
     belief = bench.controller.belief
-    bad = msgspec.structs.replace(bench.analysis(), sharpness=float("nan"))
-    bench.follow(bench.controller.analysed(bad))
+    bench.follow(bench.controller.analysed(_said_wrongly(bench.analysis(), what)))
     assert bench.controller.belief is belief
     assert bench.controller.state.task.flagged == 1
+    bench.frame()
+    assert bench.controller.state.task.flagged == 0
 
 
 def test_search_that_takes_too_long() -> None:
