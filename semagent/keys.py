@@ -17,6 +17,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,8 @@ class ClientKeys:
 def make_keys(folder: Path) -> list[Path]:
     """Make the keys of one microscope PC and one client in ``folder``; returns the files.
 
+    All of them are made, or none.
+
     Secret files can be read by their owner only, where the operating system has such
     permissions; on Windows they inherit those of the folder.
 
@@ -87,8 +90,10 @@ def make_keys(folder: Path) -> list[Path]:
             raise UsageError(
                 f"{path}: exists already, and keys are never overwritten; name another folder"
             )
-    for path, (public, secret) in files.items():
-        _write(path, public, secret)
+    with ExitStack() as half_made:
+        for path, (public, secret) in files.items():
+            _write(path, public, secret, half_made)
+        half_made.pop_all()
     return list(files)
 
 
@@ -156,7 +161,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _write(path: Path, public: bytes, secret: bytes | None) -> None:
+def _write(path: Path, public: bytes, secret: bytes | None, half_made: ExitStack) -> None:
     lines = [
         "#   ZeroMQ CURVE certificate made by semagent.",
         "#   SECRET: keep it on one machine, readable by one user." if secret else "#   Public.",
@@ -174,6 +179,7 @@ def _write(path: Path, public: bytes, secret: bytes | None) -> None:
         # Created with its permissions, so that there is no moment in which others could read
         # it, and never over a file that somebody has made meanwhile.
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        half_made.callback(path.unlink)
         with open(handle, "w", encoding="ascii") as file:  # noqa: PTH123 - of a descriptor
             file.write("\n".join(lines) + "\n")
     except OSError as error:

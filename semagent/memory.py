@@ -326,6 +326,8 @@ def load_memory(path: Path) -> Memory:
     """
     if not path.exists():
         return Memory()
+    if not path.is_file():  # a device may have no end
+        raise ConfigError(f"{path}: is no file; a memory is one")
     memory = read_yaml(path, Memory)
     if memory.semagent_memory != FORMAT:
         raise ConfigError(

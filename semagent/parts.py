@@ -121,7 +121,7 @@ def make_writer(
     """A new session in ``folder``.
 
     Raises:
-        UsageError: the folder holds something already.
+        UsageError: the folder holds something already, or cannot be made.
         RecordError: it cannot be written.
     """
     return SessionWriter(

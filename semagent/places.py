@@ -129,6 +129,8 @@ def read_places(path: Path) -> tuple[Place, ...]:
     Raises:
         InputFileError: it cannot be read; the message names the line.
     """
+    if path.is_char_device():  # which may have no end
+        raise InputFileError(f"{path}: is a device; positions are read from a file")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             places = tuple(_rows(path, csv.DictReader(file)))

@@ -14,7 +14,7 @@ from semagent.cli.interrupt import EndedAtFrameError, Interrupt, caught_interrup
 from semagent.cli.output import Output, metres
 from semagent.clock import SystemClock
 from semagent.config import RunConfig, find_config, load_config, save_memory
-from semagent.errors import CommandRefusedError
+from semagent.errors import CommandRefusedError, RecordError, UsageError
 from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, load_memory
 from semagent.types import FrameHeader
 
@@ -27,7 +27,10 @@ def run(name: str, *, arm: bool, output_file: Path | None, output: Output) -> in
     if not arm:
         output.fail("a calibration moves focus, stigmators, beam shift and stage: give --arm")
         return exits.REFUSED
-    save_memory(path, known)  # a file that cannot be written must not cost anybody a calibration
+    try:
+        save_memory(path, known)  # what cannot be written must not cost anybody a calibration
+    except RecordError as error:
+        raise UsageError(str(error)) from error
     clock = SystemClock()
     microscope = registry.open_microscope(config.driver.name, config.driver.options, clock=clock)
     output.warn_unverified(microscope.capabilities)

@@ -24,7 +24,7 @@ from semagent.errors import EngineError, FrameTooSmallError, InputFileError, Usa
 from semagent.images import ImageFile, in_words, read_detectors
 from semagent.ports import Engine
 from semagent.sanity import FrameChecker, SanityOptions
-from semagent.session.storage import write_whole
+from semagent.session.storage import mapped_errors, write_whole
 from semagent.types import (
     CONSISTENT,
     Analysis,
@@ -370,7 +370,5 @@ def _write(
                 "Channel": {"Name": [frame.header.detector for frame in frames]},
             },
         )
-    try:
+    with mapped_errors(target, UsageError):
         write_whole(target, file.getbuffer(), sync=False)
-    except OSError as error:
-        raise UsageError(f"{target}: cannot be written: {error}") from error

@@ -13,7 +13,7 @@ from semagent.cli.output import Output
 from semagent.clock import SystemClock
 from semagent.config import RunConfig, check_parts, find_config, load_config
 from semagent.errors import CommandRefusedError, ConfigError, EngineError, SemagentError
-from semagent.keys import make_keys
+from semagent.keys import CLIENT_FOLDER, SERVER_FOLDER, make_keys
 from semagent.remote.serve import serve as serve_microscope
 from semagent.schema import as_json, config_schema
 from semagent.signals import handled
@@ -187,7 +187,10 @@ def keys(folder: Path, output: Output) -> int:
         UsageError: there are keys already.
     """
     make_keys(folder)
-    output.say(f"keys made in {folder}; keep the secret ones secret")
+    output.say(
+        f"keys made: bring {folder / SERVER_FOLDER} to the microscope PC and "
+        f"{folder / CLIENT_FOLDER} to the machine of the agent; keep the secret ones secret"
+    )
     return exits.DONE
 
 

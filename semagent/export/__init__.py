@@ -17,7 +17,7 @@ from semagent.errors import UsageError
 from semagent.export.gathering import Gathering, Sink
 from semagent.session import SessionReader
 from semagent.session.omexml import OmeImage
-from semagent.session.storage import RESERVE_BYTES, rename
+from semagent.session.storage import RESERVE_BYTES, mapped_errors, rename
 
 __all__ = ["Exported", "ExportedImage", "Target", "export_session"]
 
@@ -99,17 +99,16 @@ def export_session(
         raise UsageError(f"{output}: is there already; nothing is overwritten")
     partial = output.with_name(output.name + _PARTIAL)
     try:
-        _remove(partial)  # an export that was killed has left it
-        smaller_ones = 4 / 3 if target is Target.OME_ZARR else 1  # of half the size, a quarter, ...
-        _require_room(session, output, (2 if derived else 1) * smaller_ones)
-        with contextlib.closing(_open(target, partial, session)) as sink:
-            gathering = Gathering(sink)
-            gathering.take(session, derived=derived, progress=progress or _silent)
-            images = gathering.images()
-            sink.finish(images)
-        rename(partial, output)
-    except OSError as error:
-        raise UsageError(f"{output}: cannot be written: {error}") from error
+        with mapped_errors(output, UsageError):
+            _remove(partial)  # an export that was killed has left it
+            smaller_ones = 4 / 3 if target is Target.OME_ZARR else 1  # half the size, a quarter, …
+            _require_room(session, output, (2 if derived else 1) * smaller_ones)
+            with contextlib.closing(_open(target, partial, session)) as sink:
+                gathering = Gathering(sink)
+                gathering.take(session, derived=derived, progress=progress or _silent)
+                images = gathering.images()
+                sink.finish(images)
+            rename(partial, output)
     finally:
         _remove(partial)
     return Exported(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from semagent.errors import UsageError
 from semagent.report.story import Focusing, Step, Story, read_story
-from semagent.session.storage import write_whole
+from semagent.session.storage import mapped_errors, write_whole
 
 __all__ = ["Focusing", "Step", "Story", "read_story", "write_report"]
 
@@ -32,8 +32,6 @@ def write_report(session: Path, output: Path) -> None:
             f"a report needs {error.name}: install the extra, pip install 'semagent[report]'"
         ) from error
     html, png = render(story)
-    try:
+    with mapped_errors(output, UsageError):
         write_whole(output, html.encode(errors="replace"), sync=False)
         write_whole(output.with_suffix(".png"), png, sync=False)
-    except OSError as error:
-        raise UsageError(f"{output}: cannot be written: {error}") from error

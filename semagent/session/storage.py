@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from semagent.errors import RecordError
+from semagent.errors import RecordError, SemagentError
 from semagent.session.layout import PARTIAL
 
 RESERVE_BYTES = 64 * 2**20
@@ -19,12 +19,12 @@ _HELD_S = (0.01, 0.03, 0.1, 0.2)
 
 
 @contextlib.contextmanager
-def mapped_errors(path: Path) -> Iterator[None]:
-    """Turn an `OSError` into a `RecordError` that names ``path`` and says what to do."""
+def mapped_errors(path: Path, kind: type[SemagentError] = RecordError) -> Iterator[None]:
+    """Turn an `OSError` into one of ours that names ``path`` and says what to do."""
     try:
         yield
     except OSError as error:
-        raise RecordError(f"cannot write {path}: {_advice(path, error)}") from error
+        raise kind(f"cannot write {path}: {_advice(path, error)}") from error
 
 
 def file_above(path: Path) -> Path | None:
@@ -41,14 +41,14 @@ def _advice(path: Path, error: OSError) -> str:
     if error.errno == errno.EEXIST:
         return "it is there already; name a new one"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full or the quota is used up; free space or record to another disk"
+        return "the disk is full or the quota is used up; free space or name another disk"
     if error.errno == errno.EFBIG:
-        return "no file may be that large on this disk or for this user; record to another disk"
+        return "no file may be that large on this disk or for this user; name another disk"
     if error.errno == errno.ENAMETOOLONG:
         return "the path is too long; name a shorter one"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return (
-            "no permission; record to a folder you may write to, and keep virus scanners and "
+            "no permission; name a folder you may write to, and keep virus scanners and "
             "synchronising clients away from it"
         )
     return f"{error.strerror or error}; check that the disk or network share is still there"
@@ -59,12 +59,12 @@ def require_space(folder: Path, needed_bytes: int) -> None:
 
     Raises:
         RecordError: they do not.
+        OSError: the disk does not say.
     """
-    with mapped_errors(folder):
-        places = (folder, *folder.absolute().parents)
-        # On Windows not even the drive need be there.
-        existing = next((path for path in places if path.exists()), places[-1])
-        free = shutil.disk_usage(existing).free
+    places = (folder, *folder.absolute().parents)
+    # On Windows not even the drive need be there.
+    existing = next((path for path in places if path.exists()), places[-1])
+    free = shutil.disk_usage(existing).free
     if free < needed_bytes + RESERVE_BYTES:
         raise RecordError(
             f"{folder}: {free / 1e6:.1f} MB are free, but {needed_bytes / 1e6:.1f} MB are needed "

@@ -68,8 +68,8 @@ class SessionWriter:
         sync: wait for the device, not just the operating system, after every frame.
 
     Raises:
-        UsageError: the folder holds something already.
-        RecordError: the folder cannot be made or written, or has too little room.
+        UsageError: the folder holds something already, or cannot be made.
+        RecordError: the disk has too little room, or a file cannot be written.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class SessionWriter:
         self._closed = False
         self._started_ns = clock.monotonic_ns()
         self._manifest = _new_manifest(configuration, clock.wall_ns(), capabilities, engine)
-        with mapped_errors(folder):
+        with mapped_errors(folder, UsageError):
             if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
                 raise UsageError(
                     f"{folder}: there is something here already, and a session never overwrites; "
@@ -235,8 +235,8 @@ class SessionWriter:
             raise RecordError(f"{self.folder}: the session is closed")
 
     def _write_file(self, path: Path, data: memoryview) -> None:
-        require_space(self.folder, data.nbytes)
         with mapped_errors(path):
+            require_space(self.folder, data.nbytes)
             write_whole(path, data, sync=self._sync)
 
     def _write_line(

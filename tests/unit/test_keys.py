@@ -95,6 +95,13 @@ def test_a_file_that_somebody_makes_meanwhile_is_not_overwritten(tmp_path, monke
     assert path.read_text() == "precious"
 
 
+def test_all_of_them_are_made_or_none(tmp_path):
+    (tmp_path / "agent").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        make_keys(tmp_path)
+    assert not [path for path in (tmp_path / "microscope").rglob("*") if path.is_file()]
+
+
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):

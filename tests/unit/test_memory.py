@@ -1,5 +1,6 @@
 """The instrument memory: what is written is read, and the entry that fits is found."""
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -78,6 +79,11 @@ def test_what_is_written_is_read(tmp_path: Path):
 
 def test_a_file_that_does_not_exist_is_an_empty_memory(tmp_path: Path):
     assert load_memory(tmp_path / "none.yaml") == Memory()
+
+
+def test_a_device_may_have_no_end():
+    with pytest.raises(ConfigError, match="is no file"):
+        load_memory(Path(os.devnull))
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,12 @@ def test_a_file_that_is_wrong(tmp_path: Path, text: str, message: str):
         read_places(path)
 
 
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="no such device here")
+def test_a_device_may_have_no_end():
+    with pytest.raises(InputFileError, match="is a device"):
+        read_places(Path("/dev/null"))
+
+
 def test_a_file_that_is_not_there(tmp_path: Path):
     with pytest.raises(InputFileError, match="cannot be read"):
         read_places(tmp_path / "no.csv")

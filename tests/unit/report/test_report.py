@@ -209,7 +209,7 @@ def test_a_report_that_cannot_be_written_leaves_the_one_before(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(storage, "rename", full)
-    with pytest.raises(UsageError, match=r"page\.html: cannot be written"):
+    with pytest.raises(UsageError, match=r"page\.html: the disk is full"):
         write_report(session, page)
     assert page.read_text(encoding="utf-8") == "the one before"
     assert list(tmp_path.glob("page*")) == [page]

@@ -183,6 +183,18 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, open_writer: Open
     assert f"{tmp_path / 'file'} is a file, not a folder" in str(caught.value)
 
 
+def test_a_drive_that_is_not_there_is_wrong_usage(
+    folder: Path, open_writer: OpenWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def usage(path: Path) -> None:
+        raise FileNotFoundError(errno.ENOENT, "no such drive", path)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with pytest.raises(UsageError, match="check that the disk or network share") as caught:
+        open_writer()
+    assert str(folder) in str(caught.value)
+
+
 def test_a_restored_frame_is_kept_apart(
     folder: Path, open_writer: OpenWriter, make_frame: MakeFrame, make_figures: MakeFigures
 ) -> None:
