@@ -349,16 +349,25 @@ class FrameAnalysis(Value, frozen=True, kw_only=True):
     signature: Signature | None = None
 
     @property
+    def empty(self) -> bool:
+        """Whether there is nothing to see in the frame, or it is not fit for use."""
+        return bool(self.header.faults) or self.structure < LEAST_STRUCTURE
+
+    @property
     def trustworthy(self) -> bool | None:
-        """Whether the restoration explains the frame; ``None`` where nothing was restored.
+        """Whether the restoration explains what is in the frame; ``None`` without a restoration.
 
         Above `CONSISTENT` it left out or invented something, below it took noise for structure.
+        What is smooth explains noise and blank frames well, so of an empty one nothing is vouched.
         """
         if self.consistency is None:
             return None
         low, high = CONSISTENT
-        return low <= self.consistency <= high
+        return not self.empty and low <= self.consistency <= high
 
+
+LEAST_STRUCTURE = 0.45
+"""Structure over noise below which there is nothing to see in a single frame."""
 
 CONSISTENT = (0.7, 1.3)
 """Reduced chi-squares at which a restoration may be called good. Of the simulated frames of

@@ -18,7 +18,6 @@ import tifffile
 from semagent import __version__, registry
 from semagent.cli import exits
 from semagent.cli.output import Output
-from semagent.control.options import AutofocusOptions
 from semagent.ellipse import joint_ellipse
 from semagent.errors import EngineError, FrameTooSmallError, InputFileError, UsageError
 from semagent.images import ImageFile, in_words, read_detectors
@@ -27,6 +26,7 @@ from semagent.sanity import FrameChecker, SanityOptions
 from semagent.session.storage import mapped_errors, write_whole
 from semagent.types import (
     CONSISTENT,
+    LEAST_STRUCTURE,
     Analysis,
     BlurEllipse,
     Frame,
@@ -143,19 +143,15 @@ def analyse_file(engine: Engine, frame: Frame, *, restore: bool = False) -> Anal
         raise EngineError(f"{frame.header.source}: {error}") from error
 
 
-def _doubt(label: str, moral: str, figures: FrameAnalysis, output: Output) -> bool:
+def _doubt(label: str, moral: str, figures: FrameAnalysis, output: Output) -> None:
     """Say so if there is no score, or nothing in the frame that one could speak of."""
-    needed = AutofocusOptions().min_structure
     if figures.header.faults:
         output.warn(f"{label}: no score, not fit for use: {', '.join(figures.header.faults)}")
-    elif figures.structure < needed:
+    elif figures.empty:
         output.warn(
             f"{label}: {moral}, there is nothing to focus on: structure over noise "
-            f"{figures.structure:.2g}, {needed:.2g} is needed"
+            f"{figures.structure:.2g}, {LEAST_STRUCTURE:.2g} is needed"
         )
-    else:
-        return False
-    return True
 
 
 def _focus_score(figures: FrameAnalysis) -> float | None:
@@ -279,9 +275,8 @@ def _restore_one(
         figures, pixels = analysis.figures, analysis.restored
         if pixels is None or figures.consistency is None:
             raise EngineError(f"{label}: the engine {engine.name!r} returned no restored frame")
-        # What is smooth explains noise and empty frames well: consistency does not tell them.
-        doubtful = _doubt(label, "do not trust this restoration", figures, output)
-        if not figures.trustworthy:
+        _doubt(label, "do not trust this restoration", figures, output)
+        if not (figures.empty or figures.trustworthy):
             low, high = CONSISTENT
             output.warn(
                 f"{label}: do not trust this restoration, it does not explain the frame: "
@@ -290,8 +285,7 @@ def _restore_one(
         restored.append(pixels)
         if mapped:
             maps.append(_consistency_plane(engine, frame, figures))
-        trustworthy = figures.trustworthy and not doubtful
-        judgement = {"consistency": figures.consistency, "trustworthy": trustworthy}
+        judgement = {"consistency": figures.consistency, "trustworthy": figures.trustworthy}
         judged.append({**of, **judgement})
         after = engine.analyse(Frame(figures.header, pixels.copy())).figures
         records.append(

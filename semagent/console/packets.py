@@ -76,6 +76,7 @@ def figures_of(analysis: FrameAnalysis) -> dict[str, Any]:
         "engine",
         "consistency",
         "trustworthy",
+        "empty",
         "consistency_map",
         "expert_weights",
         "expert_map",

@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 
 from semagent.options import Count, Finite, Metres, NotNegative, Options, Positive
-from semagent.types import FrameHeader, MicroscopeState, Mode
+from semagent.types import LEAST_STRUCTURE, FrameHeader, MicroscopeState, Mode
 
 USUAL_SLOPE = 0.5
 """Blur in pixels per half depth of field, where half a depth of field is p/alpha."""
@@ -132,7 +132,7 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
     stigmator_range: tuple[float, float] | None = (-1.0, 1.0)
     max_stigmator_step: Positive | None = None
     probe_stigmator: NotNegative = 0.15
-    min_structure: NotNegative = 0.45
+    min_structure: NotNegative = LEAST_STRUCTURE
     start_frames: Count = 3
     blind_search: bool = False
     significance: Positive = 2.0

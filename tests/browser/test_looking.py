@@ -110,11 +110,11 @@ TICKS = """async () => {
 }"""
 
 # What stands at the restored picture of an old frame, where it is shown alone.
-RESTORED = """async () => {
+RESTORED = """async (head) => {
     const { View } = await import("/static/view.js");
     const names = ["tagLeft", "tagRight", "wipe", "veil"];
     const el = Object.fromEntries(names.map((name) => [name, document.createElement("p")]));
-    const restored = { sequence: 12, head: { trustworthy: null, consistency: null } };
+    const restored = { sequence: 12, head };
     const view = { el, layout: "restored", raws: [{ sequence: 40 }], restored, trouble: "" };
     Object.setPrototypeOf(view, View.prototype).label();
     return el.tagRight.textContent;
@@ -160,7 +160,10 @@ def test_a_line_that_is_cut(program: Start, visit: Start):
         assert page.evaluate(BELIEF) == "How far that is from here is known with the next frame."
         ticks = page.evaluate(TICKS)
         assert len(ticks) == len(set(ticks)) > 1
-        assert page.evaluate(RESTORED).endswith("28 behind the newest")
+        untold = {"trustworthy": None, "consistency": None, "empty": False}
+        assert page.evaluate(RESTORED, untold).endswith("28 behind the newest")
+        of_noise = {"trustworthy": False, "consistency": 1.0, "empty": True}
+        assert page.evaluate(RESTORED, of_noise).endswith("the frame shows nothing")
 
         page.route("**/api/wish", lambda route: route.abort())
         note = page.get_by_label("Note")

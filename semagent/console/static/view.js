@@ -237,7 +237,7 @@ export class View {
       const chi = this.restored.head.consistency;
       const words = [`restored from frame ${this.restored.sequence}`, ...this.behind(this.restored)];
       if (chi !== null && chi !== undefined) words.push(`consistency ${chi.toFixed(2)}`);
-      if (doubtful) words.push("does not explain the frame");
+      if (doubtful) words.push(this.restored.head.empty ? "the frame shows nothing" : "does not explain the frame");
       tag(tagRight, doubtful ? "DERIVED, DO NOT TRUST" : "DERIVED", words);
     }
     wipe.hidden = this.layout !== "wipe" || !this.restored;

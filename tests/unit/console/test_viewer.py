@@ -215,6 +215,7 @@ def test_restored_frames_come_when_wanted_with_their_maps(run: Run, pixels: Any)
         restored = receive(socket, a_frame)
     assert restored["kind"] == "restored"
     assert restored["consistency"] == 1.25
+    assert (restored["trustworthy"], restored["empty"]) == (True, False)
     assert restored["consistency_map"]["values"] == [0.9, 1.6]
     assert restored["body"] == pixels.tobytes()
 

@@ -97,6 +97,10 @@ def test_pure_noise_has_no_structure_and_none_is_invented(engine: ModelEngine) -
     analysis = engine.analyse(frame_of(noise), restore=True)
     assert analysis.restored is not None
     assert analysis.figures.structure < 0.1
+    assert analysis.figures.focus_score < 0.05
+    # What is smooth explains noise well: that is no reason to trust it.
+    assert analysis.figures.consistency == pytest.approx(1, abs=0.1)
+    assert analysis.figures.trustworthy is False
     assert float(analysis.restored.std()) < 0.25 * float(noise.std())
 
 
