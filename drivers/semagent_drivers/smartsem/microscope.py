@@ -4,6 +4,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,6 +70,7 @@ class SmartSem(SdkAdapter):
         self._wishes = options
         self._control: Any = None
         thread = SdkThread("SmartSEM", enter=pythoncom.CoInitialize, leave=pythoncom.CoUninitialize)
+        self._saved = 0
         # SmartSEM writes frames, we read them: in a folder of our own.
         self._folder = tempfile.TemporaryDirectory(prefix="semagent-", ignore_cleanup_errors=True)
         try:
@@ -176,47 +178,58 @@ class SmartSem(SdkAdapter):
     # -- exposing -----------------------------------------------------------------------------
 
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
-        before, freezes_on, detector = self.ask(
+        before, freezes_on, averaging, run_up, detector = self.ask(
             lambda: [
                 self._control.state(key)
-                for key in ("DP_FROZEN", "DP_FREEZE_ON", "DP_DETECTOR_TYPE")
+                for key in (
+                    "DP_FROZEN",
+                    "DP_FREEZE_ON",
+                    "DP_NOISE_REDUCTION",
+                    "DP_RUNUPSTATE",
+                    "DP_DETECTOR_TYPE",
+                )
             ]
         )
-        with put_back("live image", lambda: self._thaw(before, wait)):
-            if freezes_on != "End Frame":
-                raise NotReadyError(
-                    f"SmartSEM freezes on {freezes_on!r}, so frames would be cut off; set Freeze "
-                    "on to End Frame at the microscope"
-                )
+        _require_whole_frames(freezes_on, averaging)
+        if "off" in run_up.lower():
+            raise NotReadyError(f"the beam is not on ({run_up}); switch it on at the microscope")
+        # It would be cut off by a command to freeze, and ends frozen without.
+        integrates = " Int" in averaging
+        thaw = before == _LIVE and not integrates
+        with put_back("live image", lambda: self._thaw(wait) if thaw else None):
             if before == _LIVE:
-                self._end_frame(wait)
-            picture = self._frozen(readings.scan, detector, wait)
+                self._end_frame(wait, integrates=integrates)
+            picture = self._frozen(readings.scan, detector, wait, integrates=integrates)
             for _ in range(self._wishes.blank_retries):
                 if float(picture.pixels.std()) > _BLANK_STD:
                     break
-                picture = self._frozen(readings.scan, detector, wait)
+                picture = self._frozen(readings.scan, detector, wait, integrates=integrates)
         return picture
 
-    def _end_frame(self, wait: Wait) -> None:
+    def _end_frame(self, wait: Wait, *, integrates: bool) -> None:
         """Freeze the live image: its upper part may be of before the last change of focus."""
-        self.ask(lambda: self._control.execute("CMD_FREEZE_ALL"))
+        if not integrates:
+            self.ask(lambda: self._control.execute("CMD_FREEZE_ALL"))
         self._await_frozen(wait)
 
     def _await_frozen(self, wait: Wait) -> None:
         wait.until(lambda: self.ask(self._frame_state) != _LIVE, "frozen frame")
 
-    def _frozen(self, scan: Scan, detector: str, wait: Wait) -> Picture:
+    def _frozen(self, scan: Scan, detector: str, wait: Wait, *, integrates: bool) -> Picture:
         """Let a whole frame be scanned from its top, freeze it at its end, and read it."""
-        wait.sleep(self.ask(self._begin), "end of the frame")
+        wait.sleep(self.ask(lambda: self._begin(integrates=integrates)), "end of the frame")
         self._await_frozen(wait)
-        path = Path(self._folder.name) / "frame.tif"
-        # What lies there is of an earlier frame, and must not pass for this one.
-        path.unlink(missing_ok=True)
+        # Another name for each: one that a virus scanner holds could not be written again, and
+        # what lies there of an earlier frame must not pass for this one.
+        self._saved += 1
+        path = Path(self._folder.name) / f"frame{self._saved}.tif"
         self.ask(lambda: self._control.grab(str(path)), "save a frame")
         try:
             image = self._read_image(path)
         except InputFileError as error:
             raise MicroscopeError(f"SmartSEM saved no image that can be read: {error}") from error
+        with suppress(OSError):
+            path.unlink()
         pixels: Pixels = image.pixels.copy()
         if pixels.shape != (scan.height_px, scan.width_px) or pixels.dtype != np.uint8:
             height, width = pixels.shape
@@ -226,20 +239,18 @@ class SmartSem(SdkAdapter):
             )
         return Picture(pixels, detector, image.info_bar_px)
 
-    def _begin(self) -> float:
-        """Start a frame, from a frozen image, that ends frozen; say how long it takes."""
+    def _begin(self, *, integrates: bool) -> float:
+        """Start a frame, from a frozen image, that ends frozen; say how long a scan takes."""
         self._control.execute("CMD_UNFREEZE_ALL")
-        self._control.execute("CMD_FREEZE_ALL")
+        if not integrates:
+            self._control.execute("CMD_FREEZE_ALL")
         return MILLISECONDS.to_si(self._control.number("AP_FRAME_TIME"))
 
     def _frame_state(self) -> str:
         return str(self._control.state("DP_FROZEN"))
 
-    def _thaw(self, before: str, wait: Wait) -> None:
-        if before == _LIVE:
-            self.restore(
-                lambda: self._control.execute("CMD_UNFREEZE_ALL"), "unfreeze the image", wait
-            )
+    def _thaw(self, wait: Wait) -> None:
+        self.restore(lambda: self._control.execute("CMD_UNFREEZE_ALL"), "unfreeze the image", wait)
 
     # -- setting ------------------------------------------------------------------------------
 
@@ -304,6 +315,24 @@ class SmartSem(SdkAdapter):
         values = self._control.stage_position()
         named = zip(STAGE.items(), values, strict=False)  # M is nobody's
         return StagePosition(**{axis: unit.to_si(value) for (axis, unit), value in named})
+
+
+def _require_whole_frames(freezes_on: str, averaging: str) -> None:
+    """Refuse settings with which a frame is not one whole frame of now.
+
+    Raises:
+        NotReadyError: says what to choose at the microscope.
+    """
+    if freezes_on != "End Frame":
+        raise NotReadyError(
+            f"SmartSEM freezes on {freezes_on!r}, so frames would be cut off; set Freeze on to "
+            "End Frame at the microscope"
+        )
+    if averaging.startswith("Continuous"):
+        raise NotReadyError(
+            f"with the noise reduction {averaging!r} an image keeps some of the pictures before "
+            "it, out of focus or not; choose another one at the microscope"
+        )
 
 
 def _size(store: str) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from semagent.errors import (
     DisconnectedError,
     MicroscopeError,
     MicroscopeTimeoutError,
+    NotReadyError,
 )
 from semagent.types import MoveStage, SetBlanked, SetStigmator, SetWorkingDistance
 from semagent_drivers.fakes import Fault
@@ -256,6 +258,49 @@ def test_a_frame_after_a_change_of_focus_has_nothing_of_before_it(instrument, mo
         microscope.apply(SetWorkingDistance(working_distance_m=distance_m))
         assert np.array_equal(microscope.acquire(10.0).pixels, seen())
     microscope.close()
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("mode", ["Frame Int. Done", "Line Int.", "Drift Comp. Frame Int. Busy"])
+def test_an_integration_is_waited_for_and_not_cut_off(instrument, monkeypatch, mode, live):
+    monkeypatch.setattr(instrument, "expose", lambda optics=None: np.full((128, 192), 200, "u1"))
+    instrument.frame_s = 0.05
+    instrument.noise_reduction = mode
+    microscope = opened(SystemClock(), blank_retries=0)
+    if live:
+        instrument.execute("CMD_UNFREEZE_ALL")
+    else:
+        instrument.frozen = True
+    for _ in range(2):
+        assert (microscope.acquire(10.0).pixels == 200).all()
+        assert instrument.told("DP_FROZEN") == "Frozen"  # as it would have ended by itself
+    microscope.close()
+
+
+def test_a_picture_that_keeps_some_of_the_one_before_is_not_taken(microscope, instrument):
+    instrument.noise_reduction = "Continuous Avg."
+    with pytest.raises(
+        NotReadyError, match=r"Continuous Avg.*keeps some of the pictures before it"
+    ):
+        microscope.acquire(10.0)
+    assert not instrument.frozen
+
+
+@pytest.mark.parametrize("state", ["EHT Off", "Gun Off"])
+def test_without_high_voltage_no_frame_is_taken(microscope, instrument, state):
+    instrument.run_up = state
+    with pytest.raises(NotReadyError, match=f"beam is not on .*{state}"):
+        microscope.acquire(10.0)
+    assert not instrument.frozen
+
+
+def test_a_file_that_somebody_else_holds_is_no_end_of_the_link(microscope, monkeypatch):
+    def held(*_, **__):
+        raise PermissionError(13, "used by another process")
+
+    monkeypatch.setattr(Path, "unlink", held)
+    first, second = (microscope.acquire(10.0).pixels for _ in range(2))
+    assert (first != second).any()
 
 
 def test_a_frame_that_would_be_cut_off_is_not_taken(microscope, instrument):
