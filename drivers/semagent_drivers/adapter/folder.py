@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+
+from semagent.errors import MicroscopeError
 
 T = TypeVar("T")
 
@@ -16,23 +19,27 @@ class Stamp(NamedTuple):
 
 
 class ImageFolder:
-    """A folder in which each image may overwrite the last one of its name."""
+    """A folder in which each image may overwrite the last one of its name.
+
+    It may be a share, which is away now and then: what is missing then is no new image when it
+    is back.
+    """
 
     def __init__(self, folder: Path, pattern: str) -> None:
         self._folder, self._pattern = folder, pattern
+        self._known: dict[Path, Stamp] = {}
 
     def stamps(self) -> dict[Path, Stamp]:
-        """The images there are.
+        """The images there are, and those there have been.
 
         Raises:
-            OSError: the folder cannot be read.
+            MicroscopeError: the folder cannot be read.
         """
-        stamps = {}
-        for path in sorted(self._folder.glob(self._pattern)):
-            with suppress(FileNotFoundError):  # it is being replaced
-                facts = path.stat()
-                stamps[path] = Stamp(facts.st_mtime_ns, facts.st_size)
-        return stamps
+        try:
+            self._known |= self._listed()
+        except OSError as error:
+            raise MicroscopeError(f"{self._folder} cannot be read: {error}") from error
+        return dict(self._known)
 
     def newer(self, before: dict[Path, Stamp], read: Callable[[Path], T | None]) -> T | None:
         """The image that has been written since, if one has and it is whole.
@@ -40,14 +47,25 @@ class ImageFolder:
         Args:
             before: what there was.
             read: reads an image; ``None`` while it is not whole.
-
-        Raises:
-            OSError: the folder cannot be read.
         """
-        for path, stamp in self.stamps().items():
-            if before.get(path) != stamp:
-                try:
-                    return read(path)
-                except (FileNotFoundError, PermissionError):  # Windows, while it is written
-                    return None
+        # While it is written, Windows lets nobody read it, and a share says that it is busy.
+        with suppress(OSError):
+            for path, stamp in self._listed().items():
+                if before.get(path) != stamp:
+                    image = read(path)
+                    return image if _stamp(path) == stamp else None
         return None
+
+    def _listed(self) -> dict[Path, Stamp]:
+        # Not `glob`, to which a folder that is not there is an empty one.
+        paths = sorted(path for path in self._folder.iterdir() if fnmatch(path.name, self._pattern))
+        stamps = {}
+        for path in paths:
+            with suppress(FileNotFoundError, PermissionError):  # it is being replaced
+                stamps[path] = _stamp(path)
+        return stamps
+
+
+def _stamp(path: Path) -> Stamp:
+    facts = path.stat()
+    return Stamp(facts.st_mtime_ns, facts.st_size)
