@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from semagent.clock import Clock
-from semagent.errors import MicroscopeError
+from semagent.errors import MicroscopeError, NotReadyError
 from semagent.types import (
     Capabilities,
     Optics,
@@ -152,6 +152,8 @@ class AutoScript(SdkAdapter):
     # -- exposing -----------------------------------------------------------------------------
 
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
+        if not self.ask(lambda: self._beam.is_on):
+            raise NotReadyError("the electron beam is off; switch it on at the microscope")
         scan = readings.scan
         pixels = scan.width_px * scan.height_px * scan.frame_averages
         longest_s = _OVERHEAD * pixels * (scan.dwell_s or 0.0) + self._options.call_timeout_s

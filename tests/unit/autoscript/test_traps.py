@@ -8,7 +8,13 @@ import pytest
 
 from semagent import registry
 from semagent.clock import ManualClock
-from semagent.errors import CommandRefusedError, ConfigError, DisconnectedError, MicroscopeError
+from semagent.errors import (
+    CommandRefusedError,
+    ConfigError,
+    DisconnectedError,
+    MicroscopeError,
+    NotReadyError,
+)
 from semagent.types import (
     FrameFault,
     MoveStage,
@@ -76,6 +82,12 @@ def test_an_older_system_degausses_and_is_given_time(clock):
     assert instrument.degaussed == 1
     assert clock.monotonic_ns() - before_ns >= 3.0e9
     microscope.close()
+
+
+def test_without_a_beam_no_frame_is_taken(microscope, instrument):
+    instrument.on = False
+    with pytest.raises(NotReadyError, match="the electron beam is off"):
+        microscope.acquire(10.0)
 
 
 def test_a_frame_is_the_electron_beam_s_and_the_operator_s_view_comes_back(microscope, instrument):

@@ -4,7 +4,7 @@ import pytest
 
 from semagent import registry
 from semagent.clock import ManualClock
-from semagent.errors import ConfigError, DisconnectedError, MicroscopeError
+from semagent.errors import ConfigError, DisconnectedError, MicroscopeError, NotReadyError
 from semagent.types import MoveStage, SetBlanked, SetScan, SetStigmator, SetWorkingDistance
 
 pytest.importorskip("fibsem", reason="OpenFIBSEM is not installed: pip install 'semagent[fibsem]'")
@@ -49,6 +49,14 @@ def test_connecting_leaves_the_operators_beam_shift_alone(microscope, instrument
         assert again.read_state().optics.beam_shift_x_m == 3e-6
     finally:
         again.close()
+
+
+def test_without_a_beam_no_frame_is_taken(microscope, instrument):
+    instrument.demo.electron_system.on = False
+    with pytest.raises(NotReadyError, match="the electron beam is off"):
+        microscope.acquire(10.0)
+    instrument.demo.electron_system.on = None  # not known
+    microscope.acquire(10.0)
 
 
 def test_a_setting_that_is_accepted_and_not_made_is_told(microscope, instrument):

@@ -47,7 +47,7 @@ class Instrument:
       shifts the image. ``has_no_degauss`` is whether there is a way around it.
     * While ``linked``, a stage move changes the working distance.
     * A grab with a reduced area leaves the beam blanked, and rounds the size in its own way.
-    * A grab is of the active view's device, which may be the ion beam.
+    * A grab is of the active view's device, which may be the ion beam, and black without beam.
     * Stage positions are in the default coordinate system, at first not the raw one.
     * ``deaf``: it accepts a working distance and does not take it.
 
@@ -72,6 +72,7 @@ class Instrument:
         self.shift = Point()
         self.voltage_v = 5e3
         self.current_a = 100e-12
+        self.on = True
         self.blanked = False
         self.degaussed = 0
         self.position = dict(_HOME)
@@ -125,7 +126,7 @@ class Instrument:
         if self.realtime:
             pixels = scan.width_px * scan.height_px
             self.switched_off.wait(pixels * (scan.dwell_s or 0.0) * scan.frame_averages)
-        image = self._picture(scan)
+        image = self._picture(scan) * self.on
         if scan.region is not None:
             self.blanked = True
             image = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]

@@ -83,6 +83,11 @@ class ElectronBeam(Node):
         )
 
     @property
+    def is_on(self) -> bool:
+        """Whether there is a beam."""
+        return self._instrument.on
+
+    @property
     def is_blanked(self) -> bool:
         """Whether the beam is kept off the specimen."""
         return self._instrument.blanked
