@@ -17,6 +17,7 @@ class SharkLink:
 
     def __init__(self, host: str, port: int, data_port: int, timeout_s: float) -> None:
         self._timeout_s = timeout_s
+        self._told: set[str] = set()
         self._control = TcpStream.connect(host, port, timeout_s)
         self._data: TcpStream | None = None
         try:
@@ -27,13 +28,18 @@ class SharkLink:
 
     def ask(self, name: str, *arguments: wire.Argument) -> wire.Body:
         """Call a function that answers."""
-        self.tell(name, *arguments)
-        header = wire.read_header(self._control.receive(wire.HEADER.size, self._timeout_s))
-        return wire.Body(name, self._control.receive(header.body_size, self._timeout_s))
+        self._send(name, *arguments)
+        while True:
+            header = wire.read_header(self._control.receive(wire.HEADER.size, self._timeout_s))
+            body = self._control.receive(header.body_size, self._timeout_s)
+            # Some versions answer functions that have none in others.
+            if header.name == name or header.name not in self._told:
+                return wire.Body(name, body)
 
     def tell(self, name: str, *arguments: wire.Argument) -> None:
         """Call a function that does not answer: whether it did anything has to be asked."""
-        self._control.send(wire.message(name, *arguments), self._timeout_s)
+        self._told.add(name)
+        self._send(name, *arguments)
 
     def packet(self, patience_s: float, stopped: threading.Event) -> wire.Packet | None:
         """The next packet of pixels; ``None`` if there is none for ``patience_s`` seconds."""
@@ -53,6 +59,9 @@ class SharkLink:
         self._control.close()
         if self._data is not None:
             self._data.close()
+
+    def _send(self, name: str, *arguments: wire.Argument) -> None:
+        self._control.send(wire.message(name, *arguments), self._timeout_s)
 
     def _connect_data(self, host: str, port: int) -> TcpStream:
         peer = f"{host}:{port}"

@@ -9,7 +9,7 @@ import math
 import struct
 from typing import NamedTuple
 
-from semagent.errors import MicroscopeError
+from semagent.errors import DisconnectedError, MicroscopeError
 
 HEADER = struct.Struct("<16sIIHHI")
 DATA = "ScData"
@@ -53,11 +53,13 @@ def read_header(data: bytes) -> Header:
     """Read 32 bytes.
 
     Raises:
-        MicroscopeError: they are no header.
+        DisconnectedError: they are no header, and where the next one begins is not known.
     """
     name, size, *_ = HEADER.unpack(data)
     if size > _LONGEST_BODY:
-        raise MicroscopeError(f"the microscope announces a message of {size} bytes: not SharkSEM?")
+        raise DisconnectedError(
+            f"the microscope announces a message of {size} bytes: not SharkSEM?"
+        )
     return Header(name.partition(b"\0")[0].decode("ascii", "replace"), size)
 
 

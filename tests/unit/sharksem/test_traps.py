@@ -60,6 +60,32 @@ def microscope(fake):
     microscope.close()
 
 
+# -- questions and answers --------------------------------------------------------------------
+
+
+def test_answers_that_another_version_gives_are_not_taken_for_others(microscope, instrument):
+    instrument.talkative = True
+    for distance_m in (8.01e-3, 8.02e-3):
+        microscope.apply(SetWorkingDistance(working_distance_m=distance_m))
+        frame = microscope.acquire(10.0)
+        assert frame.header.optics.working_distance_m == distance_m
+        assert frame.header.faults == ()
+    microscope.apply(SetBlanked(blanked=True))
+    microscope.apply(MoveStage(x_m=1e-3))
+    state = microscope.read_state()
+    assert state.optics.blanked
+    assert state.stage.x_m == pytest.approx(1e-3)
+
+
+def test_a_peer_that_speaks_something_else_is_a_lost_link(microscope, fake, monkeypatch):
+    send = fake.send
+    garbage = b"HTTP/1.1 400 Bad Request\r\n" * 8
+    monkeypatch.setattr(fake, "send", lambda connection, data: send(connection, garbage))
+    for _ in range(2):
+        with pytest.raises(DisconnectedError, match="not SharkSEM"):
+            microscope.read_state()
+
+
 # -- focus and stigmators ---------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from semagent.errors import MicroscopeError
+from semagent.errors import DisconnectedError, MicroscopeError
 from semagent_drivers.sharksem import wire
 from semagent_drivers.sharksem.describe import property_map
 from semagent_drivers.sharksem.frames import Assembly
@@ -55,7 +55,7 @@ def test_an_answer_that_is_none_is_an_error(data, says):
 
 
 def test_another_protocol_is_noticed():
-    with pytest.raises(MicroscopeError, match="not SharkSEM"):
+    with pytest.raises(DisconnectedError, match="not SharkSEM"):
         wire.read_header(b"HTTP/1.1 400 Bad Request\r\nServer")
 
 

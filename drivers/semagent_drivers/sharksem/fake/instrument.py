@@ -21,6 +21,7 @@ class Instrument:
         lose: numbers of the packets of each frame, from 0, that never arrive.
         calibrated: whether the stage is.
         deaf: functions that do nothing.
+        talkative: functions without an answer say 0.
         version: of the protocol.
     """
 
@@ -32,6 +33,7 @@ class Instrument:
         self.lose: set[int] = set()
         self.calibrated = 1
         self.deaf: set[str] = set()
+        self.talkative = False
         self.version = "3.2.20"
         self.wd_mm = self.wd_before_mm = 8.0
         self.centerings = {0: (1.0, 2.0), 1: (3.0, 4.0), STIGMATOR: (1.5, -0.5)}

@@ -69,4 +69,4 @@ class FakeSharkSem(FakeServer):
         if function is None or name in self.instrument.deaf:
             return None
         result: tuple[wire.Argument, ...] | None = function(body)
-        return result
+        return (0,) if result is None and self.instrument.talkative else result
