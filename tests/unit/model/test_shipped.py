@@ -1,10 +1,13 @@
 """The artefact that ships: whole, small, the same on every runtime, and sane on odd frames."""
 
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 from semagent.testing.engines import frame_of, specimen
@@ -66,6 +69,27 @@ def test_it_gives_the_same_on_every_runtime(
     runtime.close()
     worst = max(found, key=lambda name: found[name])
     assert found[worst] < shipped.manifest.tolerance["fp32"], worst
+
+
+@pytest.mark.parametrize(
+    "make", [onnxruntime.OnnxRuntime, openvino.OpenVino], ids=["onnxruntime", "openvino"]
+)
+def test_what_it_needs_does_not_grow_with_the_sizes_of_frames_it_has_met(
+    make: type[onnxruntime.OnnxRuntime] | type[openvino.OpenVino], shipped: Artefact
+) -> None:
+    edges = range(128, 385, 16)
+    shapes = sorted(itertools.product(edges, edges), key=math.prod, reverse=True)
+    runtime = make(shipped, threads=1)
+
+    def run(these: list[tuple[int, int]]) -> int:
+        for shape in these:
+            runtime.run("score", {"pixels": np.zeros((1, 1, *shape), np.float32)})
+        return psutil.Process().memory_info().rss
+
+    warm = run(shapes[:120])
+    grown = run(shapes[120:200]) - warm
+    runtime.close()
+    assert grown < 15 * 2**20
 
 
 def test_sharper_frames_of_one_field_score_higher(engine: ModelEngine) -> None:

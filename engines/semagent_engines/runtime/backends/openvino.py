@@ -1,5 +1,6 @@
 """OpenVINO on the CPU."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,10 @@ class OpenVino:
             settings["INFERENCE_NUM_THREADS"] = threads
         self._outputs = artefact.manifest.outputs
         core = openvino.Core()
+        # Else it keeps kernels for every size of tile it has met, for as long as it runs. The
+        # property works since 2022, but is not documented: where it is gone, memory grows again.
+        with contextlib.suppress(RuntimeError):
+            core.set_property("CPU", {"CPU_RUNTIME_CACHE_CAPACITY": "0"})
         try:
             self._requests = {
                 graph: core.compile_model(
