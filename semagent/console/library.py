@@ -3,19 +3,19 @@
 What a browser asks for is looked up among what lies in the folder, so no name leads out of it.
 """
 
+import contextlib
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from semagent.console.recorded import describe
+from semagent.console.recorded import Chronicle
 from semagent.errors import InputFileError
-from semagent.report import read_story
-from semagent.session import Manifest, SessionReader, is_session, read_manifest
-from semagent.session.layout import EVENTS, FRAMES
+from semagent.session import Manifest, is_session, read_manifest
+from semagent.session.layout import FRAMES
 
-_KEPT = 2
+_KEPT = 3
+_READ_ON_S = 2.0
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,19 +33,6 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A session that has been read.
-
-    Attributes:
-        session: for its pixels.
-        record: all but its pixels, see `describe`, as JSON.
-    """
-
-    session: SessionReader
-    record: msgspec.Raw
-
-
 class Library:
     """Sessions beside each other in a folder.
 
@@ -61,8 +48,18 @@ class Library:
         self.root = None if root is None else root.resolve()
         self._only = only
         self._growing = growing
-        self._told: dict[str, tuple[tuple[int, int], Told]] = {}
+        self._chronicles: dict[str, Chronicle] = {}
         self._lock = threading.Lock()
+        self._closed = threading.Event()
+        if self.root is not None and growing is not None:
+            given = (self.root / growing,)
+            threading.Thread(
+                target=self._read_on, args=given, name="console-library", daemon=True
+            ).start()
+
+    def close(self) -> None:
+        """Leave the session that grows. May be called twice."""
+        self._closed.set()
 
     def find(self, name: str) -> Path | None:
         """The session of this name."""
@@ -77,35 +74,28 @@ class Library:
         """Whether the session is being recorded now."""
         return folder.name == self._growing
 
-    def told(self, folder: Path, sequence: int | None = None) -> Told:
-        """What can be read of a session; kept until more is recorded.
-
-        Args:
-            folder: the session.
-            sequence: number of the only frame that is asked for. What was kept of a session that
-                grows is enough if that frame is in it: reading hours anew takes half a minute.
+    def chronicle(self, folder: Path) -> Chronicle:
+        """What can be read of a session by now; what was read before is kept.
 
         Raises:
             InputFileError: nothing can be read.
         """
-        try:
-            found = (folder / EVENTS).stat()
-        except OSError as error:
-            raise InputFileError(f"{folder}: is no longer there") from error
-        state = (found.st_size, found.st_mtime_ns)
         with self._lock:
-            kept = self._told.pop(folder.name, None)
-            enough = kept is not None and (
-                kept[0] == state or (self.grows(folder) and sequence in kept[1].session)
-            )
-            if kept is None or not enough:
-                story = read_story(folder, salvage=True)
-                record = msgspec.Raw(msgspec.json.encode(describe(story)))
-                kept = (state, Told(story.session, record))
-            self._told[folder.name] = kept
-            while len(self._told) > _KEPT:
-                del self._told[next(iter(self._told))]
-        return kept[1]
+            kept = self._chronicles.get(folder.name)
+            if kept is None or not kept.read_on():
+                kept = Chronicle(folder, grows=self.grows(folder))
+                kept.read_on()
+            self._chronicles.pop(folder.name, None)
+            self._chronicles[folder.name] = kept  # the last one
+            while len(self._chronicles) > _KEPT:
+                del self._chronicles[next(iter(self._chronicles))]
+        return kept
+
+    def _read_on(self, folder: Path) -> None:
+        """Keep up with the session that grows: after hours its page would wait for all of it."""
+        while not self._closed.wait(_READ_ON_S):
+            with contextlib.suppress(InputFileError):
+                self.chronicle(folder)
 
     def _folders(self) -> list[Path]:
         if self.root is None or not self.root.is_dir():
@@ -133,14 +123,19 @@ def _is_text(name: str) -> bool:
 
 
 def _listed(folder: Path, grows: bool) -> Listed:
-    frames = sum(path.name.endswith(".tif") for path in (folder / FRAMES).glob("frame-*"))
     try:
         manifest = read_manifest(folder)
     except InputFileError as error:
+        frames = _frame_files(folder)
         return Listed(name=folder.name, manifest=None, frames=frames, trouble=str(error))
+    frames = _frame_files(folder) if manifest.frames is None else manifest.frames
     unfinished = manifest.failure or ("being recorded" if grows else "not closed")
     trouble = "" if manifest.complete else unfinished
     return Listed(name=folder.name, manifest=manifest, frames=frames, trouble=trouble)
+
+
+def _frame_files(folder: Path) -> int:
+    return sum(path.name.endswith(".tif") for path in (folder / FRAMES).glob("frame-*"))
 
 
 def _started_ns(manifest: Manifest | None) -> int:

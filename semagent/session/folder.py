@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,19 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     channel: str
     monotonic_ns: int
     value: msgspec.Raw
+
+
+@dataclass(slots=True)
+class Place:
+    """How far the events have been read.
+
+    Attributes:
+        offset: end of the last whole line that was taken, in bytes.
+        number: of that line, from 1.
+    """
+
+    offset: int = 0
+    number: int = 0
 
 
 _NOT_FINITE = b'"$float"'
@@ -73,7 +87,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_lines(
-    folder: Path, *, damaged: list[int] | None = None
+    folder: Path, *, damaged: list[int] | None = None, place: Place | None = None
 ) -> Iterator[tuple[int, Line | None]]:
     """Read the lines of the events with their numbers, from 1.
 
@@ -82,14 +96,18 @@ def read_lines(
     Args:
         folder: the session.
         damaged: takes the numbers of lines that cannot be read; without it the first raises.
+        place: where to begin; moves on behind each line that has been taken, so that it stands at
+            the beginning of a line while the caller has it.
 
     Raises:
         InputFileError: the file or a line before the last cannot be read.
     """
     path = folder / EVENTS
+    place = place or Place()
     try:
         with path.open("rb") as file:
-            for number, text in enumerate(file, start=1):
+            file.seek(place.offset)
+            for number, text in enumerate(file, start=place.number + 1):
                 if not text.endswith(b"\n"):
                     yield number, None
                     return
@@ -99,6 +117,8 @@ def read_lines(
                     if damaged is None:
                         raise InputFileError(f"{path}, line {number}: damaged: {error}") from error
                     damaged.append(number)
+                place.offset += len(text)
+                place.number = number
     except OSError as error:
         raise InputFileError(f"{folder}: no recorded session: {EVENTS} cannot be read") from error
 

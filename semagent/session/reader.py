@@ -117,14 +117,7 @@ class SessionReader:
         record = self._by_sequence.get(sequence)
         if record is None:
             raise InputFileError(f"{self.folder}: no frame {sequence} among its {len(self)} frames")
-        path = self.folder / record.file
-        pixels, _ = read_pixels(path)
-        if verify:
-            _require_hash(path, pixels, record.sha256)
-        try:
-            return Frame(record.header, pixels)
-        except ValueError as error:
-            raise InputFileError(f"{path}: no frame: {error}") from error
+        return recorded_frame(self.folder, record, verify=verify)
 
     def frames(self, *, verify: bool = False) -> Iterator[Frame]:
         """Read all frames in order, one at a time; see `frame`."""
@@ -132,16 +125,8 @@ class SessionReader:
             yield self.frame(record.header.sequence, verify=verify)
 
     def restored(self, record: DerivedRecord) -> tuple[Pixels, FrameAnalysis]:
-        """Read the pixels of one restored frame, and what its engine said of it.
-
-        Raises:
-            InputFileError: its file is missing or cannot be read, or its pixels are not those
-                that were recorded.
-        """
-        path = self.folder / record.file
-        pixels, figures = read_derived_file(path)
-        _require_hash(path, pixels, record.sha256)
-        return pixels, figures
+        """Read the pixels of one restored frame; see `recorded_restoration`."""
+        return recorded_restoration(self.folder, record)
 
     def events(self, types: Mapping[str, Any]) -> Iterator[Entry]:
         """Read the lines of the events in order; with ``salvage``, those that can be read.
@@ -178,6 +163,36 @@ class SessionReader:
         except ValueError as error:
             path = self.folder / EVENTS
             raise InputFileError(f"{path}, line {number} ({line.channel}): {error}") from error
+
+
+def recorded_frame(folder: Path, record: FrameRecord, *, verify: bool) -> Frame:
+    """Read the frame of a line of the events; see `SessionReader.frame`.
+
+    Raises:
+        InputFileError: its file is missing or cannot be read, or, with ``verify``, its pixels are
+            not those that were recorded.
+    """
+    path = folder / record.file
+    pixels, _ = read_pixels(path)
+    if verify:
+        _require_hash(path, pixels, record.sha256)
+    try:
+        return Frame(record.header, pixels)
+    except ValueError as error:
+        raise InputFileError(f"{path}: no frame: {error}") from error
+
+
+def recorded_restoration(folder: Path, record: DerivedRecord) -> tuple[Pixels, FrameAnalysis]:
+    """Read the pixels of one restored frame, and what its engine said of it.
+
+    Raises:
+        InputFileError: its file is missing or cannot be read, or its pixels are not those that
+            were recorded.
+    """
+    path = folder / record.file
+    pixels, figures = read_derived_file(path)
+    _require_hash(path, pixels, record.sha256)
+    return pixels, figures
 
 
 def _require_hash(path: Path, pixels: Pixels, sha256: str) -> None:

@@ -360,7 +360,7 @@ MARK = """async (kind) => {
     const frames = [0, 10].map((t_s) => ({ t_s, score: null, working_distance_m: null }));
     const timeline = new Timeline(canvas, () => {});
     context.fillRect = (x, y, width, height) => drawn.push([width, height]);
-    timeline.show(frames.map((frame) => ({ ...frame, focus_m: null })), [{ kind, t_s: 5 }]);
+    timeline.show(frames.map((frame) => ({ ...frame, focus_m: null })), [{ kind, t_s: 5 }], 10);
     delete context.fillRect;
     return drawn;
 }"""
@@ -409,6 +409,6 @@ def test_what_cannot_be_had_of_a_session(program: Start, browse: Start, visit: S
         expect(made).to_have_text("OME-TIFF: here")
         expect(button).to_be_enabled()
 
-        page.route("**/record", lambda route: route.abort())
+        page.route("**/record/*", lambda route: route.abort())
         page.reload()
         expect(veil).to_have_text("semagent cannot be reached.")

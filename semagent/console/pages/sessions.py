@@ -54,6 +54,11 @@ class SessionPages:
             Route(_HERE, self._list),
             Route(one, self._of_session(self._show)),
             Route(f"{one}/record", self._of_session(self._record)),
+            Route(f"{one}/record/{{sequence:int}}", self._of_session(self._record)),
+            Route(f"{one}/curve/{{begin:float}}/{{end:float}}", self._of_session(self._curve)),
+            Route(f"{one}/steps/{{first:int}}", self._of_session(self._steps)),
+            Route(f"{one}/happenings/{{kind}}", self._of_session(self._happenings)),
+            Route(f"{one}/happenings/{{kind}}/{{before:int}}", self._of_session(self._happenings)),
             Route(f"{one}/frames/{{sequence:int}}", self._of_session(self._frame)),
             Route(f"{one}/restored/{{sequence:int}}", self._of_session(self._restored)),
             Route(f"{one}/map.png", self._of_session(self._map)),
@@ -66,6 +71,7 @@ class SessionPages:
     def close(self) -> None:
         """End what is being made. May be called twice."""
         self._workshop.close()
+        self._library.close()
 
     def _list(self, request: Request) -> Response:
         return self._whole(request, "Sessions", _table(self._library))
@@ -93,27 +99,37 @@ class SessionPages:
         return self._whole(request, "Session", self._body, "session.js")
 
     def _record(self, request: Request, folder: Path) -> Response:
+        sequence = request.path_params.get("sequence")
         return as_json(
             {
                 "level": level_of(request.scope),
                 "map": regular(folder / _MAP) is not None,
-                "record": self._library.told(folder).record,
+                "record": self._library.chronicle(folder).outline(sequence),
                 "grows": self._library.grows(folder),
             }
         )
 
+    def _curve(self, request: Request, folder: Path) -> Response:
+        begin_s, end_s = request.path_params["begin"], request.path_params["end"]
+        return as_json(self._library.chronicle(folder).curve(begin_s, end_s))
+
+    def _steps(self, request: Request, folder: Path) -> Response:
+        return as_json(self._library.chronicle(folder).steps(request.path_params["first"]))
+
+    def _happenings(self, request: Request, folder: Path) -> Response:
+        kind, before = request.path_params["kind"], request.path_params.get("before")
+        return as_json(self._library.chronicle(folder).happenings(kind, before))
+
     def _frame(self, request: Request, folder: Path) -> Response:
-        sequence = request.path_params["sequence"]
-        frame = self._library.told(folder, sequence).session.frame(sequence, verify=True)
+        frame = self._library.chronicle(folder).frame(request.path_params["sequence"])
         return _packet(pack_recorded(frame.header, frame.pixels, "raw", _coding(request)))
 
     def _restored(self, request: Request, folder: Path) -> Response:
         sequence = request.path_params["sequence"]
-        session = self._library.told(folder, sequence).session
-        made = next((one for one in session.derived_records if one.sequence == sequence), None)
+        made = self._library.chronicle(folder).restored(sequence)
         if made is None:
             return in_words(f"Frame {sequence} was not restored.", 404)
-        pixels, figures = session.restored(made)
+        pixels, figures = made
         more = figures_of(figures)
         return _packet(pack_recorded(figures.header, pixels, "restored", _coding(request), **more))
 

@@ -9,7 +9,7 @@ import { decode } from "./picture.js";
 import { frameFacts, Stage } from "./stage.js";
 import { clock, Timeline } from "./timeline.js";
 
-const LISTED = 3000;
+const STEPS = 500; // frames that come at once
 const FASTEST_MS = 60; // between two frames that are played
 const SLOWEST_MS = 1000;
 const el = (id) => document.getElementById(id);
@@ -17,9 +17,11 @@ const here = location.pathname.replace(/\/$/, "");
 
 class Session {
   constructor() {
-    this.record = { frames: [], happenings: [] }; // until it has come
+    this.record = { frames: 0 }; // until it has come
+    this.parts = new Map(); // of the frames, as they were asked for
     this.index = 0;
-    this.kinds = "";
+    this.frame = null; // what is known of the one that is shown
+    this.kind = "all";
     this.playing = null;
     this.loading = null;
     this.wanted = ["raw"];
@@ -29,74 +31,72 @@ class Session {
     });
     this.stage.view.contrast.calm = 1; // frames are stills here
     this.stage.view.absent = "This frame was not restored.";
-    this.timeline = new Timeline(el("timeline"), (seconds) => this.go(this.nearest(seconds)));
+    this.timeline = new Timeline(
+      el("timeline"), (frame) => this.go(frame.index), (begin, end) => this.look(begin, end),
+    );
     this.listen();
   }
 
   async open() {
-    const answer = await get("record").catch((error) => { el("veil").textContent = error.message; });
+    const named = Number(new URLSearchParams(location.hash.slice(1)).get("frame"));
+    const answer = await get(named > 0 ? `record/${named}` : "record").catch(this.fail);
     if (!answer) return;
     const { level, map, record, grows } = await answer.json();
     this.record = record;
-    const { frames, happenings } = record;
     el("session").dataset.level = level;
     this.describe(grows);
     if (map) this.showMap();
-    this.timeline.show(frames, happenings);
-    this.list();
+    this.timeline.show(record.curve.frames, record.curve.marks, record.last_s);
+    this.list(record.happenings);
     new Making(here, level === "operator");
-    el("scrubber").max = String(Math.max(0, frames.length - 1));
-    el("scrubber").disabled = !frames.length;
-    el("restored").disabled = !frames.some((frame) => frame.restored);
-    if (!frames.length) el("veil").textContent = "No frame was recorded.";
-    else this.go(this.asked());
+    el("scrubber").max = String(Math.max(0, record.frames - 1));
+    el("scrubber").disabled = !record.frames;
+    el("restored").disabled = !record.restored;
+    if (!record.frames) el("veil").textContent = "No frame was recorded.";
+    else this.go(record.shown);
   }
 
-  // The frame the address names, or the last one.
-  asked() {
-    const named = Number(new URLSearchParams(location.hash.slice(1)).get("frame"));
-    const index = this.record.frames.findIndex((frame) => frame.sequence === named);
-    return index >= 0 ? index : this.record.frames.length - 1;
+  // A part of the timeline closely; if another one is asked for meanwhile, that one.
+  async look(begin, end) {
+    if (this.record.curve.frames.length === this.record.frames) return; // all are here
+    const looking = (this.looking = {});
+    const answer = await get(`curve/${begin.toFixed(3)}/${end.toFixed(3)}`).catch(() => null);
+    const curve = await answer?.json();
+    if (curve && this.looking === looking) this.timeline.show(curve.frames, curve.marks, this.record.last_s);
   }
 
-  nearest(seconds) {
-    const { frames } = this.record;
-    let low = 0;
-    let high = frames.length - 1;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (frames[middle].t_s < seconds) low = middle + 1;
-      else high = middle;
+  // What is known of one frame.
+  async at(index) {
+    const first = index - (index % STEPS);
+    if (!this.parts.has(first)) this.parts.set(first, get(`steps/${first}`).then((answer) => answer.json()));
+    try {
+      return (await this.parts.get(first))[index - first];
+    } catch (error) {
+      this.parts.delete(first);
+      throw error;
     }
-    const before = Math.max(0, low - 1);
-    return seconds - frames[before].t_s < frames[low].t_s - seconds ? before : low;
   }
 
-  // The next frame that was restored, after the last the first again.
-  nextRestored() {
-    const { frames } = this.record;
-    const next = frames.findIndex((frame, index) => index > this.index && frame.restored);
-    return next >= 0 ? next : frames.findIndex((frame) => frame.restored);
-  }
-
-  go(index) {
-    const { frames } = this.record;
-    if (!frames.length) return Promise.resolve();
-    this.index = Math.min(frames.length - 1, Math.max(0, index));
-    const frame = frames[this.index];
-    el("scrubber").value = String(this.index);
+  async go(index) {
+    if (!this.record.frames) return;
+    this.index = Math.min(this.record.frames - 1, Math.max(0, index));
+    const wanted = this.index;
+    el("scrubber").value = String(wanted);
+    const frame = await this.at(wanted).catch(this.fail);
+    if (!frame || this.index !== wanted) return;
+    this.frame = frame;
     el("scrubber").setAttribute("aria-valuetext", `frame ${frame.sequence}, ${clock(frame.t_s)}`);
     const wall = this.record.zero_wall_ms + 1000 * frame.t_s;
     el("moment").textContent = `frame ${frame.sequence} · ${clock(frame.t_s)} · ${format.clock(wall * 1e6)}`;
     history.replaceState(null, "", `#frame=${frame.sequence}`);
     this.timeline.moveTo(frame.t_s);
     this.mark(frame.sequence);
-    return this.load();
+    await this.load();
   }
 
   // Fetches what is shown; if frames are asked for faster than they come, only the last one.
   async load() {
-    const frame = this.record.frames[this.index];
+    const { frame } = this;
     if (!frame) return;
     this.loading?.abort();
     const loading = new AbortController();
@@ -148,12 +148,11 @@ class Session {
       ["microscope", `${capabilities.microscope} (${driver})`],
       ["started", format.moment(record.started_wall_ns)],
       ["lasted", record.lasted_s === null ? "–" : clock(record.lasted_s)],
-      ["frames", `${record.frames.length}, ${record.frames.filter((frame) => frame.restored).length} restored`],
+      ["frames", `${record.frames}, ${record.restored} restored`],
       ["engine", record.engine],
     ]);
-    const problems = record.problems
-      .filter(({ kind }) => !(grows && kind === "not_closed"))
-      .map(({ file, message }) => `${file}: ${message}`);
+    const problems = record.problems.map(({ file, message }) => `${file}: ${message}`);
+    if (record.more_problems) problems.push(`And ${record.more_problems} more.`);
     if (grows) problems.push("It is still being recorded; load this page again for what has come since.");
     el("problems").replaceChildren(...problems.map(item));
   }
@@ -164,12 +163,33 @@ class Session {
     el("map-link").href = `${here}/map.png`;
   }
 
-  list() {
-    const chosen = this.record.happenings.filter((each) => !this.kinds || each.kind === this.kinds);
-    const shown = chosen.slice(0, LISTED);
-    el("count").textContent = shown.length < chosen.length ? `the first ${LISTED} of ${chosen.length}` : String(chosen.length);
-    el("happenings").replaceChildren(...shown.map((each) => this.entry(each)));
-    this.mark(this.record.frames[this.index]?.sequence);
+  // The last of what happened; what came before on demand.
+  list({ count, first, entries }) {
+    el("count").textContent = first ? `the last ${count - first} of ${count}` : String(count);
+    el("happenings").replaceChildren(...entries.map((each) => this.entry(each)));
+    el("earlier").hidden = !first;
+    this.first = first;
+    this.mark(this.frame?.sequence);
+  }
+
+  async choose(kind) {
+    this.kind = kind;
+    const answer = await get(`happenings/${kind}`).catch(this.fail);
+    const told = await answer?.json();
+    if (told && this.kind === kind) this.list(told);
+  }
+
+  async earlier() {
+    const { kind, first: before } = this;
+    const answer = await get(`happenings/${kind}/${before}`).catch(this.fail);
+    const told = await answer?.json();
+    if (!told || this.kind !== kind || this.first !== before) return;
+    el("happenings").prepend(...told.entries.map((each) => this.entry(each)));
+    this.first = told.first;
+    el("earlier").hidden = !told.first;
+    const listed = el("happenings").children.length;
+    el("count").textContent = told.first ? `the last ${listed} of ${told.count}` : String(told.count);
+    this.mark(this.frame?.sequence);
   }
 
   entry(each) {
@@ -186,7 +206,7 @@ class Session {
     jump.dataset.sequence = String(each.sequence);
     jump.addEventListener("click", () => {
       this.pause();
-      this.go(this.record.frames.findIndex((frame) => frame.sequence === each.sequence));
+      this.go(each.index ?? 0);
     });
     entry.append(jump);
     return entry;
@@ -204,17 +224,17 @@ class Session {
     const step = (by) => () => { this.pause(); this.go(this.index + by); };
     el("before").addEventListener("click", step(-1));
     el("after").addEventListener("click", step(1));
-    el("restored").addEventListener("click", () => { this.pause(); this.go(this.nextRestored()); });
+    el("restored").addEventListener("click", () => { this.pause(); this.go(this.frame?.next_restored ?? this.index); });
     el("play").addEventListener("click", () => (this.playing ? this.pause() : this.play()));
     el("scrubber").addEventListener("input", () => this.go(Number(el("scrubber").value)));
     for (const button of el("kinds").children) {
       button.addEventListener("click", () => {
-        this.kinds = button.dataset.kinds;
         for (const other of el("kinds").children) other.setAttribute("aria-checked", String(other === button));
-        this.list();
+        this.choose(button.dataset.kind);
       });
     }
     stepThrough(el("kinds"));
+    el("earlier").addEventListener("click", () => this.earlier());
     const keys = {
       ...this.stage.keys,
       ",": step(-1), ".": step(1), p: () => el("play").click(), r: () => el("restored").click(),
@@ -225,20 +245,20 @@ class Session {
   }
 
   play() {
-    if (!this.record.frames.length) return;
-    if (this.index === this.record.frames.length - 1) this.index = 0;
+    if (!this.frame) return;
+    if (this.index === this.record.frames - 1) this.index = 0;
     const run = (this.playing = {});
     this.showPlaying();
     const next = async () => {
       if (this.playing !== run) return;
-      const { frames } = this.record;
-      if (this.index >= frames.length - 1) {
+      if (this.index >= this.record.frames - 1) {
         this.pause();
         return;
       }
-      const apart = 1000 * (frames[this.index + 1].t_s - frames[this.index].t_s);
+      const before = this.frame.t_s;
       const began = performance.now();
       await this.go(this.index + 1);
+      const apart = 1000 * (this.frame.t_s - before);
       setTimeout(next, Math.min(SLOWEST_MS, Math.max(FASTEST_MS, apart)) - (performance.now() - began));
     };
     next();
@@ -248,6 +268,10 @@ class Session {
     this.playing = null;
     this.showPlaying();
   }
+
+  fail = (error) => {
+    el("veil").textContent = error.message;
+  };
 
   showPlaying() {
     el("play").setAttribute("aria-pressed", String(Boolean(this.playing)));

@@ -7,21 +7,25 @@ const RIGHT = 10;
 const MARKS = 16; // height of the lane of marks
 const AXIS = 18;
 const CLOSEST_S = 5; // what is shown at least
+const SETTLED_MS = 150; // without zooming further
 export const MARK_INK = { decision: "#8e9ba8", operator: "#8e9ba8", refused: "#ff6b66", note: "#e5b04a" };
 
 export class Timeline {
-  // onChoose(seconds): somebody pointed at a moment.
-  constructor(canvas, onChoose) {
+  // onChoose(frame): somebody pointed at a moment; onLook(begin, end): at another part of the session, in s.
+  constructor(canvas, onChoose, onLook) {
     this.canvas = canvas;
-    this.frames = [];
-    this.happenings = [];
+    this.onLook = onLook;
+    this.frames = []; // where there are many, those that make a difference
+    this.marks = [];
+    this.length = 1; // seconds of the whole session
     this.at = 0;
     this.from = 0;
     this.wide = Infinity; // seconds that are shown, or the whole session if it is shorter
     new ResizeObserver(() => this.draw()).observe(canvas);
     const choose = (event) => {
       const box = canvas.getBoundingClientRect();
-      onChoose(this.seconds(event.clientX - box.left));
+      const frame = this.nearest(this.seconds(event.clientX - box.left));
+      if (frame) onChoose(frame);
     };
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
@@ -37,10 +41,16 @@ export class Timeline {
     }, { passive: false });
   }
 
-  show(frames, happenings) {
+  show(frames, marks, length) {
     this.frames = frames;
-    this.happenings = happenings.filter((each) => MARK_INK[each.kind]);
+    this.marks = marks.filter((each) => MARK_INK[each.kind]);
+    this.length = length || 1;
     this.draw();
+  }
+
+  nearest(seconds) {
+    const apart = (frame) => Math.abs(frame.t_s - seconds);
+    return this.frames.reduce((best, frame) => (apart(frame) < apart(best) ? frame : best), this.frames[0]);
   }
 
   moveTo(seconds) {
@@ -59,11 +69,8 @@ export class Timeline {
 
   begin(seconds) {
     this.from = Math.max(0, Math.min(this.length - this.span, seconds));
-  }
-
-  // Seconds of the whole session.
-  get length() {
-    return this.frames.at(-1)?.t_s || 1;
+    clearTimeout(this.looking);
+    this.looking = setTimeout(() => this.onLook(this.from, this.to), SETTLED_MS);
   }
 
   get span() {
@@ -92,7 +99,7 @@ export class Timeline {
     const middle = Math.round(base * 0.4);
     this.drawScores(context, x, 4, middle - 4, width);
     this.drawDistances(context, x, middle + 4, base - 4, width);
-    for (const each of this.happenings) {
+    for (const each of this.marks) {
       const time = Math.min(this.length, Math.max(0, each.t_s)); // some lie before the first frame
       if (!this.shows(time)) continue;
       rule(context, x(time), base + 2, x(time), base + MARKS - 2, MARK_INK[each.kind]);

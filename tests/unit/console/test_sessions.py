@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import tifffile
@@ -20,7 +21,9 @@ from semagent.cli import main
 from semagent.clock import ManualClock
 from semagent.config import ConsoleOptions
 from semagent.process import ConsolePlan, Plan, Wiring, _make_role
-from semagent.session import EngineRecord, SessionWriter
+from semagent.session import EngineRecord, FrameRecord, SessionWriter
+from semagent.session.jsontext import to_json
+from semagent.session.layout import frame_file
 from semagent.types import (
     Basis,
     Capabilities,
@@ -43,8 +46,7 @@ from semagent.types import (
 
 pytest.importorskip("starlette", reason="the extra 'console' is not installed")
 
-from semagent.console import Browser, RunFacts, listen
-from semagent.console.library import Library
+from semagent.console import Browser, RunFacts, library, listen, recorded
 
 from .bench import TOKENS, Answer, Run, Served
 
@@ -230,25 +232,32 @@ def test_a_session_is_told_with_its_reasons(ask: Ask):
     told = answer["record"]
 
     assert (answer["level"], answer["map"]) == ("viewer", False)
-    assert [frame["sequence"] for frame in told["frames"]] == [1, 2, 3]
-    assert told["frames"][1] == {
-        "sequence": 2,
+    assert (told["frames"], told["restored"], told["shown"], told["last_s"]) == (3, 1, 2, 2.0)
+    drawn = {
+        "index": 1,
         "t_s": 1.0,
         "working_distance_m": 5.002e-3,
         "score": 0.5,
         "focus_m": 5.01e-3,
         "sigma_m": 1e-6,
-        "faults": [],
-        "restored": True,
     }
-    meant, applied, refused, mark = told["happenings"]
+    assert told["curve"]["frames"][1] == drawn
+    steps = ask("/sessions/monday%20run/steps/0").json
+    assert [step["sequence"] for step in steps] == [1, 2, 3]
+    assert steps[1] == drawn | {"sequence": 2, "restored": True, "next_restored": 1}
+    assert ask("/sessions/monday%20run/steps/2").json == steps[2:]
+    assert ask("/sessions/monday%20run/record/2").json["record"]["shown"] == 1
+
+    meant, applied, refused, mark = told["happenings"]["entries"]
     assert (meant["text"], meant["why"]) == ("hold, focusing", "looking for the sharpest place")
     assert (applied["kind"], applied["sequence"], applied["t_s"]) == ("decision", 2, 1.3)
     assert applied["why"] == (
         "looking for the sharpest place; focus believed at 5.0100 mm ± 1.000 µm"
     )
     assert (refused["kind"], refused["why"]) == ("refused", "5.3 mm is beyond 5.2 mm")
-    assert (mark["kind"], mark["sequence"]) == ("note", 1)
+    assert (mark["kind"], mark["sequence"], mark["index"]) == ("note", 1, 0)
+    told = ask("/sessions/monday%20run/happenings/refused").json
+    assert told == {"count": 1, "first": 0, "entries": [refused]}
 
 
 def test_how_long_it_lasted_does_not_follow_a_wall_clock_that_is_set(ask: Ask, shelf: Path):
@@ -395,7 +404,8 @@ def test_a_damaged_session_is_shown_as_far_as_it_can_be_read(ask: Ask, shelf: Pa
     (shelf / "monday run" / "manifest.json").write_text("{")
 
     told = ask("/sessions/tuesday/record").json["record"]
-    assert [frame["sequence"] for frame in told["frames"]] == [1, 3]
+    steps = ask("/sessions/tuesday/steps/0").json
+    assert [step["sequence"] for step in steps] == [1, 3]
     kinds = {problem["kind"] for problem in told["problems"]}
     assert {"damaged_line", "torn_line", "unacknowledged"} <= kinds
     broken = ask("/sessions/tuesday/frames/1")
@@ -412,28 +422,90 @@ def test_a_session_that_grows_is_told_anew(ask: Ask, shelf: Path):
     events = shelf / "tuesday" / "events.jsonl"
     whole = events.read_bytes()
     events.write_bytes(b"".join(whole.splitlines(keepends=True)[:1]))
-    assert len(ask("/sessions/tuesday/record").json["record"]["frames"]) == 1
+    assert ask("/sessions/tuesday/record").json["record"]["frames"] == 1
     events.write_bytes(whole)
-    assert len(ask("/sessions/tuesday/record").json["record"]["frames"]) == 3
+    assert ask("/sessions/tuesday/record").json["record"]["frames"] == 3
 
 
-def test_a_frame_that_is_known_of_a_session_that_grows_is_not_looked_for_again(shelf: Path):
+def test_a_session_that_grows_is_read_on(shelf: Path, monkeypatch: pytest.MonkeyPatch):
     tuesday = shelf / "tuesday"
     events = tuesday / "events.jsonl"
-    whole = events.read_bytes().splitlines(keepends=True)
-    events.write_bytes(b"".join(whole[:1]))
-    library = Library(shelf, growing="tuesday")
-    first = library.told(tuesday)
-    events.write_bytes(b"".join(whole))
-    assert library.told(tuesday, sequence=1) is first
-    anew = library.told(tuesday, sequence=3)
-    assert len(anew.session) == 3
-    assert library.told(tuesday, sequence=1) is anew
-    # One that is not being recorded is read anew whatever has changed.
-    closed = Library(shelf)
-    before = closed.told(tuesday)
-    events.write_bytes(b"".join(whole) + b'{"torn')
-    assert closed.told(tuesday, sequence=1) is not before
+    lines = events.read_bytes().splitlines(keepends=True)
+    events.write_bytes(b"".join(lines[:1]) + lines[1][:20])
+    shown = library.Library(shelf, growing="tuesday")
+    first = shown.chronicle(tuesday)
+    assert first.outline()["problems"] == []  # of the end of a record that has none yet
+
+    taken = []
+    take = recorded.Chronicle._take
+
+    def counted(self: Any, line: Any) -> None:
+        taken.append(line.channel)
+        take(self, line)
+
+    monkeypatch.setattr(recorded.Chronicle, "_take", counted)
+    with events.open("ab") as file:
+        file.write(lines[1][20:] + b"".join(lines[2:]))
+    assert shown.chronicle(tuesday) is first
+    assert len(taken) == len(lines) - 1
+    assert first.frame(3).header.sequence == 3
+    assert shown.chronicle(tuesday) is first
+    assert len(taken) == len(lines) - 1
+
+    whole = recorded.Chronicle(tuesday)
+    whole.read_on()
+    assert whole.outline() == first.outline()
+
+    events.write_bytes(b"".join(lines[:1]))  # another record than before
+    assert len(shown.chronicle(tuesday)) == 1
+    shown.close()
+
+
+def test_a_run_keeps_up_with_its_own_session(shelf: Path, monkeypatch: pytest.MonkeyPatch):
+    """After hours its page would wait until all of it has been read."""
+    monkeypatch.setattr(library, "_READ_ON_S", 0.01)
+    running = library.Library(shelf, growing="tuesday")
+    until_s = time.perf_counter() + 10
+    while "tuesday" not in running._chronicles and time.perf_counter() < until_s:
+        time.sleep(0.01)
+    running.close()
+    assert len(running._chronicles["tuesday"]) == 3
+
+
+def test_the_page_of_a_long_session_is_told_in_parts(tmp_path: Path):
+    """Of hours no page gets more than it shows; nothing that stands out is left out."""
+    folder, count = tmp_path / "long", 4000
+    record(folder)
+    lines = []
+    for sequence in range(1, count + 1):
+        seen = FrameRecord(file=frame_file(sequence), sha256="", header=header(sequence))
+        score = 0.9 if sequence == 1234 else 0.5
+        meant = Intent(mode=Mode.HOLD, doing="focusing", why="", proposal_m=sequence * 1e-6)
+        values = {"frame": seen, "analysis": figures(sequence, score), "intent": meant}
+        lines += [
+            to_json({"channel": name, "monotonic_ns": sequence * S, "value": value})
+            for name, value in values.items()
+        ]
+    (folder / "events.jsonl").write_text("\n".join([*lines, ""]), encoding="ascii")
+    chronicle = recorded.Chronicle(folder)
+    chronicle.read_on()
+
+    told = chronicle.outline()
+    assert told["frames"] == count
+    assert len(msgspec.json.encode(told)) < 300_000
+    drawn = {point["index"]: point["score"] for point in told["curve"]["frames"]}
+    assert (drawn[0], drawn[1233], drawn[count - 1]) == (0.5, 0.9, 0.5)
+    assert len(told["curve"]["marks"]) <= 502
+
+    near = chronicle.curve(1000.0, 1100.0)
+    assert [point["index"] for point in near["frames"]] == list(range(999, 1102))
+    assert [mark["t_s"] for mark in near["marks"]] == list(range(1000, 1101))
+
+    last = told["happenings"]
+    before = chronicle.happenings("decision", last["first"])
+    assert (last["count"], before["count"], before["first"]) == (count, count, count - 600)
+    assert before["entries"][-1]["index"] + 1 == last["entries"][0]["index"]
+    assert [step["sequence"] for step in chronicle.steps(3900)] == list(range(3901, count + 1))
 
 
 @pytest.mark.parametrize("name", ["frames/frame-00000002", "derived/frame-00000002-restored"])
