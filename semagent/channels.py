@@ -55,7 +55,7 @@ class Channel:
         type: type of the value, for the decoder.
         publishers: roles that say it.
         delivery: what happens when the reader is slow.
-        recorded: goes into the session record before anybody else sees it.
+        recorded: is handed to the session record before anybody else sees it.
         rate_hz: how often it comes at least while its role is well, ``None`` if only on occasion.
         about: one line for the documentation.
     """

@@ -1,4 +1,4 @@
-"""The record role: everything that is said, on disk before anybody acts on it."""
+"""The record role: everything that is said, on its way to the disk before anybody acts on it."""
 
 from typing import Any
 
@@ -15,6 +15,9 @@ _LOST = "the record fell silent or did not keep up, and what the run still did t
 class SessionRecorder:
     """Writes bus messages into a session; see `semagent.bus.base.Recorder`.
 
+    Each sender has a way of its own to the record. On a disk that is slow for a moment what is said
+    of a frame overtakes the frame, and waits for it here.
+
     Raises:
         RecordError: from `record`, if a sender's numbering has a hole: something was lost on
             the way.
@@ -24,6 +27,7 @@ class SessionRecorder:
         self._writer = writer
         self._clock = clock
         self._numbers: dict[tuple[str, str], int] = {}
+        self._early: list[Message] = []
         self.frames = 0
 
     def record(self, message: Message) -> None:
@@ -41,14 +45,47 @@ class SessionRecorder:
         if message.topic == "frame":
             self._writer.write_frame(Frame(value, message.pixels))
             self.frames += 1
-            return
+            early, self._early = self._early, []
+            for waiting in early:
+                self._write(waiting)
+        else:
+            self._write(message)
+
+    def _write(self, message: Message) -> None:
+        if _frame_of(message) > self.frames:
+            self._early.append(message)
+        else:
+            self._write_now(message)
+
+    def _write_now(self, message: Message) -> None:
+        value: Any = message.value
         self._writer.write_value(message.topic, value, self._clock.monotonic_ns())
         if message.topic in ("analysis", "restored") and message.pixels is not None:
             self._writer.write_derived(value.header, message.pixels, value)
 
     def close(self, failure: str | None = None) -> None:
-        """End the session properly; ``failure`` says why it lacks something of the run."""
-        self._writer.close(failure=failure)
+        """End the session properly; ``failure`` says why it lacks something of the run.
+
+        Raises:
+            RecordError: a restored frame came and its raw frame never did, or see `SessionWriter`.
+        """
+        early, self._early = self._early, []
+        try:
+            for message in early:
+                self._write_now(message)
+        finally:
+            self._writer.close(failure=failure)
+
+
+def _frame_of(message: Message) -> int:
+    """The number of the frame that something was said of; 0 for everything else."""
+    value: Any = message.value
+    match message.topic:
+        case "analysis" | "restored":
+            return int(value.header.sequence)
+        case "belief":
+            return int(value.sequence)
+    return 0
 
 
 class RecordRole:

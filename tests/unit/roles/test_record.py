@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -17,7 +18,14 @@ from semagent.parts import make_recorder
 from semagent.roles import RecordRole, SessionRecorder
 from semagent.session import SessionReader, verify
 from semagent.testing.engines import frame_of
-from semagent.types import Capabilities, Event, GateStatus, Heartbeat
+from semagent.types import (
+    Capabilities,
+    Event,
+    FocusBelief,
+    FrameAnalysis,
+    GateStatus,
+    Heartbeat,
+)
 from semagent.wire import Message
 
 TYPES = {name: channel.type for name, channel in CHANNELS.items()}
@@ -73,6 +81,60 @@ def test_senders_and_channels_are_counted_apart_and_may_start_again(recorder: Se
     recorder.record(status(8))
     recorder.record(status(1, sender="infer"))
     recorder.record(status(2, sender="infer"))
+
+
+def said_of(sequence: int) -> dict[str, Message]:
+    """A frame and what is said of it, by channel."""
+    frame = frame_of(np.full((6, 8), sequence, np.uint8))
+    header = msgspec.structs.replace(frame.header, sequence=sequence)
+    read = FrameAnalysis(
+        header=header,
+        engine="test",
+        focus_score=0.5,
+        sharpness=0.0,
+        sharpness_sigma=0.1,
+        structure=1.0,
+        noise=0.1,
+        latency_s=0.0,
+    )
+    belief = FocusBelief(sequence=sequence, settings_rev=0, frames=1)
+    said = {
+        "frame": ("acquire", header, frame.pixels),
+        "analysis": ("infer", read, None),
+        "restored": ("restore", read, frame.pixels),
+        "belief": ("control", belief, None),
+    }
+    return {
+        topic: Message(topic=topic, sender=sender, number=sequence, value=value, pixels=pixels)
+        for topic, (sender, value, pixels) in said.items()
+    }
+
+
+def test_what_is_said_of_a_frame_that_is_still_on_its_way_waits_for_it(
+    recorder: SessionRecorder, folder: Path
+):
+    """As when the disk was slow: the frames are behind other messages of their sender."""
+    first, second = said_of(1), said_of(2)
+    for topic in ("restored", "belief", "analysis"):
+        recorder.record(first[topic])
+    recorder.record(second["restored"])
+    recorder.record(first["frame"])
+    recorder.record(status(1))
+    recorder.record(second["frame"])
+    recorder.close()
+    reader = SessionReader(folder)
+    one = ["frame", "restored", "derived", "belief", "analysis"]
+    assert [entry.channel for entry in reader.events(TYPES)] == [*one, "gate", *one[:3]]
+    assert verify(folder) == []
+
+
+def test_a_restored_frame_whose_raw_frame_never_came_is_a_hole(
+    recorder: SessionRecorder, folder: Path
+):
+    recorder.record(said_of(1)["restored"])
+    with pytest.raises(RecordError, match="raw frame 1 has not been recorded"):
+        recorder.close()
+    assert not SessionReader(folder).manifest.complete
 
 
 def test_a_folder_in_use_is_refused(recorder: SessionRecorder, folder: Path):
