@@ -292,6 +292,9 @@ def _parser() -> argparse.ArgumentParser:
     def add_engine(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--engine", default=_DEFAULT_ENGINE, help="default: %(default)s")
 
+    def add_most(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--max-frames", type=_count, metavar="N", help="use at most N frames")
+
     def add_end(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--frames", type=_count, metavar="N", help="end after N frames")
         sub.add_argument("--duration", type=_positive, metavar="S", help="end after S seconds")
@@ -303,7 +306,11 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("run", _run, "the live loop beside the microscope")
     sub.add_argument("config", help="file, or name of a configuration that ships with semagent")
-    sub.add_argument("--mode", choices=[str(mode) for mode in Mode])
+    sub.add_argument(
+        "--mode",
+        choices=[str(mode) for mode in Mode],
+        help="look, propose, or focus and follow; default: the configuration's",
+    )
     sub.add_argument("--arm", action="store_true", help="let commands through the safety gate")
     add_record(sub)
     sub.add_argument(
@@ -316,7 +323,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("autofocus", _autofocus, "focus once, then exit")
     sub.add_argument("config", help="file, or name of a configuration that ships with semagent")
-    sub.add_argument("--max-frames", type=_count, metavar="N")
+    add_most(sub)
     sub.add_argument("--no-stigmation", action="store_true", help="leave the stigmators alone")
     sub.add_argument("--arm", action="store_true", help="let commands through the safety gate")
     add_record(sub)
@@ -330,8 +337,8 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("simulate", _simulate, "autofocus over a recorded stack as if it were the microscope")
     sub.add_argument("stack", help="folder, glob, OME-TIFF or recorded session")
-    sub.add_argument("--start-um", type=_finite, metavar="WD", help="where to start")
-    sub.add_argument("--max-frames", type=_count, metavar="N")
+    sub.add_argument("--start-um", type=_finite, metavar="WD", help="where to start, in µm")
+    add_most(sub)
     sub.add_argument("--seed", type=int, metavar="N", help="without --start-um: start at random")
     sub.add_argument("--console", action="store_true", help="watch it in the console, until Ctrl-C")
     add_record(sub)

@@ -39,8 +39,9 @@ def run(name: str, *, arm: bool, output_file: Path | None, output: Output) -> in
         # the procedure ends at the next frame.
         caught_interrupts(output) as interrupt,
         Hands(config, microscope, clock) as hands,
-        _Bar(output, interrupt) as bar,
+        output.progress() as bars,
     ):
+        bar = _Bar(output, bars, interrupt)
         try:
             hands.arm()
             settings, calibration = calibrate(
@@ -72,18 +73,11 @@ def _keep(path: Path, config: RunConfig, settings: Settings, calibration: Calibr
 class _Bar:
     """How far it is."""
 
-    def __init__(self, output: Output, interrupt: Interrupt) -> None:
+    def __init__(self, output: Output, bars: Progress, interrupt: Interrupt) -> None:
         self._output = output
         self._interrupt = interrupt
-        self._progress = Progress(console=output.people, disable=output.json, transient=True)
-        self._task = self._progress.add_task("calibrating", total=None)
-
-    def __enter__(self) -> "_Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._progress = bars
+        self._task = bars.add_task("calibrating", total=None)
 
     def step(self, stage: Stage, header: FrameHeader) -> None:
         """One frame more."""

@@ -1,17 +1,15 @@
 """``estimate``: where focus is, from recorded frames only."""
 
 import math
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import msgspec
-from rich.progress import track
 
 from semagent import registry
 from semagent.cli import exits
 from semagent.cli.images import analyse_file, faults_of
-from semagent.cli.output import Output, metres
+from semagent.cli.output import Output, counted, metres
 from semagent.clock import Clock, SystemClock
 from semagent.config import Part
 from semagent.control import SpectralEstimator
@@ -23,7 +21,7 @@ from semagent.report.story import ESTIMATED
 from semagent.sanity import SanityOptions
 from semagent.session import SessionWriter
 from semagent.signature import with_signature
-from semagent.stack import RecordedMicroscope, as_recorded, config_for_stack, without_scale
+from semagent.stack import as_recorded, config_for_stack, without_scale
 from semagent.types import Event, FocusBelief, Frame, FrameAnalysis
 
 _HELD = "held: these frames do not say where focus is"
@@ -52,8 +50,8 @@ def estimate(
         estimator = SpectralEstimator(config.control.estimator, config.control.scale)
         used: list[FrameAnalysis] = []
         belief: FocusBelief | None = None
-        for frame in _frames(microscope, wanted, output):
-            figures = _look(looks, frame, config.sanity, writer, output)
+        for index in output.track(wanted, "reading frames"):
+            figures = _look(looks, microscope.frame(index), config.sanity, writer, output)
             if figures is None:
                 continue
             used.append(figures)
@@ -62,9 +60,10 @@ def estimate(
                 writer.write_value("belief", belief, figures.header.monotonic_ns)
         distances_m = [entry.working_distance_m for entry in entries]
         span_m = max(distances_m) - min(distances_m)
-        if belief is not None and not _says(used, belief, span_m, config.control.autofocus):
+        silent = _silent(used, belief, span_m, config.control.autofocus)
+        if silent:
             belief = None
-        sentence = _sentence(belief, len(used))
+        sentence = f"{_HELD}: {silent}" if belief is None else _sentence(belief, len(used))
         if writer is not None:
             _note(writer, sentence, clock)
     output.record(
@@ -83,14 +82,6 @@ def estimate(
     if belief is None and lacks:
         output.warn(lacks)
     return exits.HELD if belief is None else exits.DONE
-
-
-def _frames(microscope: RecordedMicroscope, wanted: list[int], output: Output) -> Iterator[Frame]:
-    """The frames that are asked for, one by one, with a bar that shows how far it is."""
-    for index in track(
-        wanted, "frames", console=output.people, transient=True, disable=output.json
-    ):
-        yield microscope.frame(index)
 
 
 def _look(
@@ -114,10 +105,8 @@ def _look(
     return figures
 
 
-def _sentence(belief: FocusBelief | None, count: int) -> str:
-    if belief is None or belief.interval90_m is None:
-        return _HELD
-    low_m, high_m = belief.interval90_m
+def _sentence(belief: FocusBelief, count: int) -> str:
+    low_m, high_m = belief.interval90_m or (None, None)
     return (
         f"focus at {metres(belief.focus_m)} ± {metres(belief.sigma_m)} "
         f"(90 % within {metres(low_m)} to {metres(high_m)}) from {count} frames"
@@ -154,18 +143,24 @@ def _wanted(frames: list[int] | None, count: int, stack: str) -> list[int]:
     return frames
 
 
-def _says(
-    used: list[FrameAnalysis], belief: FocusBelief, span_m: float, options: AutofocusOptions
-) -> bool:
-    """Whether the frames say where focus is, by what an autofocus asks for.
+def _silent(
+    used: list[FrameAnalysis], belief: FocusBelief | None, span_m: float, options: AutofocusOptions
+) -> str:
+    """Why the frames do not say where focus is, by what an autofocus asks for; empty if they do.
 
     They have to show a specimen, whose blur depends on the working distance, and to leave focus
     no more open than it was before anybody looked: somewhere in the stack.
     """
+    if belief is None or len(used) < 2:
+        return f"{counted(len(used), 'frame')} can be used, two are needed"
+    if not options.shows_structure([figures.structure for figures in used]):
+        return "there is nothing in them to focus on"
+    if belief.log_odds < options.min_log_odds:
+        return "their blur does not depend on the working distance"
     low_m, high_m = belief.interval90_m or (-math.inf, math.inf)
-    return (
-        len(used) > 1
-        and options.shows_structure([figures.structure for figures in used])
-        and belief.log_odds >= options.min_log_odds
-        and high_m - low_m <= span_m
-    )
+    if high_m - low_m > span_m:
+        return (
+            f"it may be anywhere within more than the {metres(span_m)} of the stack; take frames "
+            "further apart"
+        )
+    return ""

@@ -15,8 +15,8 @@ from semagent.calibration.learn import learn
 from semagent.cli import exits, live
 from semagent.cli.interrupt import Interrupt, caught_interrupts
 from semagent.cli.ledger import Ledger, Row
-from semagent.cli.output import Output, metres
-from semagent.cli.view import focus_panel, is_utf8
+from semagent.cli.output import Output, counted, metres
+from semagent.cli.view import FOCUS_ROWS, focus_panel, is_utf8
 from semagent.clock import Clock, SystemClock
 from semagent.config import Part, RunConfig, find_config, load_config, save_memory
 from semagent.control import forbids, not_begun
@@ -47,6 +47,7 @@ from semagent.types import (
 
 _FRAMES_WITHOUT_RESULT = 1000
 _WATCHED_INTERVAL_S = 0.2
+_FRAME_ROWS = 5  # that the table takes beside its frames, and the cursor below
 _NO_LIMIT = {"microscope", Code.SETTINGS_CHANGED}
 """Refusals that are none of the safety envelope: by the driver, or because of a hand."""
 _FAILURES = {Code.MOVED_BY_HAND, Code.READBACK_DIFFERS}
@@ -175,6 +176,7 @@ def _focus(
         with lockstep, table:
             start = microscope.read_state()
             start_m = start.optics.working_distance_m
+            tolerance_m = config.safety.tolerance("working_distance_m")
             unaffordable = forbids(start, config.control.autofocus.max_dose_e_nm2)
             if unaffordable:
                 _report(not_begun(start_m, unaffordable), time.perf_counter() - started_s, output)
@@ -190,13 +192,19 @@ def _focus(
                 found = _follow(lockstep, ledger, interrupt)
             except Exception as error:
                 # Nobody will look at another frame, whatever went wrong: back to where it began.
-                ledger.says_result = False
-                lockstep.request(Cancel(reason=str(error)))
                 lockstep.settle()
                 ledger.update()
+                if ledger.result is None:
+                    lockstep.request(Cancel(reason=str(error)))
+                    lockstep.settle()
+                    ledger.update()
+                ledger.flush()
+                table.close()
+                if ledger.result is not None:
+                    result = _as_it_is(ledger.result, start_m, microscope, tolerance_m)
+                    _report(result, time.perf_counter() - started_s, output, ledger.ended)
                 raise
             gate = lockstep.gate
-            tolerance_m = config.safety.tolerance("working_distance_m")
             result = _as_it_is(found, start_m, microscope, tolerance_m)
         ended = ledger.ended if result.reason == found.reason else ""
         _report(result, time.perf_counter() - started_s, output, ended)
@@ -258,12 +266,13 @@ def _as_it_is(
 def _report(result: FocusResult, wall_s: float, output: Output, ended: str = "") -> None:
     """Say how it ended; people are told in the words of ``ended``, if there are any."""
     output.record({"event": "result", **msgspec.to_builtins(result), "wall_s": wall_s})
-    uncertainty = "" if result.sigma_m is None else f" ± {metres(result.sigma_m)}"
+    known = result.status == "focused" and result.sigma_m is not None
+    uncertainty = f" ± {metres(result.sigma_m)}" if known else ""
     output.say(
         f"{ended or f'{result.status}: {result.reason}'}\n"
         f"working distance {metres(result.start_working_distance_m)} → "
         f"{metres(result.final_working_distance_m)}{uncertainty}, "
-        f"{result.frames_used} frames, {result.moves} moves, {wall_s:.1f} s"
+        f"{counted(result.frames_used, 'frame')}, {counted(result.moves, 'move')}, {wall_s:.1f} s"
     )
 
 
@@ -301,8 +310,8 @@ class _Table:
         self._config = config
         self.ledger: Ledger | None = None
         self.analyses: list[FrameAnalysis] = []
-        self._table = Table("frame", "working distance", "score", "focus", "±", "next")
-        self._live = Live(self._table, console=output.people, auto_refresh=False)
+        self._rows: list[list[str]] = []
+        self._live = Live(_frames([]), console=output.people, auto_refresh=False)
 
     def __enter__(self) -> "_Table":
         if not self._output.json:
@@ -310,8 +319,16 @@ class _Table:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Show all of it for good; further calls do nothing."""
+        if not self._live.is_started:
+            return
+        if self._rows:
+            self._show(self._rows)
         self._live.stop()
-        if not (self._output.json or self._output.people.is_terminal):
+        if not self._output.people.is_terminal:
             self._output.say("")  # what is not a terminal gets the table without an end of line
 
     def add(self, row: Row) -> None:
@@ -321,17 +338,41 @@ class _Table:
         self._output.record(row.record())
         if self._output.json:
             return
-        self._table.add_row(
-            str(row.header.sequence),
-            metres(row.header.optics.working_distance_m),
-            "unusable" if row.analysis is None else f"{row.analysis.focus_score:.3f}",
-            metres(None if row.belief is None else row.belief.focus_m),
-            metres(None if row.belief is None else row.belief.sigma_m),
-            "" if row.action is None else row.action["type"].replace("_", " "),
+        self._rows.append(
+            [
+                str(row.header.sequence),
+                metres(row.header.optics.working_distance_m),
+                "unusable" if row.analysis is None else f"{row.analysis.focus_score:.3f}",
+                metres(None if row.belief is None else row.belief.focus_m),
+                metres(None if row.belief is None else row.belief.sigma_m),
+                _next(row.action),
+            ]
         )
+        # What does not fit on the screen comes at the end.
+        self._show(self._rows[-max(1, self._output.people.height - FOCUS_ROWS - _FRAME_ROWS) :])
+
+    def _show(self, rows: list[list[str]]) -> None:
+        shown: Table | Group = _frames(rows)
         ledger, console = self.ledger, self._output.people
         if ledger is not None and ledger.monitor is not None and console.is_terminal:
             health, wide = ledger.monitor.snapshot(), console.width
             panel = focus_panel(ledger, self._config, health, columns=wide, utf8=is_utf8(console))
-            self._live.update(Group(self._table, panel))
-        self._live.refresh()
+            shown = Group(shown, panel)
+        self._live.update(shown, refresh=True)
+
+
+def _frames(rows: list[list[str]]) -> Table:
+    table = Table()
+    for column in ("frame", "working distance", "score", "focus", "±", "next"):
+        table.add_column(column, no_wrap=column not in ("working distance", "next"))
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _next(action: dict[str, Any] | None) -> str:
+    if action is None:
+        return ""
+    if action["type"] == "set_working_distance":
+        return f"to {metres(action['working_distance_m'])}"
+    return str(action["type"]).replace("_", " ")

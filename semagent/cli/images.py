@@ -49,20 +49,22 @@ _SHOWN = (
 def score(paths: list[Path], *, engine: str, output: Output) -> int:
     """Score each image in the order given and return the exit code."""
     opened = registry.open_engine(engine, {})
+    folders = {path.parent for path in paths}
     rows, remarks = [], []
     try:
-        for sequence, path in enumerate(paths, start=1):
+        for sequence, path in enumerate(output.track(paths, "scoring"), start=1):
             each = [_analyse(opened, frame).figures for frame in _scan(path, sequence, output)]
             blur = joint_ellipse([figures.blur for figures in each if figures.blur is not None])
             for figures in each:
-                record, label = _score_record(path, figures), str(path)
+                record, of = _score_record(path, figures), ""
                 if len(each) > 1:
                     detector = figures.header.detector
                     record |= {"detector": detector, "scan_blur": _blur_record(blur)}
-                    label += f", {detector}"
-                _doubt(label, "its score says nothing", figures, output)
+                    of = f", {detector}"
+                _doubt(f"{path}{of}", "its score says nothing", figures, output)
                 output.record(record)
-                rows.append(_score_row(label, figures))
+                name = path.name if len(folders) == 1 else str(path)
+                rows.append(_score_row(f"{name}{of}", figures))
             if len(each) > 1 and blur is not None:
                 remarks.append(
                     f"{path}: the blur in all detectors together is {blur.major_px:.2f} × "
@@ -71,7 +73,8 @@ def score(paths: list[Path], *, engine: str, output: Output) -> int:
     finally:
         opened.close()
     columns = ["image", "score", "blur major", "minor", "90 % within", "angle", "noise", "time"]
-    output.table(f"focus scores ({opened.name})", columns, rows)
+    where = f" in {folders.pop()}" if len(folders) == 1 else ""
+    output.table(f"focus scores{where} ({opened.name})", columns, rows)
     for remark in remarks:
         output.say(remark)
     return exits.DONE
@@ -237,7 +240,8 @@ def restore(
             raise UsageError(
                 f"--output: {folder}: no folder can be made there ({error.strerror})"
             ) from error
-        for sequence, (path, files) in enumerate(zip(paths, targets, strict=True), start=1):
+        pairs = output.track(list(zip(paths, targets, strict=True)), "restoring")
+        for sequence, (path, files) in enumerate(pairs, start=1):
             for record in _restore_one(opened, path, files, sequence, output):
                 output.record(record)
                 detector = f", {record['detector']}" if "detector" in record else ""

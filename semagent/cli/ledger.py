@@ -122,6 +122,7 @@ class Ledger:
         self.scores: deque[float] = deque(maxlen=_SCORES)
         self.news: deque[Event] = deque(maxlen=_NEWS)
         self.beats: dict[str, Heartbeat] = {}
+        self._told = ""
 
     @property
     def analyses(self) -> int:
@@ -210,8 +211,12 @@ class Ledger:
         if event.kind == "autofocus_done":
             self.ended = event.message
         said = self.says_result and event.kind == "autofocus_done"
-        if event.level is not Level.INFO and not said:
+        # Why the gate closed may be an event of its own, in the same words.
+        if event.level is not Level.INFO and not (
+            said or self._told.endswith(f": {event.message}")
+        ):
             self._output.warn(event.message)
+        self._told = event.message
 
     def _take_command(self, command: Command) -> None:
         if command.issuer is not Issuer.AGENT:

@@ -10,7 +10,7 @@ from semagent.cli import exits
 from semagent.cli.drain import LOST_S, Drain
 from semagent.cli.interrupt import Interrupt, caught_interrupts
 from semagent.cli.ledger import Ledger
-from semagent.cli.output import Output, metres
+from semagent.cli.output import Output, counted, metres
 from semagent.cli.view import LiveView
 from semagent.clock import SystemClock
 from semagent.config import RunConfig
@@ -233,6 +233,7 @@ class _Session:
         """Say how it went."""
         ledger = self._ledger
         ledger.update()
+        state = ledger.state
         beat = ledger.beats.get(Role.ACQUIRE)
         frames = beat.processed if beat else ledger.frames
         engine = ledger.beats.get(Role.INFER)
@@ -250,8 +251,13 @@ class _Session:
             }
         )
         self._output.say(
-            f"{frames} frames, {ledger.flagged} unusable, {ledger.commands} commands, "
-            f"{ledger.refusals.total()} refused or failed"
+            f"{counted(frames, 'frame')}, {ledger.flagged} unusable, "
+            f"{counted(ledger.commands, 'command')}, {ledger.refusals.total()} refused or failed"
+            + (
+                ""
+                if state is None
+                else f"; working distance {metres(state.optics.working_distance_m)}"
+            )
             + ("" if record is None else f"; recorded in {record}")
         )
 

@@ -9,12 +9,13 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, TextIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, TextIO, TypeVar
 
 import msgspec
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import Progress
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +23,7 @@ from rich.text import Text
 from semagent.health import unverified
 from semagent.types import Capabilities
 
+_T = TypeVar("_T")
 _HELD = 100
 _STEERING = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "?")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -102,7 +104,9 @@ class Output:
         errors: Any = _Stream(sys.stderr, self._unread)
         self._programs = programs
         self.people = _Legible(file=errors if json else programs, highlight=False)
-        self.errors = _Legible(file=errors, highlight=False)
+        # On one terminal both are one: what is said while a bar is shown goes above it.
+        one = json or all(each and each.isatty() for each in (sys.stdout, sys.stderr))
+        self.errors = self.people if one else _Legible(file=errors, highlight=False)
         self.held_warnings: deque[str] = deque(maxlen=_HELD)
         self._left_out = 0
         self._holding = False
@@ -154,6 +158,18 @@ class Output:
             table.add_row(*map(Text, row))  # not markup: "semagent[report]" is a word
         self.people.print(table)
 
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """Bars that show how far it is and how long it will take; on a terminal only."""
+        bars = Progress(console=self.people, transient=True)
+        with bars if self.people.is_interactive and not self.json else nullcontext():
+            yield bars
+
+    def track(self, items: Sequence[_T], doing: str) -> Iterator[_T]:
+        """The items, with a bar that shows how many are done."""
+        with self.progress() as bars:
+            yield from bars.track(items, description=doing)
+
     def say(self, text: str) -> None:
         """A line for people; on standard error with ``--json``."""
         self.people.print(text, markup=False, soft_wrap=True)
@@ -191,11 +207,16 @@ class Output:
 
 
 def metres(value: float | None) -> str:
-    """A length as people read it, e.g. ``5.0321 mm`` or ``12.3 um``."""
+    """A length as people read it, e.g. ``5.0321 mm``, ``12.3 µm`` or ``498 nm``."""
     if value is None:
         return "-"
     if abs(value) >= 1e-3:
         return f"{value * 1e3:.4f} mm"
     if abs(value) >= 1e-6:
-        return f"{value * 1e6:.2f} um"
-    return f"{value * 1e9:.1f} nm"
+        return f"{value * 1e6:.{1 if abs(value) >= 1e-5 else 2}f} µm"
+    return f"{value * 1e9:.{0 if abs(value) >= 1e-8 else 1}f} nm"
+
+
+def counted(number: int, what: str) -> str:
+    """How many there are, e.g. ``1 frame`` or ``2 frames``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

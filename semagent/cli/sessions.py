@@ -5,10 +5,9 @@ import threading
 from pathlib import Path
 
 import msgspec
-from rich.progress import Progress, track
 
 from semagent.cli import exits
-from semagent.cli.output import Output
+from semagent.cli.output import Output, counted
 from semagent.config import ConsoleOptions
 from semagent.errors import UsageError
 from semagent.export import Target, export_session
@@ -27,18 +26,9 @@ def replay(folder: Path, *, compare: bool, output: Output) -> int:
     With ``compare`` a command that comes out differently is a failure.
     """
     again = Replay(folder)
-    try:
-        heard = track(
-            again.run(),
-            "replaying",
-            total=len(again),
-            console=output.people,
-            transient=True,
-            disable=output.json,
-        )
+    with contextlib.closing(again), output.progress() as bar:
+        heard = bar.track(again.run(), total=len(again), description="replaying")
         frames = sum(each.kind == "analysis" for each in heard)
-    finally:
-        again.close()
     differences = again.differences()
     for difference in differences:
         output.record({"event": "difference", **msgspec.to_builtins(difference)})
@@ -51,7 +41,10 @@ def replay(folder: Path, *, compare: bool, output: Output) -> int:
             "differences": len(differences),
         }
     )
-    output.say(f"{frames} frames, {len(again.replayed)} commands, {len(differences)} different")
+    output.say(
+        f"{counted(frames, 'frame')}, {counted(len(again.replayed), 'command')}, "
+        f"{len(differences)} different"
+    )
     return exits.FAILED if compare and differences else exits.DONE
 
 
@@ -66,14 +59,14 @@ def report(folder: Path, *, target: Path | None, output: Output) -> int:
     if page.suffix.lower() not in {".html", ".htm"}:
         raise UsageError(f"--output: {page} does not end in .html")
     write_report(resolved, page)
-    output.say(f"{page}, and the same as a picture: {page.with_suffix('.png')}")
+    output.say(f"wrote {page}, and the same as a picture, {page.with_suffix('.png')}")
     return exits.DONE
 
 
 def export(folder: Path, *, target: Path, to: Target, derived: bool, output: Output) -> int:
     """Export a session for other programs and return the exit code."""
     session = SessionReader(folder)
-    with Progress(console=output.people, transient=True, disable=output.json) as bar:
+    with output.progress() as bar:
         task = bar.add_task("exporting")
 
         def show(done: int, total: int) -> None:
@@ -87,8 +80,8 @@ def export(folder: Path, *, target: Path, to: Target, derived: bool, output: Out
     output.record({"event": "export", **msgspec.to_builtins(exported)})
     for image in exported.images:
         size = f"{image.width_px} x {image.height_px}, {image.dtype}"
-        output.say(f"{image.name}: {image.frames} frames, {size}")
-    output.say(f"{exported.output}")
+        output.say(f"{image.name}: {counted(image.frames, 'frame')}, {size}")
+    output.say(f"wrote {exported.output}")
     return exits.DONE
 
 

@@ -74,7 +74,7 @@ def _about(module: str) -> str:
         documentation = importlib.import_module(module).__doc__ or ""
     except ImportError:
         return ""
-    return documentation.strip().partition("\n")[0]
+    return documentation.strip().partition("\n")[0].replace("``", "")
 
 
 def run_tool(name: str, arguments: list[str]) -> int:

@@ -51,8 +51,9 @@ def run(name: str, *, positions: str, arm: bool, record: Path | None, output: Ou
             # the scan ends at the next frame.
             caught_interrupts(output) as interrupt,
             Lockstep(config, microscope, engine, clock, recorder) as lockstep,
-            _Bar(output, interrupt) as bar,
+            output.progress() as bars,
         ):
+            bar = _Bar(output, bars, interrupt)
             pilot = Pilot(
                 lockstep,
                 config,
@@ -168,22 +169,15 @@ def _keep(
 class _Bar:
     """How far it is."""
 
-    def __init__(self, output: Output, interrupt: Interrupt) -> None:
+    def __init__(self, output: Output, bars: Progress, interrupt: Interrupt) -> None:
         self._output = output
         self._interrupt = interrupt
-        self._progress = Progress(console=output.people, disable=output.json, transient=True)
-        self._task = self._progress.add_task("focusing", total=None)
+        self._progress = bars
+        self._task = bars.add_task("focusing", total=None)
         self._unkept = False
         self._ended = False
         self._reached = 0  # positions; some are visited again
         self.total = 0
-
-    def __enter__(self) -> "_Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
     def step(self, _header: FrameHeader) -> None:
         """One frame more."""

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from semagent.cli.ledger import Ledger
-from semagent.cli.output import Output, metres
+from semagent.cli.output import Output, counted, metres
 from semagent.config import RunConfig
 from semagent.health import Condition, Health, RoleHealth
 from semagent.report.posterior import density_of
@@ -23,7 +23,7 @@ from semagent.types import Capabilities, Event, FocusBelief, GateStatus, Intent,
 _REFRESH_S = 0.25
 _LINE_S = 5.0
 _WIDE = 140
-_FOCUS_ROWS, _NEWS_ROWS = 12, 6  # of the latter, at least
+FOCUS_ROWS, _NEWS_ROWS = 12, 6  # of the latter, at least
 _LABELS, _FRAME = 16, 6  # columns that a panel's labels and its border take
 _ENDS = 22  # columns that the ends of the posterior's range take
 _LEAST_SPAN = 0.1  # a sparkline shows no smaller differences: they would be noise
@@ -119,18 +119,18 @@ class LiveView:
         headline = self._headline()
         head_rows = len(console.render_lines(headline))
         role_rows = 3 + (0 if health is None else len(health.roles))
-        fixed_rows = head_rows + _FOCUS_ROWS + role_rows + 1
+        fixed_rows = head_rows + FOCUS_ROWS + role_rows + 1
         # A low screen shows what happened: a role that is not well is among the warnings there.
         low = not wide and console.height < fixed_rows + _NEWS_ROWS
         columns = console.width // 2 if wide else console.width
         focus = focus_panel(ledger, self._config, health, columns=columns, utf8=is_utf8(console))
-        facts = Layout(size=_FOCUS_ROWS if wide or low else _FOCUS_ROWS + role_rows)
+        facts = Layout(size=FOCUS_ROWS if wide or low else FOCUS_ROWS + role_rows)
         if low:
             facts.update(focus)
         elif wide:
             facts.split_row(Layout(focus), Layout(roles))
         else:
-            facts.split_column(Layout(focus, size=_FOCUS_ROWS), Layout(roles, size=role_rows))
+            facts.split_column(Layout(focus, size=FOCUS_ROWS), Layout(roles, size=role_rows))
         screen = Layout()
         screen.split_column(
             Layout(headline, size=head_rows),
@@ -186,7 +186,7 @@ def line(ledger: Ledger) -> str:
         parts.append(f"working distance {metres(header.optics.working_distance_m)}")
         parts.append(f"score {ledger.analysis.focus_score:.3f}")
     if ledger.belief is not None and ledger.belief.focus_m is not None:
-        parts.append(f"focus at {metres(ledger.belief.focus_m)} +- {metres(ledger.belief.sigma_m)}")
+        parts.append(f"focus at {metres(ledger.belief.focus_m)} ± {metres(ledger.belief.sigma_m)}")
     stale_s = None if ledger.monitor is None else ledger.monitor.snapshot().stale_s
     if stale_s is not None:
         parts.append(f"no frame analysed for {stale_s:.0f} s")
@@ -320,7 +320,7 @@ def _frames(health: Health, flagged: int) -> str:
 
 def _dose(health: Health) -> str:
     dose = health.dose
-    here = f"{dose['frames_here']} frames of this field"
+    here = f"{counted(dose['frames_here'], 'frame')} of this field"
     if dose["here_e_nm2"] is None:
         return f"{here}; beam current not reported"
     return f"{dose['here_e_nm2']:.1f} electrons/nm² in {here}"

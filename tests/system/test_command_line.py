@@ -241,6 +241,7 @@ def test_an_estimate_that_is_recorded_makes_a_report(
     folder = tmp_path / "estimate"
     run = semagent("estimate", drawn_stack, "--frames", "4,16,22", "--record", folder)
     assert run.code == 0, run.err
+    assert run.out.startswith("focus at")
     assert verify(folder) == []
     assert semagent("report", folder).code == 0
     page = (tmp_path / "estimate.html").read_text(encoding="utf-8")
@@ -260,7 +261,7 @@ def test_the_report_of_an_estimate_that_held_says_so(semagent: Run, tmp_path: Pa
     assert verify(folder) == []
     assert semagent("report", folder).code == 0
     page = (tmp_path / "estimate.html").read_text(encoding="utf-8")
-    assert "held: these frames do not say where focus is" in page
+    assert "held: these frames do not say where focus is: 0 frames can be used" in page
     assert "saturated" in page
 
 

@@ -1,21 +1,32 @@
 """``autofocus`` in this process: hands that turn focus away, failures, and a second Ctrl-C."""
 
+import io
 import itertools
 import json
 import signal
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 from semagent import registry
+from semagent.bus import LocalBus, LocalHub
+from semagent.channels import Role
 from semagent.cli import exits, focus, main
-from semagent.config import find_config
+from semagent.cli.ledger import Ledger, Row
+from semagent.cli.output import Output
+from semagent.clock import ManualClock
+from semagent.config import find_config, load_config
 from semagent.errors import MicroscopeError
+from semagent.health import HealthMonitor
 from semagent.lockstep import Lockstep
 from semagent.signals import handled
-from semagent.types import Frame, SetWorkingDistance
+from semagent.testing.engines import frame_of
+from semagent.types import Capabilities, Frame, SetWorkingDistance
 from semagent_drivers.simulated.microscope import SimulatedMicroscope
 from semagent_engines.sharpness.engine import SharpnessEngine
 
@@ -165,3 +176,45 @@ def test_whatever_goes_wrong_in_an_engine_focus_is_put_back(
         main(["autofocus", str(small_microscope(tmp_path)), "--arm"])
     assert seen_m[2] != pytest.approx(seen_m[0], abs=1e-7)
     assert moved_m[-1] == pytest.approx(seen_m[0], abs=1e-8)
+
+
+def test_a_microscope_that_is_gone_is_told_once_and_the_result_says_where_it_was_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = small_microscope(tmp_path)
+    plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    plain["driver"]["options"]["faults"] = {"disconnect": {"at": [2]}}
+    path.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    assert main(["autofocus", str(path), "--arm", "--json"]) == exits.FAILED
+    said = capsys.readouterr()
+    frame, result = map(json.loads, said.out.splitlines())
+    assert result["status"] == "failed"
+    assert result["final_working_distance_m"] == frame["action"]["working_distance_m"]
+    gone = "the link is gone (injected fault); open the driver again"
+    assert [line for line in said.err.splitlines() if gone in line] == [
+        f"warning: no frame could be taken: {gone}",
+        f"error: {gone}",
+    ]
+
+
+def test_the_newest_frames_fit_on_the_screen() -> None:
+    config = load_config(find_config("simulated"))
+    output = Output(json=False)
+    output.people = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    hub = LocalHub(ManualClock())
+    table = focus._Table(output, config)
+    monitor = HealthMonitor(
+        config, Capabilities(driver="d", microscope="m", verified_on=None), ManualClock()
+    )
+    table.ledger = Ledger(LocalBus(hub, Role.SUPERVISOR).subscribe, output, table.add, monitor)
+    with table:
+        for sequence in range(1, 31):
+            header = frame_of(np.zeros((64, 64), np.uint8)).header
+            action = {"type": "set_working_distance", "working_distance_m": 4.9891e-3}
+            header = msgspec.structs.replace(header, sequence=sequence)
+            table.add(Row(header=header, action=action))
+        lines = output.people.render_lines(table._live.get_renderable())
+        text = ["".join(segment.text for segment in line) for line in lines]
+        assert len(lines) < 24
+        assert any("│ 30 " in line and "to 4.9891 mm" in line for line in text)
+    assert len(output.people.render_lines(table._live.get_renderable())) > 30

@@ -1,5 +1,7 @@
 """The terminal view: drawn right, and plain where the terminal cannot do more."""
 
+import sys
+
 import msgspec
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from rich.console import Console
 from semagent.bus import LocalBus, LocalHub
 from semagent.channels import Role
 from semagent.cli.ledger import Ledger
-from semagent.cli.output import Output
+from semagent.cli.output import Output, metres
 from semagent.cli.view import focus_panel, posterior_bar, sparkline, way_out
 from semagent.clock import ManualClock
 from semagent.config import find_config, load_config
@@ -55,7 +57,7 @@ def test_the_sparkline_spans_the_values_but_does_not_blow_up_noise():
 )
 def test_the_bar_marks_where_the_microscope_is(here_m: float, place: int):
     text = posterior_bar(belief(), here_m, 0.5e-6, width=21, utf8=True)
-    low, bar, high = text.plain.rsplit(" um", 1)[0].replace(" um", "", 1).split(" ")
+    low, bar, high = text.plain.rsplit(" µm", 1)[0].replace(" µm", "", 1).split(" ")
     assert (low, high) == ("-4.00", "+4.00")
     assert bar.index("┃") == place
     assert len(bar) == 21
@@ -63,9 +65,9 @@ def test_the_bar_marks_where_the_microscope_is(here_m: float, place: int):
 
 def test_the_bar_reaches_as_far_as_the_microscope_is_away():
     text = posterior_bar(belief(), 5.05e-3, None, width=21, utf8=False)
-    assert "60.00 um" in text.plain
+    assert "60.0 µm" in text.plain
     assert "|" in text.plain
-    assert text.plain.isascii()
+    assert text.plain.encode("cp437")  # of old consoles
 
 
 def test_the_marker_is_green_only_within_the_depth_of_field():
@@ -128,6 +130,30 @@ def test_no_text_steers_the_terminal(capsys: pytest.CaptureFixture[str]):
     for stream, count in ((said.out, 2), (said.err, 2)):
         assert not {"\x1b", "\x9b"} & set(stream)
         assert stream.count("?[2J") == count
+
+
+def test_what_is_said_beside_a_bar_goes_above_it(monkeypatch: pytest.MonkeyPatch):
+    """Through the console that draws the bar, where both streams end on one terminal."""
+    assert Output(json=False).errors is not Output(json=False).people
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    output = Output(json=False)
+    assert output.errors is output.people
+
+
+@pytest.mark.parametrize(
+    ("length_m", "text"),
+    [
+        (5.03214e-3, "5.0321 mm"),
+        (33.67e-6, "33.7 µm"),
+        (-2.763e-6, "-2.76 µm"),
+        (497.8e-9, "498 nm"),
+        (0.4e-9, "0.4 nm"),
+        (None, "-"),
+    ],
+)
+def test_lengths_have_the_digits_that_count(length_m: float | None, text: str):
+    assert metres(length_m) == text
 
 
 def test_frames_that_cannot_be_used_in_a_row_are_news_once(capsys: pytest.CaptureFixture[str]):

@@ -149,8 +149,8 @@ class RecordedMicroscope:
         self._check_open()
         match action:
             case SetWorkingDistance(working_distance_m=distance_m):
-                recorded = [entry.working_distance_m for entry in self.stack.entries]
-                _check_recorded("working distance", "m", distance_m, recorded)
+                recorded = [entry.working_distance_m * 1e6 for entry in self.stack.entries]
+                _check_recorded("working distance", "µm", distance_m * 1e6, recorded)
                 target = replace(self._target, working_distance_m=distance_m)
             case SetStigmator(x=x, y=y) if self.capabilities.stigmator:
                 settings = [_Setting.of(entry) for entry in self.stack.entries]
@@ -263,7 +263,7 @@ def _check_recorded(name: str, unit: str, value: float, recorded: Sequence[float
     raise CommandRefusedError(
         f"{name} {value:g} {unit}".rstrip()
         + f" is outside what was recorded, {low:g} to {high:g} {unit}".rstrip()
-        + "; ask for less than half a step beyond"
+        + "; at most half a step beyond it is allowed"
     )
 
 
