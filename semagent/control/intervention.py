@@ -58,7 +58,7 @@ def settings_change(
         f"{name} from {then[name]} to {here[name]}" for name in then if then[name] != here[name]
     ]
     if not changes:
-        return "scan, beam energy, magnification or detector were changed"
+        return "scan, its rotation, beam energy, magnification or detector were changed"
     return f"the settings were changed: {', '.join(changes)}"
 
 

@@ -77,11 +77,20 @@ class AdapterOptions(Options, frozen=True, kw_only=True):
 
 
 class Readings(NamedTuple):
-    """The settings as read from the instrument."""
+    """The settings as read from the instrument.
+
+    ``rotation_rad`` is how far the scan is turned, ``None`` where the instrument does not say.
+    """
 
     scan: Scan
     optics: Optics
     stage: StagePosition
+    rotation_rad: float | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """What frames have to have in common to be compared."""
+        return Settings.of(self.scan, self.optics, self.rotation_rad)
 
 
 class Picture(NamedTuple):
@@ -477,14 +486,16 @@ class Adapter(ABC):
                 ) from error
 
     def _state(self, readings: Readings, detector: str | None = None) -> MicroscopeState:
-        scan, optics, stage = readings
-        revision = self._revisions.count(Settings.of(scan, optics), detector)
-        return MicroscopeState(scan=scan, optics=optics, stage=stage, settings_rev=revision)
+        return MicroscopeState(
+            scan=readings.scan,
+            optics=readings.optics,
+            stage=readings.stage,
+            settings_rev=self._revisions.count(readings.settings, detector),
+        )
 
     def _held(self, then: Readings, now: Readings) -> bool:
         """Whether nobody has changed, in between, what a frame is judged by."""
-        before, after = (Settings.of(each.scan, each.optics) for each in (then, now))
-        return before.same(after, self.settings_tolerance) and same_beam(
+        return then.settings.same(now.settings, self.settings_tolerance) and same_beam(
             then.optics,
             now.optics,
             focus_m=self.focus_flicker_m,

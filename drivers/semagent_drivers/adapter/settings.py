@@ -1,8 +1,11 @@
 """Whether the settings are still the same: from frame to frame, and while one is exposed."""
 
+import math
 from typing import NamedTuple
 
 from semagent.types import Optics, Region, Scan
+
+_TURNED_RAD = 1e-3
 
 
 class Settings(NamedTuple):
@@ -14,21 +17,24 @@ class Settings(NamedTuple):
         lengths: edge of a pixel in metres, and the inverse of the magnification. On some columns
             they follow the focus, at most in proportion to the working distance.
         working_distance_m: where focus is.
+        rotation_rad: how far the scan is turned.
     """
 
     whole: tuple[int | Region | None, ...]
     measured: tuple[float | None, ...]
     lengths: tuple[float | None, ...]
     working_distance_m: float
+    rotation_rad: float | None
 
     @classmethod
-    def of(cls, scan: Scan, optics: Optics) -> "Settings":
+    def of(cls, scan: Scan, optics: Optics, rotation_rad: float | None) -> "Settings":
         """Those of a scan and of the beam's energy and magnification."""
         return cls(
             (scan.width_px, scan.height_px, scan.bit_depth, scan.frame_averages, scan.region),
             (scan.dwell_s, optics.accelerating_voltage_v),
             (scan.pixel_size_m, 1 / optics.magnification if optics.magnification else None),
             optics.working_distance_m,
+            rotation_rad,
         )
 
     def same(self, now: "Settings", tolerance: float) -> bool:
@@ -39,6 +45,7 @@ class Settings(NamedTuple):
             self.whole == now.whole
             and _within(self.measured, now.measured, 1.0, tolerance)
             and _within(self.lengths, now.lengths, focus, tolerance)
+            and not _turned(self.rotation_rad, now.rotation_rad)
         )
 
 
@@ -52,6 +59,12 @@ def _within(
         or (before is not None and after is not None and low * before <= after <= high * before)
         for before, after in zip(then, now, strict=True)
     )
+
+
+def _turned(then: float | None, now: float | None) -> bool:
+    if then is None or now is None:
+        return then is not now
+    return abs(math.remainder(now - then, 2 * math.pi)) > _TURNED_RAD
 
 
 class Revisions:

@@ -116,6 +116,7 @@ class AutoScript(SdkAdapter):
                 blanked=bool(beam.is_blanked),
             ),
             self._position(),
+            beam.scanning.rotation.value,
         )
 
     def _scan(self) -> Scan:

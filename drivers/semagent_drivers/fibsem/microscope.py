@@ -136,6 +136,7 @@ class Fibsem(SdkAdapter):
             StagePosition(
                 x_m=there.x, y_m=there.y, z_m=there.z, rotation_rad=there.r, tilt_rad=there.t
             ),
+            device.get_scan_rotation(beam),
         )
 
     def _distance_m(self) -> float:

@@ -100,9 +100,15 @@ class Instrument:
 
     def __post_init__(self) -> None:
         self.numbers = {"AP_WD": 5.0e-3, "AP_STIG_X": 2.0, "AP_STIG_Y": -1.5}
-        self.fixed = {"AP_MANUALKV": 5000.0, "AP_IPROBE": 1e-10, "AP_MAG": 20_000.0}
+        self.fixed = {
+            "AP_MANUALKV": 5000.0,
+            "AP_IPROBE": 1e-10,
+            "AP_MAG": 20_000.0,
+            "AP_SCANROTATION": 0.0,
+        }
         self.blanked = False
         self.freeze_on = "End Frame"
+        self.turned = "On"
         self.noise_reduction = "Pixel Avg."
         self.integrated = 4
         self.run_up = "Beam On"
@@ -181,6 +187,7 @@ class Instrument:
             "DP_IMAGE_STORE": f"{width} * {height}",
             "DP_FROZEN": "Frozen" if self.frozen else "Live",
             "DP_FREEZE_ON": self.freeze_on,
+            "DP_SCAN_ROT": self.turned,
             "DP_NOISE_REDUCTION": self.noise_reduction,
             "DP_RUNUPSTATE": self.run_up,
             "DP_DETECTOR_TYPE": "InLens",

@@ -173,7 +173,13 @@ class SmartSem(SdkAdapter):
                 blanked=self._is_dark(),
             ),
             self._position(),
+            self._rotation_rad(),
         )
+
+    def _rotation_rad(self) -> float:
+        # The angle stays set while the rotation is off.
+        off = _SWITCH.get(self._control.state("DP_SCAN_ROT").strip().lower()) is False
+        return 0.0 if off else DEGREES.to_si(self._control.number("AP_SCANROTATION"))
 
     # -- exposing -----------------------------------------------------------------------------
 

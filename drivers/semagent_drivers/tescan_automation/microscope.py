@@ -139,6 +139,7 @@ class TescanAutomation(SdkAdapter):
                 beam_current_a=_known(PICOAMPERES.to_si(beam.GetCurrent())),
             ),
             self._position(),
+            _known(DEGREES.to_si(optics.GetImageRotation())),
         )
 
     def _distance_m(self) -> float:

@@ -1,5 +1,6 @@
 """What the base of all adapters promises, on a small vendor with bad habits."""
 
+import math
 import threading
 import time
 
@@ -144,7 +145,13 @@ def test_flicker_is_no_change_of_settings_but_a_creep_is(microscope, instrument)
 
 
 @pytest.mark.parametrize(
-    "turned", [{"wd_mm": 8.03}, {"stigmator_percent": (1.0, 0.0)}, {"kilovolts": 10.0}]
+    "turned",
+    [
+        {"wd_mm": 8.03},
+        {"stigmator_percent": (1.0, 0.0)},
+        {"kilovolts": 10.0},
+        {"rotation_rad": 0.1},
+    ],
 )
 def test_a_frame_during_which_somebody_turns_a_knob_is_neither_of_before_nor_after(
     microscope, instrument, turned
@@ -152,6 +159,18 @@ def test_a_frame_during_which_somebody_turns_a_knob_is_neither_of_before_nor_aft
     instrument.while_exposing = turned
     assert microscope.acquire(1.0).header.faults == (FrameFault.CHANGED,)
     assert microscope.acquire(1.0).header.faults == ()
+
+
+@pytest.mark.parametrize("turned_rad", [None, 0.002, -math.pi])
+def test_frames_of_a_scan_that_was_turned_are_not_to_be_compared(
+    microscope, instrument, turned_rad
+):
+    first = microscope.acquire(1.0).header.settings_rev
+    for same_rad in (1e-4, -1e-4, 2 * math.pi):
+        instrument.rotation_rad = same_rad
+        assert microscope.acquire(1.0).header.settings_rev == first
+    instrument.rotation_rad = turned_rad
+    assert microscope.acquire(1.0).header.settings_rev == first + 1
 
 
 def test_a_focus_that_flickers_is_not_turned(microscope, instrument):

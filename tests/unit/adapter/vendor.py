@@ -54,6 +54,7 @@ class Instrument:
         self.exposure_s = 0.0
         self.detector = "SE"
         self.pixel_m = 10e-9
+        self.rotation_rad = 0.0
         self.field_follows = False
         self.while_exposing = {}  # what somebody changes meanwhile
         self.deaf = False
@@ -143,6 +144,7 @@ class VendorMicroscope(Adapter):
                 accelerating_voltage_v=self._ask(lambda: vendor.kilovolts) * 1e3,
             ),
             StagePosition(x_m=MILLIMETRES.to_si(self._ask(lambda: vendor.x_mm)), tilt_rad=0.1),
+            self._ask(lambda: vendor.rotation_rad),
         )
 
     def _expose(self, readings: Readings, wait: Wait):

@@ -84,6 +84,12 @@ def test_an_older_system_degausses_and_is_given_time(clock):
     microscope.close()
 
 
+def test_a_scan_that_is_turned_is_another(microscope, instrument):
+    first = microscope.read_state().settings_rev
+    instrument.rotation_rad = 0.1
+    assert microscope.read_state().settings_rev == first + 1
+
+
 def test_without_a_beam_no_frame_is_taken(microscope, instrument):
     instrument.on = False
     with pytest.raises(NotReadyError, match="the electron beam is off"):

@@ -75,7 +75,10 @@ def other_magnification(bench: Bench) -> None:
         (change(working_distance_m=5.2e-3), "working distance was changed"),
         (change(stigmator_y=0.2), "stigmator_y was changed from -0.1000 to +0.2000"),
         (move_stage, "the stage was moved by 5.00 µm"),
-        (other_magnification, "scan, beam energy, magnification or detector were changed"),
+        (
+            other_magnification,
+            "scan, its rotation, beam energy, magnification or detector were changed",
+        ),
     ],
 )
 def test_hand_on_the_microscope_pauses(bench: Bench, hand: Hand, words: str) -> None:
@@ -170,7 +173,10 @@ def nothing_reported(_bench: Bench) -> None:
         ),
         (change(accelerating_voltage_v=12345.6), "beam energy from unknown to 12.3 kV"),
         (change(magnification=200_000.0), "magnification from unknown to 200000"),
-        (nothing_reported, "scan, beam energy, magnification or detector were changed"),
+        (
+            nothing_reported,
+            "scan, its rotation, beam energy, magnification or detector were changed",
+        ),
     ],
 )
 def test_settings_changed_before_a_command_end_the_search_once(

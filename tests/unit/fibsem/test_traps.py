@@ -51,6 +51,12 @@ def test_connecting_leaves_the_operators_beam_shift_alone(microscope, instrument
         again.close()
 
 
+def test_a_scan_that_is_turned_is_another(microscope, instrument):
+    first = microscope.read_state().settings_rev
+    instrument.demo.electron_system.beam.scan_rotation = 0.1
+    assert microscope.read_state().settings_rev == first + 1
+
+
 def test_without_a_beam_no_frame_is_taken(microscope, instrument):
     instrument.demo.electron_system.on = False
     with pytest.raises(NotReadyError, match="the electron beam is off"):

@@ -286,6 +286,19 @@ def test_a_picture_that_keeps_some_of_the_one_before_is_not_taken(microscope, in
     assert not instrument.frozen
 
 
+def test_a_scan_that_is_turned_is_another(microscope, instrument):
+    def revision():
+        return microscope.read_state().settings_rev
+
+    first = revision()
+    instrument.fixed["AP_SCANROTATION"] = 360.0
+    assert revision() == first
+    instrument.fixed["AP_SCANROTATION"] = 30.0
+    assert revision() == first + 1
+    instrument.turned = "Off"  # the angle stays
+    assert revision() == first + 2
+
+
 @pytest.mark.parametrize("state", ["EHT Off", "Gun Off"])
 def test_without_high_voltage_no_frame_is_taken(microscope, instrument, state):
     instrument.run_up = state

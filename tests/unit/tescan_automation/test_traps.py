@@ -99,6 +99,12 @@ def test_a_clamped_focus_does_not_pass_as_done(instrument):
     microscope.close()
 
 
+def test_a_scan_that_is_turned_is_another(microscope, instrument):
+    first = microscope.read_state().settings_rev
+    instrument.rotation_deg = 10.0
+    assert microscope.read_state().settings_rev == first + 1
+
+
 def test_a_move_that_is_ignored_does_not_pass_as_done(microscope, instrument):
     instrument.deaf = True
     with pytest.raises(MicroscopeError, match="accepted stage x_m"):

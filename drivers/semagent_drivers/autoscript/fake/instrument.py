@@ -73,6 +73,7 @@ class Instrument:
         self.voltage_v = 5e3
         self.current_a = 100e-12
         self.on = True
+        self.rotation_rad = 0.0
         self.blanked = False
         self.degaussed = 0
         self.position = dict(_HOME)

@@ -79,6 +79,7 @@ class ElectronBeam(Node):
         self.beam_current = Value(lambda: instrument.current_a, None)
         self.scanning = Node(
             resolution=Value(lambda: instrument.resolution, None),
+            rotation=Value(lambda: instrument.rotation_rad, None),
             dwell_time=Value(lambda: instrument.dwell_s, None, Limits(*its.DWELL_LIMITS_S)),
         )
 

@@ -57,6 +57,7 @@ class Instrument:
     beam: str = "BeamOn"
     volts: float = 5000.0
     current_pa: float = float("nan")
+    rotation_deg: float = float("nan")
     selected: int | None = 0
     trip: Trip = field(default_factory=Trip)
 
@@ -169,6 +170,9 @@ class _Optics(_Part):
 
     def GetViewfield(self) -> float:
         return 1024 * _PIXEL_M * 1e3 * self._here().wd_mm / 6.0
+
+    def GetImageRotation(self) -> float:
+        return self._here().rotation_deg
 
     def GetImageShift(self) -> tuple[float, float]:
         return self._here().shift_mm
