@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from semagent.errors import MicroscopeError
+from semagent_drivers.adapter.waiting import Wait
 
 T = TypeVar("T")
 
@@ -28,6 +29,7 @@ class ImageFolder:
     def __init__(self, folder: Path, pattern: str) -> None:
         self._folder, self._pattern = folder, pattern
         self._known: dict[Path, Stamp] = {}
+        self._abandoned: tuple[dict[Path, Stamp], Wait] | None = None
 
     def stamps(self) -> dict[Path, Stamp]:
         """The images there are, and those there have been.
@@ -55,6 +57,23 @@ class ImageFolder:
                     image = read(path)
                     return image if _stamp(path) == stamp else None
         return None
+
+    def abandon(self, before: dict[Path, Stamp], ends: Wait) -> None:
+        """Nobody waits any more for an image that may come until ``ends``."""
+        self._abandoned = before, ends
+
+    def await_abandoned(self, read: Callable[[Path], object], wait: Wait) -> None:
+        """Let an abandoned image come, which must not pass for the next one.
+
+        Raises:
+            AcquisitionStoppedError: ``wait`` says so.
+            MicroscopeTimeoutError: ``wait`` is over.
+        """
+        if self._abandoned is not None:
+            before, ends = self._abandoned
+            while ends.left_s and self.newer(before, read) is None:
+                wait.sleep(0.02, "image of the frame before")
+            self._abandoned = None
 
     def _listed(self) -> dict[Path, Stamp]:
         # Not `glob`, to which a folder that is not there is an empty one.

@@ -39,7 +39,7 @@ class FakeSem:
     * OK means that it has begun: it is PROCESSING for a while afterwards. The stage begins late,
       and is IDLE until then.
     * A capture overwrites the image before, appears late and in two parts, and leaves the image
-      frozen.
+      frozen. One that is frozen on its way saves nothing.
     * ``deaf``: it says OK to focus and does not take it.
 
     Args:
@@ -53,6 +53,7 @@ class FakeSem:
         self.trip = Trip()
         self.closing = threading.Event()
         self.capture_s = 0.0
+        self.late_s = 0.0
         self.settle_s = 0.0
         self.start_s = 0.0
         self.move_s = 0.0
@@ -70,7 +71,7 @@ class FakeSem:
         self._shape = shape
         self._busy_until_s = 0.0
         self._capturing = False
-        self._rest = b""
+        self._written: list[tuple[float, bytes]] = []
         self._bench = Bench(
             focus_m=self.focus_um * 1e-6,
             astigmatism_um=(0.3, -0.3),
@@ -119,17 +120,16 @@ class FakeSem:
 
     def _work(self) -> None:
         """What happens by itself: a capture ends, the second half of its file is written."""
-        if self._rest:
-            with self._file.open("ab") as file:
-                file.write(self._rest)
-            self._rest = b""
+        if self._written and time.perf_counter() >= self._written[0][0]:
+            _, data = self._written.pop(0)
+            with self._file.open("wb" if data.startswith(b"BM") else "ab") as file:
+                file.write(data)
         if self._capturing and time.perf_counter() >= self._busy_until_s:
             self._capturing = False
             self.frozen = True
             data = bitmap(self._picture())
-            half = len(data) // 2
-            self._file.write_bytes(data[:half])
-            self._rest = data[half:]
+            half, lands_s = len(data) // 2, time.perf_counter() + self.late_s
+            self._written += [(lands_s, data[:half]), (lands_s, data[half:])]
 
     # -- questions ----------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from semagent.errors import (
     ConfigError,
     DisconnectedError,
     MicroscopeError,
+    MicroscopeTimeoutError,
     NotReadyError,
 )
 from semagent.types import Capabilities, Optics, Scan, StagePosition
@@ -154,6 +155,7 @@ class Hitachi(Adapter):
 
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
         self._require_running()
+        self._folder.await_abandoned(whole_file, wait)
         before = self._folder.stamps()
         # A capture leaves the image frozen, and then focus cannot be set.
         with put_back("the running scan", self._run):
@@ -178,8 +180,13 @@ class Hitachi(Adapter):
 
     def _saved(self, before: dict[Path, Stamp], wait: Wait) -> bytes:
         """The image once it lies in the folder: the share may be behind the SEM PC."""
-        while (data := self._folder.newer(before, whole_file)) is None:
-            wait.sleep(0.02, "image in the shared folder")
+        try:
+            while (data := self._folder.newer(before, whole_file)) is None:
+                wait.sleep(0.02, "image in the shared folder")
+        except (AcquisitionStoppedError, MicroscopeTimeoutError):
+            latest = Wait(self._clock, self._options.settle_timeout_s, wait.stopped)
+            self._folder.abandon(before, latest)
+            raise
         return data
 
     def _run(self) -> None:

@@ -21,7 +21,6 @@ from semagent_drivers.adapter import (
     Picture,
     Range,
     Readings,
-    Stamp,
     Wait,
     load_sdk,
 )
@@ -74,7 +73,6 @@ class RemCon(Adapter):
         if not folder.is_dir():
             raise ConfigError(f"driver zeiss-remcon: folder: there is no folder {folder}")
         self._folder = ImageFolder(folder, options.images)
-        self._abandoned: tuple[dict[Path, Stamp], Wait] | None = None
         self._line = Line.opened(
             serial.serial_for_url, options.port, options.baud_rate, options.call_timeout_s
         )
@@ -166,7 +164,7 @@ class RemCon(Adapter):
     # -- exposing -----------------------------------------------------------------------------
 
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
-        self._await_abandoned(wait)
+        self._folder.await_abandoned(self._whole, wait)
         before = self._folder.stamps()
         ends = Wait(self._clock, self._wishes.macro_timeout_s, wait.stopped)
         try:
@@ -178,7 +176,7 @@ class RemCon(Adapter):
             while (image := self._folder.newer(before, self._whole)) is None:
                 wait.sleep(0.02, f"whole image in {self._wishes.folder}")
         except (AcquisitionStoppedError, MicroscopeTimeoutError):
-            self._abandoned = before, ends
+            self._folder.abandon(before, ends)
             raise
         pixels: Pixels = image.pixels.copy()
         scan = readings.scan
@@ -190,14 +188,6 @@ class RemCon(Adapter):
                 "microscope, or change width_px and height_px"
             )
         return Picture(pixels, self._line.ask("DET?"), image.info_bar_px)
-
-    def _await_abandoned(self, wait: Wait) -> None:
-        """Let a macro that nobody waited for save its image, which must not pass for the next."""
-        if self._abandoned is not None:
-            before, ends = self._abandoned
-            while ends.left_s and self._folder.newer(before, self._whole) is None:
-                wait.sleep(0.02, "image of the macro before")
-            self._abandoned = None
 
     def _whole(self, path: Path) -> Any:
         try:

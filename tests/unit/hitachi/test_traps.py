@@ -12,6 +12,7 @@ import pytest
 from semagent import registry
 from semagent.clock import SystemClock
 from semagent.errors import (
+    AcquisitionStoppedError,
     CommandRefusedError,
     ConfigError,
     DisconnectedError,
@@ -288,6 +289,19 @@ def test_the_information_bar_is_told(sem, tmp_path):
 
 def test_the_pixel_size_comes_from_the_magnification(microscope):
     assert microscope.read_state().scan.pixel_size_m == pytest.approx(0.127 / 20_000 / 128)
+
+
+def test_an_image_that_nobody_waited_for_does_not_pass_for_the_next(sem, tmp_path):
+    microscope = opened(sem, tmp_path)
+    sharp = microscope.acquire(10.0).pixels.std()
+    sem.capture_s, sem.late_s = 0.3, 0.4
+    microscope.apply(SetWorkingDistance(working_distance_m=0.006))  # far out of focus
+    threading.Timer(0.5, microscope.stop).start()
+    with pytest.raises(AcquisitionStoppedError):
+        microscope.acquire(10.0)
+    microscope.apply(SetWorkingDistance(working_distance_m=0.005))
+    assert microscope.acquire(10.0).pixels.std() == pytest.approx(sharp, rel=0.1)
+    microscope.close()
 
 
 def test_half_an_image_is_no_image(tmp_path):
