@@ -331,7 +331,7 @@ def main() -> None:
                     tenth = max(1, len(rss) // 10)
                     figures = {
                         "frames": measured[Role.ACQUIRE]["frames"],
-                        "first_tenth_mib": round(float(rss[tenth : 2 * tenth].mean()), 1),
+                        "second_tenth_mib": round(float(rss[tenth : 2 * tenth].mean()), 1),
                         "last_tenth_mib": round(float(rss[-tenth:].mean()), 1),
                     }
                     print(json.dumps({f"memory {role}": figures}))
