@@ -24,8 +24,6 @@ from semagent.signature import with_signature
 from semagent.stack import as_recorded, config_for_stack, without_scale
 from semagent.types import Event, FocusBelief, Frame, FrameAnalysis
 
-_HELD = "held: these frames do not say where focus is"
-
 
 def estimate(
     stack: str, *, frames: list[int] | None, engine: str, record: Path | None, output: Output
@@ -63,7 +61,11 @@ def estimate(
         silent = _silent(used, belief, span_m, config.control.autofocus)
         if silent:
             belief = None
-        sentence = f"{_HELD}: {silent}" if belief is None else _sentence(belief, len(used))
+        sentence = (
+            f"held: these frames do not say where focus is: {silent}"
+            if belief is None
+            else _sentence(belief, len(used))
+        )
         if writer is not None:
             _note(writer, sentence, clock)
     output.record(

@@ -114,7 +114,10 @@ def _check_console(path: Path, config: RunConfig) -> None:
 
 def schema(output: Output) -> int:
     """Print the JSON schema of configurations, with all drivers and engines installed here."""
-    output.write(as_json(config_schema()))
+    if output.json:
+        output.record(config_schema())
+    else:
+        output.write(as_json(config_schema()))
     return exits.DONE
 
 

@@ -626,6 +626,24 @@ def test_output_that_a_full_disk_does_not_take_is_said_to_be_lost(
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="by a shell")
+def test_closed_output_is_read_by_nobody(tmp_path: Path):
+    path = tmp_path / "raw.png"
+    cv2.imwrite(str(path), specimen(256, 256, blur_px=2.0))
+    score = f"'{sys.executable}' -m semagent score"
+    for command, code, said in (
+        (f"{score} '{path}' >&-", 0, ""),
+        (f"{score} '{path}' --json >&-", 0, ""),
+        (f"{score} no.png 2>&-", 2, ""),
+        (f"{score} '{path}' >&- 2>&-", 0, ""),
+        (f"{score} no.png >&-", 2, "error: no.png: no such file\n"),
+    ):
+        run = subprocess.run(
+            ["/bin/sh", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path
+        )
+        assert (run.returncode, run.stdout, run.stderr) == (code, "", said), command
+
+
 def test_a_restored_copy_is_whole_or_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -858,4 +876,5 @@ def test_check_prints_the_schema_for_editors(semagent: Run):
     run = semagent("check", "--schema")
     assert run.code == 0
     assert json.loads(run.out)["$schema"].startswith("https://json-schema.org/")
+    assert semagent("check", "--schema", "--json").records == [json.loads(run.out)]
     assert semagent("check").code == 2
