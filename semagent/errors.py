@@ -8,7 +8,7 @@
     │   └── InputFileError         an image, stack or session; names the file
     ├── MicroscopeError            exit 3: the microscope or its driver failed
     │   ├── CommandRefusedError    the microscope said no; its state is unchanged
-    │   │   ├── GateRefusedError   the safety gate of another machine said no
+    │   │   ├── GateRefusedError   the safety gate said no, here or on another machine
     │   │   └── NotReadyError      somebody has to do something at the microscope first
     │   ├── AcquisitionStoppedError  ``stop()`` ended an acquisition
     │   ├── MicroscopeTimeoutError the microscope did not answer before the deadline
@@ -49,7 +49,7 @@ class CommandRefusedError(MicroscopeError):
 
 
 class GateRefusedError(CommandRefusedError):
-    """The safety gate of the machine that has the microscope refused an action."""
+    """The safety gate refused an action, here or on the machine that has the microscope."""
 
 
 class NotReadyError(CommandRefusedError):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from semagent.errors import CommandRefusedError, MicroscopeError, SemagentError
+from semagent.errors import CommandRefusedError, GateRefusedError, MicroscopeError, SemagentError
 
 _NO_MOVE = 1e-12
 
@@ -69,8 +69,9 @@ def put_back(*ways: Callable[[bool], None]) -> None:
         except SemagentError as error:
             problems.append(error)
     if problems:
-        refused = all(isinstance(problem, CommandRefusedError) for problem in problems)
-        kind = CommandRefusedError if refused else MicroscopeError
+        kinds = GateRefusedError, CommandRefusedError
+        alike = (kind for kind in kinds if all(isinstance(each, kind) for each in problems))
+        kind = next(alike, MicroscopeError)
         what = "; ".join(dict.fromkeys(map(str, problems)))
         raise kind(f"not everything could be put back: {what}") from problems[0]
 

@@ -15,8 +15,10 @@ from semagent.bus import LocalBus, LocalHub, Mailbox
 from semagent.channels import Role
 from semagent.clock import Clock
 from semagent.config import RunConfig
+from semagent.control.situation import in_words
 from semagent.errors import (
     CommandRefusedError,
+    GateRefusedError,
     MicroscopeError,
     MicroscopeTimeoutError,
     RoleError,
@@ -174,13 +176,15 @@ def require_applied(reply: Reply, *, told: bool) -> None:
         told: that the gate is shut, and why, was told with an earlier one.
 
     Raises:
-        CommandRefusedError: the gate or the microscope refused it.
+        GateRefusedError: the gate refused it.
+        CommandRefusedError: the microscope refused it.
         MicroscopeError: it failed.
     """
-    what = type(reply.command.action).__name__
+    what = f"the command to {in_words(reply.command.action)}"
     if told and reply.code == Code.DISARMED:
-        raise CommandRefusedError("the safety gate is disarmed")
+        raise GateRefusedError("the safety gate is disarmed")
     if reply.outcome is Outcome.REFUSED:
-        raise CommandRefusedError(f"{what}: {reply.reason}")
+        kind = CommandRefusedError if reply.code == "microscope" else GateRefusedError
+        raise kind(f"{what} was refused: {reply.reason}")
     if reply.outcome is Outcome.FAILED:
         raise MicroscopeError(f"{what} failed: {reply.reason}")

@@ -15,7 +15,7 @@ from semagent.calibration.hands import Hands
 from semagent.calibration.shifts import Effect, ShiftFit, Shot, fit_shifts
 from semagent.config import RunConfig
 from semagent.control.intervention import require_same_settings
-from semagent.errors import CommandRefusedError, SemagentError
+from semagent.errors import GateRefusedError, SemagentError
 from semagent.legs import and_back, legs, pair_legs, put_back
 from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, date_of
 from semagent.options import Options, Positive
@@ -186,7 +186,7 @@ class _Work:
         """Find out before anything moves whether the envelope reaches as far as is needed.
 
         Raises:
-            CommandRefusedError: it does not.
+            GateRefusedError: it does not.
         """
         sweep_m = self._focus_reach_m
         room = {"working_distance_m": (-sweep_m - _APPROACH * self._unit_m, sweep_m)}
@@ -204,7 +204,7 @@ class _Work:
         }
         refusal = check_places(self._safety, places)
         if refusal is not None:
-            raise CommandRefusedError(
+            raise GateRefusedError(
                 f"nothing was moved: the calibration goes too far. {refusal.reason}"
             )
 

@@ -14,7 +14,7 @@ from semagent.cli.interrupt import EndedAtFrameError, Interrupt, caught_interrup
 from semagent.cli.output import Output, metres
 from semagent.clock import SystemClock
 from semagent.config import RunConfig, find_config, load_config, save_memory
-from semagent.errors import CommandRefusedError, RecordError, UsageError
+from semagent.errors import GateRefusedError, RecordError, UsageError
 from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, load_memory
 from semagent.types import FrameHeader
 
@@ -50,7 +50,7 @@ def run(name: str, *, arm: bool, output_file: Path | None, output: Output) -> in
         except EndedAtFrameError:
             output.fail("interrupted; everything was put back")
             return exits.INTERRUPTED
-        except CommandRefusedError as error:
+        except GateRefusedError as error:
             output.fail(str(error))
             return exits.REFUSED
         except NotCalibratedError as error:

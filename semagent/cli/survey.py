@@ -15,7 +15,7 @@ from semagent.cli.output import Output, metres
 from semagent.clock import SystemClock
 from semagent.config import RunConfig, find_config, load_config
 from semagent.control.reach import PLAYS
-from semagent.errors import CommandRefusedError, MicroscopeError, RecordError, UsageError
+from semagent.errors import GateRefusedError, MicroscopeError, RecordError, UsageError
 from semagent.lockstep import Lockstep
 from semagent.parts import open_beside
 from semagent.places import Place, ScanOptions, read_places
@@ -68,7 +68,7 @@ def run(name: str, *, positions: str, arm: bool, record: Path | None, output: Ou
     except EndedAtFrameError:
         output.fail("interrupted; stage and focus were put back")
         code = exits.INTERRUPTED
-    except CommandRefusedError as error:
+    except GateRefusedError as error:
         output.fail(str(error))
         code = exits.REFUSED
     except NoMapError as error:

@@ -9,7 +9,7 @@ import msgspec
 
 from semagent.clock import Clock
 from semagent.config import RunConfig
-from semagent.errors import CommandRefusedError
+from semagent.errors import GateRefusedError
 from semagent.legs import legs, put_back
 from semagent.lockstep import Lockstep, next_frame, require_applied
 from semagent.places import Place
@@ -106,11 +106,11 @@ class Pilot:
         """Arm the gate in the name of the person who asked for it, and let the agent focus.
 
         Raises:
-            CommandRefusedError: the gate will not be armed.
+            GateRefusedError: the gate will not be armed.
         """
         reply = self._lockstep.operate(Arm())
         if reply.outcome is not Outcome.APPLIED:
-            raise CommandRefusedError(f"not armed: {reply.reason}")
+            raise GateRefusedError(f"not armed: {reply.reason}")
         window_ns = round(self._config.safety.travel_window_s * 1e9)
         for axis in (STAGE_X, STAGE_Y):
             here_m = None if reply.state is None else axis.read(reply.state)
@@ -187,7 +187,7 @@ class Pilot:
             total_m = float(plan.past + plan.back) + way_m
             if limits is not None and total_m > limits.max_travel:
                 total, limit = show_alike(axis.quantity, total_m, limits.max_travel)
-                raise CommandRefusedError(
+                raise GateRefusedError(
                     f"{axis.name}: with the way there and home it would travel {total} within "
                     f"{safety.travel_window_s:g} s, more than the {limit} of {axis.key}.max_travel"
                 )
@@ -239,7 +239,7 @@ class Pilot:
         safety = self._config.safety
         limits = safety.limits(axis.key)
         if here_m is None or limits is None:
-            raise CommandRefusedError(
+            raise GateRefusedError(
                 "the safety envelope does not allow the stage to be moved along x and y "
                 "(stage_x_m, stage_y_m), or the stage does not report where it is"
             )

@@ -180,7 +180,7 @@ class Survey:
                 self._pilot.require_way_home(here, self._home)
                 self._acquire_at(index, again=True)
             except CommandRefusedError as error:
-                raise CommandRefusedError(
+                raise type(error)(
                     f"position {index}, in doubt, is not visited again: {error}"
                 ) from error
 

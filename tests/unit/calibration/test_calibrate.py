@@ -341,6 +341,18 @@ def test_without_focus_in_sight_nothing_is_claimed(changes: dict[str, Any]) -> N
     assert after == before
 
 
+def test_what_the_microscope_refuses_is_no_limit_of_the_envelope(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = yaml.safe_load(find_config("simulated").read_text(encoding="utf-8"))
+    faults = {"refused": {"at": [1]}}
+    plain["driver"]["options"] = {**OPTIONS, "speed": 0, "faults": faults}
+    path = tmp_path / "sem.yaml"
+    path.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    assert main(["calibrate", str(path), "--arm", "--json"]) == 3
+    assert "error: the command to set working distance was refused: " in capsys.readouterr().err
+
+
 def test_the_command(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     plain = yaml.safe_load(find_config("simulated").read_text())
     plain["driver"]["options"] = {**OPTIONS, "speed": 0}

@@ -13,7 +13,7 @@ import yaml
 
 from semagent.cli import main, survey
 from semagent.config import find_config
-from semagent.errors import CommandRefusedError, MicroscopeError
+from semagent.errors import CommandRefusedError, GateRefusedError, MicroscopeError
 from semagent.session import verify
 from semagent.survey import Survey
 
@@ -83,7 +83,8 @@ def test_without_a_first_frame_that_can_be_used_nothing_moves(
     ("error", "code", "said"),
     [
         (None, 130, "interrupted; stage and focus were put back"),
-        (CommandRefusedError("no travel left"), 5, "no travel left"),
+        (GateRefusedError("no travel left"), 5, "no travel left"),
+        (CommandRefusedError("the stage is locked"), 3, "the stage is locked"),
         (MicroscopeError("the link is gone"), 3, "the link is gone"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],

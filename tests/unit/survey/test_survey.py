@@ -235,7 +235,7 @@ def test_focus_is_put_back_where_the_stage_is_not() -> None:
 
     bench = Bench(on_frame=interrupt, faults={"refused": {"at": [25, 26]}})
     assert isinstance(bench.found, MicroscopeError)
-    assert "not everything could be put back: MoveStage" in str(bench.found)
+    assert "not everything could be put back: the command to move stage was" in str(bench.found)
     assert bench.after.stage != bench.before.stage
     wanted_m = bench.before.optics.working_distance_m
     assert bench.after.optics.working_distance_m == pytest.approx(wanted_m, abs=1e-9)
