@@ -23,6 +23,11 @@
 Foreign exceptions are mapped to one of these where they enter, with ``from error``.
 """
 
+import msgspec
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises of bytes that make no sense: text may be no UTF-8, and values too deep."""
+
 
 class SemagentError(Exception):
     """Base of every error semagent raises on purpose."""

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from semagent.channels import CHANNELS
-from semagent.errors import WireError, WireVersionError
+from semagent.errors import UNREADABLE, WireError, WireVersionError
 from semagent.types import Pixels
 
 VERSION = b"sem1"
@@ -89,7 +89,7 @@ def decode(parts: list[Any]) -> Message:
     try:
         header = _header_decoder.decode(parts[2])
         value = _value_decoders[topic].decode(header.value)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise WireError(f"channel {topic}: {error}") from error
     return Message(
         topic=topic,

@@ -22,6 +22,7 @@ from semagent.console.access import Level
 from semagent.console.desk import longest_wait_s
 from semagent.console.facts import Board
 from semagent.console.packets import Coding, Kind, Packer, figures_of
+from semagent.errors import UNREADABLE
 from semagent.types import FrameHeader
 from semagent.wire import Message
 
@@ -101,7 +102,7 @@ class Viewer:
     async def _hear(self, text: str) -> None:
         try:
             said = _decoder.decode(text)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             await self._socket.close(code=1003, reason="not understood")
             raise WebSocketDisconnect(1003) from None
         if said.ack is not None:

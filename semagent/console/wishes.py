@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from semagent.console.facts import Board
+from semagent.errors import UNREADABLE
 from semagent.types import (
     Action,
     Arm,
@@ -118,7 +119,7 @@ def parse_wish(body: bytes) -> Wish:
     """
     try:
         return _decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise WishRefusedError(f"not understood: {error}") from error
 
 

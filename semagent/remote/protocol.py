@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from semagent.errors import (
+    UNREADABLE,
     AcquisitionStoppedError,
     CommandRefusedError,
     DisconnectedError,
@@ -194,7 +195,7 @@ def decode_question(parts: list[Any]) -> Question:
     _check(parts, (2,))
     try:
         return _questions.decode(parts[1])
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise WireError(f"a question that cannot be read: {error}") from error
 
 
@@ -214,7 +215,7 @@ def decode_answer(parts: list[Any]) -> tuple[Answer, Pixels | None]:
     _check(parts, (2, 3))
     try:
         answer = _answers.decode(parts[1])
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise WireError(f"an answer that cannot be read: {error}") from error
     picture = answer.result
     if isinstance(picture, Picture) != (len(parts) == 3):

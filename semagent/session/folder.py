@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from semagent.errors import InputFileError
+from semagent.errors import UNREADABLE, InputFileError
 from semagent.session.jsontext import from_json
 from semagent.session.layout import (
     EVENTS,
@@ -113,7 +113,7 @@ def read_lines(
                     return
                 try:
                     yield number, _decode_line(text)
-                except msgspec.MsgspecError as error:
+                except UNREADABLE as error:
                     if damaged is None:
                         raise InputFileError(f"{path}, line {number}: damaged: {error}") from error
                     damaged.append(number)
@@ -134,7 +134,7 @@ def decode_value(line: Line, kind: Any) -> Any:
         return msgspec.convert(from_json(raw), kind)
     try:
         return _decoder(kind).decode(raw)  # several times as fast, and most lines have none
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ValueError(str(error)) from error
 
 

@@ -107,6 +107,8 @@ def test_another_major_version_is_refused_by_name():
         (lambda parts: [*parts[:3], bytes(parts[3])[:-1]], "19 bytes of pixels for 4 x 5 u1"),
         (lambda parts: parts[:3], "shape without pixels"),
         (lambda parts: [b"gate", *parts[1:]], "gate"),
+        (lambda parts: [*parts[:2], bytes(parts[2]).replace(b"acq", b"\xff\xfe\xfd")], "utf-8"),
+        (lambda parts: [*parts[:2], b"\x81\xa1x" + b"\x91" * 60_000 + b"\xc0"], "recursion"),
     ],
 )
 def test_what_contradicts_itself_is_refused(change, match):

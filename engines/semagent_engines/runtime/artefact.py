@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from semagent.errors import ConfigError
+from semagent.errors import UNREADABLE, ConfigError
 from semagent.options import Count, NotNegative, Positive
 
 FORMAT = 1
@@ -98,7 +98,7 @@ def open_artefact(folder: Path) -> Artefact:
         if found != FORMAT:
             raise ConfigError(f"{folder}: artefact format {found}, this is for {FORMAT}")
         manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{folder / MANIFEST}: {error}") from error
     precisions = {"fp32", "fp16", *({"int8"} if QUANTISED in manifest.hashes else ())}
     for key, needed in (("outputs", set(GRAPHS)), ("tolerance", precisions)):

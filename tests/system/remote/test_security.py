@@ -5,10 +5,12 @@ import shutil
 import socket
 
 import pytest
+import zmq
 
 from semagent.clock import ManualClock
 from semagent.errors import ConfigError, DisconnectedError
 from semagent.keys import load_server_keys, make_keys
+from semagent.remote.protocol import VERSION
 from semagent.types import SetStigmator
 from semagent_drivers.remote import open_microscope
 
@@ -133,3 +135,18 @@ def test_ipv6_loopback(serving, connect):
         pytest.skip("this machine has no IPv6")
     far = serving(bind="tcp://[::1]:*")
     assert connect(far.endpoint).read_state() == far.microscope.state
+
+
+def test_nonsense_from_a_stranger_costs_the_client_nothing(serving, connect):
+    far = serving()
+    near = connect(far.endpoint)
+    no_text = b"\x82\xa2id\x01\xa3ask\x81\xa4type\xa4\xff\xff\xff\xff"
+    with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        stranger.connect(far.endpoint)
+        for body in (no_text, b"\x81\xa1x" + b"\x91" * 60_000):
+            stranger.send_multipart([VERSION, body])
+            assert stranger.poll(5000)
+            _, answer = stranger.recv_multipart()
+            assert b"cannot be read" in answer
+    near.apply(SetStigmator(x=0.1, y=0.0))
+    assert len(far.microscope.applied) == 1

@@ -199,3 +199,11 @@ class TestProposals:
         self.propose(run, proposal_m, **basis)
         assert says in run.wish(self.wish).json["reason"]
         assert run.commands == []
+
+
+def test_a_wish_that_is_no_text_is_refused_in_words(run: Run):
+    headers = {"Origin": run.origin, "Content_Type": "application/json"}
+    headers["Cookie"] = run.cookie(TOKENS.operator)
+    answer = run.fetch("/api/wish", "POST", b'{"type": "note", "text": "\xff"}', **headers)
+    assert answer.status == 400
+    assert b"not understood" in answer.body

@@ -280,6 +280,13 @@ def test_a_manifest_that_is_not_understood_is_refused(
         open_artefact(copy)
 
 
+def test_a_manifest_that_is_no_text_is_refused(copy: Path) -> None:
+    path = copy / "manifest.json"
+    path.write_bytes(path.read_bytes().replace(b'"name": "', b'"name": "\xff', 1))
+    with pytest.raises(ConfigError, match=r"manifest\.json: .*utf-8"):
+        open_artefact(copy)
+
+
 def test_a_folder_that_is_no_artefact_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not an artefact"):
         open_artefact(tmp_path)

@@ -128,6 +128,22 @@ def test_a_question_has_no_pixels():
         decode_question([*encode_question(Question(id=1, ask=Ping())), b""])
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        msgspec.msgpack.encode({"id": 1, "session": "?"}).replace(b"?", b"\xff"),
+        msgspec.msgpack.encode({"id": 1, "ask": {"type": "p?ng"}}).replace(b"?", b"\xff"),
+        b"\x82\xa2id\x01\xa1x" + b"\x91" * 60_000 + b"\xc0",
+    ],
+    ids=["no text", "no tag", "too deep"],
+)
+def test_what_is_no_text_or_has_no_end_is_refused(body):
+    with pytest.raises(WireError, match="cannot be read"):
+        decode_question([VERSION, body])
+    with pytest.raises(WireError, match="cannot be read"):
+        decode_answer([VERSION, body.replace(b"\xa3ask", b"\xa6result")])
+
+
 def test_an_answer_is_no_question():
     with pytest.raises(WireError):
         decode_question(encode_answer(Answer(id=1, result=Pong(monotonic_ns=1))))

@@ -240,10 +240,13 @@ def test_what_a_crash_leaves_is_reported(recorded: Path) -> None:
     assert len(reader) == 3
 
 
-def test_damage_in_the_middle_is_an_error_and_found_by_the_check(recorded: Path) -> None:
+@pytest.mark.parametrize("damage", [bytes(20), b'{"channel": "\xff"}'], ids=["zeros", "no text"])
+def test_damage_in_the_middle_is_an_error_and_found_by_the_check(
+    recorded: Path, damage: bytes
+) -> None:
     path = recorded / "events.jsonl"
     damaged = path.read_bytes().split(b"\n")
-    damaged[1] = bytes(20)
+    damaged[1] = damage
     path.write_bytes(b"\n".join(damaged))
 
     with pytest.raises(InputFileError, match="line 2: damaged"):
