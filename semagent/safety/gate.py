@@ -43,11 +43,12 @@ class SafetyGate:
         self._code = ""
         self._since_ns = 0
         self._tracks: dict[Axis, Track] = {}
-        self._heartbeat_ns = 0
-        self._evidence_after_ns = 0
-        self._blanked_by_command = False
         self._refused = 0
         self._applied = 0
+        # Arming sets these, and nothing asks for them before.
+        self._heartbeat_ns: int
+        self._evidence_after_ns: int
+        self._blanked_by_command: bool
 
     @property
     def status(self) -> GateStatus:
@@ -157,9 +158,11 @@ class SafetyGate:
 
     def check_liveness(self, now_ns: int) -> Refusal | None:
         """Return why the gate has disarmed itself, if the control role has fallen silent."""
+        if not self._armed:
+            return None
         limit_s = self._envelope.heartbeat_timeout_s
         silence_ns = now_ns - self._heartbeat_ns
-        if not self._armed or 0 <= silence_ns <= _ns(limit_s):
+        if 0 <= silence_ns <= _ns(limit_s):
             return None
         silence, limit = show_alike("time", silence_ns / 1e9, limit_s)
         return self._latch(

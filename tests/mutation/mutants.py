@@ -51,13 +51,8 @@ class Mutant:
     change: str
     source: str
 
-    @property
-    def key(self) -> str:
-        """What stays the same when other lines of the file change."""
-        return f"{self.module} {self.place}: {self.change}"
-
     def __str__(self) -> str:
-        return f"line {self.line} of {self.key}"
+        return f"line {self.line} of {self.module} {self.place}: {self.change}"
 
 
 def mutants(module: str, source: str) -> Iterator[Mutant]:

@@ -3,8 +3,7 @@
     python -m tests.mutation.run
 
 Each mutant of ``semagent/safety`` is loaded in place of the original and the gate's unit tests,
-without the random ones, are run on it. The run fails if they pass on any mutant that
-``equivalent.py`` does not explain, and also if an explained one is caught after all.
+without the random ones, are run on it. The run fails if they pass on any mutant.
 """
 
 import argparse
@@ -16,14 +15,13 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from .equivalent import EQUIVALENT
 from .mutants import Mutant, mutants
 
 ROOT = Path(__file__).parents[2]
@@ -133,27 +131,9 @@ def _quiet() -> None:
     sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
 
 
-def complaints(
-    todo: Sequence[Mutant], caught: Sequence[bool], equivalent: Mapping[str, str], *, all_of: bool
-) -> list[str]:
-    """What makes the run fail, a line each.
-
-    Args:
-        todo: the mutants.
-        caught: whether a test has noticed each.
-        equivalent: keys of mutants that may survive, with the reason.
-        all_of: these are all mutants there are, so that explanations without one are stale.
-    """
-    alive = {mutant.key for mutant, found in zip(todo, caught, strict=True) if not found}
-    noticed = {mutant.key for mutant, found in zip(todo, caught, strict=True) if found}
-    survived = [
-        f"SURVIVED {mutant}"
-        for mutant, found in zip(todo, caught, strict=True)
-        if not found and mutant.key not in equivalent
-    ]
-    not_equivalent = [f"CAUGHT, SO NOT EQUIVALENT {key}" for key in equivalent if key in noticed]
-    gone = [f"EXPLAINED, BUT GONE {key}" for key in equivalent if key not in alive | noticed]
-    return survived + not_equivalent + (gone if all_of else [])
+def survivors(todo: Sequence[Mutant], caught: Sequence[bool]) -> list[str]:
+    """What makes the run fail, a line each: the mutants that no test has noticed."""
+    return [f"SURVIVED {mutant}" for mutant, found in zip(todo, caught, strict=True) if not found]
 
 
 def main() -> int:
@@ -172,11 +152,11 @@ def main() -> int:
     ]
     with multiprocessing.get_context("spawn").Pool(options.jobs, _quiet) as pool:
         caught = pool.map(is_caught, todo, chunksize=4)
-    lines = complaints(todo, caught, EQUIVALENT, all_of=not options.only)
+    lines = survivors(todo, caught)
     print(
         *lines,
-        f"{len(todo)} mutants, {sum(caught)} caught, {len(todo) - sum(caught)} survived, "
-        f"{len(lines)} complaints, {time.perf_counter() - started_s:.0f} s",
+        f"{len(todo)} mutants, {sum(caught)} caught, {len(lines)} survived, "
+        f"{time.perf_counter() - started_s:.0f} s",
         sep="\n",
     )
     return 1 if lines or not todo else 0
