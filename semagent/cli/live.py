@@ -71,7 +71,7 @@ def run(
             session.begin(mode or config.control.mode, arm=arm)
             try:
                 session.loop(interrupt, frames, duration_s)
-            except SemagentError as error:
+            except Exception as error:
                 session.rescue(error)
                 raise
             if interrupt.pressed:
@@ -204,7 +204,7 @@ class _Session:
             self._output.warn("focus was not put back in time: check the working distance")
         return drain is not None
 
-    def rescue(self, error: SemagentError) -> None:
+    def rescue(self, error: Exception) -> None:
         """The run ends because of ``error``: put focus back if there is still somebody to do it.
 
         Then say where it was left, as it is read once nothing can move any more.

@@ -433,6 +433,21 @@ def test_focus_is_put_back_when_the_run_ends_because_a_role_died(
     assert not psutil.wait_procs(list(roles.values()), timeout=5)[1]
 
 
+def test_focus_is_put_back_when_the_run_ends_because_of_a_fault_of_its_own(
+    simulated_config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def update(view: command.LiveView) -> None:
+        if view._ledger.commands:
+            raise ValueError("a fault of the view")
+
+    monkeypatch.setattr(command.LiveView, "update", update)
+    live: dict[str, Any] = {"record": None, "frames": None, "duration_s": None, "console": False}
+    config = load_config(simulated_config(speed=1.0))
+    with pytest.raises(ValueError, match="a fault of the view"):
+        command.run(config, mode=Mode.HOLD, arm=True, output=Output(json=True), **live)
+    assert "left at working distance 5.0300 mm" in capsys.readouterr().err
+
+
 def test_where_focus_was_left_is_read_when_nobody_can_put_it_back(live: Any, tmp_path: Path):
     record = tmp_path / "session"
     run = live("--arm", "--mode", "hold", "--record", record)
