@@ -18,6 +18,7 @@ _COMMAND = re.compile(r"semagent(?:\.exe)? ([a-z]+)(?: ([a-z]+))?(?![\w/.])")
 _PROGRAM = re.compile(r"python (benchmarks/\w+\.py|-m semagent_[\w.]+)( [a-z]+)?([^#\n]*)")
 _GROUPS = ("train", "engine")
 _CLI = ROOT / "docs/cli.md"
+_PAGES = [*PAGES, ROOT / "engines/semagent_engines/artefacts/tiny/MODEL_CARD.md"]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_the_page_lists_every_command_with_every_option(options: dict[str, set[s
     assert listed == options
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", _PAGES, ids=name_of)
 def test_commands_in_the_text_exist(page: Path, options: dict[str, set[str]]):
     for line in _shown(page):
         for command, given in _commands(line.partition("#")[0]):
@@ -57,7 +58,7 @@ def test_commands_in_the_text_exist(page: Path, options: dict[str, set[str]]):
                 assert given <= options[command], line
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", _PAGES, ids=name_of)
 def test_benchmarks_and_tools_in_the_text_take_what_they_are_given(page: Path):
     for program, what, rest in _PROGRAM.findall("\n".join(_shown(page))):
         if "NAME" in program:

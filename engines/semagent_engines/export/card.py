@@ -49,7 +49,39 @@ No image is in the artefact.
 
 Exported at revision {revision}, with the factors for predicted standard deviations {calibration}.
 The restoration in eight bits loses {loss:g} dB.
+
+## Commands
+
+`DATA` is a folder with one sub-folder per source, `ARTEFACT` this folder, `CHECKPOINT` what an
+earlier stage left: `finetune` goes on from the last `pretrain` or `finetune`, `measure` takes the
+last `finetune`, and is trained again after it. `benchmarks` lies in the repository of semagent.
+What the commands of today do otherwise than those that made the preset that ships,
+`docs/model-card.md` says.
+
+{commands}
 """
+
+_TRAINED = (
+    "`semagent train {stage} DATA --output DIR --preset {preset} --validation {validation} "
+    "--steps {steps} --seed {seed}{start}`"
+)
+_START = {"finetune": " --start CHECKPOINT", "measure": " --model CHECKPOINT"}
+_MEASURED = (
+    (
+        "the artefact, with the factors above",
+        "`semagent engine export CHECKPOINT ARTEFACT --data DATA`",
+    ),
+    (
+        "restoration, blur, pairs, rank and time beside classical methods, on sources never seen",
+        "`python benchmarks/model.py --data DATA --artefact ARTEFACT`",
+    ),
+    ("parity and speed of all runtimes", "`semagent engine compare ARTEFACT`"),
+    ("time and memory by size of the frame", "`semagent engine bench ARTEFACT`"),
+    (
+        "restorations of your instrument, from four repeats of one field",
+        "`semagent engine quality FRAME... --artefact ARTEFACT`",
+    ),
+)
 
 
 def model_card(manifest: Manifest) -> str:
@@ -68,6 +100,7 @@ def model_card(manifest: Manifest) -> str:
         revision=manifest.revision,
         calibration=_figures(training["calibration"]),
         loss=training["int8_loss_db"],
+        commands=_table(("what", "command"), _commands(manifest)),
     )
     if "adapted_from" in training:
         figures = _figures(training["adaptation"])
@@ -88,6 +121,25 @@ def _stages(training: dict[str, Any]) -> Iterator[tuple[object, ...]]:
     if "stage" in training:
         figures = _figures(training.get("metrics", {}))
         yield (*(training.get(key, "") for key in ("stage", "steps", "minutes", "seed")), figures)
+
+
+def _commands(manifest: Manifest) -> Iterator[tuple[object, ...]]:
+    """What each stage was trained with, and what tells the figures."""
+    training = manifest.training
+    validation = " ".join(training.get("validation", {}))
+    for number, (stage, steps, _, seed, _) in enumerate(_stages(training), start=1):
+        command = _TRAINED.format(
+            stage=stage,
+            preset=manifest.model["name"],
+            validation=validation,
+            steps=steps,
+            seed=seed,
+            start=_START.get(str(stage), "") if number > 1 else "",
+        )
+        if stage == "adapt":
+            command = f"`semagent train adapt FRAMES --output DIR --steps {steps} --seed {seed}`"
+        yield f"stage {number}, {stage}", command
+    yield from _MEASURED
 
 
 def _figures(values: dict[str, Any]) -> str:

@@ -295,6 +295,7 @@ def test_a_folder_that_is_no_artefact_is_named(tmp_path: Path) -> None:
 def test_every_artefact_has_a_model_card(artefact: Artefact) -> None:
     card = (artefact.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert card.startswith(f"# Model card: {artefact.manifest.name}")
+    assert "`semagent engine compare ARTEFACT`" in card
     sources = {"training": {"our SEM": 12}, "adapted_from": "tiny-1", "adaptation": {"frames": 3}}
     training = {**artefact.manifest.training, **sources}
     adapted = model_card(msgspec.structs.replace(artefact.manifest, training=training))

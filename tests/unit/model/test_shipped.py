@@ -48,6 +48,7 @@ def test_its_model_card_is_that_of_its_manifest(shipped: Artefact) -> None:
     assert "not recorded" not in card
     assert card.index("| pretrain | 467 |") < card.index("| finetune | 5296 |")
     assert card.index("| finetune | 5296 |") < card.index("| finetune | 16791 |")
+    assert "--validation axons bacterial-cellulose --steps 467 --seed 0`" in card
 
 
 def test_the_documents_say_of_how_many_steps_it_is(shipped: Artefact) -> None:
