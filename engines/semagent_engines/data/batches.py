@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from semagent_engines.data.beam import PROFILES, Beam, blur
-from semagent_engines.data.detector import Detection, charge, detect
+from semagent_engines.data.detector import Detection, charge, detect, shear, sheared_covariance
 from semagent_engines.data.sources import Source
 from semagent_engines.data.specimen import Image, procedural_specimen
 
@@ -48,6 +48,7 @@ class Draft:
         how: how they are detected.
         seed: of the noise.
         margin_px: width of the margin.
+        slope: (B,), drift along the lines from one line to the next, pixels.
         shift_px: (B, 2), image shift (x, y), or ``None`` for none.
     """
 
@@ -56,26 +57,29 @@ class Draft:
     how: Detection
     seed: int
     margin_px: int
+    slope: Tensor
     shift_px: Tensor | None = None
 
     def to(self, device: torch.device) -> "Draft":
         """The same on another device."""
         shift = None if self.shift_px is None else self.shift_px.to(device)
         moved = self.sharp.to(device), self.beam.to(device), self.how.to(device)
-        return Draft(*moved, self.seed, self.margin_px, shift)
+        return Draft(*moved, self.seed, self.margin_px, self.slope.to(device), shift)
 
     def acquire(self) -> Views:
         """The views, (B, 1, H - 2 margin, W - 2 margin), on the draft's device."""
         generator = torch.Generator(self.sharp.device).manual_seed(self.seed)
         how, inner = self.how, slice(self.margin_px, self.sharp.shape[-1] - self.margin_px)
         specimen = charge(self.sharp, how.charging)
-        blurred = blur(specimen, self.beam, self.shift_px)[:, inner, inner]
+        blurred = shear(blur(specimen, self.beam, self.shift_px), self.slope)[:, inner, inner]
         pixels, noise = detect(blurred, how, generator)
-        truth = how.gain[:, None, None] * specimen[:, inner, inner] + how.offset[:, None, None]
+        # What the beam went over: it drifts in the truth as well.
+        seen = shear(specimen, self.slope)[:, inner, inner]
+        truth = how.gain[:, None, None] * seen + how.offset[:, None, None]
         return Views(
             pixels=pixels[:, None],
             truth=truth[:, None].clamp(0.0, 1.0),
-            covariance=self.beam.covariance(),
+            covariance=sheared_covariance(self.beam.covariance(), self.slope),
             noise=noise,
         )
 
@@ -119,6 +123,8 @@ class Ranges:
     floor: tuple[float, float] = (0.2, 0.8)
     dose: tuple[float, float] = (15.0, 3000.0)
     image_shift: float = 6.0
+    drift: tuple[float, float] = (5e-4, 2e-2)
+    drifting_share: float = 0.3
 
 
 MEASURABLE = Ranges()
@@ -186,7 +192,8 @@ class BatchSource:
         seed = int(rng.integers(2**62))
         sharp = self.specimens(step, count, edge_px + 2 * _MARGIN_PX)
         beam = beams(rng, count, ranges)
-        return Draft(sharp, beam, _detections(rng, count, ranges), seed, _MARGIN_PX)
+        how = _detections(rng, count, ranges)
+        return Draft(sharp, beam, how, seed, _MARGIN_PX, _slopes(rng, count, ranges))
 
     def pairs(self, step: int, count: int, edge_px: int, ranges: Ranges = MEASURABLE) -> Pairs:
         """A batch of frame pairs, ``edge_px`` square."""
@@ -212,9 +219,10 @@ class BatchSource:
         shift = torch.from_numpy(
             rng.uniform(-ranges.image_shift, ranges.image_shift, (count, 2)).astype(np.float32)
         )
+        slope = _slopes(rng, count, ranges)
         return PairDraft(
-            Draft(sharp, first, how, seeds[0], _PAIR_MARGIN_PX),
-            Draft(sharp, second, drifted, seeds[1], _PAIR_MARGIN_PX, shift),
+            Draft(sharp, first, how, seeds[0], _PAIR_MARGIN_PX, slope),
+            Draft(sharp, second, drifted, seeds[1], _PAIR_MARGIN_PX, slope, shift),
         )
 
     def _rng(self, stream: int, step: int) -> np.random.Generator:
@@ -311,6 +319,12 @@ def _refocused(rng: np.random.Generator, beam: Beam, ranges: Ranges) -> Beam:
     far = ranges.defocus[1]
     moved = torch.where(torch.from_numpy(rng.random(count) < 0.5), anywhere, nearby)
     return Beam(moved.clamp(-far, far), beam.astigmatism_px, beam.floor_px, beam.profile)
+
+
+def _slopes(rng: np.random.Generator, count: int, ranges: Ranges) -> Tensor:
+    """Drift along the lines, from one line to the next."""
+    size = _sometimes(rng, _log_uniform(rng, count, ranges.drift), ranges.drifting_share)
+    return size * torch.from_numpy(rng.choice(np.array([-1.0, 1.0], np.float32), count))
 
 
 def _detections(rng: np.random.Generator, count: int, ranges: Ranges) -> Detection:

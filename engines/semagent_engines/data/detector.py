@@ -61,6 +61,30 @@ def charge(specimens: Tensor, strength: Tensor) -> Tensor:
     return charged
 
 
+def shear(images: Tensor, slope: Tensor) -> Tensor:
+    """Images as scanned while they drift along the lines: each line is displaced a bit more.
+
+    Drift across the lines only stretches a frame, as another pixel size would, and is left out.
+
+    Args:
+        images: (B, H, W); what leaves a line at one end comes in at the other.
+        slope: (B,), displacement from one line to the next, pixels. The middle line stays.
+    """
+    height, width = images.shape[-2:]
+    line = torch.arange(height, device=images.device) - (height - 1) / 2
+    k = 2 * torch.pi * torch.fft.rfftfreq(width, device=images.device)
+    phase = slope[:, None, None] * line[:, None] * k
+    moved = torch.fft.rfft(images) * torch.polar(torch.ones_like(phase), -phase)
+    sheared: Tensor = torch.fft.irfft(moved, n=width)
+    return sheared
+
+
+def sheared_covariance(covariance: Tensor, slope: Tensor) -> Tensor:
+    """The blur (xx, yy, xy), (B, 3), of an image after `shear`."""
+    xx, yy, xy = covariance.unbind(-1)
+    return torch.stack([xx + 2 * slope * xy + slope**2 * yy, yy, xy + slope * yy], dim=-1)
+
+
 def detect(blurred: Tensor, how: Detection, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Detect blurred specimens.
 

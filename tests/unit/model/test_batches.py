@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,25 @@ def test_without_blur_and_noise_the_view_is_the_truth(procedural: BatchSource) -
     difference = (views.pixels - views.truth).abs().flatten(1)
     # Jitter, line and read noise hit some of the views but not all of them.
     assert float(difference.mean(dim=1).min()) < 0.005
+
+
+def test_the_truth_drifts_as_the_view_does(procedural: BatchSource) -> None:
+    sharp = Ranges(
+        defocus=(1e-3, 2e-3),
+        astigmatic_share=0.0,
+        floor=(1e-3, 2e-3),
+        dose=(1e7, 2e7),
+        drift=(0.02, 0.02),
+        drifting_share=1.0,
+    )
+    drifting, still = (
+        procedural.views(2, 8, 128, ranges)
+        for ranges in (sharp, replace(sharp, drifting_share=0.0))
+    )
+    beside = [(each.pixels - each.truth).abs().mean(dim=(1, 2, 3)) for each in (drifting, still)]
+    assert torch.allclose(*beside, atol=2e-3)
+    moved = (drifting.truth - still.truth).abs().mean(dim=(1, 2, 3))
+    assert float(moved.median()) > 0.01
 
 
 def test_pairs_show_one_field_at_two_focal_planes(procedural: BatchSource) -> None:

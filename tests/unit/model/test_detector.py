@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from semagent_engines.data.detector import Detection, charge, detect
+from semagent_engines.data.beam import Beam, blur
+from semagent_engines.data.detector import Detection, charge, detect, shear, sheared_covariance
 
 
 def detection(**changes: float) -> Detection:
@@ -50,6 +51,29 @@ def test_shot_noise_falls_with_the_root_of_the_dose() -> None:
     few, _ = detect(flat(), detection(dose=100.0), generator())
     many, _ = detect(flat(), detection(dose=400.0), generator())
     assert float(few.std() / many.std()) == pytest.approx(2.0, rel=0.05)
+
+
+def second_moments(image: torch.Tensor) -> torch.Tensor:
+    """Of a spot: (xx, yy, xy), px²."""
+    rows, columns = torch.meshgrid(*map(torch.arange, image.shape), indexing="ij")
+    weight = image / image.sum()
+    x, y = (places - (weight * places).sum() for places in (columns, rows))
+    return torch.stack([(weight * product).sum() for product in (x * x, y * y, x * y)])
+
+
+def test_a_field_that_drifts_is_sheared_and_so_is_its_blur() -> None:
+    spot = torch.zeros(1, 128, 128)
+    spot[0, 80, 64] = 1.0
+    beam = Beam(torch.tensor([0.5]), torch.tensor([[2.0, 3.0]]), torch.ones(1), torch.tensor([0]))
+    slope = torch.tensor([0.2])
+    image = shear(blur(spot, beam), slope)[0]
+    weight = image.sum(dim=0)
+    # The middle is between lines 63 and 64.
+    across = float((weight * torch.arange(128)).sum() / weight.sum())
+    assert across == pytest.approx(64 + 0.2 * (80 - 63.5), abs=0.01)
+    told = sheared_covariance(beam.covariance(), slope)[0]
+    assert second_moments(image).tolist() == pytest.approx(told.tolist(), rel=0.03)
+    assert not torch.allclose(told, beam.covariance()[0], atol=0.5)
 
 
 def test_line_noise_moves_whole_lines() -> None:
