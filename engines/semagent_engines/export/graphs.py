@@ -8,6 +8,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.onnx import ONNXProgram
 
 from semagent_engines.model.heads import Signature
 from semagent_engines.model.network import SemModel
@@ -104,15 +105,26 @@ def export_tiles(graph: ScoreGraph | RestoreGraph, path: Path) -> None:
         graph: what to export.
         path: ``.onnx`` file to write.
     """
+    _write(tiles_program(graph), path, graph.outputs)
+
+
+def tiles_program(graph: ScoreGraph | RestoreGraph) -> ONNXProgram:
+    """What `export_tiles` writes.
+
+    Args:
+        graph: what to export. On the device ``meta`` its weights have no values, and cannot be
+            written; constants are not folded then.
+    """
+    device = next(graph.parameters()).device
     graph.model.set_dense(True)
     graph.eval()
     low, high = (edge // TILE_STEP_PX for edge in TILE_RANGE_PX)
     rows, columns = Dim("rows", min=low, max=high), Dim("columns", min=low, max=high)
     # Two tiles of unequal edges: an example with 1 or with equal edges would be specialised.
-    example = torch.rand(2, 1, _EXAMPLE_PX, _EXAMPLE_PX + TILE_STEP_PX)
+    example = torch.rand(2, 1, _EXAMPLE_PX, _EXAMPLE_PX + TILE_STEP_PX, device=device)
     tiles = Dim("tiles", min=1, max=1024)
     shapes = ({0: tiles, 2: TILE_STEP_PX * rows, 3: TILE_STEP_PX * columns},)
-    _write(graph, (example,), path, shapes)
+    return _program(graph, (example,), shapes, fold=device.type != "meta")
 
 
 def export_pair(graph: PairGraph, path: Path) -> None:
@@ -121,15 +133,17 @@ def export_pair(graph: PairGraph, path: Path) -> None:
     sides = ((2, graph.config.scales, FEATURES), (2, 3), (2, 3))
     # Every input a tensor of its own: the exporter takes one tensor twice for one input.
     example = tuple(torch.rand(shape) + 0.1 for shape in sides * 2)
-    _write(graph, example, path, ({0: Dim("tiles", min=1, max=1024)},) * len(example))
+    program = _program(graph, example, ({0: Dim("tiles", min=1, max=1024)},) * len(example))
+    _write(program, path, graph.outputs)
 
 
-def _write(
+def _program(
     graph: ScoreGraph | RestoreGraph | PairGraph,
     example: tuple[Tensor, ...],
-    path: Path,
     shapes: tuple[dict[int, Dim], ...],
-) -> None:
+    *,
+    fold: bool = True,
+) -> ONNXProgram:
     with torch.no_grad(), warnings.catch_warnings():
         # The exporter's remarks on its own workings; what matters is checked below.
         warnings.simplefilter("ignore")
@@ -141,13 +155,18 @@ def _write(
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
             dynamic_shapes=shapes,
+            optimize=fold,
             verbose=False,
         )
     if program is None:
-        raise RuntimeError(f"torch gave no program for {path.name}")
+        raise RuntimeError(f"torch gave no program for {type(graph).__name__}")
+    return program
+
+
+def _write(program: ONNXProgram, path: Path, outputs: tuple[str, ...]) -> None:
     program.save(str(path), external_data=False)
     _strip(path)
-    _check(path, graph.outputs)
+    _check(path, outputs)
 
 
 def _strip(path: Path) -> None:
