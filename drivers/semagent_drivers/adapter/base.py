@@ -379,21 +379,51 @@ class Adapter(ABC):
     ) -> None:
         """Wait until the axes named in ``moves`` rest where they were sent; see `stage_arrived`.
 
-        A stage that has not begun yet rests too, some pause on their way, and some are told late
-        where they are: only after it has rested for ``patience_s`` seconds it has not arrived.
-
         Args:
             moves: where they were sent.
             position: where they are.
             tolerance: how far off each may be, in its SI unit.
             wait: the longest time a move may take.
             moving: whether the stage says that it moves.
-            patience_s: the longest rest before a move or on its way.
+            patience_s: the longest rest before a move or on its way; see `await_rest`.
 
         Raises:
             AcquisitionStoppedError: ``stop`` was called.
             MicroscopeTimeoutError: the stage does not come to rest.
             MicroscopeError: it rests elsewhere.
+        """
+
+        def there() -> bool:
+            now = position()
+            return all(abs(_off(each, to, now)) <= tolerance[each] for each, to in moves.items())
+
+        self.await_rest(there, "end of the move", wait, moving=moving, patience_s=patience_s)
+        self.stage_arrived(moves, position(), tolerance)
+
+    def await_rest(
+        self,
+        there: Callable[[], bool],
+        what: str,
+        wait: Wait,
+        *,
+        moving: Callable[[], bool],
+        patience_s: float,
+    ) -> None:
+        """Wait until something that was moved rests where it was sent, or elsewhere for long.
+
+        What has not begun to move yet rests too, some things pause on their way, and of some it is
+        told late where they are: so only a rest of ``patience_s`` seconds elsewhere is the end.
+
+        Args:
+            there: whether it is where it was sent.
+            what: is waited for, for messages.
+            wait: the longest time it may take.
+            moving: whether it moves, as it says itself.
+            patience_s: see above.
+
+        Raises:
+            AcquisitionStoppedError: ``stop`` was called.
+            MicroscopeTimeoutError: it does not come to rest.
         """
         rest = Wait(self._clock, patience_s, wait.stopped)
 
@@ -402,12 +432,9 @@ class Adapter(ABC):
             if moving():
                 rest = Wait(self._clock, patience_s, wait.stopped)
                 return False
-            now = position()
-            there = all(abs(_off(each, to, now)) <= tolerance[each] for each, to in moves.items())
-            return there or not rest.left_s
+            return there() or not rest.left_s
 
-        wait.until(rests, "end of the move", every_s=0.05)
-        self.stage_arrived(moves, position(), tolerance)
+        wait.until(rests, what, every_s=0.02)
 
     @contextmanager
     def halting(self, halt: Callable[[], object]) -> Iterator[None]:

@@ -5,9 +5,9 @@
     python -m semagent_drivers.micromanager.fake
 
 It answers as Micro-Manager 2.0 does over PyJavaZ 5, pycro-manager's own client included. Built in:
-a focus drive that is busy for a while, refuses what is out of range and is off by a step of its
-encoder; a camera that finishes its exposure before a stopped sequence ends; a shutter that follows
-the camera; errors with a Java stack trace behind them.
+a focus drive that is busy for a while, though perhaps not at once, refuses what is out of range and
+is off by a step of its encoder; a camera that finishes its exposure before a stopped sequence ends;
+a shutter that follows the camera; errors with a Java stack trace behind them.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import numpy.typing as npt
 import zmq
 
 from semagent.types import Optics, Scan, StagePosition
-from semagent_drivers.fakes import Bench, Fault, Trip, rehearse
+from semagent_drivers.fakes import Bench, Fault, Stage, Trip, rehearse
 
 PORT = 4827
 VERSION = "5.1.0"
@@ -48,6 +48,7 @@ class FakeCore:
         size_px: width and height of the camera.
         bench: what the camera sees.
         busy_s: how long a move takes.
+        start_s: how long a drive that was told to move is not busy yet.
     """
 
     SIGNATURES: ClassVar[dict[str, list[list[str]]]] = {
@@ -87,19 +88,19 @@ class FakeCore:
         size_px: tuple[int, int] = (256, 192),
         bench: Bench | None = None,
         busy_s: float = 0.0,
+        start_s: float = 0.0,
     ) -> None:
         self._bench = bench or Bench(focus_m=_WORKING_DISTANCE_M + 12e-6)
         self._bits = bits
-        self._busy_s = busy_s
-        self._busy_until_s = 0.0
+        self._takes_s = start_s, busy_s
         self._size_px = size_px
         self._roi = (0, 0, *size_px)
         self._binning = 1
         self._wanted = 0
         self._started_s = 0.0
         self.exposure_ms = 1.0
-        self.z_um = 0.0
-        self.x_um = self.y_um = 0.0
+        self.z = Stage([0.0])
+        self.xy = Stage([0.0, 0.0])
         self.shutter_open = False
         self.stuck = False
         self.camera = "Camera"
@@ -109,7 +110,7 @@ class FakeCore:
     def optics(self) -> Optics:
         """What the focus drive and the shutter really are at."""
         return Optics(
-            working_distance_m=_WORKING_DISTANCE_M + self.z_um / 1e6,
+            working_distance_m=_WORKING_DISTANCE_M + self.z.position[0] / 1e6,
             blanked=not self.shutter_open,
         )
 
@@ -178,36 +179,37 @@ class FakeCore:
 
     def _getPosition(self, device: str = "Z") -> float:  # noqa: N802
         self._require(device, "Z")
-        return self.z_um
+        return self.z.position[0]
 
     def _setPosition(self, device: str, position_um: float) -> None:  # noqa: N802
         self._require(device, "Z")
         if not _FOCUS_RANGE_UM[0] <= position_um <= _FOCUS_RANGE_UM[1]:
             raise CoreFailure(f'Error in device "{device}": Position out of range (103)')
-        if not self.stuck:
-            self.z_um = round(position_um / _ENCODER_UM) * _ENCODER_UM
-        self._busy_until_s = time.perf_counter() + self._busy_s
+        steps = round(position_um / _ENCODER_UM)
+        here_um = self.z.position[0]
+        self.z.move([here_um if self.stuck else steps * _ENCODER_UM], *self._takes_s)
 
     def _getXPosition(self, device: str = "XY") -> float:  # noqa: N802
         self._require(device, "XY")
-        return self.x_um
+        return self.xy.position[0]
 
     def _getYPosition(self, device: str = "XY") -> float:  # noqa: N802
         self._require(device, "XY")
-        return self.y_um
+        return self.xy.position[1]
 
     def _setXYPosition(self, device: str, x_um: float, y_um: float) -> None:  # noqa: N802
         self._require(device, "XY")
-        self.x_um, self.y_um = x_um, y_um
-        self._busy_until_s = time.perf_counter() + self._busy_s
+        self.xy.move([x_um, y_um], *self._takes_s)
 
     def _deviceBusy(self, device: str) -> bool:  # noqa: N802
-        self._require(device, "Z", "XY")
-        return time.perf_counter() < self._busy_until_s
+        return self._drive(device).moving
 
     def _stop(self, device: str) -> None:
+        self._drive(device).halt()
+
+    def _drive(self, device: str) -> Stage:
         self._require(device, "Z", "XY")
-        self._busy_until_s = 0.0
+        return self.z if device == "Z" else self.xy
 
     def _startSequenceAcquisition(self, count: int, _interval_ms: float, _stop: bool) -> None:  # noqa: N802
         if self._wanted:
@@ -252,8 +254,9 @@ class FakeCore:
             pixel_size_m=10e-9,
             dwell_s=1e-6,
         )
-        stage = StagePosition(x_m=self.x_um / 1e6, y_m=self.y_um / 1e6)
-        optics = Optics(working_distance_m=_WORKING_DISTANCE_M + self.z_um / 1e6)
+        x_um, y_um = self.xy.position
+        stage = StagePosition(x_m=x_um / 1e6, y_m=y_um / 1e6)
+        optics = Optics(working_distance_m=_WORKING_DISTANCE_M + self.z.position[0] / 1e6)
         x, y, width, height = self._roi
         step = self._binning
         pixels = self._bench.expose(optics, scan, stage)[::step, ::step]

@@ -1,6 +1,7 @@
 """The microscope port over Micro-Manager's core."""
 
 import re
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -191,28 +192,54 @@ class MicroManager(Adapter):
 
     def _set_working_distance(self, distance_m: float, wait: Wait) -> None:
         target_um = self._focus_um(distance_m)
-        self._move(("setPosition", self._focus, target_um), self._focus, wait)
-        reads_um = self._call("getPosition", self._focus)
-        self.arrived("focus", target_um, reads_um, self._mm.focus_tolerance_um, "um")
+        aims = {"focus": ("getPosition", target_um)}
+        call = ("setPosition", self._focus, target_um)
+        self._move(call, aims, self._mm.focus_tolerance_um, wait)
 
     def _move_stage(self, moves: dict[str, float], here: StagePosition, wait: Wait) -> None:
         x_um, y_um = (
             MICROMETRES.from_si(moves.get(axis, getattr(here, axis))) for axis in ("x_m", "y_m")
         )
-        self._move(("setXYPosition", self._xy, x_um, y_um), self._xy, wait)
-        for call, name, target_um in (("getXPosition", "x", x_um), ("getYPosition", "y", y_um)):
-            reads_um = self._call(call, self._xy)
-            self.arrived(f"stage {name}", target_um, reads_um, self._mm.stage_tolerance_um, "um")
+        aims = {"stage x": ("getXPosition", x_um), "stage y": ("getYPosition", y_um)}
+        call = ("setXYPosition", self._xy, x_um, y_um)
+        self._move(call, aims, self._mm.stage_tolerance_um, wait)
 
-    def _move(self, call: tuple[Any, ...], device: str, wait: Wait) -> None:
+    def _move(
+        self,
+        call: tuple[Any, ...],
+        aims: Mapping[str, tuple[str, float]],
+        tolerance_um: float,
+        wait: Wait,
+    ) -> None:
+        """Move a device and see to it that it arrives.
+
+        Args:
+            call: moves the device, which is its second part.
+            aims: by its name, the call that reads an axis and where it is to be.
+            tolerance_um: how far off it may be.
+            wait: the longest time it may take.
+        """
+        device = call[1]
         try:
             self._call(*call)
         except CoreError as error:
             if _OUT_OF_RANGE in str(error).lower():
                 raise CommandRefusedError(f"{device} refused: {error}") from error
             raise
+
+        def off_um(read: str, target_um: float) -> float:
+            return abs(float(self._call(read, device)) - target_um)
+
         with self.halting(lambda: self._core.post("stop", device)):
-            wait.until(lambda: not self._call("deviceBusy", device), f"standstill of {device}")
+            self.await_rest(
+                lambda: all(off_um(*aim) <= tolerance_um for aim in aims.values()),
+                f"standstill of {device}",
+                wait,
+                moving=lambda: self._call("deviceBusy", device),
+                patience_s=self._mm.busy_delay_s,
+            )
+            for name, (read, target_um) in aims.items():
+                self.arrived(name, target_um, self._call(read, device), tolerance_um, "um")
 
     def _set_scan(self, change: SetScan, wait: Wait) -> None:
         if change.dwell_s is not None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from semagent.options import Positive
-from semagent_drivers.adapter import AdapterOptions, Port, Range
+from semagent_drivers.adapter import AdapterOptions, Port, Range, Settling
 
 
 class MicroManagerOptions(AdapterOptions, frozen=True, kw_only=True):
@@ -28,6 +28,7 @@ class MicroManagerOptions(AdapterOptions, frozen=True, kw_only=True):
         max_averages: most camera frames averaged into one.
         focus_tolerance_um: how far the focus drive may stop from where it was sent.
         stage_tolerance_um: the same for the XY stage; smaller moves are not made.
+        busy_delay_s: how long after a command a drive may still say that it is not busy.
     """
 
     backend: Literal["python", "java"] = "python"
@@ -44,6 +45,7 @@ class MicroManagerOptions(AdapterOptions, frozen=True, kw_only=True):
     max_averages: Annotated[int, Meta(ge=1, le=256)] = 16
     focus_tolerance_um: Positive = 0.1
     stage_tolerance_um: Positive = 0.5
+    busy_delay_s: Settling = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()

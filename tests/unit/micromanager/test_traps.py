@@ -1,6 +1,7 @@
 """Traps of Micro-Manager: what the core refuses, pretends or forgets, and its bridge's wire."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def distance(um):
 def test_what_the_drive_refuses_is_a_refusal_with_the_cores_own_words(microscope, fake):
     with pytest.raises(CommandRefusedError, match=r"Z refused: .*Position out of range \(103\)"):
         microscope.apply(distance(400))
-    assert fake.core.z_um == 0
+    assert fake.core.z.position[0] == 0
 
 
 def test_a_drive_that_stops_elsewhere_is_told_with_both_readings(microscope, fake):
@@ -68,9 +69,29 @@ def test_the_drive_may_count_the_other_way(fake, inverted, sign):
     microscope = opened(fake.port, focus_inverted=inverted)
     try:
         microscope.apply(distance(12))
-        assert fake.core.z_um == pytest.approx(sign * 12.0)
+        assert fake.core.z.position[0] == pytest.approx(sign * 12.0)
         assert microscope.read_state().optics.working_distance_m == pytest.approx(5.012e-3)
     finally:
+        microscope.close()
+
+
+@pytest.mark.parametrize("move", [distance(20), MoveStage(x_m=50e-6)])
+def test_a_drive_that_is_not_busy_yet_has_not_arrived(move):
+    with FakeMicroManager(core=FakeCore(start_s=0.1, busy_s=0.2)) as fake:
+        microscope = opened(fake.port)
+        microscope.apply(move)
+        assert fake.core.z.position + fake.core.xy.position in ([20.0, 0, 0], [0, 50.0, 0])
+        microscope.close()
+
+
+@pytest.mark.parametrize("move", [distance(20), MoveStage(x_m=50e-6)])
+def test_a_drive_that_begins_too_late_is_stopped(move):
+    with FakeMicroManager(core=FakeCore(start_s=0.5, busy_s=0.5)) as fake:
+        microscope = opened(fake.port, busy_delay_s=0.1)
+        with pytest.raises(MicroscopeError, match=r"accepted (focus|stage x)"):
+            microscope.apply(move)
+        time.sleep(0.6)
+        assert fake.core.z.position + fake.core.xy.position == [0, 0, 0]
         microscope.close()
 
 
@@ -98,9 +119,9 @@ def test_a_drive_that_nobody_can_watch_any_more_is_stopped(microscope, fake, mon
 
 
 def test_one_axis_moves_and_the_other_keeps_its_place(microscope, fake):
-    fake.core.y_um = 33.0
+    fake.core.xy.position[1] = 33.0
     microscope.apply(MoveStage(x_m=50e-6))
-    assert (fake.core.x_um, fake.core.y_um) == (pytest.approx(50.0), 33.0)
+    assert fake.core.xy.position == [pytest.approx(50.0), 33.0]
 
 
 def test_a_move_smaller_than_the_drive_can_tell_is_not_made(microscope, fake):
