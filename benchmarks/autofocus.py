@@ -31,7 +31,7 @@ from focusing.trials import EXPERIMENTS, Fields, make_trial
 TRIALS = {"focus": 2000, "noise": 500, "featureless": 200, "hold": 60, "beads": 40}
 """Trials of ours; peers run the first of them, see `PEER_TRIALS`."""
 
-PEER_TRIALS = {"focus": 200, "noise": 40, "featureless": 20, "hold": 0, "beads": 40}
+PEER_TRIALS = {"focus": 40, "noise": 40, "featureless": 20, "hold": 0, "beads": 40}
 
 
 def main() -> int:
@@ -59,7 +59,13 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
     """Run the trials that are still missing."""
     cache = arguments.cache
     fields = Fields(arguments.data, arguments.split, cache)
-    results = Results(folder, Settings(split=arguments.split, seed=arguments.seed), arguments.part)
+    settings = Settings(
+        split=arguments.split,
+        seed=arguments.seed,
+        engine=arguments.engine,
+        control=arguments.control,
+    )
+    results = Results(folder, settings, arguments.part)
     context = Context(
         data=arguments.data, cache=cache, engine=arguments.engine, control=arguments.control
     )
@@ -92,7 +98,7 @@ def run_method(
     wanted = [
         number
         for number in range(part - 1, planned, parts)
-        if not results.has(experiment, method.names, number)
+        if not results.has(experiment, method.name, number)
     ]
     if not wanted:
         return

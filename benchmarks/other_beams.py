@@ -53,7 +53,7 @@ def run(bend: Bend, fields: Fields, trials: int) -> list[Outcome]:
 
     ours = Ours("semagent", "sharpness", {})
     with patch.object(Beam, "geometric", bent):
-        return [ours(make_trial("focus", number, fields, 1))[0] for number in range(trials)]
+        return [ours(make_trial("focus", number, fields, 1)) for number in range(trials)]
 
 
 def row(name: str, outcomes: list[Outcome]) -> str:

@@ -98,7 +98,7 @@ class Heuristic:
     def __init__(self, fields: Fields) -> None:
         self._factors = calibrate(fields)
 
-    def __call__(self, trial: Trial) -> list[Outcome]:
+    def __call__(self, trial: Trial) -> Outcome:
         """Run one trial."""
         scope = Scope(trial)
         for _ in range(MAX_PAIRS):
@@ -109,4 +109,4 @@ class Heuristic:
             scope.stigmate(-a1, -a2)
             if abs(focus) < 1:
                 break
-        return [scope.outcome("SBEMimage heuristic")]
+        return scope.outcome("SBEMimage heuristic")

@@ -134,7 +134,7 @@ def _band(shape: tuple[int, int], band: float) -> tuple[Array, Array, npt.NDArra
     return kx, ky, inside, outside
 
 
-def mapfost(trial: Trial) -> list[Outcome]:
+def mapfost(trial: Trial) -> Outcome:
     """Run one trial."""
     scope = Scope(trial)
     for number in range(MAX_ROUNDS):
@@ -150,4 +150,4 @@ def mapfost(trial: Trial) -> list[Outcome]:
         scope.stigmate(-a1, -a2)
         if not far and np.hypot(z, np.hypot(a1, a2)) < SMALL:
             break
-    return [scope.outcome("MAPFoSt")]
+    return scope.outcome("MAPFoSt")

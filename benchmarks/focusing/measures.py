@@ -13,14 +13,15 @@ from semagent_engines.sharpness.measures import MEASURES
 Score = Callable[[Image], float]
 
 CLASSICAL = (
-    "variance_of_laplacian",
-    "tenengrad",
-    "smoothed_tenengrad",
-    "brenner",
-    "normalised_variance",
-    "vollath_f4",
-    "spectral_entropy",
+    "variance of Laplacian",
+    "Tenengrad",
+    "smoothed Tenengrad",
+    "Brenner",
+    "normalised variance",
+    "Vollath F4",
+    "spectral entropy",
 )
+"""Of the engine ``sharpness``, as the tables call them."""
 
 
 def _pixels(image: Image) -> npt.NDArray[np.uint16]:
@@ -29,21 +30,14 @@ def _pixels(image: Image) -> npt.NDArray[np.uint16]:
 
 
 def classical(name: str) -> Score:
-    """One of the ``sharpness`` engine's measures, by its name."""
-    read = MEASURES[name].read
+    """One of `CLASSICAL`."""
+    read = MEASURES[name.lower().replace(" ", "_")].read
 
     def score(image: Image) -> float:
         pixels = _pixels(image)
         return read(pixels, measure_spectrum(pixels)).value
 
     return score
-
-
-def all_classical(image: Image) -> dict[str, float]:
-    """All classical measures of one frame."""
-    pixels = _pixels(image)
-    spectrum = measure_spectrum(pixels)
-    return {name: MEASURES[name].read(pixels, spectrum).value for name in CLASSICAL}
 
 
 def edges(image: Image) -> float:

@@ -1,4 +1,4 @@
-"""Every method by name. A method takes a trial and returns one or more outcomes."""
+"""Every method by name. A method takes a trial and returns its outcome."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from focusing.ours import Ours
 from focusing.outcome import Outcome
 from focusing.trials import EXPERIMENTS, Fields, Trial
 
-Run = Callable[[Trial], list[Outcome]]
+Run = Callable[[Trial], Outcome]
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One or more methods that are run together, because they share their frames.
+    """A method that can be run.
 
     Attributes:
-        names: as they are called in the tables.
-        experiments: what they take part in.
+        name: how it is called in the tables.
+        experiments: what it takes part in.
         make: makes it ready; slow where a network has to be loaded or trained.
     """
 
-    names: tuple[str, ...]
+    name: str
     experiments: tuple[str, ...]
     make: Callable[[], Run]
 
@@ -61,36 +61,34 @@ def methods(context: Context) -> dict[str, Method]:
         ("brent", "Brent", searches.brent),
         ("coarse-to-fine", "coarse to fine", searches.coarse_to_fine),
     ):
-        for suffix, label in (("", "Vollath F4"), ("-smoothed", "smoothed Tenengrad")):
-            score = measures.classical(label.lower().replace(" ", "_"))
-            searched[f"{key}{suffix}"] = (f"{name}, {label}", score, find, SEARCHES)
+        for suffix, measure in (("", "Vollath F4"), ("-smoothed", "smoothed Tenengrad")):
+            score = measures.classical(measure)
+            searched[f"{key}{suffix}"] = (f"{name}, {measure}", score, find, SEARCHES)
+    for measure in measures.CLASSICAL:
+        key, score = measure.lower().replace(" ", "-"), measures.classical(measure)
+        searched[f"sweep-{key}"] = (f"sweep, {measure}", score, searches.sweep, SEARCHES)
     found = {
         "ours": Method(
-            ("semagent",),
+            "semagent",
             EXPERIMENTS,
             lambda: Ours("semagent", context.engine, context.control),
         ),
-        "sweep": Method(
-            tuple(searches.sweep_name(name) for name in measures.CLASSICAL),
-            SEARCHES,
-            lambda: searches.sweep,
-        ),
         "heuristic": Method(
-            ("SBEMimage heuristic",), PEERS, lambda: Heuristic(context.training_fields())
+            "SBEMimage heuristic", PEERS, lambda: Heuristic(context.training_fields())
         ),
-        "two-frame": Method(("two-frame network",), PEERS, lambda: _regression(context)),
-        "mapfost": Method(("MAPFoSt",), PEERS, lambda: mapfost),
+        "two-frame": Method("two-frame network", PEERS, lambda: _regression(context)),
+        "mapfost": Method("MAPFoSt", PEERS, lambda: mapfost),
     }
     for key, (name, score, find, experiments) in searched.items():
-        search = searches.Search(name, score, find)
-        found[key] = Method((name,), experiments, lambda search=search: search)
+        search = searches.Search(name, score, find, from_below=find is searches.sweep)
+        found[key] = Method(name, experiments, lambda search=search: search)
     return found
 
 
 def names() -> list[str]:
     """All methods, as they are called in the tables."""
     known = methods(Context(data=Path(), cache=Path(), engine="", control={}))
-    return list(dict.fromkeys(name for method in known.values() for name in method.names))
+    return list(dict.fromkeys(method.name for method in known.values()))
 
 
 def _regression(context: Context) -> Run:

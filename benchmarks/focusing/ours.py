@@ -159,7 +159,7 @@ class Ours:
         self._engine_name = engine
         self._control = control
 
-    def __call__(self, trial: Trial) -> list[Outcome]:
+    def __call__(self, trial: Trial) -> Outcome:
         """Run one trial."""
         started_s = time.perf_counter()
         scope = open_scope(trial)
@@ -191,7 +191,7 @@ class Ours:
             covered, sigma = _interval(watch.belief, scope)
             scope.frames = lockstep.acquire.frames
             end_m = scope.microscope.read_state().optics.working_distance_m
-            outcome = Outcome(
+            return Outcome(
                 experiment=trial.experiment,
                 method=self.name,
                 number=trial.number,
@@ -216,7 +216,6 @@ class Ours:
                 wall_s=time.perf_counter() - started_s,
                 reason=result.reason,
             )
-        return [outcome]
 
 
 def _cycle(lockstep: Lockstep, watch: _Watch) -> None:

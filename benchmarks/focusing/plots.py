@@ -1,5 +1,6 @@
 """Plots of the comparison: one curve a method, told apart by colour, dash and order."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -105,7 +106,8 @@ def _by_dose(methods: dict[str, list[Outcome]]) -> Figure:
     """Success at each number of electrons a pixel and frame."""
     figure = Figure(figsize=(7.6, 4.4), layout="constrained")
     axes = figure.subplots()
-    doses = sorted({outcome.trial_dose for own in methods.values() for outcome in own})
+    counts = Counter(outcome.trial_dose for outcome in next(iter(methods.values())))
+    doses = sorted(counts)
     for position, (name, own) in enumerate(methods.items()):
         groups = by(own, lambda outcome: str(outcome.trial_dose))
         shares = [
@@ -113,7 +115,7 @@ def _by_dose(methods: dict[str, list[Outcome]]) -> Figure:
         ]
         axes.plot(doses, shares, marker="o", markersize=4, label=name, **_look(name, position))
     axes.set_xscale("log")
-    axes.set_xticks(doses, [str(dose) for dose in doses])
+    axes.set_xticks(doses, [f"{dose}\n{counts[dose]} trials" for dose in doses])
     axes.minorticks_off()
     axes.set(
         title="Ended in focus, by noise", xlabel="electrons a pixel and frame", ylabel="trials"
@@ -154,7 +156,7 @@ def _percent(axes: Axes) -> None:
 def _legend(figure: Figure, axes: Axes, methods: dict[str, list[Outcome]]) -> None:
     """Beside the axes, best first, with the final share."""
     lines, _ = axes.get_legend_handles_labels()
-    labels = [f"{100 * success(own):.0f} %  {name}" for name, own in methods.items()]
+    labels = [f"{100 * success(own):.1f} %  {name}" for name, own in methods.items()]
     figure.legend(lines, labels, loc="outside right center", frameon=False, handlelength=3.2)
 
 

@@ -47,6 +47,7 @@ def write(
         goals=summary.goals(outcomes, timed),
         ours_by_source=summary.ours_by_source(experiments["focus"]),
         comparison=summary.focus_table(shared),
+        beside_the_best=summary.beside_the_best(shared),
         plots="\n\n".join(f"![{_title(path)}](images/{path.name})" for path in plots),
         by_dose=summary.breakdown(shared, lambda each: f"{each.trial_dose} e/px"),
         by_source=summary.breakdown(shared, lambda each: each.source),

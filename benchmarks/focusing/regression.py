@@ -157,7 +157,7 @@ def _say(text: str) -> None:
 
 def load(fields: Fields, cache: Path) -> TwoFrames:
     """The network from the cache; trained first where it is not there yet."""
-    path = cache / "two-frame-network.pt"
+    path = cache / f"two-frame-network-{fields.name}.pt"
     torch.set_num_threads(1)
     if not path.exists():
         draft = path.with_suffix(f".{os.getpid()}.partial")
@@ -174,7 +174,7 @@ class Regression:
     def __init__(self, fields: Fields, cache: Path) -> None:
         self._network = load(fields, cache)
 
-    def __call__(self, trial: Trial) -> list[Outcome]:
+    def __call__(self, trial: Trial) -> Outcome:
         """Run one trial."""
         scope = Scope(trial)
         for _ in range(MAX_ROUNDS):
@@ -185,4 +185,4 @@ class Regression:
             scope.stigmate(-a1, -a2)
             if abs(z) < 1:
                 break
-        return [scope.outcome("two-frame network")]
+        return scope.outcome("two-frame network")

@@ -1,8 +1,8 @@
 """Results on disk: a folder of JSON Lines files that a run adds to and never rewrites."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -10,10 +10,12 @@ from focusing.outcome import Outcome
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What all results of one folder share."""
+    """What all results of one folder share; engine and control are those of semagent."""
 
     split: str
     seed: int
+    engine: str = "sharpness"
+    control: dict[str, Any] = {}
 
 
 class Results:
@@ -32,26 +34,25 @@ class Results:
         if note.exists():
             found = read_settings(folder)
             if found != settings:
-                raise SystemExit(f"{folder} holds results of {found}, not of {settings}")
+                raise SystemExit(
+                    f"{folder} holds results of {found}, not of {settings}; "
+                    "name another folder with --results"
+                )
         note.write_bytes(msgspec.json.encode(settings))
         self._done = {
             (outcome.experiment, outcome.method, outcome.number) for outcome in read(folder)
         }
 
-    def has(self, experiment: str, methods: Iterable[str], number: int) -> bool:
-        """Whether this trial was run with all these methods."""
-        return all((experiment, method, number) in self._done for method in methods)
+    def has(self, experiment: str, method: str, number: int) -> bool:
+        """Whether this trial was run with this method."""
+        return (experiment, method, number) in self._done
 
-    def add(self, outcomes: Iterable[Outcome]) -> None:
-        """Write outcomes that are not there yet."""
-        for outcome in outcomes:
-            key = (outcome.experiment, outcome.method, outcome.number)
-            if key in self._done:
-                continue
-            self._done.add(key)
-            name = f"{outcome.experiment}-{outcome.method}-{self._part[0]}of{self._part[1]}.jsonl"
-            with (self._folder / _safe(name)).open("ab") as file:
-                file.write(msgspec.json.encode(outcome) + b"\n")
+    def add(self, outcome: Outcome) -> None:
+        """Write an outcome."""
+        self._done.add((outcome.experiment, outcome.method, outcome.number))
+        name = f"{outcome.experiment}-{outcome.method}-{self._part[0]}of{self._part[1]}.jsonl"
+        with (self._folder / _safe(name)).open("ab") as file:
+            file.write(msgspec.json.encode(outcome) + b"\n")
 
 
 def _safe(name: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from focusing.beads import open_scope
-from focusing.measures import Score, all_classical
+from focusing.measures import Score
 from focusing.outcome import Outcome
 from focusing.trials import Trial
 
@@ -40,43 +40,6 @@ def vertex(positions: np.ndarray, values: np.ndarray) -> float:
     return float(positions[best] + offset * (positions[best + 1] - positions[best]))
 
 
-def sweep_name(measure: str) -> str:
-    """How a sweep with this measure is called in the tables."""
-    return f"sweep, {measure.replace('_', ' ')}"
-
-
-def sweep(trial: Trial) -> list[Outcome]:
-    """A frame every two half depths of field, upwards, then a parabola: one outcome a measure.
-
-    The measures share the frames. Each then goes below the range and back up to its own answer,
-    so that hysteresis is the same for all of them, and takes its verifying frame there.
-    """
-    with contextlib.closing(open_scope(trial)) as scope:
-        positions = np.arange(-scope.limit, scope.limit + 0.1, SWEEP_STEP)
-        scores: dict[str, list[float]] = {}
-        for position in positions:
-            scope.go(float(position))
-            for name, value in all_classical(scope.image()).items():
-                scores.setdefault(name, []).append(value)
-        outcomes = []
-        frames, moves, dose = scope.frames, scope.moves, scope.dose
-        each = dose / frames
-        for name, values in scores.items():
-            scope.go(-scope.limit)
-            # The logarithm makes the peak more like a parabola.
-            scope.go(vertex(positions, np.log(np.maximum(values, 1e-12))))
-            outcome = scope.outcome(sweep_name(name))
-            own = {"frames": frames + 1, "moves": moves + 1, "dose": dose + each}
-            outcomes.append(replace(outcome, **own))
-        return outcomes
-
-
-def replace(outcome: Outcome, **changes: float) -> Outcome:
-    """The outcome with some fields changed."""
-    fields = {name: getattr(outcome, name) for name in outcome.__struct_fields__}
-    return Outcome(**{**fields, **changes})
-
-
 class Search:
     """A search that evaluates one score at places of its own choice.
 
@@ -84,17 +47,15 @@ class Search:
         name: how it is called in the tables.
         score: what it maximises.
         find: how it searches.
+        from_below: whether it goes to what it found from below, as its frames were taken, so that
+            the play of the lens does not count.
     """
 
-    def __init__(
-        self,
-        name: str,
-        score: Score,
-        find: Find,
-    ) -> None:
+    def __init__(self, name: str, score: Score, find: Find, *, from_below: bool = False) -> None:
         self._name, self._score, self._find = name, score, find
+        self._from_below = from_below
 
-    def __call__(self, trial: Trial) -> list[Outcome]:
+    def __call__(self, trial: Trial) -> Outcome:
         """Run one trial."""
         with contextlib.closing(open_scope(trial)) as scope:
 
@@ -102,8 +63,19 @@ class Search:
                 scope.go(position)
                 return self._score(scope.image())
 
-            scope.go(self._find(value, -scope.limit, scope.limit))
-            return [scope.outcome(self._name)]
+            found = self._find(value, -scope.limit, scope.limit)
+            if self._from_below:
+                scope.go(-scope.limit)
+            scope.go(found)
+            return scope.outcome(self._name)
+
+
+def sweep(value: Callable[[float], float], low: float, high: float) -> float:
+    """A frame every two half depths of field, upwards, then a parabola."""
+    positions = np.arange(low, high + 0.1, SWEEP_STEP)
+    scores = np.array([value(float(position)) for position in positions])
+    # The logarithm makes the peak more like a parabola.
+    return vertex(positions, np.log(np.maximum(scores, 1e-12)))
 
 
 def golden_section(value: Callable[[float], float], low: float, high: float) -> float:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+from scipy.stats import binomtest
 
 from focusing.outcome import Outcome
 from focusing.trials import HOLD_FRAMES
@@ -169,28 +170,54 @@ def focus_table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
+def beside_the_best(outcomes: Sequence[Outcome]) -> str:
+    """In words, how many states semagent and the most successful peer each bring into focus alone.
+
+    Args:
+        outcomes: of the states that all methods were given.
+    """
+    solved = {
+        name: {each.number for each in own if each.success}
+        for name, own in by_method(outcomes).items()
+    }
+    if len(solved) < 2:
+        return ""
+    ours, peer = list(solved)[:2]
+    alone, of_peer = len(solved[ours] - solved[peer]), len(solved[peer] - solved[ours])
+    chance = binomtest(alone, alone + of_peer).pvalue if alone + of_peer else 1.0
+    return (
+        f"{ours} ends {alone} states in focus that {peer} does not, and {of_peer} not that it does "
+        f"(sign test, p = {chance:.2f})."
+    )
+
+
 def _focused(outcome: Outcome) -> bool:
     return outcome.status == "focused"
 
 
 def breakdown(outcomes: Sequence[Outcome], key: Callable[[Outcome], str]) -> str:
     """Success and median frames of each method in groups of trials."""
-    return _grid("method", by_method(outcomes), key)
+    return _grid("method (trials)", by_method(outcomes), key)
 
 
 def ours_by_source(outcomes: Sequence[Outcome]) -> str:
     """The same of all trials of semagent, of each source and by electrons a pixel and frame."""
     own = [each for each in outcomes if each.method == OURS]
-    sources = sorted(by(own, lambda each: each.source).items())
-    rows = {"all": own, **dict(sources)}
+    sources = {"all": own, **dict(sorted(by(own, lambda each: each.source).items()))}
+    rows = {f"{name}, {len(some):,} trials": some for name, some in sources.items()}
     return _grid("source", rows, lambda each: f"{each.trial_dose} e/px")
 
 
 def _grid(what: str, rows: Mapping[str, Sequence[Outcome]], key: Callable[[Outcome], str]) -> str:
-    groups = sorted({key(outcome) for own in rows.values() for outcome in own}, key=_natural)
-    lines = _head(*groups, first=what)
-    for name, own in rows.items():
-        parts = by(own, key)
+    """Success and median frames; a column says of how many trials, where that is one number."""
+    table = {name: by(own, key) for name, own in rows.items()}
+    groups = sorted({group for parts in table.values() for group in parts}, key=_natural)
+    counts = {group: {len(parts.get(group, [])) for parts in table.values()} for group in groups}
+    heads = [
+        f"{group} ({min(counts[group])})" if len(counts[group]) == 1 else group for group in groups
+    ]
+    lines = _head(*heads, first=what)
+    for name, parts in table.items():
         cells = [
             f"{100 * np.mean([each.success for each in parts[group]]):.0f} % "
             f"in {np.median([each.frames for each in parts[group]]):.0f}"

@@ -1,5 +1,6 @@
 """The states of the microscope that every method starts from, all drawn from one seed."""
 
+import hashlib
 import math
 import tempfile
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from through_focus import specimens
+from through_focus import SOURCES, specimens
 
 DOSES = (400, 100, 40, 20)
 """Electrons that reach a pixel in one frame."""
@@ -74,10 +75,14 @@ class Fields:
         data: folder with ``train`` and ``test``.
         split: which of them.
         cache: where the prepared files are kept; outside the repository.
+
+    Attributes:
+        name: the split, and a digest of its files: what is made of others is kept apart.
     """
 
     def __init__(self, data: Path, split: str, cache: Path) -> None:
-        folder = cache / split
+        self.name = f"{split}-{_digest(data, split)}"
+        folder = cache / self.name
         if not folder.exists():
             _prepare(data, split, folder)
         self._files: dict[str, list[Path]] = {}
@@ -96,11 +101,21 @@ class Fields:
         return source, files[int(rng.integers(len(files)))]
 
 
+def _digest(data: Path, split: str) -> str:
+    """What tells the files of a split from others."""
+    digest = hashlib.sha256()
+    for source in SOURCES[split]:
+        for path in sorted((data / split / source).iterdir()):
+            digest.update(f"{source}/{path.name}".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def _prepare(data: Path, split: str, folder: Path) -> None:
     """Write the fields of a split; processes may do so at once, and the first one counts."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        draft = Path(scratch) / split
+        draft = Path(scratch) / folder.name
         draft.mkdir()
         for index, (source, _, image) in enumerate(specimens(data, split)):
             grey = np.rint(image * 65535).astype(np.uint16)

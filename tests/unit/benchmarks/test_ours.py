@@ -13,7 +13,7 @@ def ours() -> Ours:
 def test_it_focuses(fields: Fields, ours: Ours) -> None:
     trials = (make_trial("focus", number, fields, seed=0) for number in range(100))
     trial = next(each for each in trials if each.dose == 400 and each.astigmatism == (0, 0))
-    [outcome] = ours(trial)
+    outcome = ours(trial)
     assert outcome.success
     assert outcome.start == pytest.approx(trial.start)
     assert outcome.frames == len(outcome.decide_s) >= 3
@@ -23,7 +23,7 @@ def test_it_focuses(fields: Fields, ours: Ours) -> None:
 
 
 def test_it_does_not_move_on_noise(fields: Fields, ours: Ours) -> None:
-    [outcome] = ours(make_trial("noise", 0, fields, seed=0))
+    outcome = ours(make_trial("noise", 0, fields, seed=0))
     assert outcome.moves == 0
     assert outcome.final == pytest.approx(outcome.start, abs=0.1)  # the specimen itself drifts
     assert outcome.status == "held"
@@ -33,7 +33,7 @@ def test_hold_mode_counts_the_frames_of_the_user(
     fields: Fields, ours: Ours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("focusing.ours.HOLD_FRAMES", 30)
-    [outcome] = ours(make_trial("hold", 0, fields, seed=0))
+    outcome = ours(make_trial("hold", 0, fields, seed=0))
     assert outcome.held_frames is not None
     assert 0 <= outcome.held_frames <= 30
     assert outcome.extra_dose is not None

@@ -8,14 +8,21 @@ import pytest
 from focusing import beads, measures, methods, searches
 from focusing.correlation import estimators
 from focusing.mapfost import TEST, Posterior
-from focusing.outcome import Outcome
 from focusing.scope import Scope
 from focusing.trials import Fields, Trial, make_trial
+
+CONTEXT = methods.Context(data=Path(), cache=Path(), engine="sharpness", control={})
 
 
 @pytest.mark.parametrize(
     "find",
-    [searches.golden_section, searches.brent, searches.coarse_to_fine, searches.binary],
+    [
+        searches.golden_section,
+        searches.brent,
+        searches.sweep,
+        searches.coarse_to_fine,
+        searches.binary,
+    ],
 )
 @pytest.mark.parametrize("place", [-31.3, 0.4, 17.9])
 def test_a_search_finds_a_smooth_peak(find: searches.Find, place: float) -> None:
@@ -74,12 +81,16 @@ def test_the_heuristic_tells_sharp_from_blurred_and_along_from_across(easy: Tria
     assert (along - before) * (across - before) < 0
 
 
-def test_sweeps_share_their_frames(easy: Trial) -> None:
-    outcomes: list[Outcome] = searches.sweep(easy)
-    assert {outcome.frames for outcome in outcomes} == {50}
-    assert len({outcome.method for outcome in outcomes}) == 7
-    best = min(outcomes, key=lambda outcome: abs(outcome.final))
-    assert abs(best.final) < searches.SWEEP_STEP
+def test_a_sweep_ends_a_frame_after_its_last_whatever_others_do(easy: Trial) -> None:
+    known = methods.methods(CONTEXT)
+    sweeps = [each for key, each in known.items() if key.startswith("sweep-")]
+    assert len(sweeps) == len(measures.CLASSICAL)
+    one, other = (known[key].make()(easy) for key in ("sweep-vollath-f4", "sweep-brenner"))
+    again = known["sweep-vollath-f4"].make()(easy)
+    assert (one.frames, one.moves, one.final) == (again.frames, again.moves, again.final)
+    assert one.frames == other.frames == 50
+    assert one.dose == other.dose == pytest.approx(50 * easy.dose)
+    assert min(abs(one.final), abs(other.final)) < searches.SWEEP_STEP
 
 
 def test_the_searches_of_others_are_given_the_classical_measure_that_stands_noise_best() -> None:
@@ -90,16 +101,10 @@ def test_the_searches_of_others_are_given_the_classical_measure_that_stands_nois
 
 
 @pytest.mark.skipif(not beads.available(), reason="pymmcore and mm-test-adapters are not installed")
-def test_odemis_finds_the_beads_of_a_camera(fields: Fields, tmp_path: Path) -> None:
-    context = methods.Context(data=tmp_path, cache=tmp_path, engine="sharpness", control={})
-    known = methods.methods(context)
-    (odemis,) = (
-        method
-        for method in known.values()
-        if "Odemis, binary" in method.names and "beads" in method.experiments
-    )
-    (outcome,) = odemis.make()(make_trial("beads", 1, fields, seed=1))
-    assert outcome.success
+def test_odemis_finds_the_beads_of_a_camera(fields: Fields) -> None:
+    odemis = methods.methods(CONTEXT)["odemis-camera"]
+    assert odemis.name == "Odemis, binary"
+    assert odemis.make()(make_trial("beads", 1, fields, seed=1)).success
 
 
 @pytest.mark.skipif(not beads.available(), reason="pymmcore and mm-test-adapters are not installed")
@@ -107,9 +112,10 @@ def test_beads_of_micro_managers_demo_camera_are_sharp_at_focus(fields: Fields) 
     trial = make_trial("beads", 0, fields, seed=0)
     with contextlib.closing(beads.open_scope(trial)) as scope:
         assert scope.error == pytest.approx(trial.start, abs=0.05)
-        blurred = measures.all_classical(scope.image())
+        blurred = scope.image()
         scope.go(-trial.start)
         assert scope.error == pytest.approx(0, abs=0.05)
-        sharp = measures.all_classical(scope.image())
+        sharp = scope.image()
         assert (scope.frames, scope.moves, scope.dose) == (2, 1, 2.0)
-    assert all(sharp[name] > blurred[name] for name in ("tenengrad", "vollath_f4"))
+    for score in map(measures.classical, ("Tenengrad", "Vollath F4")):
+        assert score(sharp) > score(blurred)

@@ -48,14 +48,29 @@ def test_methods_are_compared_on_the_states_they_share(outcomes: list[Outcome]) 
     assert {each.number for each in shared} == set(range(10))
 
 
+def test_the_best_peer_is_compared_state_by_state(outcomes: list[Outcome]) -> None:
+    assert summary.beside_the_best(summary.shared(outcomes)) == (
+        "semagent ends 5 states in focus that Brent does not, and 0 not that it does "
+        "(sign test, p = 0.06)."
+    )
+    assert summary.beside_the_best(outcomes[:20]) == ""
+
+
 def test_all_trials_of_ours_are_told_apart_by_source_and_dose(outcomes: list[Outcome]) -> None:
     lines = summary.ours_by_source(outcomes).splitlines()
     assert lines[0] == "| source | 400 e/px | 20 e/px |"
     assert lines[2:] == [
-        "| all | 100 % in 4 | 100 % in 4 |",
-        "| axons | – | 100 % in 4 |",
-        "| fibres | 100 % in 4 | – |",
+        "| all, 20 trials | 100 % in 4 | 100 % in 4 |",
+        "| axons, 10 trials | – | 100 % in 4 |",
+        "| fibres, 10 trials | 100 % in 4 | – |",
     ]
+
+
+def test_columns_say_of_how_many_trials_they_are(outcomes: list[Outcome]) -> None:
+    lines = summary.breakdown(summary.shared(outcomes), lambda each: each.source).splitlines()
+    assert lines[0] == "| method (trials) | axons (5) | fibres (5) |"
+    lines = summary.breakdown(outcomes, lambda each: each.source).splitlines()
+    assert lines[0] == "| method (trials) | axons | fibres |"
 
 
 def test_goals_are_measured_on_all_trials_of_ours(outcomes: list[Outcome]) -> None:

@@ -32,25 +32,36 @@ def outcome(number: int, *, start: float = 10.0, final: float = 0.2, frames: int
 
 
 def test_a_second_run_adds_what_is_missing(tmp_path: Path) -> None:
-    Results(tmp_path, SETTINGS, (1, 2)).add([outcome(0)])
+    Results(tmp_path, SETTINGS, (1, 2)).add(outcome(0))
     again = Results(tmp_path, SETTINGS, (2, 2))
-    assert again.has("focus", ["ours"], 0)
-    assert not again.has("focus", ["ours", "brent"], 0)
-    again.add([outcome(0, frames=99), outcome(1)])
-    assert [(each.number, each.frames) for each in read(tmp_path)] == [(0, 3), (1, 3)]
+    assert again.has("focus", "ours", 0)
+    assert not again.has("focus", "brent", 0)
+    again.add(outcome(1))
+    assert again.has("focus", "ours", 1)
+    assert [each.number for each in read(tmp_path)] == [0, 1]
 
 
 def test_a_torn_line_is_no_outcome(tmp_path: Path) -> None:
-    Results(tmp_path, SETTINGS, (1, 1)).add([outcome(0), outcome(1)])
+    results = Results(tmp_path, SETTINGS, (1, 1))
+    results.add(outcome(0))
+    results.add(outcome(1))
     [path] = tmp_path.glob("*.jsonl")
     path.write_bytes(path.read_bytes()[:-20])
     assert [each.number for each in read(tmp_path)] == [0]
 
 
-def test_results_of_other_settings_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "others",
+    [
+        Settings(split="test", seed=1),
+        Settings(split="train", seed=1, engine="onnxruntime"),
+        Settings(split="train", seed=1, control={"autofocus": {"blind_search": True}}),
+    ],
+)
+def test_results_of_other_settings_are_refused(tmp_path: Path, others: Settings) -> None:
     Results(tmp_path, SETTINGS, (1, 1))
-    with pytest.raises(SystemExit, match="not of"):
-        Results(tmp_path, Settings(split="test", seed=1), (1, 1))
+    with pytest.raises(SystemExit, match=r"not of .*--results"):
+        Results(tmp_path, others, (1, 1))
 
 
 def test_worse_is_further_away_and_visibly_out_of_focus() -> None:

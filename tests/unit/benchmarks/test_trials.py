@@ -1,5 +1,6 @@
 """All methods start from the same state, and a state depends on the seed and its number alone."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,7 +25,19 @@ def test_two_parts_of_a_benchmark_may_prepare_the_fields_at_once(
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: Fields(data, "train", cache), range(2))
     assert first.sources == second.sources
-    assert [path.name for path in cache.iterdir()] == ["train"]
+    assert [path.name for path in cache.iterdir()] == [first.name]
+
+
+def test_fields_of_other_micrographs_are_prepared_anew(data: Path, tmp_path: Path) -> None:
+    cache, other = tmp_path / "cache", tmp_path / "data"
+    before = Fields(data, "train", cache)
+    shutil.copytree(data, other)
+    assert Fields(other, "train", cache).name == before.name
+    first, second, *_ = sorted(other.rglob("*.png"))
+    shutil.copy(second, first)
+    after = Fields(other, "train", cache)
+    assert {path.name for path in cache.iterdir()} == {before.name, after.name}
+    assert len(list(cache.iterdir())) == 2
 
 
 def test_trials_cover_what_they_claim(fields: Fields) -> None:
