@@ -443,7 +443,7 @@ def latency_table(engine: ModelEngine, repeats: int) -> str:
             run()
             times.append(1e3 * (time.perf_counter() - began))
         rows.append((name, *(f"{value:.0f}" for value in np.percentile(times, (50, 99)))))
-    return markdown("one 1024 × 768 frame, ms", ("p50", "p99"), rows)
+    return markdown(f"one 1024 × 768 frame, {repeats} times, ms", ("p50", "p99"), rows)
 
 
 TABLES: dict[str, tuple[Callable[..., str], ...]] = {

@@ -212,6 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not abs(given.offset_um) <= _WIDEST_UM:
             raise UsageError(f"--offset-um: {given.offset_um} is not within ±{_WIDEST_UM}")
         steps = np.linspace(-given.span_um, given.span_um, given.frames) + given.offset_um
+        if (given.folder / "stack.csv").exists():
+            raise UsageError(f"{given.folder}: there is a stack here already; name a new folder")
         distances_m = ((given.focus_um + steps) * 1e-6).tolist()
         write_stack(given.folder, distances_m, options)
     except (UsageError, OSError) as error:

@@ -114,6 +114,17 @@ def test_command_line_says_what_is_wrong(
     assert not (tmp_path / "s").exists()
 
 
+def test_a_second_stack_in_a_folder_is_refused_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(tmp_path), "--frames", "2", "--tile-px", "128"]
+    assert main(arguments) == 0
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == (
+        f"{tmp_path}: there is a stack here already; name a new folder\n"
+    )
+
+
 def test_a_folder_that_cannot_be_made_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
