@@ -11,7 +11,7 @@ import numpy as np
 from focusing.beads import open_scope
 from focusing.beads import run_config as beads_config
 from focusing.outcome import Outcome
-from focusing.scope import HOLD_DRIFT, START_M, STIGMATOR_RANGE, Scope
+from focusing.scope import START_M, STIGMATOR_RANGE, Scope
 from focusing.trials import HOLD_FRAMES, Trial
 from semagent import registry
 from semagent.bus import Mailbox
@@ -221,6 +221,11 @@ class Ours:
 def _cycle(lockstep: Lockstep, watch: _Watch) -> None:
     """`Lockstep.cycle`, with the time the control role takes over the frame measured."""
     lockstep.acquire.step()
+    _decide(lockstep, watch)
+
+
+def _decide(lockstep: Lockstep, watch: _Watch) -> None:
+    """What follows the exposure of a frame."""
     lockstep.infer.step()
     started_s = time.perf_counter()
     lockstep.control.step()
@@ -243,11 +248,12 @@ def _hold(lockstep: Lockstep, watch: _Watch, scope: Scope) -> tuple[int, float]:
     scan = scope.microscope.read_state().scan
     held, frames, before = 0, 0, scope.dose
     while frames < HOLD_FRAMES:
-        if scope.microscope.read_state().scan == scan:
+        of_user, error = scope.microscope.read_state().scan == scan, scope.error
+        lockstep.acquire.step()
+        if of_user:
             frames += 1
-            # Half a frame of drift passes before the middle of the exposure.
-            held += abs(scope.error) <= 1 + HOLD_DRIFT / 2
-        _cycle(lockstep, watch)
+            held += abs(error + scope.error) / 2 <= 1  # in the middle of the exposure
+        _decide(lockstep, watch)
     return held, scope.dose - before - frames * scope.trial.dose
 
 

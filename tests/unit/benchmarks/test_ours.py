@@ -1,7 +1,9 @@
 """semagent runs in the benchmark as it runs for a user: through roles, gate and driver."""
 
+from unittest.mock import MagicMock
+
 import pytest
-from focusing.ours import Ours
+from focusing.ours import Ours, _hold
 from focusing.trials import Fields, make_trial
 
 
@@ -27,6 +29,17 @@ def test_it_does_not_move_on_noise(fields: Fields, ours: Ours) -> None:
     assert outcome.moves == 0
     assert outcome.final == pytest.approx(outcome.start, abs=0.1)  # the specimen itself drifts
     assert outcome.status == "held"
+
+
+@pytest.mark.parametrize(("before", "after", "held"), [(0.95, 1.04, 1), (0.98, 1.08, 0)])
+def test_a_frame_is_as_far_off_as_in_the_middle_of_its_exposure(
+    monkeypatch: pytest.MonkeyPatch, before: float, after: float, held: int
+) -> None:
+    monkeypatch.setattr("focusing.ours.HOLD_FRAMES", 1)
+    monkeypatch.setattr("focusing.ours._focus", lambda *_: None)
+    scope, lockstep = MagicMock(dose=0.0, error=before), MagicMock()
+    lockstep.acquire.step.side_effect = lambda: setattr(scope, "error", after)
+    assert _hold(lockstep, MagicMock(decide_s=[]), scope)[0] == held
 
 
 def test_hold_mode_counts_the_frames_of_the_user(
