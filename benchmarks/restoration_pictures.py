@@ -14,6 +14,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from focusing.plots import COLOURS, OURS_COLOUR
+from matplotlib.colors import ListedColormap
 from model import SPOT_PX, Field, crop, read_fields, true_kernel
 from restoration_baselines import METHODS, Kernel, decibels
 from through_focus import Beam, Exposure, expose, recorded
@@ -42,6 +44,7 @@ COLUMNS = (
     "experts",
 )
 WORST_CHI_SQUARE = 2.0
+EXPERTS = ListedColormap([OURS_COLOUR, *COLOURS[:3]])
 
 
 def main() -> None:
@@ -87,7 +90,7 @@ def draw(row: np.ndarray, field: Field, blur_px: float, dose: float, engine: Mod
     chi_square = np.reshape(grid.values, (grid.rows, grid.columns))
     row[4].imshow(chi_square, cmap="coolwarm", vmin=0, vmax=WORST_CHI_SQUARE, extent=(0, 1, 0, 1))
     row[4].set_xlabel(f"χ² {analysis.figures.consistency:.2f}; 0 blue, 2 red", fontsize=8)
-    row[5].imshow(chosen_experts(acquired), cmap="tab10", vmin=0, vmax=9)
+    row[5].imshow(chosen_experts(acquired), cmap=EXPERTS, vmin=0, vmax=EXPERTS.N - 1)
     row[5].set_xlabel("of each patch of 16 px, last block", fontsize=8)
     for axis in row:
         axis.set_xticks([])
