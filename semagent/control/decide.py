@@ -401,8 +401,9 @@ def _on_tick(turn: Turn, now_ns: int) -> None:
         reason = f"no word of the safety gate within {limits.frame_s:g} s"
         if state.gate:
             reason = (
-                f"no usable frame within {limits.frame_s:g} s: a scan has to take less than "
-                "control.deadlines.frame_s and than four fifths of safety.max_evidence_age_s"
+                f"no usable frame within {limits.frame_s:g} s: the engine did not answer, or a "
+                "scan does not take less than control.deadlines.frame_s and than four fifths of "
+                "safety.max_evidence_age_s"
             )
         ending.go_home(turn, "failed", reason)
     elif isinstance(task, Return) and _late(state.waiting_ns, now_ns, limits.frame_s):
