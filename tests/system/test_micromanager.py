@@ -1,5 +1,6 @@
 """Micro-Manager's real core with its demo camera and stages, and pycro-manager's own client."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -53,7 +54,11 @@ def test_autofocus_on_fluorescent_beads(semagent, demo, start_um: int, faults: t
 
 @pytest.mark.parametrize(
     ("z_um", "why"),
-    [(25, "no focus between 5.0050 and 5.0450 mm"), (-4, "blur does not change")],
+    [
+        # Which of the two it is depends on the pixels that drop, and those on the time.
+        (25, r"no focus between 5\.0050 and 5\.0450 mm|leaves .* of the logarithm of the power"),
+        (-4, "blur does not change"),
+    ],
 )
 def test_a_picture_that_no_beam_makes_is_not_calibrated_by(semagent, demo, tmp_path, z_um, why):
     """The demo camera's beads lose detail with the height, and without any noise."""
@@ -65,7 +70,7 @@ def test_a_picture_that_no_beam_makes_is_not_calibrated_by(semagent, demo, tmp_p
     )
     done = semagent("calibrate", config, "--arm", "--output", tmp_path / "memory.yaml")
     assert done.code == 4, done.err
-    assert why in done.err
+    assert re.search(why, done.err)
     assert load_memory(tmp_path / "memory.yaml").entries == ()
 
 
