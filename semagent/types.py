@@ -418,6 +418,9 @@ class FocusBelief(Value, frozen=True, kw_only=True):
         stigmator_sigma: standard deviation of each.
         log_odds: natural logarithm of the odds that there is a focus in the range at all,
             against a field whose sharpness does not depend on the working distance.
+        motion_m: how far focus itself moves from frame to frame, if it moves at all.
+        motion_log_odds: natural logarithm of the odds that it does, against a specimen at rest;
+            0 as long as focus is not known well enough to ask.
         modes: the posterior as a mixture, the likeliest first: two frames often leave two
             places, mirror images of each other.
 
@@ -435,6 +438,8 @@ class FocusBelief(Value, frozen=True, kw_only=True):
     stigmator_correction: tuple[float, float] | None = None
     stigmator_sigma: tuple[float, float] | None = None
     log_odds: float = 0.0
+    motion_m: float = 0.0
+    motion_log_odds: float = 0.0
     modes: tuple[FocusMode, ...] = ()
 
     @property

@@ -72,7 +72,7 @@ def score(paths: list[Path], *, engine: str, output: Output) -> int:
                 )
     finally:
         opened.close()
-    columns = ["image", "score", "blur major", "minor", "90 % within", "angle", "noise", "time"]
+    columns = ["image", "score", "blur, px", "90 % within", "angle, rad", "noise", "time, ms"]
     where = f" in {folders.pop()}" if len(folders) == 1 else ""
     output.table(f"focus scores{where} ({opened.name})", columns, rows)
     for remark in remarks:
@@ -188,15 +188,20 @@ def _blur_record(blur: BlurEllipse | None) -> dict[str, float] | None:
 
 def _score_row(label: str, figures: FrameAnalysis) -> list[str]:
     blur = figures.blur
+    axes = ["-"] * 3
+    if blur is not None:
+        factor = math.exp(_Z90 * blur.log_sigma)
+        axes = [
+            f"{blur.major_px:.2f} × {blur.minor_px:.2f}",
+            f"factor {factor:.1f}",
+            f"{blur.angle_rad:+.2f}",
+        ]
     return [
         label,
         "unusable" if figures.header.faults else f"{figures.focus_score:.3f}",
-        "-" if blur is None else f"{blur.major_px:.2f} px",
-        "-" if blur is None else f"{blur.minor_px:.2f} px",
-        "-" if blur is None else f"× ÷ {math.exp(_Z90 * blur.log_sigma):.1f}",
-        "-" if blur is None else f"{blur.angle_rad:+.2f} rad",
+        *axes,
         f"{figures.noise:.4f}",
-        f"{figures.latency_s * 1e3:.1f} ms",
+        f"{figures.latency_s * 1e3:.1f}",
     ]
 
 

@@ -135,6 +135,7 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
         options,
         closely=task.changed_stigmators,
         field_known=task.focused is not None,
+        followed=task.for_hold,
     )
     trim = Trim(task, seen.belief, header.optics, field.unit_m, options, turn.capabilities)
     probe = trim.probe()
@@ -213,7 +214,8 @@ def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
         hold(
             turn,
             f"the frame at {last.working_distance_m * 1e3:.4f} mm, where focus should be, is less "
-            f"sharp than {'an earlier one' if task.trims else 'the first'}"
+            f"sharp than {'an earlier one' if task.trims else 'the first'}: frames contradict each "
+            "other, as where a specimen charges"
             if dulled
             else "astigmatism is not surely less than it was at the start",
         )

@@ -200,7 +200,7 @@ def _on_flagged(turn: Turn, header: FrameHeader) -> None:
         return
     task = msgspec.structs.replace(task, flagged=task.flagged + 1, frames=task.frames + 1)
     turn.set_task(task)
-    faults = ", ".join(header.faults) or "the engine said nothing that can be"
+    faults = ", ".join(header.faults) or "the engine gave figures that no frame can have"
     reason = f"{task.flagged} frames in a row could not be used ({faults})"
     if task.frames_affordable == 0:
         autofocus.hold(turn, reason)

@@ -66,6 +66,7 @@ TAIL = 10.0
 """Degrees of freedom of Student's distribution of the errors."""
 
 _LARGEST_STEP = np.array([6.0, 1.5, 1.5, 0.3, 0.5, 1.0])
+_LARGEST_RATE = 1.0
 _LARGEST_OTHER = 3.0
 _SOFT_UP_TO = 30.0
 _LARGEST_SAME = np.array([0.05, 0.05, 0.05, 0.05, 0.2, 0.5])
@@ -89,12 +90,14 @@ class Modes:
         covariance: shape (M, W, W).
         log_evidence: shape (M,).
         start: number of the start each was reached from, shape (M,).
+        misfit: mean square of what is left unexplained, in units of the scatter, shape (M,).
     """
 
     beam: Array
     covariance: Array
     log_evidence: Array
     start: npt.NDArray[np.intp]
+    misfit: Array
 
     def among(self, chosen: npt.NDArray[np.bool_ | np.intp]) -> "Modes":
         """Those of a mask, or at these indices."""
@@ -103,6 +106,7 @@ class Modes:
             self.covariance[chosen],
             self.log_evidence[chosen],
             self.start[chosen],
+            self.misfit[chosen],
         )
 
 
@@ -199,10 +203,18 @@ class Fit:
         std: of the same.
         starts: beams to start from, (starts, parameters).
         spared: so many of the last starts are never dropped.
+        moments: when the frames were taken, from the last one on, shape (N,). Then focus is that
+            of the last, and how far it moves in a unit of time is the last parameter of the beam.
     """
 
     def __init__(
-        self, series: Series, mean: Array, std: Array, starts: Array, spared: int = 1
+        self,
+        series: Series,
+        mean: Array,
+        std: Array,
+        starts: Array,
+        spared: int = 1,
+        moments: Array | None = None,
     ) -> None:
         count, frames, bins = len(starts), *series.log_power.shape
         own = np.tile([GAIN_STD, NOISE_LEVEL_STD, BLUR_STD], frames)
@@ -217,10 +229,13 @@ class Fit:
         self._precision = std_of_all**-2
         self._deviations = np.zeros((count, bins), np.float32)
         by_response = _LARGEST_STEP[1] / max(float(np.abs(series.stigmators).max()), 1e-6)
-        responses = np.full(starts.shape[1] - BEAM, by_response)
-        self._largest_step = np.tile(np.concatenate([_LARGEST_STEP, responses]), (count, 1))
+        self._moments = None if moments is None else _single(moments)
+        self._end = starts.shape[1] - (moments is not None)
+        largest = np.full(starts.shape[1], _LARGEST_RATE)
+        largest[:BEAM], largest[BEAM : self._end] = _LARGEST_STEP, by_response
+        self._largest_step = np.tile(largest, (count, 1))
         self._best_cost = np.full(count, np.inf)
-        self._best = [np.zeros((0,))] * 4
+        self._best = [np.zeros((0,))] * 5
         self._start = np.arange(count)
         self._spared = spared
 
@@ -234,12 +249,12 @@ class Fit:
                 break
             if step in _LEAVE:
                 self._leave(_LEAVE[step])
-        beam, covariance, _, _ = self._best
-        return Modes(beam, covariance, self._log_evidence(), self._start)
+        beam, covariance, _, _, misfit = self._best
+        return Modes(beam, covariance, self._log_evidence(), self._start, misfit)
 
     def _log_evidence(self) -> Array:
         """Of the best point that each start came by."""
-        _, covariance, inner, whole = self._best
+        _, covariance, inner, whole, _ = self._best
         log_volume = (
             np.linalg.slogdet(inner)[1]
             - np.linalg.slogdet(covariance)[1]
@@ -280,10 +295,12 @@ class Fit:
         frames, bins = data.log_power.shape
         count, width = beam.shape
         own = point[:, shapes:others].reshape(count, frames, 3, 1)
-        response = beam[:, BEAM:].reshape(count, 2, -1)
+        response = beam[:, BEAM : self._end].reshape(count, 2, -1)
         stigmators = data.stigmators[:, : response.shape[2]]
         blur = np.empty((count, frames, 3), np.float32)
         away = beam[:, :1] * data.by_focus - data.places
+        if self._moments is not None:
+            away += beam[:, -1:] * self._moments
         blur[:, :, 0] = np.minimum(np.maximum(away, -_FARTHEST), _FARTHEST)
         blur[:, :, 1:] = beam[:, None, 1:3] + stigmators @ response.transpose(0, 2, 1)
         by_blur = (blur @ data.form).reshape(count, frames, 3, bins)
@@ -309,6 +326,7 @@ class Fit:
         scatter = MODEL_SCATTER**2 + (RING_SCATTER * np.minimum(q, MOST_SCATTER_AT)) ** 2
         variance = data.variance + share**2 * scatter
         chi2 = residual**2 / variance
+        misfit = chi2.mean((1, 2))
         tail = 1 + chi2 / TAIL
         off = self._point - self._mean
         cost = 0.5 * ((TAIL + 1) * np.log(tail) + np.log(variance)).sum((1, 2))
@@ -329,9 +347,11 @@ class Fit:
         slopes[:, :, 3] *= data.by_focus[:, None]
         slopes[:, :, 7] = 2 * narrower * weight
         slopes[:, :, 8] = softer * weight
-        if width > BEAM:
+        if self._end > BEAM:
             by_cause = slopes[:, :, 4:6, None] * stigmators[:, None, :, None]
-            slopes[:, :, 3 + BEAM : -1] = by_cause.reshape(count, frames, -1, bins)
+            slopes[:, :, 3 + BEAM : 3 + self._end] = by_cause.reshape(count, frames, -1, bins)
+        if self._moments is not None:
+            slopes[:, :, -2] = slopes[:, :, 3] * self._moments[:, None]
         slopes[:, :, -1] = residual * certainty
         squares = slopes[:, :, :-1] @ slopes.transpose(0, 1, 3, 2)
         # All of them against the bins of the specimen.
@@ -367,7 +387,7 @@ class Fit:
         solved = np.linalg.solve(inner, system[:, :others, others:])
         left = system[:, others:, others:] - system[:, others:, :others] @ solved
         covariance = np.asarray(np.linalg.inv(left[:, :, :-1]))
-        self._keep(cost, [self._point[:, others:], covariance, inner, whole])
+        self._keep(cost, [self._point[:, others:], covariance, inner, whole, misfit])
         if last:
             return False
         move = (covariance @ left[:, :, -1:])[:, :, 0]

@@ -26,6 +26,8 @@ _ALL_AROUND, _NOT_TO_IGNORE = 6, 0.1  # frames, weight of a mode
 _FAINT = 10.0  # log odds that noise reaches near the best of many modes
 _SURELY = 2.0  # standard deviations by which focus has to be out of range to be called so
 _OPEN = 0.8  # half depths of field of uncertain astigmatism, which defocus may be mistaken for
+_MOVES = 0.25  # half depths of field from frame to frame that matter
+_SURELY_MOVES = 8.0  # log odds
 _ONE_DIRECTION = (
     "there may be structure along one direction only, where astigmatism is like defocus"
 )
@@ -127,6 +129,7 @@ def next_step(
     *,
     closely: bool = False,
     field_known: bool = False,
+    followed: bool = False,
 ) -> Step:
     """What to do after the last of the frames.
 
@@ -139,14 +142,20 @@ def next_step(
         closely: the verifying frame has to be at the estimate, and it is not enough that it is in
             focus, as with new stigmators: these may do other than what is remembered.
         field_known: how the field looks in focus is known, so that one frame tells how far it is.
+        followed: focus is followed from there on, so that the specimen may move.
     """
     here_m = places_m[-1]
     focus_m = belief.focus_m
     known = focus_m is not None and certain(belief, focus_m, field, options)
+    moves = not followed and _moves(belief, field, options)
+    if moves and len(places_m) > _ENOUGH and belief.motion_log_odds > _SURELY_MOVES:
+        return GiveUp(_how_it_moves(belief, field))
     agrees_m = max(AGREE * field.unit_m, field.resolution_m)
     if len(places_m) >= _ENOUGH and focus_m is not None and known:
         in_focus = not closely and certain(belief, here_m, field, options)
         if in_focus or abs(focus_m - here_m) <= agrees_m:
+            if moves and frames_left > 1:
+                return beside(places_m, belief, field, options)
             return Found(focus_m)
     mode = next((mode for mode in _likely(belief) if field.allows(mode.focus_m)), None)
     if focus_m is not None and _shows_one_direction(belief, focus_m, field, options):
@@ -189,6 +198,21 @@ def certain(belief: FocusBelief, place_m: float, field: Field, options: Autofocu
     reach_m = max(field.unit_m, field.resolution_m, options.finest_step_m)
     low_m, high_m = belief.interval90_m
     return place_m - reach_m <= low_m and high_m <= place_m + reach_m
+
+
+def _moves(belief: FocusBelief, field: Field, options: AutofocusOptions) -> bool:
+    """Whether focus rather moves so far from frame to frame that it is no more where it was."""
+    if belief.log_odds < options.min_log_odds or belief.motion_log_odds <= 0:
+        return False
+    return abs(belief.motion_m) > _MOVES * field.unit_m
+
+
+def _how_it_moves(belief: FocusBelief, field: Field) -> str:
+    return (
+        f"focus itself moves: by {abs(belief.motion_m) * 1e6:.2g} µm from frame to frame, where "
+        f"half a depth of field is {field.unit_m * 1e6:.2g} µm; let specimen, stage and lens come "
+        "to rest first"
+    )
 
 
 def _shows_one_direction(

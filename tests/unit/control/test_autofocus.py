@@ -100,6 +100,16 @@ def test_never_ends_worse_than_it_began(
         assert result.final_working_distance_m == pytest.approx(bench.origin_m, abs=1e-9)
 
 
+@pytest.mark.parametrize("drift", [2.0, -2.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_specimen_that_moves_in_height_is_not_called_focused(seed: int, drift: float) -> None:
+    bench = Bench(seed=seed, focus=12.0, drift=drift, options=options())
+    result = focus(bench)
+    assert result.status == "held"
+    assert "focus itself moves" in result.reason
+    assert bench.offset == pytest.approx(0, abs=1e-6)
+
+
 GROOVES = Spectrum(grooves=True, log_noise=-2.0)
 
 

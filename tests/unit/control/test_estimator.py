@@ -26,6 +26,7 @@ def frames(
     known = Bench(focus=focus, seed=seed, **bench)
     seen = []
     for place in places:
+        known.now_ns += round(known.frame_s * 1e9)
         known.lens_m = known.origin_m + place * UNIT_M
         known.optics = msgspec.structs.replace(known.optics, working_distance_m=known.lens_m)
         seen.append(known.analysis())
@@ -86,6 +87,29 @@ def test_one_frame_says_how_far_but_not_which_way() -> None:
 def test_a_beam_that_no_working_distance_changes_has_no_focus() -> None:
     belief = feed(make(), frames((0.0, 12.0, -12.0), spectrum=Spectrum(flat=True)))
     assert belief.log_odds < -10
+
+
+@pytest.mark.parametrize("drift", [0.8, -0.8])
+@pytest.mark.parametrize("seed", range(3))
+def test_six_frames_say_that_focus_moves(seed: int, drift: float) -> None:
+    """The last one shows another focus than the first ones; where they end is where it is now."""
+    places = (*PLACES, -1.0, 8.0, 1.0)
+    at_rest = feed(make(), frames(places, seed=seed))
+    assert at_rest.motion_log_odds < 0
+    moving = feed(make(), frames(places, seed=seed, drift=drift))
+    assert moving.motion_log_odds > 8
+    assert moving.motion_m / UNIT_M == pytest.approx(drift, abs=0.2)
+
+
+def test_frames_of_one_moment_do_not_tell_whether_focus_moves() -> None:
+    seen = frames((*PLACES, -1.0, 8.0), drift=0.8)
+    when = seen[0].header
+    stamps = {"monotonic_ns": when.monotonic_ns}
+    still = [
+        msgspec.structs.replace(each, header=msgspec.structs.replace(each.header, **stamps))
+        for each in seen
+    ]
+    assert feed(make(), still).motion_log_odds == 0
 
 
 @pytest.mark.parametrize("seed", range(4))

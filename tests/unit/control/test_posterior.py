@@ -15,6 +15,7 @@ def modes(*places: float, log_evidence: list[float] | None = None, std: float = 
         covariance=np.tile(np.eye(BEAM) * std**2, (len(places), 1, 1)),
         log_evidence=np.array(log_evidence or [0.0] * len(places)),
         start=np.arange(len(places)),
+        misfit=np.zeros(len(places)),
     )
 
 

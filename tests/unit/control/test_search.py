@@ -68,6 +68,33 @@ def test_one_frame_is_enough_to_go_there_where_the_field_is_known_in_focus() -> 
     assert next_step([0.0, 20.0], either, FIELD, 5, OPTIONS, field_known=True) != Look(20.0)
 
 
+def moving(way: float, log_odds: float) -> FocusBelief:
+    known = belief((1.0, 9.0, 0.3))
+    return msgspec.structs.replace(known, motion_m=way, motion_log_odds=log_odds)
+
+
+def test_a_specimen_that_surely_moves_is_in_focus_nowhere() -> None:
+    places = [0.0, 4.0, 15.0, 9.2]
+    for way in (0.6, -0.6):
+        told = step(places, moving(way, 20.0))
+        assert isinstance(told, GiveUp)
+        assert "focus itself moves: by 6e+05 µm from frame to frame" in told.reason
+    assert step(places, moving(0.1, 20.0)) == Found(9.0)
+    assert step(places, moving(0.6, -1.0)) == Found(9.0)
+
+
+def test_one_that_may_move_is_looked_at_once_more() -> None:
+    doubtful = moving(0.6, 20.0)
+    assert isinstance(step([0.0, 4.0, 9.2], doubtful), Look)
+    assert isinstance(step([0.0, 4.0, 15.0, 9.2], moving(0.6, 1.0)), Look)
+    assert step([0.0, 4.0, 15.0, 9.2], moving(0.6, 1.0), left=1) == Found(9.0)
+
+
+def test_where_focus_is_followed_the_specimen_may_move() -> None:
+    places = [0.0, 4.0, 15.0, 9.2]
+    assert next_step(places, moving(0.6, 20.0), FIELD, 5, OPTIONS, followed=True) == Found(9.0)
+
+
 def test_a_sure_estimate_is_visited_and_verified_there() -> None:
     known = belief((1.0, 9.0, 0.3))
     assert step([0.0, 4.0], known) == Look(9.0)
