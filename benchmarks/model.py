@@ -286,7 +286,15 @@ def blur_table(
     ]
     bands = (f"σ {low:g} to {high:g} px" for low, high in SIGMA_BANDS_PX)
     columns = ("ln σ", "ln(axes), each component", *bands, "90 % interval holds", "frames")
-    return markdown(f"blur ellipse, {_beams(gaussian)}, median error", columns, rows)
+    table = markdown(f"blur ellipse, {_beams(gaussian)}, median error", columns, rows)
+    low, high = SIGMA_BANDS_PX[-1]
+    wide = (low <= np.array(sigmas["the model"])) & (np.array(sigmas["the model"]) < high)
+    off = np.median(np.array(errors["the model"])[wide, 0])
+    held = np.reshape(inside["the model"], (-1, 3))[wide, 0]
+    return table + (
+        f"\nln σ by the model, σ {low:g} to {high:g} px ({wide.sum()} frames): off by {off:+.2f}"
+        f" in the median, the 90 % interval holds {100 * held.mean():.0f} %.\n"
+    )
 
 
 def _beams(gaussian: bool) -> str:
