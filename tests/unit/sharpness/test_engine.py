@@ -70,6 +70,18 @@ def test_figures_of_a_featureless_field_say_so() -> None:
     assert figures.noise == pytest.approx(10 / 255, rel=0.05)
 
 
+@pytest.mark.parametrize("edge_px", [128, 256])
+@pytest.mark.parametrize("electrons", [0.3, 4, 100])
+def test_noise_scores_next_to_nothing_however_small_the_frame(
+    edge_px: int, electrons: float
+) -> None:
+    engine, rng = open_engine({}), np.random.default_rng(0)
+    for _ in range(100):
+        counts = rng.poisson(electrons, (edge_px, edge_px)) * (100 / max(electrons, 1))
+        noise = np.clip(np.rint(counts), 0, 255).astype(np.uint8)
+        assert engine.analyse(frame_of(noise)).figures.focus_score < 0.05
+
+
 def test_a_sharp_field_scores_high_and_a_blurred_one_low(
     micrograph: Micrograph,
 ) -> None:
