@@ -4,6 +4,7 @@ import os
 import secrets
 import sys
 import threading
+import time
 from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -13,6 +14,7 @@ import msgspec
 import psutil
 
 from semagent import registry, signals
+from semagent.bus import Mailbox
 from semagent.bus.zeromq import Endpoints, ZmqBus
 from semagent.channels import Role
 from semagent.clock import Clock, SystemClock
@@ -20,11 +22,14 @@ from semagent.config import Part, RunConfig
 from semagent.errors import EngineError, MicroscopeError, RecordError, SemagentError, UsageError
 from semagent.parts import make_acquire, make_control, make_recorder
 from semagent.ports import Engine
-from semagent.roles import AcquireRole, InferRole, RecordRole, RestoreRole, RoleLoop
+from semagent.roles import AcquireRole, ControlRole, InferRole, RecordRole, RestoreRole, RoleLoop
 from semagent.types import Capabilities, Scan
 
 _IDLE_S = 0.01
 _FOLLOW_UP_S = 0.02  # a few times as long as an answer takes there and the next command back
+_ORPHANED = "the process that watched over the run was killed"
+_ORPHAN_S = 10.0  # and as long as a frame may take: focus is put back meanwhile
+_LAST_BEATS_S = 2.0
 _NICENESS = {Role.CONSOLE: 5, Role.RESTORE: 19}
 LISTENERS_S = 10.0
 
@@ -155,7 +160,7 @@ def raise_failure(role: Role, failed: Failed) -> NoReturn:
 
 
 def main(plan_bytes: bytes, link: Connection) -> None:
-    """Run one role until the supervisor says `End` or is gone."""
+    """Run one role until the supervisor says `End`, or is gone and focus is put back."""
     # Ctrl-C reaches every process of a console, and a service manager ends all of a service;
     # only the supervisor may act on it.
     signals.ignore()
@@ -220,13 +225,14 @@ def _run_role(plan: Plan, link: Connection, bus: ZmqBus, clock: Clock) -> None:
             return
         role = _make_role(plan, wiring, opened, bus, clock)
         held.pop_all()  # from here on the role closes what was opened
+    beats = bus.subscribe("heartbeat")
     try:
         bus.connect(wiring.roles)
         _send(link, Ready(listens=bus.listens))
         go = _receive(link)
         if isinstance(go, Go):
             bus.await_listeners(go.listeners, LISTENERS_S)
-            _loop(role, plan, link, bus)
+            _loop(role, plan, link, bus, beats)
     finally:
         role.close()
 
@@ -306,31 +312,60 @@ def _make_role(plan: Plan, wiring: Wiring, opened: Any, bus: ZmqBus, clock: Cloc
     raise SemagentError(f"no process for the {plan.role} role")
 
 
-def _loop(role: RoleLoop, plan: Plan, link: Connection, bus: ZmqBus) -> None:
-    ending = threading.Event()
+def _loop(role: RoleLoop, plan: Plan, link: Connection, bus: ZmqBus, beats: Mailbox) -> None:
+    ending, orphaned = threading.Event(), threading.Event()
     # A blocking read in a thread: the supervisor's end closes even if it is killed.
-    watcher = threading.Thread(target=_watch, args=(link, bus, ending), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(link, bus, ending, orphaned), daemon=True)
     watcher.start()
     while not ending.is_set():
-        if isinstance(role, AcquireRole):
-            done = plan.frames is not None and role.frames >= plan.frames
-            role.paused = done or bus.record_lost
-        try:
-            worked = role.step()
-        except RecordError as error:
-            if plan.role is Role.RECORD:
-                raise
-            # No frame may be taken that is not kept, but focus still has to be put back.
-            bus.stop_recording()
-            _send(link, _failed(error))
-            continue
+        _step(role, plan, link, bus)
+    if orphaned.is_set():
+        _put_back(role, plan, link, bus, beats)
+
+
+def _step(role: RoleLoop, plan: Plan, link: Connection, bus: ZmqBus) -> None:
+    if isinstance(role, AcquireRole):
+        done = plan.frames is not None and role.frames >= plan.frames
+        role.paused = done or bus.record_lost
+    try:
+        worked = role.step()
+    except RecordError as error:
+        if plan.role is Role.RECORD:
+            raise
+        # No frame may be taken that is not kept, but focus still has to be put back.
+        bus.stop_recording()
+        _send(link, _failed(error))
+    else:
         if not worked:
             bus.wait(_IDLE_S)
 
 
-def _watch(link: Connection, bus: ZmqBus, ending: threading.Event) -> None:
-    while isinstance(_receive(link), Unrecorded):
+def _put_back(role: RoleLoop, plan: Plan, link: Connection, bus: ZmqBus, beats: Mailbox) -> None:
+    """Nobody is left to bring the roles down: control puts focus back, the others outlive it."""
+    if isinstance(role, ControlRole):
+        role.cancel(_ORPHANED)
+    if isinstance(role, RecordRole):
+        role.failure = f"{_ORPHANED}, and nobody has closed the record"
+    heard_s = time.perf_counter()
+    until_s = heard_s + plan.config.acquire.frame_timeout_s + _ORPHAN_S
+    while time.perf_counter() < min(until_s, heard_s + _LAST_BEATS_S):
+        _step(role, plan, link, bus)
+        while (beat := beats.take()) is not None:
+            if beat.sender == Role.CONTROL:
+                heard_s = time.perf_counter()
+        if isinstance(role, ControlRole):
+            if role.at_rest:
+                return
+            heard_s = time.perf_counter()
+
+
+def _watch(
+    link: Connection, bus: ZmqBus, ending: threading.Event, orphaned: threading.Event
+) -> None:
+    while isinstance(message := _receive(link), Unrecorded):
         bus.stop_recording()
+    if message is None:
+        orphaned.set()
     ending.set()
 
 
@@ -346,9 +381,10 @@ def _send(link: Connection, message: FromChild) -> None:
         return  # the supervisor is gone; the next read says so
 
 
-def _receive(link: Connection) -> ToChild:
+def _receive(link: Connection) -> ToChild | None:
+    """What the supervisor says next; ``None`` if it is gone."""
     try:
         message: ToChild = msgspec.msgpack.decode(link.recv_bytes(), type=ToChild)
     except (EOFError, OSError):
-        return End()
+        return None
     return message

@@ -5,6 +5,7 @@ from semagent.clock import Clock
 from semagent.control import Controller, Decision, intent_of
 from semagent.roles.base import Announcer
 from semagent.types import (
+    Cancel,
     Command,
     Event,
     FrameAnalysis,
@@ -13,6 +14,7 @@ from semagent.types import (
     Intent,
     Issuer,
     Reply,
+    Request,
 )
 
 CONTROL_IDS = "agent-"
@@ -64,6 +66,15 @@ class ControlRole:
         self._beat(busy=False)
         return worked
 
+    def cancel(self, reason: str) -> None:
+        """End what goes on, without being asked: focus and stigmators are put back."""
+        self._take_up(Cancel(reason=reason, planned=True))
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is going on, and so nothing has to be put back."""
+        return self._controller.state.task is None
+
     def close(self) -> None:
         """See `RoleLoop`."""
 
@@ -92,11 +103,7 @@ class ControlRole:
     def _take_requests(self) -> bool:
         deliveries = self._bus.deliveries()
         for delivered in deliveries:
-            self._requests += 1
-            self._bus.publish("request", delivered.value)
-            self._heard("request", self._requests)
-            decision = self._controller.requested(delivered.value)
-            self._carry_out(decision)
+            decision = self._take_up(delivered.value)
             refusal = next(
                 (said for said in decision.events if said.kind == "request_refused"), None
             )
@@ -107,6 +114,14 @@ class ControlRole:
                 )
             )
         return bool(deliveries)
+
+    def _take_up(self, request: Request) -> Decision:
+        self._requests += 1
+        self._bus.publish("request", request)
+        self._heard("request", self._requests)
+        decision = self._controller.requested(request)
+        self._carry_out(decision)
+        return decision
 
     def _take_analysis(self, analysis: FrameAnalysis) -> None:
         self._processed += 1

@@ -89,11 +89,16 @@ def _frame_of(message: Message) -> int:
 
 
 class RecordRole:
-    """Takes what the other processes push and hands it to a `SessionRecorder`."""
+    """Takes what the other processes push and hands it to a `SessionRecorder`.
+
+    Attributes:
+        failure: why the record is not to count as complete, if it is not.
+    """
 
     def __init__(self, bus: ZmqBus, recorder: SessionRecorder) -> None:
         self._bus = bus
         self._recorder = recorder
+        self.failure: str | None = None
 
     def step(self) -> bool:
         """See `RoleLoop`; waits a moment for a message.
@@ -118,4 +123,4 @@ class RecordRole:
             while self.step():
                 pass
         finally:
-            self._recorder.close(_LOST if self._bus.record_lost else None)
+            self._recorder.close(_LOST if self._bus.record_lost else self.failure)

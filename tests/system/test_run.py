@@ -19,7 +19,7 @@ from semagent.cli import live as command
 from semagent.cli.ledger import Ledger
 from semagent.cli.output import Output
 from semagent.config import load_config
-from semagent.session import SessionReader, verify
+from semagent.session import ProblemKind, SessionReader, verify
 from semagent.signals import ENDING
 from semagent.supervisor import Supervisor
 from semagent.types import Mode
@@ -480,6 +480,20 @@ def test_roles_end_when_their_supervisor_is_killed(live: Any):
     run.process.kill()
     run.finish()
     assert not psutil.wait_procs(roles, timeout=15)[1]
+
+
+def test_roles_put_focus_back_when_their_supervisor_is_killed(live: Any, tmp_path: Path):
+    record = tmp_path / "session"
+    run = live("--arm", "--mode", "hold", "--record", record, scan={"dwell_us": 4.0})
+    run.wait_until_moved()
+    roles = list(run.children().values())
+    run.process.kill()
+    run.finish()
+    assert not psutil.wait_procs(roles, timeout=30)[1]
+    assert left_at_m(record) == pytest.approx(0.00503, abs=1e-9)
+    (problem,) = verify(record)
+    assert problem.kind is ProblemKind.NOT_CLOSED
+    assert "the process that watched over the run was killed" in problem.message
 
 
 def test_a_microscope_that_fails_ends_the_run_with_the_reason(
