@@ -192,6 +192,8 @@ def line(ledger: Ledger) -> str:
         parts.append(f"no frame analysed for {stale_s:.0f} s")
     if ledger.intent is not None and ledger.intent.proposal_m is not None:
         parts.append(f"proposes {metres(ledger.intent.proposal_m)}")
+    if ledger.intent is not None and ledger.intent.doing == "paused":
+        parts.append(f"rests until the next request: {ledger.intent.why}")
     return ", ".join(parts)
 
 

@@ -11,7 +11,7 @@ from semagent.bus import LocalBus, LocalHub
 from semagent.channels import Role
 from semagent.cli.ledger import Ledger
 from semagent.cli.output import Output, metres
-from semagent.cli.view import focus_panel, posterior_bar, sparkline, way_out
+from semagent.cli.view import focus_panel, line, posterior_bar, sparkline, way_out
 from semagent.clock import ManualClock
 from semagent.config import find_config, load_config
 from semagent.roles.base import Announcer
@@ -115,6 +115,18 @@ def test_brackets_in_a_reason_are_shown_as_they_are(words: str):
     config = load_config(find_config("simulated"))
     console.print(focus_panel(ledger, config, None, columns=120, utf8=True))
     assert console.export_text().count(words) == 2
+
+
+def test_the_line_of_a_run_says_that_the_agent_rests_and_why():
+    hub = LocalHub(ManualClock(start_ns=0))
+    bus, control = LocalBus(hub, Role.SUPERVISOR), LocalBus(hub, Role.CONTROL)
+    ledger = Ledger(bus.subscribe, Output(json=False), lambda _row: None)
+    control.publish("intent", Intent(mode=Mode.HOLD, doing="holding", why="follows focus"))
+    ledger.update()
+    assert "rests" not in line(ledger)
+    control.publish("intent", Intent(mode=Mode.HOLD, doing="paused", why="no usable frame"))
+    ledger.update()
+    assert line(ledger).endswith("rests until the next request: no usable frame")
 
 
 def test_no_text_steers_the_terminal(capsys: pytest.CaptureFixture[str]):
