@@ -397,7 +397,10 @@ class ZmqBus:
 
     def _take_delivery(self, parts: list[Any]) -> None:
         identity, *rest = parts
-        value = wire.decode(rest).value
+        message = wire.decode(rest)
+        if message.topic != self._serves:
+            raise WireError(f"{message.topic} is not served here")
+        value = message.value
         if self._on_urgent is not None:
             self._on_urgent(value)
         sender = bytes(identity)

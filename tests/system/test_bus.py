@@ -295,7 +295,17 @@ def test_a_stranger_without_the_token_hears_nothing_and_moves_nothing(buses: Exi
     assert not events
 
 
-def test_another_version_is_refused_counted_and_harmless(buses: ExitStack):
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [b"command", b"sem9", b"\x80"],
+        encode(Message(topic="gate", sender="control", number=1, value=status(1))),
+    ],
+    ids=["version", "channel"],
+)
+def test_another_version_or_channel_is_refused_counted_and_harmless(
+    buses: ExitStack, parts: list[bytes]
+):
     acquire = closing(buses, ZmqBus(Role.ACQUIRE, TOKEN, serves="command"))
     control = closing(buses, ZmqBus(Role.CONTROL, TOKEN))
     acquire.serve("command")
@@ -307,7 +317,7 @@ def test_another_version_is_refused_counted_and_harmless(buses: ExitStack):
     dealer = context.socket(zmq.DEALER)
     dealer.plain_username, dealer.plain_password = b"semagent", TOKEN.encode()
     dealer.connect(acquire.endpoints.services["command"])
-    dealer.send_multipart([b"command", b"sem9", b"\x80"])
+    dealer.send_multipart(parts)
 
     def refused() -> bool:
         got = beats.take()
