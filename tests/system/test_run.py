@@ -117,10 +117,7 @@ def test_an_existing_record_is_never_overwritten(
 
 def test_a_session_is_a_stack_too(semagent: Run, simulated_config: Config, tmp_path: Path):
     record = tmp_path / "session"
-    config = simulated_config(speed=0)
-    run = semagent(
-        "run", "--no-console", config, "--arm", "--mode", "hold", "--frames", 30, "--record", record
-    )
+    run = semagent("autofocus", simulated_config(speed=0), "--arm", "--record", record)
     assert run.code == 0, run.err
     estimate = semagent("estimate", record, "--json")
     assert estimate.code == 0, estimate.err
