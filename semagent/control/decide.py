@@ -221,18 +221,18 @@ def _on_reply(turn: Turn, reply: Reply) -> None:
         return
     applied = reply.outcome is Outcome.APPLIED
     hand = _hand_behind(turn, reply)
+    differs = reply.code == ending.READBACK_DIFFERS
     turn.update(
         pending=None,
         waiting_ns=turn.state.now_ns,
         expected=reply.state,
-        unconfirmed=reply.state is None,
+        unconfirmed=reply.state is None or differs,
         task=_counted(turn.state.task, reply),
     )
     if hand and turn.state.task is not None:
         ending.yield_to_operator(turn, hand)
         return
     task = turn.state.task
-    differs = reply.code == ending.READBACK_DIFFERS
     if task is not None and reply.code == _MOVED_BY_HAND:
         return  # how the gate stands comes next, and ends it
     if differs and isinstance(task, Autofocus | Follow):

@@ -294,7 +294,8 @@ class ControlState(Value, frozen=True, kw_only=True):
         first_sequence: earlier frames were exposed before the last command took effect.
         expected: settings as last read back, to tell when somebody else changes them; ``None``
             while the agent has no stake in them.
-        unconfirmed: the last command may have moved something, and nothing was read back since.
+        unconfirmed: the last command may have moved something, and nothing was read back since, or
+            something else than was commanded.
         waiting_ns: the tick since which a usable frame is waited for.
         paused: why no commands are given until the next request; empty if they are.
         proposed_m: the working distance last proposed.

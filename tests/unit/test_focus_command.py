@@ -134,7 +134,7 @@ def test_a_reading_that_differs_is_told_once(
     said = capsys.readouterr()
     assert said.err.count("not carried out as commanded") == 1
     assert "not carried out as commanded" not in said.out
-    assert "failed: the safety gate has closed\n" in said.out
+    assert "failed: the safety gate has closed; could not be put back to 5.0300 mm" in said.out
 
 
 @pytest.mark.parametrize(("call", "number"), [("acquire", 2), ("apply", 1)])

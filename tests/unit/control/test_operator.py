@@ -405,6 +405,26 @@ def test_a_lens_that_does_not_follow_is_told_of_by_the_gate_alone(bench: Bench, 
     assert bench.events[-1].data == {"put_back": False}
 
 
+@pytest.mark.parametrize("first", ["gate", "reply"])
+def test_a_reading_from_before_the_move_is_no_proof_that_focus_is_where_it_was(
+    bench: Bench, first: str
+) -> None:
+    lens_stays(bench, first)
+    answer = bench.answer
+
+    def stale(reply: Reply) -> Reply:
+        assert reply.state is not None
+        optics = msgspec.structs.replace(reply.state.optics, working_distance_m=bench.origin_m)
+        state = msgspec.structs.replace(reply.state, optics=optics)
+        return msgspec.structs.replace(answer(reply), state=state)
+
+    bench.answer = stale
+    bench.frame()
+    bench.arm(False, READING, "readback_differs")
+    assert "could not be put back to" in bench.events[-1].message
+    assert bench.events[-1].data == {"put_back": False}
+
+
 def test_a_lens_that_does_not_follow_on_the_way_back_is_told_of_by_the_gate_alone(
     bench: Bench,
 ) -> None:
