@@ -50,8 +50,6 @@ _WATCHED_INTERVAL_S = 0.2
 _FRAME_ROWS = 5  # that the table takes beside its frames, and the cursor below
 _NO_LIMIT = {"microscope", Code.SETTINGS_CHANGED}
 """Refusals that are none of the safety envelope: by the driver, or because of a hand."""
-_FAILURES = {Code.MOVED_BY_HAND, Code.READBACK_DIFFERS}
-"""What closes the gate and is no limit of the envelope either."""
 
 
 def autofocus(
@@ -222,7 +220,7 @@ def _focus(
             outcome is Outcome.REFUSED and code not in _NO_LIMIT
             for outcome, code in ledger.refusals
         )
-        failed = ledger.failed or gate.code in _FAILURES
+        failed = ledger.failed or gate.code == Code.MOVED_BY_HAND
         return _exit_code(result, refused=(refused or not gate.armed) and not failed)
 
 

@@ -76,7 +76,8 @@ class Ledger:
         says_result: the command says itself how a focusing ended, so it is no warning too.
         ended: how the last focusing did, without what was said already; empty before.
         not_put_back: the agent could not put back what it had moved, and nobody has armed since.
-        failed: the microscope has failed, which closes the gate.
+        failed: the microscope has failed or not done as it was told, which closes the gate, and
+            nobody has armed since.
         sequence: of the newest frame that was analysed or found unusable, 0 before the first.
     """
 
@@ -183,7 +184,7 @@ class Ledger:
         if reply.outcome is not Outcome.APPLIED:
             self.refusals[reply.outcome, reply.code] += 1
             self.last_refusal = reply
-            self.failed |= reply.outcome is Outcome.FAILED and reply.code == "microscope"
+            self.failed |= reply.outcome is Outcome.FAILED
             if reply.command.issuer is not Issuer.AGENT:  # control speaks of its own
                 self._output.warn(reply.reason)
 
@@ -206,7 +207,7 @@ class Ledger:
         if event.kind in _ENDS:
             self.not_put_back = event.data.get("put_back") is False
         elif event.kind == "gate_armed":
-            self.not_put_back = False  # a person has looked
+            self.not_put_back = self.failed = False  # a person has looked
         self.failed |= event.kind == "acquire_failed"
         if event.kind == "autofocus_done":
             self.ended = event.message

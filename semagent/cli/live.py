@@ -85,7 +85,7 @@ def run(
         return exits.REFUSED
     finally:
         hurried = _close(supervisor)
-    if not put_back or ledger.not_put_back:
+    if not put_back or ledger.not_put_back or session.failed:
         return exits.FAILED
     return exits.INTERRUPTED if interrupt.pressed or hurried else exits.DONE
 
@@ -181,6 +181,13 @@ class _Session:
         """Whether the agent may be on its way somewhere."""
         gate = self._ledger.gate
         return self._ledger.mode is Mode.HOLD and gate is not None and gate.armed
+
+    @property
+    def failed(self) -> bool:
+        """Whether the gate, which was armed, stands closed because the microscope failed."""
+        gate = self._ledger.gate
+        closed = gate is not None and not gate.armed and gate.monotonic_ns > 0
+        return closed and self._ledger.failed
 
     def put_back(self, cancel: Cancel) -> bool:
         """Have control put focus and stigmators back where its task began; ``False`` if it is late.

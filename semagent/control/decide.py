@@ -306,7 +306,7 @@ def _on_request(turn: Turn, request: Request) -> None:
         case Cancel(reason=reason, planned=planned):
             if planned:
                 turn.update(mode=Mode.OBSERVE)  # hold is over: it does not pause, which is trouble
-            _cancel(turn, reason)
+            _cancel(turn, "held" if planned else "failed", reason)
         case Decline(working_distance_m=value_m):
             turn.update(declined=(value_m, turn.state.epoch))
             turn.tell("proposal_declined", f"declined: focus at {value_m * 1e3:.4f} mm")
@@ -357,10 +357,10 @@ def _start_autofocus(turn: Turn, request: StartAutofocus) -> None:
             autofocus.begin(turn, request.max_frames, stigmation=request.stigmation)
 
 
-def _cancel(turn: Turn, reason: str) -> None:
+def _cancel(turn: Turn, status: ending.Status, reason: str) -> None:
     task = turn.state.task
     if isinstance(task, Autofocus | Follow):
-        ending.go_home(turn, "failed", reason)
+        ending.go_home(turn, status, reason)
     elif isinstance(task, Return):
         if turn.state.mode is Mode.HOLD:
             turn.update(paused=reason)  # nothing may begin when it has arrived

@@ -68,7 +68,7 @@ class ControlRole:
 
     def cancel(self, reason: str) -> None:
         """End what goes on, without being asked: focus and stigmators are put back."""
-        self._take_up(Cancel(reason=reason, planned=True))
+        self._take_up(Cancel(reason=reason))
 
     @property
     def at_rest(self) -> bool:

@@ -124,6 +124,15 @@ def test_a_session_is_a_stack_too(semagent: Run, simulated_config: Config, tmp_p
     assert abs(estimate.records[0]["focus_working_distance_m"] - 5.0e-3) < 4e-6
 
 
+def spawned(supervisor: int) -> list[psutil.Process]:
+    """The processes of roles that are there by now, and no longer copies of their supervisor."""
+    return [
+        child
+        for child in psutil.Process(supervisor).children()
+        if "spawn_main" in " ".join(child.as_dict(["cmdline"])["cmdline"] or ())  # not of a zombie
+    ]
+
+
 class Started:
     """A run that is going on, whose processes can be found and hurt."""
 
@@ -163,11 +172,7 @@ class Started:
 
     def children(self) -> dict[str, psutil.Process]:
         """The role processes, by what they have open: the order in which they were started."""
-        found = [
-            child
-            for child in psutil.Process(self.process.pid).children()
-            if "spawn_main" in " ".join(child.cmdline())
-        ]
+        found = spawned(self.process.pid)
         found.sort(key=lambda child: child.create_time())
         names = ("record", "acquire", "infer", "control")
         return dict(zip(names[len(names) - len(found) :], found, strict=True))
@@ -311,11 +316,7 @@ def test_ctrl_c_in_a_terminal_during_the_start_ends_everything(
     started: list[psutil.Process] = []
     while len(started) < roles:
         assert process.poll() is None
-        started = [
-            child
-            for child in psutil.Process(process.pid).children()
-            if "spawn_main" in " ".join(child.cmdline())
-        ]
+        started = spawned(process.pid)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all processes get it
     try:
         out, err = process.communicate(timeout=30)
@@ -387,10 +388,9 @@ def test_an_infer_role_that_dies_is_started_again(live: Any):
 def test_ctrl_c_does_not_wait_for_a_role_that_is_being_started_again(live: Any):
     run = live("--arm", "--mode", "hold")
     run.wait_until_moved()
-    supervisor = psutil.Process(run.process.pid)
-    before = set(supervisor.children())
+    before = set(spawned(run.process.pid))
     run.children()["infer"].kill()
-    while not (again := set(supervisor.children()) - before):
+    while not (again := set(spawned(run.process.pid)) - before):
         assert run.process.poll() is None
     for process in again:
         process.suspend()  # as an engine that takes minutes to open
@@ -515,6 +515,31 @@ def test_a_scan_too_small_for_the_engine_is_refused_before_a_frame_is_taken(
     assert run.code == 3
     assert run.err.count("frames of 120 x 100 pixels are too small") == 1
     assert not run.records
+
+
+@pytest.mark.parametrize("end", ["frames", "ctrl-c"])
+def test_a_run_whose_gate_closed_because_a_command_was_ignored_has_failed(live: Any, end: str):
+    ignored = {"ignored": {"at": [1]}}
+    run = live(
+        "--arm", "--mode", "hold", *(("--frames", 30) if end == "frames" else ()), faults=ignored
+    )
+    run.wait_for_frames(5)
+    if end == "ctrl-c":
+        run.process.send_signal(signal.SIGINT)
+    code, err = run.finish()
+    assert "not carried out as commanded" in err
+    assert code == 3, err
+
+
+def test_a_run_that_comes_to_its_end_in_a_search_puts_focus_back_and_is_done(
+    live: Any, tmp_path: Path
+):
+    record = tmp_path / "session"
+    run = live("--arm", "--mode", "hold", "--frames", 3, "--record", record, scan={"dwell_us": 4.0})
+    code, err = run.finish()
+    assert code == 0, err
+    assert "held: the run has come to its end" in err
+    assert left_at_m(record) == pytest.approx(0.00503, abs=1e-9)
 
 
 def test_a_wrong_driver_option_is_exit_2(semagent: Run, simulated_config: Config):
