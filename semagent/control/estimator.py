@@ -38,6 +38,7 @@ _REFUTED = 8.0  # log of the odds at which a calibration of the stigmators is no
 _OTHERWISE, _ANY_RESPONSE = (0.0, -1.0), 2.0  # times what is remembered
 _TELLING_MOTION, _MAY_END = 3, 0.7  # places; half depths of field
 _EXPLAINED = 0.55  # misfit; that of frames as in the model is about 0.4, as scatter is generous
+_ONE_FRAME = 2.0  # log odds that a single frame with other stigmators may give
 _RATE_STD, _AT_REST_STD = 1.5, 1e-3  # half depths of field from frame to frame
 _LEAST_REMEMBERED_SIGMA = 0.02  # of the slope that is remembered
 
@@ -251,7 +252,10 @@ class SpectralEstimator:
         if modes.misfit[0] > _EXPLAINED:
             return 0.0, 0.0  # whatever is wrong, motion is not all of it
         moving, resting = modes.log_evidence.tolist()
-        return float(modes.beam[0, -1]), moving - resting
+        log_odds = moving - resting
+        if self._seen[-1].stigmators != self._seen[-2].stigmators:
+            log_odds = min(log_odds, _ONE_FRAME)  # what stigmators do is not known so well
+        return float(modes.beam[0, -1]), log_odds
 
     def _doubts(self, std: Array) -> tuple[Array, Array]:
         """Starts where the stigmators do other than is remembered, and the widths of their prior.

@@ -101,6 +101,17 @@ def test_six_frames_say_that_focus_moves(seed: int, drift: float) -> None:
     assert moving.motion_m / UNIT_M == pytest.approx(drift, abs=0.2)
 
 
+def test_one_frame_with_other_stigmators_does_not_tell_surely_whether_focus_moves() -> None:
+    *seen, last = frames((*PLACES, -1.0, 8.0, 1.0), drift=0.8)
+    assert feed(make(), [*seen, last]).motion_log_odds > 8
+    optics = last.header.optics
+    assert optics.stigmator_x is not None
+    turned = msgspec.structs.replace(optics, stigmator_x=optics.stigmator_x + 0.1)
+    header = msgspec.structs.replace(last.header, optics=turned)
+    seen.append(msgspec.structs.replace(last, header=header))
+    assert 0 < feed(make(), seen).motion_log_odds <= 2
+
+
 def test_frames_of_one_moment_do_not_tell_whether_focus_moves() -> None:
     seen = frames((*PLACES, -1.0, 8.0), drift=0.8)
     when = seen[0].header

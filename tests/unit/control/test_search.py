@@ -86,8 +86,8 @@ def test_a_specimen_that_surely_moves_is_in_focus_nowhere() -> None:
 def test_one_that_may_move_is_looked_at_once_more() -> None:
     doubtful = moving(0.6, 20.0)
     assert isinstance(step([0.0, 4.0, 9.2], doubtful), Look)
-    assert isinstance(step([0.0, 4.0, 15.0, 9.2], moving(0.6, 1.0)), Look)
-    assert step([0.0, 4.0, 15.0, 9.2], moving(0.6, 1.0), left=1) == Found(9.0)
+    assert isinstance(step([0.0, 4.0, 15.0, 9.2], moving(0.6, 2.0)), Look)
+    assert step([0.0, 4.0, 15.0, 9.2], moving(0.6, 2.0), left=1) == Found(9.0)
 
 
 def test_where_focus_is_followed_the_specimen_may_move() -> None:
