@@ -18,7 +18,15 @@ from semagent.cli.output import Output, counted, metres
 from semagent.config import RunConfig
 from semagent.health import Condition, Health, RoleHealth
 from semagent.report.posterior import density_of
-from semagent.types import Capabilities, Event, FocusBelief, GateStatus, Intent, Level
+from semagent.types import (
+    Capabilities,
+    Event,
+    FocusBelief,
+    FrameAnalysis,
+    GateStatus,
+    Intent,
+    Level,
+)
 
 _REFRESH_S = 0.25
 _LINE_S = 5.0
@@ -184,7 +192,7 @@ def line(ledger: Ledger) -> str:
         header = ledger.analysis.header
         parts.append(f"frame {header.sequence}")
         parts.append(f"working distance {metres(header.optics.working_distance_m)}")
-        parts.append(f"score {ledger.analysis.focus_score:.3f}")
+        parts.append(f"score {_score(ledger.analysis)}")
     if ledger.belief is not None and ledger.belief.focus_m is not None:
         parts.append(f"focus at {metres(ledger.belief.focus_m)} ± {metres(ledger.belief.sigma_m)}")
     stale_s = None if ledger.monitor is None else ledger.monitor.snapshot().stale_s
@@ -226,7 +234,7 @@ def focus_panel(
         table.add_row("", bar)
     # Reasons are no markup: a vendor's "[timeout]" is a word.
     table.add_row("agent", Text("-" if ledger.intent is None else _intent(ledger.intent)))
-    score = "-" if analysis is None else f"{analysis.focus_score:.3f}{old}"
+    score = "-" if analysis is None else f"{_score(analysis)}{old}"
     scores = list(ledger.scores)[-max(1, width - len(score) - 2) :]
     table.add_row("focus score", Text(f"{score}  {sparkline(scores, utf8=utf8)}", style))
     commands = f"{ledger.commands} given, {ledger.refusals.total()} refused or failed"
@@ -341,3 +349,8 @@ def _duration(seconds: float) -> str:
 
 def _clock_time(event: Event) -> str:
     return time.strftime("%H:%M:%S", time.localtime(event.wall_ns / 1e9))
+
+
+def _score(analysis: FrameAnalysis) -> str:
+    """Noise and bands may look sharp: of a frame without a specimen the score says nothing."""
+    return f"{analysis.focus_score:.3f}{', nothing to see' if analysis.empty else ''}"

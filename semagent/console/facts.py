@@ -223,6 +223,7 @@ class Board:
             "frame": self.header,
             "optics": self.optics,
             "analysis": _without_maps(self.analysis),
+            "empty": self.analysis is not None and self.analysis.empty,
             "restored": None if self.restored is None else _without_maps(self.restored.value),
             "belief": self.belief,
             "intent": self.intent,

@@ -217,7 +217,8 @@ class SpectralEstimator:
             np.concatenate([starts, doubts, still[None]]),
             spared=others,
         )
-        modes = fit.run(_STEPS_WHEN_SURE if self._sure else _STEPS)
+        was_sure = self._sure
+        modes = fit.run(_STEPS_WHEN_SURE if was_sure else _STEPS)
         # A beam of which so little is known may be unlike the model in other ways, too.
         inflation = OTHER_INFLATION if std[3] > _VAGUE else INFLATION
         moving = modes.among(modes.start < count)
@@ -228,7 +229,7 @@ class SpectralEstimator:
                 self._posterior = combine(otherwise, _MOST_MODES)
                 return self._fit()
         self._posterior = with_response(combine(moving, _MOST_MODES, inflation), self._response)
-        self._motion = self._moves(series, mean, std)
+        self._motion = self._moves(series, mean, std) if was_sure else (0.0, 0.0)
         return self._posterior.log_evidence - float(modes.log_evidence[-1])
 
     def _moves(self, series: Series, mean: Array, std: Array) -> tuple[float, float]:
@@ -248,7 +249,7 @@ class SpectralEstimator:
             np.array([beam, beam]),
             spared=2,
             moments=(times - times[-1]) / between.mean(),
-        ).run(_STEPS)
+        ).run(_STEPS_WHEN_SURE)
         if modes.misfit[0] > _EXPLAINED:
             return 0.0, 0.0  # whatever is wrong, motion is not all of it
         moving, resting = modes.log_evidence.tolist()

@@ -146,6 +146,12 @@ def test_what_is_old_looks_old(program: Start, visit: Start):
         expect(page.locator("#log li").first).to_contain_text(re.compile(r"· \d+ frames"))
 
 
+def test_the_score_of_a_field_without_a_specimen(program: Start, visit: Start):
+    run = program("--mode", "observe", restored=False, specimen={"kind": "flat"})
+    with visit(run.operator, LAPTOP) as page:
+        playwright.expect(page.locator("#score-now")).to_contain_text(", nothing to see")
+
+
 def test_a_line_that_is_cut(program: Start, visit: Start):
     expect = playwright.expect
     run = program("--mode", "observe", restored=False)

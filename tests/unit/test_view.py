@@ -29,6 +29,7 @@ from semagent.types import (
     Reply,
     Stop,
 )
+from semagent_engines.sharpness import open_engine
 
 
 def belief(
@@ -127,6 +128,21 @@ def test_the_line_of_a_run_says_that_the_agent_rests_and_why():
     control.publish("intent", Intent(mode=Mode.HOLD, doing="paused", why="no usable frame"))
     ledger.update()
     assert line(ledger).endswith("rests until the next request: no usable frame")
+
+
+def test_a_score_of_nothing_says_so():
+    hub = LocalHub(ManualClock(start_ns=0))
+    bus, infer = LocalBus(hub, Role.SUPERVISOR), LocalBus(hub, Role.INFER)
+    ledger = Ledger(bus.subscribe, Output(json=False), lambda _row: None)
+    noise = np.random.default_rng(1).integers(90, 110, (256, 256), dtype=np.uint8)
+    bands = noise + np.random.default_rng(2).integers(0, 99, (256, 1), dtype=np.uint8)
+    infer.publish("analysis", open_engine({}).analyse(frame_of(bands)).figures)
+    ledger.update()
+    assert ", nothing to see" in line(ledger)
+    config = load_config(find_config("simulated"))
+    console = Console(width=120, record=True)
+    console.print(focus_panel(ledger, config, None, columns=120, utf8=True))
+    assert ", nothing to see" in console.export_text()
 
 
 def test_no_text_steers_the_terminal(capsys: pytest.CaptureFixture[str]):

@@ -50,10 +50,10 @@ export class Panels {
   }
 
   // What a reader of numbers sees; the plots say the same.
-  numbers({ analysis, restored, belief, optics, half_depth_m: half, dose, health: { stale_s: stale } }) {
+  numbers({ analysis, empty, restored, belief, optics, half_depth_m: half, dose, health: { stale_s: stale } }) {
     const here = optics?.working_distance_m;
     const old = stale === null ? "" : `, ${Math.round(stale)} s ago`;
-    say(el("score-now"), format.number(analysis?.focus_score, 3) + old);
+    say(el("score-now"), format.number(analysis?.focus_score, 3) + (empty ? ", nothing to see" : "") + old);
     say(el("wd-now"), format.length(here));
     const known = belief && belief.focus_m !== null;
     say(el("focus-value"), known ? format.length(belief.focus_m) : "not known");
