@@ -335,6 +335,17 @@ class Adapter(ABC):
                 self._lost = f"the link is gone: {str(error) or type(error).__name__}"
                 raise DisconnectedError(f"{self._name}: {self._lost}") from error
 
+    def require_beam(self, on: bool, says: str) -> None:
+        """Before a frame; ``says`` is how the vendor puts it.
+
+        Raises:
+            NotReadyError: the beam is not on.
+        """
+        if not on:
+            raise NotReadyError(
+                f"{self._name}: the beam is not on ({says}); switch it on at the microscope"
+            )
+
     def arrived(self, what: str, asked: float, reads: float, tolerance: float, unit: str) -> None:
         """Compare a read-back with what was asked for.
 

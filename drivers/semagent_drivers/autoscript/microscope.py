@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from semagent.clock import Clock
-from semagent.errors import MicroscopeError, NotReadyError
+from semagent.errors import MicroscopeError
 from semagent.types import (
     Capabilities,
     Optics,
@@ -153,8 +153,7 @@ class AutoScript(SdkAdapter):
     # -- exposing -----------------------------------------------------------------------------
 
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
-        if not self.ask(lambda: self._beam.is_on):
-            raise NotReadyError("the electron beam is off; switch it on at the microscope")
+        self.require_beam(self.ask(lambda: bool(self._beam.is_on)), "is_on is False")
         scan = readings.scan
         pixels = scan.width_px * scan.height_px * scan.frame_averages
         longest_s = _OVERHEAD * pixels * (scan.dwell_s or 0.0) + self._options.call_timeout_s

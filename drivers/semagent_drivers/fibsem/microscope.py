@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from semagent.clock import Clock
-from semagent.errors import ConfigError, MicroscopeError, NotReadyError
+from semagent.errors import ConfigError, MicroscopeError
 from semagent.types import Capabilities, Optics, Pixels, SetScan, StagePosition
 from semagent_drivers.adapter import (
     Limits,
@@ -156,8 +156,8 @@ class Fibsem(SdkAdapter):
     # -- exposing -----------------------------------------------------------------------------
 
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
-        if self.ask(lambda: self._device.is_on(self._beam)) is False:  # `None` is not known
-            raise NotReadyError("the electron beam is off; switch it on at the microscope")
+        on = self.ask(lambda: self._device.is_on(self._beam)) is not False  # `None` is not known
+        self.require_beam(on, "is_on is False")
         detector = self.ask(lambda: self._device.get_detector_type(self._beam))
         field_m = self.ask(lambda: float(self._device.get_field_of_view(self._beam)))
         longest_s = _OVERHEAD * self._raster.frame_s + self._options.call_timeout_s

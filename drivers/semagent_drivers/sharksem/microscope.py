@@ -140,11 +140,7 @@ class SharkSem(Adapter):
 
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
         beam = self._link.ask("HVGetBeam").integer()
-        if beam != _BEAM_ON:
-            raise NotReadyError(
-                f"{self._name}: the beam is not on (HVGetBeam says {beam}); switch it on at the "
-                "microscope"
-            )
+        self.require_beam(beam == _BEAM_ON, f"HVGetBeam says {beam}")
         detector = self._detector()
         holes: list[int] = []
         with self._scanner_free(), self._channel_on():

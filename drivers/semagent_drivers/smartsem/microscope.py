@@ -197,8 +197,7 @@ class SmartSem(SdkAdapter):
             ]
         )
         _require_whole_frames(freezes_on, averaging)
-        if "off" in run_up.lower():
-            raise NotReadyError(f"the beam is not on ({run_up}); switch it on at the microscope")
+        self.require_beam("off" not in run_up.lower(), run_up)
         # It would be cut off by a command to freeze, and ends frozen without.
         integrates = " Int" in averaging
         thaw = before == _LIVE and not integrates

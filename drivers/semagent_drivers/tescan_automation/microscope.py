@@ -167,8 +167,7 @@ class TescanAutomation(SdkAdapter):
         """Stop what else scans, as the package wants it before anything, and see what is there."""
         sem = self._sem
         status = sem.Beam.GetStatus()
-        if status != sem.Beam.Status.BeamOn:
-            raise NotReadyError(f"the beam is not on ({status}); switch it on at the microscope")
+        self.require_beam(status == sem.Beam.Status.BeamOn, str(status))
         sem.Scan.Stop()
         detector = self._chosen or sem.Detector.Get(Channel=self._wishes.channel)
         if detector is None:

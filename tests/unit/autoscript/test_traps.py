@@ -92,7 +92,7 @@ def test_a_scan_that_is_turned_is_another(microscope, instrument):
 
 def test_without_a_beam_no_frame_is_taken(microscope, instrument):
     instrument.on = False
-    with pytest.raises(NotReadyError, match="the electron beam is off"):
+    with pytest.raises(NotReadyError, match="the beam is not on"):
         microscope.acquire(10.0)
 
 
