@@ -30,6 +30,7 @@ from semagent_drivers.adapter.units import (
     WHOLE_MICROMETRES,
     WHOLE_MILLIDEGREES,
     WHOLE_NANOMETRES,
+    WHOLE_TENTHS_OF_DEGREES,
 )
 from semagent_drivers.hitachi.bmp import grey, whole_file
 from semagent_drivers.hitachi.facts import DRIVER
@@ -113,6 +114,7 @@ class Hitachi(Adapter):
             raise HitachiError(f"a magnification of {magnification}")
         voltage_v, deceleration_v = line.get("HVCONTROL", "VACC").numbers(2)
         stigmator_x, stigmator_y = line.get("STIGMAXY", "NOW").numbers(2)
+        turns, angle = line.get("RROTATION", "NOW").numbers(2)
         return Readings(
             Scan(
                 width_px=options.width_px,
@@ -128,6 +130,8 @@ class Hitachi(Adapter):
                 magnification=float(magnification),
             ),
             self._position(),
+            # The angle stays set while the rotation is off.
+            WHOLE_TENTHS_OF_DEGREES.to_si(angle) if turns else 0.0,
         )
 
     def _distance_m(self) -> float:

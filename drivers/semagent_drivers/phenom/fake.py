@@ -138,6 +138,7 @@ class Instrument:
         self.distance_m = 6.0e-3
         self.stigmator = Position(0.01, 0.02)
         self.scan_mode = ScanMode.Imaging
+        self.rotation_rad = 0.0
         self.position = Position(1e-3, -2e-3)
         self.unloaded = 0
         self.switched_off = threading.Event()
@@ -237,6 +238,9 @@ class _Phenom:
 
     def GetHFW(self) -> float:  # noqa: N802
         return self._its.field_width_m
+
+    def GetSemRotation(self) -> float:  # noqa: N802
+        return self._its.rotation_rad
 
     def GetSemHighTension(self) -> float:  # noqa: N802
         return HIGH_TENSION_V

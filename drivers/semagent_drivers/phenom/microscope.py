@@ -137,6 +137,7 @@ class Phenom(SdkAdapter):
                 blanked=None if self._dark is None else self._is_dark(),
             ),
             StagePosition(x_m=position.x, y_m=position.y),
+            phenom.GetSemRotation(),
         )
 
     def _is_dark(self) -> bool:

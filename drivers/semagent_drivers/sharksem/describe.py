@@ -32,6 +32,7 @@ class Described(NamedTuple):
     capabilities: Capabilities
     limits: Limits
     stigmator: int | None
+    rotation: int | None
     beam_current: bool
 
 
@@ -71,6 +72,7 @@ def describe(
             smallest_region=raster.smallest_region,
         ),
         stigmator,
+        rotation=_only(property_map(link.ask("EnumGeometries").text()), "rot"),
         beam_current=version >= _KNOWS_BEAM_CURRENT,
     )
 
@@ -91,16 +93,21 @@ def _version(text: str) -> tuple[int, ...]:
 
 def _stigmator(centerings: dict[int, dict[str, str]], options: SharkSemOptions) -> int | None:
     index = options.stigmator_centering
-    names = {number: centering.get("name", "") for number, centering in centerings.items()}
-    if index is not None:
-        if index not in names:
-            raise ConfigError(
-                f"driver sharksem: stigmator_centering {index} is not one of the microscope's "
-                f"centerings: {names}"
-            )
-        return index
-    found = [number for number, name in names.items() if "stig" in name.lower()]
-    # Two could be those of two lenses; only a person knows which one is meant.
+    if index is None:
+        # Two could be those of two lenses; only a person knows which one is meant.
+        return _only(centerings, "stig")
+    if index not in centerings:
+        names = {number: centering.get("name", "") for number, centering in centerings.items()}
+        raise ConfigError(
+            f"driver sharksem: stigmator_centering {index} is not one of the microscope's "
+            f"centerings: {names}"
+        )
+    return index
+
+
+def _only(entries: dict[int, dict[str, str]], part: str) -> int | None:
+    """The index of the entry with ``part`` in its name; ``None`` without one, or with several."""
+    found = [index for index, entry in entries.items() if part in entry.get("name", "").lower()]
     return found[0] if len(found) == 1 else None
 
 

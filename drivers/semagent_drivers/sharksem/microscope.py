@@ -80,7 +80,7 @@ class SharkSem(Adapter):
             self._link.close()
             raise
         super().__init__(described.capabilities, described.limits, options, clock)
-        self._stigmator = described.stigmator
+        self._stigmator, self._rotation = described.stigmator, described.rotation
         self._beam_current = described.beam_current
         self._frame_id = 0
         self._open_mode = _WHILE_SCANNING
@@ -93,6 +93,9 @@ class SharkSem(Adapter):
         if self._stigmator is not None:
             stigmator = tuple(map(PERCENT.to_si, self._pair("GetCentering", self._stigmator)))
         shift_x, shift_y = map(MILLIMETRES.to_si, self._pair("GetImageShift"))
+        rotation_rad = None
+        if self._rotation is not None:
+            rotation_rad = DEGREES.to_si(self._pair("GetGeometry", self._rotation)[0])
         current_a = None
         if self._beam_current:
             current_a = PICOAMPERES.to_si(ask("GetBeamCurrent").number())
@@ -109,6 +112,7 @@ class SharkSem(Adapter):
                 blanked=self._blanked(),
             ),
             self._position(),
+            rotation_rad,
         )
 
     def _working_distance_m(self) -> float:

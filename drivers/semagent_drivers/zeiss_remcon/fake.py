@@ -37,6 +37,8 @@ class FakeRemCon(FakeServer):
     * A macro that does not exist cannot be executed. The one that does saves its image late and
       in two parts, over the one before. One that has begun goes on to its end, and the next one
       begins then.
+    * Without stigmators or, with ``rotation_deg`` at ``None``, a rotation, it does not know the
+      question.
     * ``wordless``: it says no more than that it rejects an unknown command.
     * ``patient``: it answers the macro only when that has ended.
     * ``deaf``: it accepts focus, stigmators and blanking and does not take them.
@@ -50,6 +52,7 @@ class FakeRemCon(FakeServer):
     def __init__(self, folder: Path, shape: tuple[int, int] = (768, 1024), port: int = 0) -> None:
         super().__init__(port)
         self.has_stigmator = True
+        self.rotation_deg: float | None = 0.0
         self.wordless = False
         self.patient = False
         self.deaf = False
@@ -158,6 +161,8 @@ class FakeRemCon(FakeServer):
         }
         if self.has_stigmator:
             known["STI?"] = "{:.3f} {:.3f}".format(*self.stigmator)
+        if self.rotation_deg is not None:
+            known["SRO?"] = f"{self.rotation_deg:.1f}"
         return known.get(command, UNKNOWN)
 
     def _take(self, command: str, given: list[str]) -> str | int:

@@ -78,7 +78,7 @@ class RemCon(Adapter):
         )
         try:
             version = self._line.ask("VER?")
-            stigmator = self._has_stigmator()
+            stigmator, self._turns = self._knows("STI?"), self._knows("SRO?")
         except BaseException as error:
             self._line.close()
             if isinstance(error, self.failures + self.refusals + self.losses):
@@ -101,10 +101,10 @@ class RemCon(Adapter):
             clock,
         )
 
-    def _has_stigmator(self) -> bool:
-        """Not every version of RemCon knows them."""
+    def _knows(self, question: str) -> bool:
+        """Not every version of RemCon knows all questions."""
         try:
-            self._line.ask("STI?")
+            self._line.ask(question)
         except RemConRefusalError:
             return False
         return True
@@ -137,7 +137,12 @@ class RemCon(Adapter):
                 blanked=self._is_dark(),
             ),
             self._position(),
+            self._rotation_rad() if self._turns else None,
         )
+
+    def _rotation_rad(self) -> float:
+        (angle_deg,) = self._line.numbers("SRO?", 1)
+        return DEGREES.to_si(angle_deg)
 
     def _distance_m(self) -> float:
         (distance_mm,) = self._line.numbers("FOC?", 1)

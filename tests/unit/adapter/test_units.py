@@ -19,6 +19,7 @@ ROUND_TRIPS = [
     (units.WHOLE_NANOSECONDS, 320.0, 320e-9),
     (units.DEGREES, -5.0, -math.pi / 36),
     (units.WHOLE_MILLIDEGREES, 359900.0, math.radians(359.9)),
+    (units.WHOLE_TENTHS_OF_DEGREES, -1805.0, math.radians(-180.5)),
     (units.PICOAMPERES, 100.0, 100e-12),
     (units.KILOVOLTS, 5.0, 5000.0),
     (units.PERCENT, -37.5, -0.375),

@@ -291,6 +291,13 @@ def test_the_pixel_size_comes_from_the_magnification(microscope):
     assert microscope.read_state().scan.pixel_size_m == pytest.approx(0.127 / 20_000 / 128)
 
 
+@pytest.mark.parametrize(("rotation", "others"), [((0, 1805), 0), ((1, 1805), 1), ((1, 0), 0)])
+def test_a_scan_that_is_turned_is_another(microscope, sem, rotation, others):
+    first = microscope.read_state().settings_rev  # off, with an angle that stays
+    sem.rotation = rotation
+    assert microscope.read_state().settings_rev == first + others
+
+
 def test_an_image_that_nobody_waited_for_does_not_pass_for_the_next(sem, tmp_path):
     microscope = opened(sem, tmp_path)
     sharp = microscope.acquire(10.0).pixels.std()

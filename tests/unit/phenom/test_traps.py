@@ -60,6 +60,12 @@ def test_it_starts_in_live_sem_mode_only_and_does_not_go_there(instrument, mode)
     assert instrument.mode == mode
 
 
+def test_a_scan_that_is_turned_is_another(microscope, instrument):
+    first = microscope.read_state().settings_rev
+    instrument.rotation_rad = 0.1
+    assert microscope.read_state().settings_rev == first + 1
+
+
 def test_an_operator_who_goes_to_the_camera_is_noticed(microscope, instrument):
     instrument.mode = fake.OperationalMode.LiveNavCam
     for attempt in (

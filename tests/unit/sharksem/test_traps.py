@@ -140,6 +140,22 @@ def test_a_centering_that_is_not_there_is_an_error(fake):
         opened(fake, stigmator_centering=5)
 
 
+def test_a_scan_that_is_turned_is_another(microscope, instrument):
+    first = microscope.read_state().settings_rev
+    instrument.rotation_deg = 30.0
+    assert microscope.read_state().settings_rev == first + 1
+
+
+def test_several_rotations_are_none_that_could_be_told(fake, instrument, monkeypatch):
+    named = "geom.0.name=Scan Rotation\ngeom.1.name=Image Rotation\n"
+    monkeypatch.setattr(Functions, "EnumGeometries", lambda its, body: (named,))
+    microscope = opened(fake)
+    first = microscope.read_state().settings_rev
+    instrument.rotation_deg = 30.0
+    assert microscope.read_state().settings_rev == first
+    microscope.close()
+
+
 # -- frames -----------------------------------------------------------------------------------
 
 

@@ -320,6 +320,20 @@ def test_a_pixel_of_remcon_is_one_of_a_screen_of_1024(microscope):
     assert microscope.read_state().scan.pixel_size_m == pytest.approx(10e-9)
 
 
+def test_a_scan_that_is_turned_is_another(microscope, fake):
+    first = microscope.read_state().settings_rev
+    fake.rotation_deg = 30.0
+    assert microscope.read_state().settings_rev == first + 1
+
+
+@pytest.mark.parametrize("wordless", [False, True])
+def test_a_remcon_that_does_not_tell_the_rotation_works_without(fake, tmp_path, wordless):
+    fake.rotation_deg, fake.wordless = None, wordless
+    microscope = opened(fake, tmp_path)
+    assert microscope.acquire(10.0).header.faults == ()
+    microscope.close()
+
+
 def test_an_image_counts_once_it_is_whole_and_new(microscope, tmp_path):
     (tmp_path / "older.tif").write_bytes(b"II*\0 of another day")
     first = microscope.acquire(10.0)

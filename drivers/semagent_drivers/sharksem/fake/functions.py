@@ -12,6 +12,7 @@ _CENTERINGS = (
     "cen.0.name=Gun Tilt\ncen.0.unit=%\ncen.1.name=OBJ Centering\ncen.1.unit=%\n"
     "cen.2.name=Stigmator\ncen.2.unit=%\n"
 )
+_GEOMETRIES = "geom.0.name=Tilt Correction\ngeom.1.name=Scan Rotation\ngeom.1.unit=deg\n"
 _DETECTORS = "det.0.name=SE\ndet.1.name=BSE\n"
 
 SILENT = {
@@ -77,6 +78,12 @@ class Functions:
         index = body.integer()
         self._its.centerings[index] = (_percent(body), _percent(body))
         self._settling()
+
+    def EnumGeometries(self, body: wire.Body) -> Any:
+        return (_GEOMETRIES,)
+
+    def GetGeometry(self, body: wire.Body) -> Any:
+        return (self._its.rotation_deg, 0.0) if body.integer() == 1 else (0.0, 0.0)
 
     def GetImageShift(self, body: wire.Body) -> Any:
         return self._its.shift_mm

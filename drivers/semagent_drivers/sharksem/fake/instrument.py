@@ -38,6 +38,7 @@ class Instrument:
         self.wd_mm = self.wd_before_mm = 8.0
         self.centerings = {0: (1.0, 2.0), 1: (3.0, 4.0), STIGMATOR: (1.5, -0.5)}
         self.shift_mm = (0.0, 0.0)
+        self.rotation_deg = 0.0
         self.volts = 5000.0
         self.beam = 1
         self.blanker_mode = 2
