@@ -215,6 +215,8 @@ def _step_back(role: Role) -> None:
 
 
 def _run_role(plan: Plan, link: Connection, bus: ZmqBus, clock: Clock) -> None:
+    if link.poll():
+        return  # already told to end: opening a microscope may take long
     with ExitStack() as held:
         opened = _open(plan, clock)
         if opened is not None:

@@ -294,6 +294,8 @@ class Supervisor:
     def close(self) -> None:
         """End all roles in order. May be called twice."""
         try:
+            for role in set(self._children) - {*self._endpoints, Role.ACQUIRE}:
+                self._children.pop(role).kill()  # it has opened nothing that must be closed
             for role in _SHUTDOWN_ORDER:
                 child = self._children.pop(role, None)
                 if child is not None and role in self._comebacks:

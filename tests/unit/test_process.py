@@ -47,3 +47,15 @@ def test_a_microscope_that_cannot_be_read_at_the_start_is_closed(monkeypatch: py
     with here, there, pytest.raises(MicroscopeError, match="no answer"):
         process._run_role(plan, there, bus, ManualClock())
     assert closed
+
+
+def test_a_role_that_is_told_to_end_before_it_has_begun_opens_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.delattr(process.registry, "open_microscope")
+    plan = Plan(role=Role.ACQUIRE, config=load_config(find_config("simulated")), token="")
+    bus: Any = SimpleNamespace()
+    here, there = Pipe()
+    with there:
+        here.close()  # as when the supervisor is gone
+        process._run_role(plan, there, bus, ManualClock())

@@ -114,3 +114,30 @@ def test_all_roles_are_expected_to_give_signs_of_life(
         assert set(run.roles) == expected
     finally:
         run.close()
+
+
+@pytest.mark.parametrize("slow", [Role.ACQUIRE, Role.INFER])
+def test_a_start_that_is_interrupted_waits_only_for_the_microscope_and_what_has_been_opened(
+    monkeypatch: pytest.MonkeyPatch, slow: Role
+):
+    waited_for, killed = [], []
+
+    class Interrupted(Child):
+        def receive(self, deadline_s: float) -> FromChild:
+            if self.role is slow:
+                raise KeyboardInterrupt
+            return super().receive(deadline_s)
+
+        def end(self, _deadline_s: float) -> bool:
+            waited_for.append(self.role)
+            return True
+
+        def kill(self) -> None:
+            killed.append(self.role)
+
+    monkeypatch.setattr(supervisor, "_Child", Interrupted)
+    run = Supervisor(load_config(find_config("simulated")))
+    with pytest.raises(KeyboardInterrupt):
+        run.start()
+    assert waited_for == [Role.ACQUIRE]
+    assert set(killed) == {Role.INFER, Role.CONTROL}
