@@ -176,7 +176,6 @@ def main(plan_bytes: bytes, link: Connection) -> None:
 
 
 def _run(plan: Plan, link: Connection) -> None:
-    _step_back(plan.role)
     clock = SystemClock()
     bus = ZmqBus(
         plan.role,
@@ -207,9 +206,13 @@ def _step_back(role: Role) -> None:
             process.nice(
                 psutil.IDLE_PRIORITY_CLASS if leftovers else psutil.BELOW_NORMAL_PRIORITY_CLASS
             )
-        elif sys.platform == "linux" and leftovers:
-            # Niceness alone would let it finish its slice of time while the others wait.
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        elif sys.platform == "linux":
+            for thread in process.threads():  # each has a priority of its own
+                if leftovers:
+                    # Niceness alone would let it finish its slice of time while the others wait.
+                    os.sched_setscheduler(thread.id, os.SCHED_IDLE, os.sched_param(0))
+                else:
+                    os.setpriority(os.PRIO_PROCESS, thread.id, niceness)
         else:
             process.nice(niceness)
 
@@ -234,6 +237,7 @@ def _run_role(plan: Plan, link: Connection, bus: ZmqBus, clock: Clock) -> None:
         go = _receive(link)
         if isinstance(go, Go):
             bus.await_listeners(go.listeners, LISTENERS_S)
+            _step_back(plan.role)  # not before: what others leave may be too little to begin with
             _loop(role, plan, link, bus, beats)
     finally:
         role.close()

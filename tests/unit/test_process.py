@@ -1,10 +1,13 @@
 """The process of one role, without the process."""
 
 import os
+import sys
+import threading
 from multiprocessing import Pipe
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
@@ -12,8 +15,8 @@ from semagent import process
 from semagent.bus.zeromq import Endpoints
 from semagent.channels import Role
 from semagent.clock import ManualClock
-from semagent.config import find_config, load_config
-from semagent.errors import MicroscopeError
+from semagent.config import Part, find_config, load_config
+from semagent.errors import MicroscopeError, UsageError
 from semagent.process import Plan
 
 
@@ -26,9 +29,38 @@ def test_a_role_that_may_not_step_back_runs_all_the_same(
         raise error
 
     monkeypatch.setattr(psutil.Process, "nice", refuse)
-    if hasattr(os, "sched_setscheduler"):  # Linux; containers may forbid it
+    if sys.platform == "linux":  # containers may forbid it
         monkeypatch.setattr(os, "sched_setscheduler", refuse)
+        monkeypatch.setattr(os, "setpriority", refuse)
     process._step_back(role)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process has one priority")
+@pytest.mark.parametrize("role", [Role.RESTORE, Role.CONSOLE])
+def test_a_role_steps_back_with_all_its_threads(monkeypatch: pytest.MonkeyPatch, role: Role):
+    stepped: list[int] = []
+    monkeypatch.setattr(os, "sched_setscheduler", lambda thread, *_: stepped.append(thread))
+    monkeypatch.setattr(os, "setpriority", lambda _which, thread, _nice: stepped.append(thread))
+    done = threading.Event()
+    worker = threading.Thread(target=done.wait)
+    worker.start()
+    process._step_back(role)
+    done.set()
+    worker.join()
+    assert worker.native_id in stepped
+    assert threading.get_native_id() in stepped
+
+
+def test_a_role_does_not_step_back_before_it_has_opened_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """On a machine that is busy, a start would not come to its end."""
+    monkeypatch.delattr(process, "_step_back")
+    config = load_config(find_config("simulated"))
+    config = msgspec.structs.replace(config, restoration=Part(name="sharpness"))
+    here, there = Pipe()
+    with here, there, pytest.raises(UsageError, match="restores none"):
+        process._run(Plan(role=Role.RESTORE, config=config, token=""), there)
 
 
 def test_a_microscope_that_cannot_be_read_at_the_start_is_closed(monkeypatch: pytest.MonkeyPatch):
