@@ -21,7 +21,6 @@ from semagent.signals import handled
 _MODULES = ("numpy", "zmq", "msgspec")
 _MODULES_OF_THE_AGENT = ("cv2", "tifffile", "imagecodecs")
 """What a PC that only serves its microscope does without."""
-_FRAME_TIMEOUT_S = 60.0
 
 
 def drivers(output: Output) -> int:
@@ -167,7 +166,7 @@ def _microscope(name: str) -> list[tuple[str, bool, str]]:
         capabilities = microscope.capabilities
         verified = capabilities.verified_on or "never run on its hardware"
         checks.append(("driver", True, f"{capabilities.microscope}; verified on: {verified}"))
-        frame = microscope.acquire(_FRAME_TIMEOUT_S)
+        frame = microscope.acquire(config.acquire.frame_timeout_s)
         height, width = frame.pixels.shape
         checks.append(("one frame", True, f"{width} x {height} {frame.pixels.dtype}"))
         engine = registry.open_engine(config.engine.name, config.engine.options)

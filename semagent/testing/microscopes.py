@@ -45,7 +45,7 @@ class MicroscopeConformance:
         working_distance_tolerance_m: how far the read-back may lie from the set-point.
         stage_step_m: a stage move along x it can make and undo.
         frame_timeout_s: longest time a frame takes.
-        slow_options: changes to the options that make a frame take ten seconds or more, for
+        slow_options: changes to the options that make a frame take ten seconds to two minutes, for
             the test of ``stop``; ``None`` if it cannot be made slow.
         stop_within_s: how long ``stop`` may take.
     """

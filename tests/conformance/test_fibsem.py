@@ -46,14 +46,7 @@ _FAKE = {**_OPTIONS, "manufacturer": "Demo", "model": "semagent_drivers.fibsem.f
 
 class TestFake(MicroscopeConformance):
     driver = "fibsem"
-    slow_options = {
-        "scan": {
-            "width_px": 192,
-            "height_px": 128,
-            "dwell_us": 20_000.0,
-            "dwell_range_us": (1.0, 30_000.0),
-        }
-    }
+    slow_options = {"scan": {"width_px": 192, "height_px": 128, "dwell_us": 1000.0}}
 
     @pytest.fixture
     def driver_options(self, instrument: Any) -> Mapping[str, Any]:

@@ -748,6 +748,16 @@ def test_doctor_tries_everything_and_moves_nothing(semagent: Run, simulated_conf
     assert {"driver", "one frame", "engine"} <= {check["check"] for check in run.records}
 
 
+def test_doctor_waits_for_a_frame_as_long_as_the_configuration_says(
+    semagent: Run, simulated_config: Config
+):
+    config = simulated_config(scan={"dwell_us": 50.0}, _acquire={"frame_timeout_s": 0.1})
+    run = semagent("doctor", config, "--json")
+    assert run.code == 3
+    (frame,) = [check for check in run.records if not check["ok"]]
+    assert "0.1 s" in frame["detail"]
+
+
 def test_doctor_names_what_fails(semagent: Run, simulated_config: Config):
     config = simulated_config(speed=0, faults={"disconnect": {"at": [1]}})
     run = semagent("doctor", config, "--json")

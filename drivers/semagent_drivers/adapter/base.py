@@ -223,6 +223,7 @@ class Adapter(ABC):
             wait = Wait(self._clock, timeout_s, self._stopped)
             wait.check("frame")
             readings = self._read()
+            wait.check("frame")
             if readings.optics.blanked:
                 # Some systems would expose the specimen all the same.
                 raise NotReadyError("the beam is blanked: unblank it before a frame is taken")

@@ -6,7 +6,13 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from semagent.clock import Clock
-from semagent.errors import CommandRefusedError, DisconnectedError, MicroscopeError, SemagentError
+from semagent.errors import (
+    CommandRefusedError,
+    DisconnectedError,
+    MicroscopeError,
+    MicroscopeTimeoutError,
+    SemagentError,
+)
 from semagent.types import Capabilities
 from semagent_drivers.adapter.base import Adapter, AdapterOptions
 from semagent_drivers.adapter.limits import Limits
@@ -14,6 +20,9 @@ from semagent_drivers.adapter.sdk import SdkThread
 from semagent_drivers.adapter.waiting import Wait
 
 T = TypeVar("T")
+
+_OVERHEAD = 2.0
+"""The way back of each line, and its synchronisation, are not in the dwell."""
 
 
 @contextmanager
@@ -82,6 +91,30 @@ class SdkAdapter(Adapter):
         """
         longest_s = self._options.call_timeout_s if timeout_s is None else timeout_s
         return self._thread.call(call, timeout_s=longest_s, what=what, stopped=stopped)
+
+    def expose(self, grab: Callable[[], T], beam_s: float, wait: Wait) -> T:
+        """Call the vendor for an exposure, which nobody can interrupt.
+
+        Args:
+            grab: exposes.
+            beam_s: how long the beam is on; the call may take up to twice that, and
+                ``call_timeout_s``.
+            wait: the longest time it may take; what cannot end by then is not begun.
+
+        Raises:
+            AcquisitionStoppedError: ``wait`` says so.
+            MicroscopeTimeoutError: there is not so much time, or it did not come back.
+        """
+        wait.check("frame")
+        if beam_s > wait.left_s:
+            raise MicroscopeTimeoutError(
+                f"an exposure takes at least {beam_s:.3g} s, and {wait.left_s:.3g} s are left of "
+                f"{wait.timeout_s:g} s"
+            )
+        longest_s = _OVERHEAD * beam_s + self._options.call_timeout_s
+        return self.ask(
+            grab, "expose a frame", timeout_s=min(wait.left_s, longest_s), stopped=wait.stopped
+        )
 
     def change(self, setting: str, call: Callable[[], object], read: Callable[[], object]) -> None:
         """Ask the vendor for the only change of an action.

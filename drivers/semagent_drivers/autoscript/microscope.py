@@ -35,8 +35,6 @@ _DISTANCE_TOLERANCE_M = 50e-9
 _STIGMATOR_TOLERANCE = 1e-3
 _SHIFT_TOLERANCE_M = 5e-9
 _STAGE_TOLERANCE = {axis: 1e-3 if axis.endswith("_rad") else 2e-6 for axis in AXES.values()}
-_OVERHEAD = 2.0
-"""A frame takes up to this many times dwell x pixels: fly-back, line synchronisation."""
 
 
 class AutoScript(SdkAdapter):
@@ -156,13 +154,9 @@ class AutoScript(SdkAdapter):
         self.require_beam(self.ask(lambda: bool(self._beam.is_on)), "is_on is False")
         scan = readings.scan
         pixels = scan.width_px * scan.height_px * scan.frame_averages
-        longest_s = _OVERHEAD * pixels * (scan.dwell_s or 0.0) + self._options.call_timeout_s
         with put_back("blanker", lambda: self._let_through(scan, wait)):
-            image, resolution, detector = self.ask(
-                lambda: self._grab(scan),
-                "expose a frame",
-                timeout_s=min(wait.left_s, longest_s),
-                stopped=wait.stopped,
+            image, resolution, detector = self.expose(
+                lambda: self._grab(scan), pixels * (scan.dwell_s or 0.0), wait
             )
         self._shapes[resolution, scan.region] = image.shape
         height, width = image.shape

@@ -29,8 +29,6 @@ _DISTANCE_TOLERANCE_M = 0.1e-6
 _STIGMATOR_TOLERANCE = 2e-3
 _SHIFT_TOLERANCE_M = 5e-9
 _STAGE_TOLERANCE_M = 2e-6
-_OVERHEAD = 2.0
-"""A frame takes up to this many times dwell x pixels."""
 
 T = TypeVar("T")
 
@@ -160,18 +158,10 @@ class Fibsem(SdkAdapter):
         self.require_beam(on, "is_on is False")
         detector = self.ask(lambda: self._device.get_detector_type(self._beam))
         field_m = self.ask(lambda: float(self._device.get_field_of_view(self._beam)))
-        longest_s = _OVERHEAD * self._raster.frame_s + self._options.call_timeout_s
-
-        def expose() -> Pixels:
-            wait.check("frame")
-            return self.ask(
-                lambda: self._grab(field_m),
-                "expose a frame",
-                timeout_s=min(wait.left_s, longest_s),
-                stopped=wait.stopped,
-            )
-
-        return Picture(self._raster.averaged(expose), str(detector))
+        pixels = self._raster.averaged(
+            lambda: self.expose(lambda: self._grab(field_m), self._raster.frame_s, wait)
+        )
+        return Picture(pixels, str(detector))
 
     def _grab(self, field_m: float) -> Pixels:
         raster, options = self._raster, self._wishes.scan

@@ -27,8 +27,6 @@ _DISTANCE_TOLERANCE_M = 0.5e-6
 _STIGMATOR_TOLERANCE = 2e-3
 _STAGE_TOLERANCE_M = 5e-6
 _CENTRE_TOLERANCE = 1e-6
-_OVERHEAD = 2.0
-"""A frame takes up to this many times dwell x pixels."""
 
 
 class Phenom(SdkAdapter):
@@ -147,13 +145,7 @@ class Phenom(SdkAdapter):
 
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
         raster = self._raster
-        longest_s = _OVERHEAD * raster.frame_s * raster.frame_averages
-        pixels = self.ask(
-            self._grab,
-            "expose a frame",
-            timeout_s=min(wait.left_s, longest_s + self._options.call_timeout_s),
-            stopped=wait.stopped,
-        )
+        pixels = self.expose(self._grab, raster.frame_s * raster.frame_averages, wait)
         return Picture(pixels, self._wishes.detector)
 
     def _grab(self) -> Any:

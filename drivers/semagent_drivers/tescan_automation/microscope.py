@@ -33,8 +33,6 @@ from semagent_drivers.tescan_automation.options import TescanAutomationOptions
 
 _SHIFT_TOLERANCE_M = 1e-8
 _STAGE_TOLERANCE_M = 1e-6
-_OVERHEAD = 2.0
-"""A frame takes up to this many times dwell x pixels."""
 
 # Which exceptions the package raises is not public. These may come from within it; those it
 # defines itself are added.
@@ -160,7 +158,9 @@ class TescanAutomation(SdkAdapter):
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
         detector = self.ask(self._ready)
         with put_back("scanning", lambda: self.restore(self._sem.Scan.Stop, "stop the scan", wait)):
-            pixels = self._raster.averaged(lambda: self._scan(detector, wait))
+            pixels = self._raster.averaged(
+                lambda: self.expose(lambda: self._grab(detector), self._raster.frame_s, wait)
+            )
         return Picture(pixels, str(detector.name))
 
     def _ready(self) -> Any:
@@ -176,15 +176,6 @@ class TescanAutomation(SdkAdapter):
                 "microscope, or name one in the option detector"
             )
         return detector
-
-    def _scan(self, detector: Any, wait: Wait) -> Pixels:
-        longest_s = _OVERHEAD * self._raster.frame_s + self._options.call_timeout_s
-        return self.ask(
-            lambda: self._grab(detector),
-            "expose a frame",
-            timeout_s=min(wait.left_s, longest_s),
-            stopped=wait.stopped,
-        )
 
     def _grab(self, detector: Any) -> Pixels:
         raster, scan = self._raster, self._sem.Scan

@@ -13,6 +13,7 @@ from semagent.errors import (
     CommandRefusedError,
     DisconnectedError,
     MicroscopeError,
+    MicroscopeTimeoutError,
     NotReadyError,
 )
 from semagent.testing import MicroscopeConformance, MicroscopeFaults, Rig
@@ -185,6 +186,16 @@ def test_frames_of_another_detector_are_not_to_be_compared(microscope, instrumen
     assert microscope.acquire(1.0).header.settings_rev == first + 1
     assert microscope.acquire(1.0).header.settings_rev == first + 1
     assert microscope.read_state().settings_rev == first + 1
+
+
+def test_no_exposure_begins_once_the_time_for_it_is_over(instrument, monkeypatch):
+    clock = ManualClock()
+    microscope = vendor.open_vendor(instrument, clock)
+    monkeypatch.setattr(instrument, "pixel_size_m", lambda: clock.sleep(2.0) or 10e-9)
+    monkeypatch.setattr(instrument, "grab", lambda: pytest.fail("exposed"))
+    with pytest.raises(MicroscopeTimeoutError, match="no frame within 1 s"):
+        microscope.acquire(1.0)
+    microscope.close()
 
 
 def test_a_blanked_beam_waits_for_a_person(microscope, instrument):

@@ -13,6 +13,7 @@ from semagent.errors import (
     ConfigError,
     DisconnectedError,
     MicroscopeError,
+    MicroscopeTimeoutError,
     NotReadyError,
 )
 from semagent.types import (
@@ -94,6 +95,15 @@ def test_without_a_beam_no_frame_is_taken(microscope, instrument):
     instrument.on = False
     with pytest.raises(NotReadyError, match="the beam is not on"):
         microscope.acquire(10.0)
+
+
+def test_an_exposure_that_cannot_end_in_time_is_not_begun_and_leaves_the_link(
+    microscope, instrument
+):
+    instrument.dwell_s = 1e-3
+    with pytest.raises(MicroscopeTimeoutError, match=r"takes at least 24\.6 s, and 10 s are left"):
+        microscope.acquire(10.0)
+    assert microscope.acquire(30.0).header.scan.dwell_s == 1e-3
 
 
 def test_a_frame_is_the_electron_beam_s_and_the_operator_s_view_comes_back(microscope, instrument):
