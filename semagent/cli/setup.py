@@ -5,6 +5,7 @@ import logging
 import platform
 import sys
 import threading
+from itertools import groupby
 from pathlib import Path
 
 from semagent import __version__, registry
@@ -25,29 +26,36 @@ _MODULES_OF_THE_AGENT = ("cv2", "tifffile", "imagecodecs")
 
 def drivers(output: Output) -> int:
     """List the drivers that are installed, what each needs and whether it met its hardware."""
-    rows = []
+    rows, needs = [], []
     for name in registry.names(registry.DRIVERS):
         point = registry.find(registry.DRIVERS, name)
         about = _about(point.module)
         try:
             facts = registry.driver_facts(name)
             missing = facts.missing() if facts else ()
-            state = "; ".join(f"needs {each.name}: {each.get}" for each in missing) or "ready"
+            wants = [
+                f"needs {', '.join(each.name for each in same)}: {get}"
+                for get, same in groupby(missing, key=lambda each: each.get)
+            ]
         except ConfigError as error:
-            facts, missing, state = None, (), str(error)
+            facts, missing, wants = None, (), [str(error)]
         verified = facts and (facts.verified_on or "never run on its hardware")
         output.record(
             {
                 "name": name,
                 "object": point.value,
-                "state": state,
+                "state": "; ".join(wants) or "ready",
                 "verified_on": facts and facts.verified_on,
                 "missing": [{"name": each.name, "get": each.get} for each in missing],
                 "about": about,
             }
         )
-        rows.append([name, verified or "does not say", state, about])
-    output.table("drivers", ["name", "verified on", "state", "about"], rows)
+        rows.append([name, about, verified or "does not say", "see below" if wants else "ready"])
+        needs += [f"{name} {each}" for each in wants]
+    output.table("drivers", ["name", "about", "verified on", "state"], rows)
+    if not output.json:
+        for line in needs:
+            output.say(line)
     return exits.DONE
 
 

@@ -741,6 +741,13 @@ def test_what_is_installed_is_listed(semagent: Run):
     assert semagent("engine", "list", "--jsno").code == 2
 
 
+def test_what_a_driver_needs_is_said_once_for_what_comes_together(semagent: Run):
+    listed = semagent("drivers").out
+    (needs,) = [line for line in listed.splitlines() if line.startswith("autoscript needs ")]
+    assert "autoscript_core" in needs
+    assert needs.count("licence of AutoScript") == 1
+
+
 def test_doctor_tries_everything_and_moves_nothing(semagent: Run, simulated_config: Config):
     run = semagent("doctor", simulated_config(speed=0), "--json")
     assert run.code == 0, run.err

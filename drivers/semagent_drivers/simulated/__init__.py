@@ -1,4 +1,4 @@
-"""A simulated scanning electron microscope, entry point ``simulated``.
+"""A simulated scanning electron microscope.
 
 The physics and every option are described in ``docs/simulated-sem.md``.
 """
