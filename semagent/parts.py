@@ -160,4 +160,7 @@ def make_recorder(
     folder: Path, config: RunConfig, capabilities: Capabilities, engine: str, clock: Clock
 ) -> SessionRecorder:
     """A recorder of bus messages into a new session, with the errors of `make_writer`."""
-    return SessionRecorder(make_writer(folder, config, capabilities, engine, clock), clock)
+    restoring = config.restoration or config.engine
+    parameters = {"analysis": config.engine.options, "restored": restoring.options}
+    writer = make_writer(folder, config, capabilities, engine, clock)
+    return SessionRecorder(writer, clock, parameters)

@@ -1,5 +1,6 @@
 """The record role: everything that is said, on its way to the disk before anybody acts on it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from semagent.bus.zeromq import ZmqBus
@@ -18,14 +19,22 @@ class SessionRecorder:
     Each sender has a way of its own to the record. On a disk that is slow for a moment what is said
     of a frame overtakes the frame, and waits for it here.
 
+    Args:
+        writer: of the session; closed together with this.
+        clock: what time it is.
+        parameters: the options of the engine that restores, by the channel it speaks on.
+
     Raises:
         RecordError: from `record`, if a sender's numbering has a hole: something was lost on
             the way.
     """
 
-    def __init__(self, writer: SessionWriter, clock: Clock) -> None:
+    def __init__(
+        self, writer: SessionWriter, clock: Clock, parameters: Mapping[str, Mapping[str, Any]]
+    ) -> None:
         self._writer = writer
         self._clock = clock
+        self._parameters = parameters
         self._numbers: dict[tuple[str, str], int] = {}
         self._early: list[Message] = []
         self.frames = 0
@@ -60,8 +69,9 @@ class SessionRecorder:
     def _write_now(self, message: Message) -> None:
         value: Any = message.value
         self._writer.write_value(message.topic, value, self._clock.monotonic_ns())
-        if message.topic in ("analysis", "restored") and message.pixels is not None:
-            self._writer.write_derived(value.header, message.pixels, value)
+        if message.topic in self._parameters and message.pixels is not None:
+            parameters = self._parameters[message.topic]
+            self._writer.write_derived(value.header, message.pixels, value, parameters)
 
     def close(self, failure: str | None = None) -> None:
         """End the session properly; ``failure`` says why it lacks something of the run.

@@ -52,12 +52,10 @@ class EngineRecord(Value, frozen=True, kw_only=True):
 
     Attributes:
         name: as the engine calls itself in its figures.
-        sha256: of the model artefact, ``None`` for an engine without one.
         parameters: the options it was opened with.
     """
 
     name: str
-    sha256: str | None = None
     parameters: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
@@ -133,7 +131,6 @@ class DerivedRecord(Value, frozen=True, kw_only=True):
         raw_file: the raw frame it was made from.
         sequence: number of that frame.
         engine: name of the engine that made it.
-        engine_sha256: of its model artefact, ``None`` if it has none.
 
     Raises:
         ValueError: the file is not the one of this restored frame.
@@ -144,7 +141,6 @@ class DerivedRecord(Value, frozen=True, kw_only=True):
     raw_file: str
     sequence: int
     engine: str
-    engine_sha256: str | None
 
     def __post_init__(self) -> None:
         _require_name(self.file, derived_file(self.sequence))

@@ -7,8 +7,10 @@ of the `CommentAnnotation` of the namespace `HEADER_NAMESPACE`, as JSON.
 """
 
 import struct
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,7 +19,7 @@ import tifffile
 from semagent import __version__
 from semagent.errors import InputFileError
 from semagent.session.jsontext import from_json, to_json
-from semagent.session.layout import DerivedRecord, EngineRecord, frame_file
+from semagent.session.layout import DerivedRecord
 from semagent.session.omexml import (
     DERIVED_NAMESPACE,
     HEADER_NAMESPACE,
@@ -53,26 +55,21 @@ def encode_derived(
     pixels: Pixels,
     record: DerivedRecord,
     figures: FrameAnalysis,
-    engine: EngineRecord,
+    parameters: Mapping[str, Any],
 ) -> memoryview:
     """Return the whole file of a restored frame, marked as derived, from what and by what.
 
     Raises:
         ValueError: there are no pixels.
     """
-    model = f"model SHA-256 {record.engine_sha256}" if record.engine_sha256 else "no model file"
-    provenance = {
-        "record": record,
-        "parameters": engine.parameters,
-        "figures": figures,
-    }
+    provenance = {"record": record, "parameters": parameters, "figures": figures}
     return _encode(
         pixels,
         header,
         name=f"frame {header.sequence}, restored (derived, not raw)",
         description=(
-            f"DERIVED DATA, not a raw micrograph: restored from {frame_file(header.sequence)} "
-            f"by {record.engine} ({model}). Do not measure grey values here."
+            f"DERIVED DATA, not a raw micrograph: restored from {record.raw_file} "
+            f"by {record.engine}. Do not measure grey values here."
         ),
         notes={HEADER_NAMESPACE: to_json(header), DERIVED_NAMESPACE: to_json(provenance)},
     )

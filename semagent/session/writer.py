@@ -154,13 +154,20 @@ class SessionWriter:
         with self._failure_recorded(self._next_sequence - 1):
             self._write_line(channel, value, monotonic_ns)
 
-    def write_derived(self, header: FrameHeader, pixels: Pixels, figures: FrameAnalysis) -> Path:
+    def write_derived(
+        self,
+        header: FrameHeader,
+        pixels: Pixels,
+        figures: FrameAnalysis,
+        parameters: Mapping[str, Any],
+    ) -> Path:
         """Record a restored frame beside the raw ones and return its file.
 
         Args:
             header: of the raw frame it was made from, which must have been recorded.
             pixels: shape (height, width), uint8 or uint16.
             figures: what the engine said of the raw frame.
+            parameters: the options of that engine.
 
         Raises:
             RecordError: there is no such raw frame, it has a restored frame already, or the
@@ -169,21 +176,19 @@ class SessionWriter:
         self._require_open()
         name = derived_file(header.sequence)
         path = self.folder / name
-        engine = self._manifest.engine
         record = DerivedRecord(
             file=name,
             sha256=pixels_sha256(pixels),
             raw_file=frame_file(header.sequence),
             sequence=header.sequence,
             engine=figures.engine,
-            engine_sha256=engine.sha256,
         )
         with self._failure_recorded(header.sequence):
             if not (self.folder / record.raw_file).exists():
                 raise RecordError(f"{path}: raw frame {header.sequence} has not been recorded")
             if path.exists():
                 raise RecordError(f"{path}: there already, and nothing is ever overwritten")
-            data = ometiff.encode_derived(header, pixels, record, figures, engine)
+            data = ometiff.encode_derived(header, pixels, record, figures, parameters)
             self._write_file(path, data)
             self._write_line(DERIVED_CHANNEL, record, header.monotonic_ns)
         return path

@@ -98,7 +98,7 @@ def record(folder: Path) -> None:
     for sequence in (1, 2, 3):
         writer.write_frame(Frame(header(sequence), pixels(sequence)))
         writer.write_value("analysis", figures(sequence, sequence / 4), sequence * S)
-    writer.write_derived(header(2), pixels(2) // 2, figures(2, 0.5, 1.1))
+    writer.write_derived(header(2), pixels(2) // 2, figures(2, 0.5, 1.1), {})
     belief = FocusBelief(
         sequence=2,
         settings_rev=1,

@@ -75,7 +75,7 @@ def folder(tmp_path: Path) -> Path:
         tmp_path / "morning",
         configuration={},
         capabilities=Capabilities(driver="simulated", microscope="bench", verified_on=None),
-        engine=EngineRecord(name="restorer/v1", sha256="ab" * 32),
+        engine=EngineRecord(name="restorer/v1"),
         clock=ManualClock(start_ns=1_760_000_000_000_000_007),
         sync=False,
     )
@@ -91,7 +91,7 @@ def folder(tmp_path: Path) -> Path:
         noise=0.02,
         latency_s=0.01,
     )
-    writer.write_derived(figures.header, FRAMES[1].pixels // 2, figures)
+    writer.write_derived(figures.header, FRAMES[1].pixels // 2, figures, {})
     writer.close(summary={})
     return tmp_path / "morning"
 

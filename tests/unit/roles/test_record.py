@@ -1,6 +1,7 @@
 """The recorder on the bus: what is said is kept, and a hole is an error."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from semagent.errors import RecordError, UsageError
 from semagent.parts import make_recorder
 from semagent.roles import RecordRole, SessionRecorder
 from semagent.session import SessionReader, verify
+from semagent.session.layout import derived_file
+from semagent.session.ometiff import read_pixels
+from semagent.session.omexml import DERIVED_NAMESPACE
 from semagent.testing.engines import frame_of
 from semagent.types import (
     Capabilities,
@@ -126,6 +130,16 @@ def test_what_is_said_of_a_frame_that_is_still_on_its_way_waits_for_it(
     one = ["frame", "restored", "derived", "belief", "analysis"]
     assert [entry.channel for entry in reader.events(TYPES)] == [*one, "gate", *one[:3]]
     assert verify(folder) == []
+
+
+def test_a_restored_frame_names_the_options_of_the_engine_that_made_it(
+    recorder: SessionRecorder, folder: Path
+):
+    said = said_of(1)
+    recorder.record(said["frame"])
+    recorder.record(said["restored"])
+    _, notes = read_pixels(folder / derived_file(1))
+    assert json.loads(notes[DERIVED_NAMESPACE])["parameters"] == {"threads": 1}
 
 
 def test_a_restored_frame_whose_raw_frame_never_came_is_a_hole(

@@ -88,9 +88,7 @@ def open_writer(folder: Path) -> OpenWriter:
             "capabilities": Capabilities(
                 driver="simulated", microscope="test bench", verified_on=None
             ),
-            "engine": EngineRecord(
-                name="restorer/v1", sha256="ab" * 32, parameters={"strength": 0.5}
-            ),
+            "engine": EngineRecord(name="restorer/v1", parameters={"strength": 0.5}),
             "clock": ManualClock(start_ns=1_760_000_000_000_000_007),
             "sync": False,
         }

@@ -60,7 +60,7 @@ def main(folder: Path, sync: bool) -> None:
         writer.write_frame(Frame(header, pixels))
         os.write(1, f"{sequence}\n".encode())
         writer.write_value("request", Note(text="x" * 3000), clock.monotonic_ns())
-        writer.write_derived(header, pixels, figures)
+        writer.write_derived(header, pixels, figures, {})
 
 
 if __name__ == "__main__":

@@ -69,7 +69,9 @@ def recorded(
             writer.write_frame(frame)
             writer.write_value("request", Note(text=f"after {number}"), number)
             if number == 2:
-                writer.write_derived(frame.header, frame.pixels // 2, make_figures(frame.header))
+                writer.write_derived(
+                    frame.header, frame.pixels // 2, make_figures(frame.header), {}
+                )
     return folder
 
 
