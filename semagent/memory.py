@@ -8,7 +8,6 @@ a frame::
     entry = config.remembered.at(header)
     if entry is not None:
         slope = entry.slope_px_per_m(header)        # Measure(value, sigma) or None
-        spot = entry.sigma0_px(header)
         if entry.calibration is not None:
             entry.calibration.image_shift_per_focus     # Vector or None: m of image per m of focus
             entry.calibration.astigmatism_per_stigmator  # Matrix or None: (a1, a2) in m per unit
@@ -101,7 +100,6 @@ class Calibration(Options, frozen=True, kw_only=True):
         frames: number of frames it rests on.
         blur_per_focus: standard deviation of the blur in metres per metre of defocus, half the
             convergence half-angle; over the pixel size it is the slope α/2p.
-        sigma0_m: standard deviation of the blur left in focus.
         astigmatism_per_stigmator: (a1, a2) in metres per unit of stigmator (x, y).
         focus_per_stigmator: change of the focal working distance in metres per unit.
         focus_hysteresis_m: half-width of the play between the set and the true focus.
@@ -118,7 +116,6 @@ class Calibration(Options, frozen=True, kw_only=True):
     date: str
     frames: int
     blur_per_focus: Measure | None = None
-    sigma0_m: Measure | None = None
     astigmatism_per_stigmator: Matrix | None = None
     focus_per_stigmator: Vector | None = None
     focus_hysteresis_m: Measure | None = None
@@ -131,7 +128,7 @@ class Calibration(Options, frozen=True, kw_only=True):
     residual_shift_m: NotNegative | None = None
 
     def __post_init__(self) -> None:
-        _check_blur(self.blur_per_focus, self.sigma0_m)
+        _check_blur(self.blur_per_focus)
 
 
 class Learned(Options, frozen=True, kw_only=True):
@@ -141,16 +138,14 @@ class Learned(Options, frozen=True, kw_only=True):
         date: of the last one, UTC, ISO 8601.
         focusings: how many.
         blur_per_focus: as in `Calibration`.
-        sigma0_m: as in `Calibration`.
     """
 
     date: str
     focusings: int
     blur_per_focus: Measure
-    sigma0_m: Measure | None = None
 
     def __post_init__(self) -> None:
-        _check_blur(self.blur_per_focus, self.sigma0_m)
+        _check_blur(self.blur_per_focus)
 
 
 class Settings(Options, frozen=True, kw_only=True):
@@ -210,20 +205,20 @@ class Entry(Options, frozen=True, kw_only=True):
 
     def slope_px_per_m(self, header: FrameHeader) -> Measure | None:
         """Blur in pixels of the frame per metre of defocus, α/2p; the more certain source."""
-        return _in_pixels(self._best("blur_per_focus"), header)
+        blur, pixel_size_m = self._blur_per_focus, header.scan.pixel_size_m
+        if blur is None or not pixel_size_m:
+            return None
+        return Measure(value=blur.value / pixel_size_m, sigma=blur.sigma / pixel_size_m)
 
     @property
     def convergence_angle_rad(self) -> float | None:
         """The half-angle of the beam that its blur shows; ``None`` where that is not certain."""
-        blur = self._best("blur_per_focus")
+        blur = self._blur_per_focus
         return 2 * blur.value if blur and blur.sigma < _CERTAIN * blur.value else None
 
-    def sigma0_px(self, header: FrameHeader) -> Measure | None:
-        """Blur left in focus, in pixels of the frame."""
-        return _in_pixels(self._best("sigma0_m"), header)
-
-    def _best(self, name: str) -> Measure | None:
-        measures = (getattr(part, name) for part in (self.calibration, self.learned) if part)
+    @property
+    def _blur_per_focus(self) -> Measure | None:
+        measures = (part.blur_per_focus for part in (self.calibration, self.learned) if part)
         known = [measure for measure in measures if measure is not None]
         return min(known, key=lambda measure: measure.sigma, default=None)
 
@@ -278,9 +273,7 @@ class Memory(Options, frozen=True, kw_only=True):
             entry, msgspec.structs.replace(entry, settings=settings, calibration=calibration)
         )
 
-    def with_focusing(
-        self, settings: Settings, blur_per_focus: Measure, sigma0_m: Measure | None, date: str
-    ) -> "Memory":
+    def with_focusing(self, settings: Settings, blur_per_focus: Measure, date: str) -> "Memory":
         """This memory with what one more successful focusing taught.
 
         Values are averaged as logarithms, each focusing with the weight of its certainty.
@@ -289,12 +282,10 @@ class Memory(Options, frozen=True, kw_only=True):
         before = entry.learned
         count = before.focusings if before else 0
         old_blur = before.blur_per_focus if before else None
-        old_sigma0 = before.sigma0_m if before else None
         learned = Learned(
             date=date,
             focusings=count + 1,
             blur_per_focus=_pooled(old_blur, blur_per_focus, count),
-            sigma0_m=_pooled(old_sigma0, sigma0_m, count) if sigma0_m else old_sigma0,
         )
         return self._with(entry, msgspec.structs.replace(entry, learned=learned))
 
@@ -351,21 +342,13 @@ def date_of(wall_ns: int) -> str:
     return datetime.fromtimestamp(wall_ns // 10**9, UTC).isoformat().replace("+00:00", "Z")
 
 
-def _check_blur(blur_per_focus: Measure | None, sigma0_m: Measure | None) -> None:
-    for name, measure in (("blur_per_focus", blur_per_focus), ("sigma0_m", sigma0_m)):
-        if measure is not None and measure.value <= 0:
-            raise ValueError(f"{name}.value is {measure.value:g}; it has to be above 0")
+def _check_blur(measure: Measure | None) -> None:
+    if measure is not None and measure.value <= 0:
+        raise ValueError(f"blur_per_focus.value is {measure.value:g}; it has to be above 0")
 
 
 def _alike(first: float | None, second: float | None, ratio: float) -> bool:
     return not first or not second or abs(math.log(first / second)) <= math.log(ratio)
-
-
-def _in_pixels(measure: Measure | None, header: FrameHeader) -> Measure | None:
-    pixel_size_m = header.scan.pixel_size_m
-    if measure is None or not pixel_size_m:
-        return None
-    return Measure(value=measure.value / pixel_size_m, sigma=measure.sigma / pixel_size_m)
 
 
 def _pooled(before: Measure | None, new: Measure, count: int) -> Measure:

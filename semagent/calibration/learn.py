@@ -54,6 +54,4 @@ def learn(
     if away_m > _MOST_AWAY * unit_m:
         return None
     measure = Measure(value=slope * pixel_size_m, sigma=sigma * pixel_size_m)
-    return memory.with_focusing(
-        Settings.of(analyses[-1].header), measure, None, date_of(header.wall_ns)
-    )
+    return memory.with_focusing(Settings.of(analyses[-1].header), measure, date_of(header.wall_ns))

@@ -66,7 +66,6 @@ def test_what_is_written_is_read(tmp_path: Path):
         date=DATE,
         focusings=1,
         blur_per_focus=Measure(value=2.6e-3, sigma=1e-4),
-        sigma0_m=Measure(value=7e-9, sigma=1e-9),
     )
     written = memory(Entry(settings=SETTINGS, calibration=CALIBRATION, learned=learned))
     save_memory(path, written)
@@ -119,7 +118,7 @@ def test_the_entry_of_this_beam_and_the_nearest_magnification_is_found():
 def test_what_was_learned_nearby_does_not_hide_a_calibration():
     near = msgspec.structs.replace(SETTINGS, magnification=18000)
     kept = memory(Entry(settings=near, calibration=CALIBRATION)).with_focusing(
-        SETTINGS, Measure(value=2.6e-3, sigma=1e-4), None, "2026-01-01"
+        SETTINGS, Measure(value=2.6e-3, sigma=1e-4), "2026-01-01"
     )
     found = kept.at(header())
     assert found is not None
@@ -162,13 +161,12 @@ def test_blur_is_given_in_pixels_of_the_frame_that_asks():
     slope = entry.slope_px_per_m(header(pixel_size_m=20e-9))
     assert slope is not None
     assert slope.value == pytest.approx(2.5e-3 / 20e-9)
-    assert entry.sigma0_px(header()) is None
     assert entry.slope_px_per_m(header(pixel_size_m=None)) is None
 
 
 def test_the_more_certain_of_measured_and_learned_is_believed():
     kept = memory(Entry(settings=SETTINGS, calibration=CALIBRATION)).with_focusing(
-        SETTINGS, Measure(value=4e-3, sigma=1e-3), None, DATE
+        SETTINGS, Measure(value=4e-3, sigma=1e-3), DATE
     )
     slope = kept.entries[0].slope_px_per_m(header())
     assert slope is not None
@@ -178,7 +176,7 @@ def test_the_more_certain_of_measured_and_learned_is_believed():
 def test_focusings_are_averaged_and_old_ones_do_not_weigh_for_ever():
     kept = memory()
     for _ in range(30):
-        kept = kept.with_focusing(SETTINGS, Measure(value=2e-3, sigma=2e-4), None, DATE)
+        kept = kept.with_focusing(SETTINGS, Measure(value=2e-3, sigma=2e-4), DATE)
     assert len(kept.entries) == 1
     learned = kept.entries[0].learned
     assert learned is not None
@@ -186,7 +184,7 @@ def test_focusings_are_averaged_and_old_ones_do_not_weigh_for_ever():
     assert learned.blur_per_focus.value == pytest.approx(2e-3)
     assert learned.blur_per_focus.sigma < 1e-4
     for _ in range(60):
-        kept = kept.with_focusing(SETTINGS, Measure(value=4e-3, sigma=4e-4), None, DATE)
+        kept = kept.with_focusing(SETTINGS, Measure(value=4e-3, sigma=4e-4), DATE)
     learned = kept.entries[0].learned
     assert learned is not None
     assert learned.blur_per_focus.value == pytest.approx(4e-3, rel=0.1)
@@ -202,7 +200,7 @@ def test_a_frame_without_its_angle_gets_the_one_that_is_remembered(sigma: float)
     calibrated = memory().with_calibration(
         settings, msgspec.structs.replace(CALIBRATION, blur_per_focus=measured)
     )
-    learned = memory().with_focusing(settings, measured, None, DATE)
+    learned = memory().with_focusing(settings, measured, DATE)
     for kept in (calibrated, learned):
         known = kept.with_angle(UNREPORTED)
         assert known.optics.convergence_angle_rad == pytest.approx(14e-3)
@@ -232,7 +230,7 @@ def test_a_header_is_left_as_it_is(frame: FrameHeader, blur: Measure | None):
 
 
 def test_a_new_calibration_takes_the_place_of_the_old_and_keeps_what_was_learned():
-    kept = memory().with_focusing(SETTINGS, Measure(value=2e-3, sigma=2e-4), None, DATE)
+    kept = memory().with_focusing(SETTINGS, Measure(value=2e-3, sigma=2e-4), DATE)
     kept = kept.with_calibration(SETTINGS, CALIBRATION)
     again = msgspec.structs.replace(CALIBRATION, frames=50)
     kept = kept.with_calibration(SETTINGS, again)

@@ -408,11 +408,11 @@ def test_only_what_is_a_length_is_shown_as_one(capsys: pytest.CaptureFixture[str
         date="2025-01-01",
         frames=40,
         blur_per_focus=Measure(value=0.0025, sigma=3e-5),
-        sigma0_m=Measure(value=7e-9, sigma=1e-10),
+        stage_backlash_m=Measure(value=7e-9, sigma=1e-10),
     )
     command._report(Path("sem.memory.yaml"), found, Output(json=False))
-    slope, spot = (
+    slope, play = (
         line for line in capsys.readouterr().out.splitlines() if "0.0025" in line or "7e-09" in line
     )
     assert "mm" not in slope
-    assert "7.0 nm" in spot
+    assert "7.0 nm" in play

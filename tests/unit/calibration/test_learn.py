@@ -65,7 +65,7 @@ def test_frames_that_do_not_carry_their_angle_are_measured_by_the_one_that_is_kn
     shallow = ScaleOptions(assumed_convergence_angle_rad=1e-3)
     assert learn(NOTHING, seen, FOCUS_M, shallow) is None  # too near to each other, it seems
     settings = Settings.of(seen[0].header)
-    known = NOTHING.with_focusing(settings, Measure(value=BLUR_PER_FOCUS, sigma=1e-4), None, "")
+    known = NOTHING.with_focusing(settings, Measure(value=BLUR_PER_FOCUS, sigma=1e-4), "")
     memory = learn(known, seen, FOCUS_M, shallow)
     assert memory is not None
     (entry,) = memory.entries

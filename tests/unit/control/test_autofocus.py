@@ -62,7 +62,7 @@ def test_half_a_depth_of_field_is_that_of_the_angle_that_is_remembered(seed: int
         seed=seed,
         focus=6 + seed % 7,
         options=options(),
-        memory=Memory().with_focusing(Settings(), blur, None, ""),
+        memory=Memory().with_focusing(Settings(), blur, ""),
         convergence_angle_rad=None,
         spectrum=Spectrum(pixels_a_half_depth=1.5, log_noise=1.0, scatter=0.03),
     )

@@ -57,7 +57,7 @@ def test_follows_a_drifting_specimen(drift: float, spectrum: Spectrum) -> None:
 def test_an_angle_that_is_remembered_counts_as_one_that_is_reported() -> None:
     angle_rad = 15e-3
     blur = Measure(value=angle_rad / 2, sigma=0.01 * angle_rad)
-    memory = Memory().with_focusing(Settings(), blur, None, "")
+    memory = Memory().with_focusing(Settings(), blur, "")
     bench = hold(
         20, convergence_angle_rad=None, memory=memory, spectrum=Spectrum(pixels_a_half_depth=1.5)
     )
