@@ -2,8 +2,8 @@
 
 Besides the engine's own `multiscale_gradient`, the measures of the literature, as defined in
 S. Pertuz, D. Puig, M. A. Garcia, Pattern Recognition 46, 2013, and, for electron microscopes,
-M. E. Rudnaya et al., Ultramicroscopy 111, 2011. These are baselines and are left as they are:
-brightness, contrast and noise move them.
+M. E. Rudnaya, R. M. M. Mattheij, J. M. L. Maubach, Journal of Microscopy 240, 2010. These are
+baselines and are left as they are: brightness, contrast and noise move them.
 
 All are positive and grow with sharpness. Grey values are fractions of the full scale. But for
 the entropy they are means of squares of a filtered frame, which makes their scatter from noise
