@@ -90,7 +90,9 @@ class SdkAdapter(Adapter):
         ``timeout_s`` is the option ``call_timeout_s`` unless given.
         """
         longest_s = self._options.call_timeout_s if timeout_s is None else timeout_s
-        return self._thread.call(call, timeout_s=longest_s, what=what, stopped=stopped)
+        return self._thread.call(
+            self._telling(call), timeout_s=longest_s, what=what, stopped=stopped
+        )
 
     def expose(self, grab: Callable[[], T], beam_s: float, wait: Wait) -> T:
         """Call the vendor for an exposure, which nobody can interrupt.
@@ -154,6 +156,10 @@ class SdkAdapter(Adapter):
         # Behind an exposure that was stopped it would have to wait for its end.
         self._thread.post(self._leave)
         self._thread.close()
+
+    def _telling(self, call: Callable[[], T]) -> Callable[[], T]:
+        """A call to the vendor whose exceptions tell what went wrong; a hook."""
+        return call
 
     def _leave(self) -> None:
         """Disconnect from the vendor; called on its thread."""

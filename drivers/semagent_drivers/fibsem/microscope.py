@@ -1,6 +1,5 @@
 """The microscope port over OpenFIBSEM."""
 
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -84,16 +83,8 @@ class Fibsem(SdkAdapter):
             clock,
         )
 
-    def ask(
-        self,
-        call: Callable[[], T],
-        what: str = "answer",
-        *,
-        timeout_s: float | None = None,
-        stopped: threading.Event | None = None,
-    ) -> T:
-        """See `SdkAdapter.ask`."""
-        return super().ask(lambda: translated(call), what, timeout_s=timeout_s, stopped=stopped)
+    def _telling(self, call: Callable[[], T]) -> Callable[[], T]:
+        return lambda: translated(call)
 
     def _connect(self) -> tuple[str, bool]:
         host, port = self._fibsem.host, self._fibsem.port

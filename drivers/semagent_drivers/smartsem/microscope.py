@@ -2,7 +2,6 @@
 
 import re
 import tempfile
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -124,19 +123,8 @@ class SmartSem(SdkAdapter):
         super()._disconnect()
         self._folder.cleanup()
 
-    def ask(
-        self,
-        call: Callable[[], T],
-        what: str = "answer",
-        *,
-        timeout_s: float | None = None,
-        stopped: threading.Event | None = None,
-    ) -> T:
-        """See `SdkAdapter.ask`; a control whose server has gone is a lost link."""
-        return super().ask(self._telling(call), what, timeout_s=timeout_s, stopped=stopped)
-
     def _telling(self, call: Callable[[], T]) -> Callable[[], T]:
-        """A call that tells a control without its server from one that failed."""
+        """A call that tells a control without its server, a lost link, from one that failed."""
 
         def called() -> T:
             try:
