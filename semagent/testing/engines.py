@@ -38,6 +38,20 @@ def frame_of(pixels: Pixels, *, info_bar_px: int = 0, sequence: int = 1) -> Fram
     )
 
 
+def figures_of(header: FrameHeader, **figures: Any) -> FrameAnalysis:
+    """Figures of a usable frame, those given and for the others any that make sense."""
+    known: dict[str, Any] = {
+        "engine": "any",
+        "focus_score": 0.5,
+        "sharpness": 0.0,
+        "sharpness_sigma": 0.1,
+        "structure": 5.0,
+        "noise": 0.02,
+        "latency_s": 0.01,
+    }
+    return FrameAnalysis(header=header, **(known | figures))
+
+
 def without_angle(analysis: FrameAnalysis) -> FrameAnalysis:
     """The analysis as it is where the microscope does not report its convergence angle."""
     header = analysis.header

@@ -9,10 +9,10 @@ from semagent.cli.drain import Drain
 from semagent.cli.ledger import Ledger
 from semagent.cli.output import Output
 from semagent.clock import ManualClock
+from semagent.testing.engines import figures_of
 from semagent.types import (
     FRAME_FLAGGED,
     Event,
-    FrameAnalysis,
     FrameHeader,
     Heartbeat,
     Level,
@@ -58,16 +58,7 @@ class Roles:
         return (self.clock.monotonic_ns() - begin_ns) / 1e9
 
     def analyse(self, sequence: int) -> None:
-        analysis = FrameAnalysis(
-            header=header(sequence),
-            engine="sharpness",
-            focus_score=0.5,
-            sharpness=0.0,
-            sharpness_sigma=0.1,
-            structure=5.0,
-            noise=0.01,
-            latency_s=0.01,
-        )
+        analysis = figures_of(header(sequence))
         self.buses[Role.INFER].publish("analysis", analysis)
 
 

@@ -10,10 +10,10 @@ from semagent.clock import ManualClock
 from semagent.config import find_config, load_config
 from semagent.dose import dose_of
 from semagent.health import Condition, HealthMonitor
+from semagent.testing.engines import figures_of
 from semagent.types import (
     Capabilities,
     Event,
-    FrameAnalysis,
     FrameHeader,
     Heartbeat,
     Level,
@@ -41,16 +41,7 @@ def header(sequence: int, **changes: Any) -> FrameHeader:
 
 
 def analysis(sequence: int, latency_s: float = 0.01) -> Message:
-    value = FrameAnalysis(
-        header=header(sequence),
-        engine="sharpness",
-        focus_score=0.5,
-        sharpness=0.0,
-        sharpness_sigma=0.1,
-        structure=5.0,
-        noise=0.01,
-        latency_s=latency_s,
-    )
+    value = figures_of(header(sequence), latency_s=latency_s)
     return Message(topic="analysis", sender="infer", number=sequence, value=value)
 
 

@@ -24,6 +24,7 @@ from semagent.process import ConsolePlan, Plan, Wiring, _make_role
 from semagent.session import EngineRecord, FrameRecord, SessionWriter
 from semagent.session.jsontext import to_json
 from semagent.session.layout import frame_file
+from semagent.testing.engines import figures_of
 from semagent.types import (
     Basis,
     Capabilities,
@@ -72,16 +73,8 @@ def pixels(sequence: int) -> Any:
 
 
 def figures(sequence: int, score: float, consistency: float | None = None) -> FrameAnalysis:
-    return FrameAnalysis(
-        header=header(sequence),
-        engine="restorer/v1",
-        focus_score=score,
-        sharpness=0.0,
-        sharpness_sigma=0.1,
-        structure=3.0,
-        noise=0.02,
-        latency_s=0.01,
-        consistency=consistency,
+    return figures_of(
+        header(sequence), engine="restorer/v1", focus_score=score, consistency=consistency
     )
 
 

@@ -27,8 +27,8 @@ from semagent.console.access import Level
 from semagent.console.facts import Board
 from semagent.console.packets import Packer
 from semagent.console.viewer import Viewer
-from semagent.testing.engines import frame_of
-from semagent.types import Event, FocusBelief, FrameAnalysis, GateStatus, Grid
+from semagent.testing.engines import figures_of, frame_of
+from semagent.types import Event, FocusBelief, GateStatus, Grid
 from semagent.types import Level as Severity
 
 from .bench import TOKENS, Run
@@ -194,15 +194,8 @@ def test_a_frame_is_sent_when_the_loop_is_through_with_it(facts: RunFacts, pixel
 
 def test_restored_frames_come_when_wanted_with_their_maps(run: Run, pixels: Any):
     frame = frame_of(pixels, sequence=3)
-    figures = FrameAnalysis(
-        header=frame.header,
-        engine="model",
-        focus_score=0.5,
-        sharpness=0.0,
-        sharpness_sigma=0.1,
-        structure=9.0,
-        noise=0.1,
-        latency_s=0.2,
+    figures = figures_of(
+        frame.header,
         consistency=1.25,
         consistency_map=Grid(rows=1, columns=2, values=(0.9, 1.6)),
         expert_weights=(0.3, 0.7),

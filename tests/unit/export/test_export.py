@@ -23,10 +23,10 @@ from semagent.export import Target, export_session
 from semagent.session import EngineRecord, SessionReader, SessionWriter
 from semagent.session.jsontext import from_json
 from semagent.session.omexml import read_notes
+from semagent.testing.engines import figures_of
 from semagent.types import (
     Capabilities,
     Frame,
-    FrameAnalysis,
     FrameHeader,
     Optics,
     Scan,
@@ -81,16 +81,7 @@ def folder(tmp_path: Path) -> Path:
     )
     for each in FRAMES:
         writer.write_frame(each)
-    figures = FrameAnalysis(
-        header=FRAMES[1].header,
-        engine="restorer/v1",
-        focus_score=0.5,
-        sharpness=0.0,
-        sharpness_sigma=0.1,
-        structure=3.0,
-        noise=0.02,
-        latency_s=0.01,
-    )
+    figures = figures_of(FRAMES[1].header, engine="restorer/v1")
     writer.write_derived(figures.header, FRAMES[1].pixels // 2, figures, {})
     writer.close(summary={})
     return tmp_path / "morning"

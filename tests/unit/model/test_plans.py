@@ -21,7 +21,9 @@ from semagent_engines.runtime.cli import compile_main
 from semagent_engines.runtime.half import in_half_precision
 from semagent_engines.runtime.plans import Loader, compile_plan, library
 
-_LARGE = pytest.mark.skipif("SEMAGENT_LARGE" not in os.environ, reason="set SEMAGENT_LARGE=1")
+_LARGE = pytest.mark.skipif(
+    "SEMAGENT_LARGE" not in os.environ, reason="takes 7 GB of memory: set SEMAGENT_LARGE=1"
+)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from semagent.clock import ManualClock
 from semagent.config import InferOptions
 from semagent.errors import EngineError, FrameTooSmallError
 from semagent.roles import InferRole
-from semagent.testing.engines import frame_of
-from semagent.types import Analysis, Frame, FrameAnalysis, FrameFault, FrameHeader
+from semagent.testing.engines import figures_of, frame_of
+from semagent.types import Analysis, Frame, FrameFault, FrameHeader
 
 
 class Figures:
@@ -33,16 +33,7 @@ class Figures:
             raise EngineError(f"cannot look at {sequence}")
         if len(frame.pixels) < 16:
             raise FrameTooSmallError("16 rows are needed")
-        figures = FrameAnalysis(
-            header=frame.header,
-            engine=self.name,
-            focus_score=0.5,
-            sharpness=0.0,
-            sharpness_sigma=0.1,
-            structure=1.0,
-            noise=0.01,
-            latency_s=0.001,
-        )
+        figures = figures_of(frame.header, engine=self.name)
         return Analysis(figures, frame.pixels.copy() if restore else None)
 
     def close(self) -> None:

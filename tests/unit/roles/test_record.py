@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -21,12 +20,11 @@ from semagent.session import SessionReader, verify
 from semagent.session.layout import derived_file
 from semagent.session.ometiff import read_pixels
 from semagent.session.omexml import DERIVED_NAMESPACE
-from semagent.testing.engines import frame_of
+from semagent.testing.engines import figures_of, frame_of
 from semagent.types import (
     Capabilities,
     Event,
     FocusBelief,
-    FrameAnalysis,
     GateStatus,
     Heartbeat,
 )
@@ -89,21 +87,11 @@ def test_senders_and_channels_are_counted_apart_and_may_start_again(recorder: Se
 
 def said_of(sequence: int) -> dict[str, Message]:
     """A frame and what is said of it, by channel."""
-    frame = frame_of(np.full((6, 8), sequence, np.uint8))
-    header = msgspec.structs.replace(frame.header, sequence=sequence)
-    read = FrameAnalysis(
-        header=header,
-        engine="test",
-        focus_score=0.5,
-        sharpness=0.0,
-        sharpness_sigma=0.1,
-        structure=1.0,
-        noise=0.1,
-        latency_s=0.0,
-    )
+    frame = frame_of(np.full((6, 8), sequence, np.uint8), sequence=sequence)
+    read = figures_of(frame.header)
     belief = FocusBelief(sequence=sequence, settings_rev=0, frames=1)
     said = {
-        "frame": ("acquire", header, frame.pixels),
+        "frame": ("acquire", frame.header, frame.pixels),
         "analysis": ("infer", read, None),
         "restored": ("restore", read, frame.pixels),
         "belief": ("control", belief, None),

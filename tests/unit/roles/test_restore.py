@@ -10,8 +10,8 @@ from semagent.clock import ManualClock
 from semagent.config import InferOptions
 from semagent.errors import EngineError, FrameTooSmallError
 from semagent.roles import RestoreRole
-from semagent.testing.engines import frame_of
-from semagent.types import Analysis, Frame, FrameAnalysis, FrameFault
+from semagent.testing.engines import figures_of, frame_of
+from semagent.types import Analysis, Frame, FrameFault
 
 
 class Engine:
@@ -29,16 +29,7 @@ class Engine:
         if self.fails:
             raise self.error
         assert restore
-        figures = FrameAnalysis(
-            header=frame.header,
-            engine=self.name,
-            focus_score=0.5,
-            sharpness=0.0,
-            sharpness_sigma=0.1,
-            structure=9.0,
-            noise=0.1,
-            latency_s=0.01,
-        )
+        figures = figures_of(frame.header, engine=self.name)
         return Analysis(figures, 255 - frame.pixels)
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from semagent.clock import ManualClock
 from semagent.session import EngineRecord, SessionWriter
+from semagent.testing.engines import figures_of
 from semagent.types import (
     Capabilities,
     Frame,
@@ -58,15 +59,8 @@ def make_figures() -> Callable[[FrameHeader], FrameAnalysis]:
     """Figures of an engine for a header."""
 
     def make(header: FrameHeader) -> FrameAnalysis:
-        return FrameAnalysis(
-            header=header,
-            engine="restorer/v1",
-            focus_score=0.5,
-            sharpness=float("-inf"),
-            sharpness_sigma=float("nan"),
-            structure=3.0,
-            noise=0.02,
-            latency_s=0.01,
+        return figures_of(
+            header, engine="restorer/v1", sharpness=float("-inf"), sharpness_sigma=float("nan")
         )
 
     return make

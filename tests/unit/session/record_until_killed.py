@@ -12,10 +12,10 @@ import numpy as np
 
 from semagent.clock import SystemClock
 from semagent.session import EngineRecord, SessionWriter
+from semagent.testing.engines import figures_of
 from semagent.types import (
     Capabilities,
     Frame,
-    FrameAnalysis,
     FrameHeader,
     Note,
     Optics,
@@ -47,16 +47,7 @@ def main(folder: Path, sync: bool) -> None:
             stage=StagePosition(),
             settings_rev=1,
         )
-        figures = FrameAnalysis(
-            header=header,
-            engine="none",
-            focus_score=0.5,
-            sharpness=0.0,
-            sharpness_sigma=0.1,
-            structure=1.0,
-            noise=0.1,
-            latency_s=0.0,
-        )
+        figures = figures_of(header)
         writer.write_frame(Frame(header, pixels))
         os.write(1, f"{sequence}\n".encode())
         writer.write_value("request", Note(text="x" * 3000), clock.monotonic_ns())
