@@ -8,21 +8,19 @@ in between. Charging is drawn into every frame anew, and told in standard deviat
 values.
 """
 
-import argparse
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
 from focusing import scope
-from focusing.ours import Ours
 from focusing.outcome import Outcome
-from focusing.trials import Fields, Trial, make_trial
+from focusing.sample import Sample
+from focusing.trials import Trial
 
 from semagent_drivers.simulated.detector import Detector
 
@@ -38,10 +36,11 @@ def moving(way: float) -> Patch:
     options_of = scope.driver_options
 
     def options(trial: Trial) -> dict[str, Any]:
-        drift = options_of(trial)["drift"]
+        known = options_of(trial)
+        drift = known["drift"]
         way_nm = math.copysign(way, drift["z_nm_per_s"]) * trial.unit_m * 1e9
-        drift = {**drift, "z_nm_per_s": way_nm / (scope.FRAME_S + SETTLE_S)}
-        return {**options_of(trial), "drift": drift}
+        drift["z_nm_per_s"] = way_nm / (scope.FRAME_S + SETTLE_S)
+        return known
 
     return patch.object(scope, "driver_options", options)
 
@@ -112,24 +111,14 @@ def row(name: str, outcomes: list[Outcome]) -> str:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
-    parser.add_argument("--split", choices=("test", "train"), default="train")
-    parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--cache", type=Path, default=Path("build/autofocus-fields"))
-    arguments = parser.parse_args()
-    fields = Fields(arguments.data, arguments.split, arguments.cache)
+    sample = Sample(__doc__)
     print(
         "| specimen | focused | of these right | furthest off then, half depths of field "
         "| held: it moves | other | frames |\n|---|---|---|---|---|---|---|"
     )
-    ours = Ours("semagent", "sharpness", {})
     for name, disturbed in ROWS.items():
         with disturbed():
-            outcomes = [
-                ours(make_trial("focus", number, fields, 1)) for number in range(arguments.trials)
-            ]
-        print(row(name, outcomes), flush=True)
+            print(row(name, sample.outcomes()), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,15 @@ differs is how blur grows with defocus, counted in half depths of field. An expo
 at four half depths of field as it is.
 """
 
-import argparse
 import math
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import AbstractContextManager
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from focusing.ours import Ours
 from focusing.outcome import Outcome
-from focusing.trials import Fields, make_trial
+from focusing.sample import Sample
 
 from semagent_drivers.simulated.beam import Beam, Covariance
 
@@ -43,17 +42,15 @@ LENSES = {
 }
 
 
-def run(bend: Bend, fields: Fields, trials: int) -> list[Outcome]:
-    """All trials with such a lens."""
+def lens(bend: Bend) -> AbstractContextManager[Any]:
+    """Such a lens in the place of the model's."""
     straight = Beam.geometric
 
     def bent(beam: Beam, defocus_m: float) -> Covariance:
         half_depth_m = 0.5 / beam.slope_px_per_m
         return straight(beam, bend(defocus_m / half_depth_m) * half_depth_m)
 
-    ours = Ours("semagent", "sharpness", {})
-    with patch.object(Beam, "geometric", bent):
-        return [ours(make_trial("focus", number, fields, 1)) for number in range(trials)]
+    return patch.object(Beam, "geometric", bent)
 
 
 def row(name: str, outcomes: list[Outcome]) -> str:
@@ -68,19 +65,14 @@ def row(name: str, outcomes: list[Outcome]) -> str:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
-    parser.add_argument("--split", choices=("test", "train"), default="train")
-    parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--cache", type=Path, default=Path("build/autofocus-fields"))
-    arguments = parser.parse_args()
-    fields = Fields(arguments.data, arguments.split, arguments.cache)
+    sample = Sample(__doc__)
     print(
         "| blur | success % | right where it says so % | furthest off then, half depths of field "
         "| 90 % interval holds % | frames |\n|---|---|---|---|---|---|"
     )
     for name, bend in LENSES.items():
-        print(row(name, run(bend, fields, arguments.trials)), flush=True)
+        with lens(bend):
+            print(row(name, sample.outcomes()), flush=True)
 
 
 if __name__ == "__main__":
