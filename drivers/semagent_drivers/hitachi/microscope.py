@@ -80,6 +80,7 @@ class Hitachi(Adapter):
         try:
             name = self._line.get("InstructName", "ALL").data
             stage = self._stage_limits()
+            self._turns = self._tells_rotation()
         except BaseException as error:
             self._line.close()
             if isinstance(error, HitachiError):
@@ -114,7 +115,6 @@ class Hitachi(Adapter):
             raise HitachiError(f"a magnification of {magnification}")
         voltage_v, deceleration_v = line.get("HVCONTROL", "VACC").numbers(2)
         stigmator_x, stigmator_y = line.get("STIGMAXY", "NOW").numbers(2)
-        turns, angle = line.get("RROTATION", "NOW").numbers(2)
         return Readings(
             Scan(
                 width_px=options.width_px,
@@ -130,9 +130,21 @@ class Hitachi(Adapter):
                 magnification=float(magnification),
             ),
             self._position(),
-            # The angle stays set while the rotation is off.
-            WHOLE_TENTHS_OF_DEGREES.to_si(angle) if turns else 0.0,
+            self._rotation_rad() if self._turns else None,
         )
+
+    def _tells_rotation(self) -> bool:
+        """Frames can be taken without: a SEM PC that does not know the question will do."""
+        try:
+            self._rotation_rad()
+        except HitachiError:
+            return False
+        return True
+
+    def _rotation_rad(self) -> float:
+        on, angle = self._line.get("RROTATION", "NOW").numbers(2)
+        # The angle stays set while the rotation is off.
+        return WHOLE_TENTHS_OF_DEGREES.to_si(angle) if on else 0.0
 
     def _distance_m(self) -> float:
         (micrometres,) = self._line.get("WD", "NOW").numbers(1)

@@ -298,6 +298,13 @@ def test_a_scan_that_is_turned_is_another(microscope, sem, rotation, others):
     assert microscope.read_state().settings_rev == first + others
 
 
+def test_a_sem_pc_that_does_not_tell_the_rotation_works_without(sem, tmp_path):
+    sem.rotation = None
+    microscope = opened(sem, tmp_path)
+    assert microscope.acquire(10.0).header.faults == ()
+    microscope.close()
+
+
 def test_an_image_that_nobody_waited_for_does_not_pass_for_the_next(sem, tmp_path):
     microscope = opened(sem, tmp_path)
     sharp = microscope.acquire(10.0).pixels.std()
