@@ -315,7 +315,9 @@ def _new_manifest(
 @functools.cache
 def _packages() -> dict[str, str]:
     """Name and version of every installed Python package, sorted by name."""
-    return dict(sorted((d.metadata["Name"], d.version) for d in distributions()))
+    # One that pip could not remove, because a file of it was open, may have no name any more.
+    named = ((d.metadata["Name"], d.version) for d in distributions() if d.metadata["Name"])
+    return dict(sorted(named))
 
 
 def _iso(wall_ns: int) -> str:

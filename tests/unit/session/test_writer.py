@@ -18,6 +18,7 @@ from semagent.errors import RecordError, UsageError
 from semagent.session import EngineRecord, SessionWriter, verify
 from semagent.session.layout import configuration_sha256
 from semagent.session.storage import RESERVE_BYTES
+from semagent.session.writer import _packages
 from semagent.types import Event, Frame, FrameAnalysis, FrameHeader, Note
 
 MakeFrame = Callable[..., Frame]
@@ -361,3 +362,11 @@ def test_closing_twice_is_closing_once_and_ends_everything(
     ):
         with pytest.raises(RecordError, match="the session is closed"):
             call()
+
+
+def test_a_package_that_was_half_removed_is_no_reason_not_to_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "~umpy-1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert _packages.__wrapped__()["numpy"] == np.__version__
