@@ -106,8 +106,10 @@ def read_source(path: Path) -> Source:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; save it as UTF-8") from error
     try:
         return Source(path, text, yaml.load(text, _Loader))  # noqa: S506 - subclass of the safe one
     except yaml.YAMLError as error:

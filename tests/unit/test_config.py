@@ -235,3 +235,11 @@ def test_a_name_that_is_nothing_lists_what_there_is():
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
+def test_a_file_in_another_encoding_is_to_be_saved_as_utf_8(tmp_path: Path, encoding: str):
+    path = tmp_path / "sem.yaml"
+    path.write_text("instrument: Gerät", encoding=encoding)
+    with pytest.raises(ConfigError, match=r"sem\.yaml: cannot be read: .*; save it as UTF-8"):
+        load_config(path)
