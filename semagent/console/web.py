@@ -174,7 +174,10 @@ class WebServer:
         self._listener.close()
 
     def _run(self) -> None:
-        asyncio.run(self._serve())
+        # The loop that is usual on Windows closes the listener once a client is gone before it
+        # was accepted, and nobody could reach STOP any more.
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            runner.run(self._serve())
 
     async def _serve(self) -> None:
         self._loop, self._news = asyncio.get_running_loop(), asyncio.Event()

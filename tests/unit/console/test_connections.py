@@ -1,5 +1,6 @@
 """A process can have but so many connections, and whoever wants STOP needs one."""
 
+import asyncio
 import json
 import socket
 import ssl
@@ -10,9 +11,11 @@ from contextlib import ExitStack
 import pytest
 from websockets.sync.client import connect
 
-from semagent.console import web
+from semagent.config import ConsoleOptions
+from semagent.console import RunFacts, web
 
 from .bench import TOKENS, Run
+from .conftest import served
 
 Begun = Callable[[socket.socket], object]
 
@@ -195,3 +198,15 @@ def test_who_asks_and_asks_without_waiting_for_answers_is_sent_away(run: Run):
     request = f"{head}Authorization: Bearer {TOKENS.viewer}\r\n\r\n".encode()
     with connected(run) as link, pytest.raises(ConnectionError):
         link.sendall(request * 100_000)
+
+
+def test_it_does_not_run_on_the_loop_that_is_usual_on_windows(
+    facts: RunFacts, monkeypatch: pytest.MonkeyPatch
+):
+    def proactor() -> None:
+        pytest.fail("it stops listening after a client that gave up: python/cpython#93821")
+
+    monkeypatch.setattr(asyncio, "new_event_loop", proactor)
+    monkeypatch.setattr(asyncio.events, "new_event_loop", proactor)
+    with served(facts, ConsoleOptions(port=0)) as run, connected(run):
+        pass
