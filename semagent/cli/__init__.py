@@ -1,6 +1,7 @@
 """The command line. Exit codes, options and JSON records are stable; see ``docs/cli.md``."""
 
 import argparse
+import glob
 import io
 import math
 import os
@@ -168,14 +169,14 @@ def _estimate(arguments: argparse.Namespace, output: Output) -> int:
 def _score(arguments: argparse.Namespace, output: Output) -> int:
     from semagent.cli import images
 
-    return images.score(arguments.images, engine=arguments.engine, output=output)
+    return images.score(_files(arguments.images), engine=arguments.engine, output=output)
 
 
 def _restore(arguments: argparse.Namespace, output: Output) -> int:
     from semagent.cli import images
 
     return images.restore(
-        arguments.images,
+        _files(arguments.images),
         folder=arguments.output,
         engine=arguments.engine,
         artefact=arguments.artefact,
@@ -457,6 +458,15 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text}: a finite number")
     return value
+
+
+def _files(named: Sequence[Path]) -> list[Path]:
+    """The files, with wildcards filled in: shells on Windows leave that to the program."""
+    found: list[Path] = []
+    for path in named:
+        matches = [] if path.exists() else sorted(glob.glob(str(path)))  # noqa: PTH207 - any folder
+        found += map(Path, matches or [str(path)])
+    return found
 
 
 def _indices(text: str) -> list[int]:

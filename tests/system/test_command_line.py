@@ -375,6 +375,15 @@ def test_a_frame_that_is_too_small_is_wrong_input(semagent: Run, tmp_path: Path,
     assert "128 x 128 are needed" in run.err
 
 
+def test_wildcards_that_the_shell_left_are_filled_in(semagent: Run, tmp_path: Path):
+    for name in ("b1.png", "a.png", "b[1].png"):
+        cv2.imwrite(str(tmp_path / name), specimen(256, 256, blur_px=1.0))
+    run = semagent("score", tmp_path / "b[1].png", tmp_path / "[ab]*.png", "--json")
+    assert run.code == 0, run.err
+    names = [Path(record["path"]).name for record in run.records]
+    assert names == ["b[1].png", "a.png", "b1.png", "b[1].png"]
+
+
 def test_score_keeps_the_order_given(semagent: Run, tmp_path: Path):
     paths = []
     for index, blur_px in enumerate((6.0, 1.0, 3.0)):
