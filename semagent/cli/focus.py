@@ -39,6 +39,7 @@ from semagent.types import (
     Cancel,
     FocusResult,
     FrameAnalysis,
+    GateStatus,
     Mode,
     Outcome,
     SetMode,
@@ -212,16 +213,7 @@ def _focus(
             output.say(f"recorded in {record}")
         if result.verified and memory is not None:
             _remember(memory, config, table.analyses, result, output)
-        if interrupt.pressed and result.status != "focused":
-            away_m = abs(result.final_working_distance_m - result.start_working_distance_m)
-            left = ledger.not_put_back or away_m > config.safety.tolerance("working_distance_m")
-            return exits.FAILED if left else exits.INTERRUPTED
-        refused = any(
-            outcome is Outcome.REFUSED and code not in _NO_LIMIT
-            for outcome, code in ledger.refusals
-        )
-        failed = ledger.failed or gate.code == Code.MOVED_BY_HAND
-        return _exit_code(result, refused=(refused or not gate.armed) and not failed)
+        return _exit_code(result, ledger, gate, interrupt, tolerance_m)
 
 
 def _follow(lockstep: Lockstep, ledger: Ledger, interrupt: Interrupt) -> FocusResult:
@@ -292,10 +284,20 @@ def _remember(
         output.warn(f"nothing was learned from this focusing: {error}")
 
 
-def _exit_code(result: FocusResult, *, refused: bool) -> int:
+def _exit_code(
+    result: FocusResult, ledger: Ledger, gate: GateStatus, interrupt: Interrupt, tolerance_m: float
+) -> int:
     if result.status == "focused":
         return exits.DONE
-    if refused:
+    if interrupt.pressed:
+        away_m = abs(result.final_working_distance_m - result.start_working_distance_m)
+        left = ledger.not_put_back or away_m > tolerance_m
+        return exits.FAILED if left else exits.INTERRUPTED
+    refused = any(
+        outcome is Outcome.REFUSED and code not in _NO_LIMIT for outcome, code in ledger.refusals
+    )
+    failed = ledger.failed or gate.code == Code.MOVED_BY_HAND
+    if (refused or not gate.armed) and not failed:
         return exits.REFUSED
     return exits.HELD if result.status == "held" else exits.FAILED
 
