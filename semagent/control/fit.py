@@ -27,6 +27,7 @@ Lengths are in half depths of field; A is ``[[a1, a2], [a2, -a1]]``.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -191,6 +192,24 @@ def _leaked(tile_px: int, power: Array, noise: Array) -> Array:
     return np.asarray(_LEAK * mode * more.reshape(power.shape))
 
 
+class _View(NamedTuple):
+    """How the frames look from where each start is.
+
+    Attributes:
+        cost: half of what is to be minimised, shape (starts,).
+        misfit: as in `Modes`.
+        away: of focus from the places of the frames, shape (starts, frames).
+        slopes: of the log power in units of its scatter, by a frame's own gain, noise level and
+            blur and by the beam, and what is left to explain in the same units, shape
+            (starts, frames, 3 + W + 1, bins) with W as in `Modes`.
+    """
+
+    cost: Array
+    misfit: Array
+    away: _Single
+    slopes: _Single
+
+
 class Fit:
     """Gauss-Newton steps from all starts at once; first axis of all arrays: the start.
 
@@ -235,7 +254,7 @@ class Fit:
         largest[:BEAM], largest[BEAM : self._end] = _LARGEST_STEP, by_response
         self._largest_step = np.tile(largest, (count, 1))
         self._best_cost = np.full(count, np.inf)
-        self._best = [np.zeros((0,))] * 5
+        self._best: list[npt.NDArray[Any]] = [np.zeros((0,))] * 5
         self._start = np.arange(count)
         self._spared = spared
 
@@ -289,8 +308,37 @@ class Fit:
 
         Returns whether to go on: any of them went further than next to nothing.
         """
-        data, others = self._series, self._others
-        point, shapes = _single(self._point), data.shapes.shape[1]
+        others, shapes = self._others, self._series.shapes
+        view = self._look(first=first)
+        system, rows, total, whole = self._system(view)
+        inner = system[:, :others, :others]
+        solved = np.linalg.solve(inner, system[:, :others, others:])
+        left = system[:, others:, others:] - system[:, others:, :others] @ solved
+        covariance = np.asarray(np.linalg.inv(left[:, :, :-1]))
+        self._keep(view.cost, [self._point[:, others:], covariance, inner, whole, view.misfit])
+        if last:
+            return False
+        move = (covariance @ left[:, :, -1:])[:, :, 0]
+        limit = self._largest_step[: len(move)]
+        limit[:, 0] = np.maximum(1.0, 0.3 * np.abs(view.away).max(axis=1))
+        move = np.minimum(np.maximum(move, -limit), limit)
+        other = solved[:, :, -1] - (solved[:, :, :-1] @ move[:, :, None])[:, :, 0]
+        other = np.minimum(np.maximum(other, -_LARGEST_OTHER), _LARGEST_OTHER)
+        step = np.concatenate([other, move], axis=1)
+        self._point = self._point + step
+        step = _single(step)
+        moved = (step[:, None, shapes.shape[1] :] @ rows[:, :-1])[:, 0]
+        moved += total * (step[:, : shapes.shape[1]] @ shapes.T)
+        self._deviations += (rows[:, -1] - moved) / whole
+        return bool((np.abs(move[:, :BEAM]) > _NEXT_TO_NOTHING).any())
+
+    def _look(self, *, first: bool) -> _View:
+        """The model and what is left to explain, where each start is.
+
+        The first time the level of the specimen is set to that of the frames.
+        """
+        data, others, shapes = self._series, self._others, self._series.shapes.shape[1]
+        point = _single(self._point)
         beam = point[:, others:]
         frames, bins = data.log_power.shape
         count, width = beam.shape
@@ -338,7 +386,6 @@ class Fit:
         # Where the model hides a signal that is there, its true visibility gives a step at all.
         weight = np.maximum(share, data.surely_visible) * certainty
         by_log_q = fall * weight
-        # By a frame's own gain, noise level and blur, by the beam, and what is left to explain.
         slopes = np.empty((count, frames, 3 + width + 1, bins), np.float32)
         slopes[:, :, 0] = weight
         slopes[:, :, 1] = (1 - share) * certainty
@@ -353,9 +400,23 @@ class Fit:
         if self._moments is not None:
             slopes[:, :, -2] = slopes[:, :, 3] * self._moments[:, None]
         slopes[:, :, -1] = residual * certainty
+        return _View(cost, misfit, blur[:, :, 0], slopes)
+
+    def _system(self, view: _View) -> tuple[Array, _Single, _Single, _Single]:
+        """The normal equations without the bins of the specimen, which are eliminated.
+
+        Returns:
+            Matrix and, as the last column, what pulls, shape (starts, P, P + 1) of P parameters;
+            then, for the bins, slopes by all but the R shapes, and what pulls,
+            (starts, P - R + 1, bins); and how sure all frames are of them, without and with the
+            prior, (starts, bins) each.
+        """
+        data, others, shapes = self._series, self._others, self._series.shapes.shape[1]
+        slopes, size = view.slopes, self._point.shape[1]
+        count, frames, _, bins = slopes.shape
         squares = slopes[:, :, :-1] @ slopes.transpose(0, 1, 3, 2)
-        # All of them against the bins of the specimen.
-        on_bins = slopes * weight[:, :, None]
+        # All of them against the bins of the specimen, which do what a gain does.
+        on_bins = slopes * slopes[:, :, :1]
         rows = np.concatenate(
             [on_bins[:, :, :3].reshape(count, -1, bins), on_bins[:, :, 3:].sum(1)], axis=1
         )
@@ -366,8 +427,6 @@ class Fit:
         told = total / whole
         scaled = rows[:, :-1] / whole[:, None]
 
-        # The last column is what pulls.
-        size = others + width
         system = np.zeros((count, size, size + 1))
         at = np.arange(shapes, others).reshape(frames, 3)
         system[:, at[:, :, None], at[:, None]] = squares[:, :, :3, :3]
@@ -379,32 +438,12 @@ class Fit:
         system[:, :shapes, shapes:-1] = system[:, shapes:, :shapes].transpose(0, 2, 1)
         system[:, :shapes, :shapes] = (told @ data.products).reshape(count, shapes, shapes)
         system[:, :shapes, -1] = (pull - told * rows[:, -1]) @ data.shapes
-        system[:, :, -1] -= off * self._precision
+        system[:, :, -1] -= (self._point - self._mean) * self._precision
         diagonal = np.arange(size)
         system[:, diagonal, diagonal] += self._precision
+        return system, rows, total, whole
 
-        inner = system[:, :others, :others]
-        solved = np.linalg.solve(inner, system[:, :others, others:])
-        left = system[:, others:, others:] - system[:, others:, :others] @ solved
-        covariance = np.asarray(np.linalg.inv(left[:, :, :-1]))
-        self._keep(cost, [self._point[:, others:], covariance, inner, whole, misfit])
-        if last:
-            return False
-        move = (covariance @ left[:, :, -1:])[:, :, 0]
-        limit = self._largest_step[:count]
-        limit[:, 0] = np.maximum(1.0, 0.3 * np.abs(blur[:, :, 0]).max(axis=1))
-        move = np.minimum(np.maximum(move, -limit), limit)
-        other = solved[:, :, -1] - (solved[:, :, :-1] @ move[:, :, None])[:, :, 0]
-        other = np.minimum(np.maximum(other, -_LARGEST_OTHER), _LARGEST_OTHER)
-        step = np.concatenate([other, move], axis=1)
-        self._point = self._point + step
-        step = _single(step)
-        moved = (step[:, None, shapes:] @ rows[:, :-1])[:, 0]
-        moved += total * (step[:, :shapes] @ data.shapes.T)
-        self._deviations += (rows[:, -1] - moved) / whole
-        return bool((np.abs(move[:, :BEAM]) > _NEXT_TO_NOTHING).any())
-
-    def _keep(self, cost: Array, found: list[Array]) -> None:
+    def _keep(self, cost: Array, found: list[npt.NDArray[Any]]) -> None:
         """Remember the points that are better than any before."""
         better = cost < self._best_cost
         if better.all() or not np.isfinite(self._best_cost).any():
