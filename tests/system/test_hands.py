@@ -68,7 +68,9 @@ def test_settings_changed_by_hand_pause_hold_and_are_said_once(
     assert run.code == 0, run.err
     assert "120 frames, 0 unusable" in run.out
     assert CHANGE in run.err
-    assert (run.out + run.err).count("changed") == 1
+    # On a slow machine the line on how the run stands comes again meanwhile, with why it rests.
+    stands = [line for line in run.out.splitlines() if line.startswith("mode hold, ")]
+    assert (run.out + run.err).count("changed") - "".join(stands).count("changed") == 1
     assert "could not" not in run.err
 
 
