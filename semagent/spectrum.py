@@ -57,6 +57,8 @@ class Grid:
     def without_noise(self, weight: Array) -> Array:
         """The weight that, applied to the power, also subtracts the noise read from it.
 
+        Both are of shape (size, size // 2 + 1).
+
         The mean of ``weight * (power - noise)`` equals that of the result times ``power``, as
         the noise of each column is itself a mean over that column's far rows.
         """
@@ -121,6 +123,7 @@ class Spectrum:
     def scatter(self) -> Array:
         """Variance of each bin's power from noise alone, in a single independent mode.
 
+        Shape (size, size // 2 + 1), in units of the full grey scale to the fourth.
         A bin of power P, of which N is noise, scatters by ``N² + 2 (P - N) N = 2 P N - N²``.
         """
         scatter = 2 * self.power

@@ -45,12 +45,12 @@ class Posterior:
 
     @property
     def focus(self) -> Array:
-        """Focus of each mode."""
+        """Focus of each mode, shape (M,)."""
         return self.beam[:, 0]
 
     @property
     def focus_std(self) -> Array:
-        """Standard deviation of the focus of each mode."""
+        """Standard deviation of the focus of each mode, shape (M,)."""
         return np.asarray(np.sqrt(self.covariance[:, 0, 0]))
 
     @property
@@ -133,7 +133,15 @@ def _different(modes: Modes, most: int) -> list[int]:
 
 
 def mirrored(beam: Array, places: Sequence[float]) -> Array:
-    """Beams whose focus is on the other side of each place: there they blur nearly the same."""
+    """Beams whose focus is on the other side of each place: there they blur nearly the same.
+
+    Args:
+        beam: as in `Posterior`, shape (M, W).
+        places: N working distances.
+
+    Returns:
+        Shape (N * M, W).
+    """
     images = np.repeat(beam[None], len(places), axis=0)
     images[:, :, 0] = 2 * np.asarray(places)[:, None] - beam[:, 0]
     images[:, :, 1:3] *= -1

@@ -62,7 +62,7 @@ def with_response(posterior: Posterior, response: Response) -> Posterior:
 
 
 def astigmatism(posterior: Posterior, stigmators: Array) -> tuple[Array, Array]:
-    """Mean and standard deviations of (a1, a2).
+    """Mean and standard deviations of (a1, a2), in half depths of field, shape (2,) each.
 
     Args:
         posterior: with the response of the stigmators.
@@ -72,7 +72,7 @@ def astigmatism(posterior: Posterior, stigmators: Array) -> tuple[Array, Array]:
 
 
 def correction(posterior: Posterior, stigmators: Array) -> tuple[Array, Array] | None:
-    """Mean and standard deviations of the change that removes astigmatism.
+    """Mean and standard deviations of the change of (x, y) that removes astigmatism, (2,) each.
 
     ``None`` as long as it is not known what the stigmators do.
     """

@@ -128,7 +128,7 @@ def has_jumped(told: "Told", expected: Track) -> bool:
 
 
 def earlier(track: Track, frames: Array) -> Array:
-    """Where focus was so many frames before, on average."""
+    """Where focus was so many frames before, on average, shape as ``frames``."""
     return track.focus - track.rate * frames
 
 

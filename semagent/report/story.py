@@ -75,13 +75,13 @@ class Story:
     estimate: str = ""
 
 
-def read_story(folder: Path, *, salvage: bool = False) -> Story:
-    """Read a recorded session, complete or not; with ``salvage``, what can be read of it.
+def read_story(folder: Path) -> Story:
+    """Read a recorded session, complete or not.
 
     Raises:
-        InputFileError: the folder is no session, or, without ``salvage``, is damaged.
+        InputFileError: the folder is no session, or is damaged.
     """
-    teller = _Teller(Story(SessionReader(folder, salvage=salvage)))
+    teller = _Teller(Story(SessionReader(folder)))
     for entry in teller.story.session.events({name: c.type for name, c in CHANNELS.items()}):
         teller.take(entry.channel, entry.value)
         if entry.channel in _SAID:

@@ -98,7 +98,7 @@ class Detector:
 
 
 def emit(delta: FloatImage, primaries: float, rng: np.random.Generator) -> FloatImage:
-    """Draw detected electrons per primary for a mean yield ``delta``.
+    """Draw detected electrons per primary for a mean yield ``delta``, of the same shape.
 
     With many electrons a continuous law stands in, with mean, variance and skewness of the
     compound Poisson one (second-order Cornish-Fisher expansion); with few, counts are drawn.

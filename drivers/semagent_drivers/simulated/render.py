@@ -132,6 +132,8 @@ class Renderer:
     ) -> npt.NDArray[np.float32] | None:
         """Defocus at each pixel of the frame in metres, ``None`` where it is the same everywhere.
 
+        Shape as that of the view, with ``apron`` pixels more on each side.
+
         A point that is higher is nearer to the pole piece, so the beam is focused below it.
         """
         specimen, height_m = self._specimen, self._specimen.height_m
@@ -241,6 +243,8 @@ def average_transfer(
     step_px: tuple[float, float], count: int, shape: tuple[int, int]
 ) -> FloatImage:
     """Transfer function of averaging ``count`` scans, each moved by ``step_px`` from the last.
+
+    In the layout of `numpy.fft.rfft2` for images of ``shape``: (height, width // 2 + 1).
 
     The mean of the shifted copies about their centre: the Dirichlet kernel
     ``sin(n u) / (n sin u)`` with ``u = pi (fx dx + fy dy)``.

@@ -156,7 +156,11 @@ class Bins:
         )
 
     def level(self, sigma_px: Array) -> Array:
-        """Levels ``a`` at which spectra with these round blurs pass through the strongest bins."""
+        """Levels ``a`` at which spectra with round blurs pass through the strongest bins.
+
+        Args:
+            sigma_px: the blurs, shape (N,), as the levels are.
+        """
         shape = np.square(sigma_px)[:, None] * self.layout.quadratic[0]
         transfer, _ = log_disc_transfer(shape, RING_SMOOTHING)
         strong = self.log_power >= np.quantile(self.log_power, 0.7)
