@@ -315,9 +315,14 @@ def _new_manifest(
 @functools.cache
 def _packages() -> dict[str, str]:
     """Name and version of every installed Python package, sorted by name."""
-    # One that pip could not remove, because a file of it was open, may have no name any more.
-    named = ((d.metadata["Name"], d.version) for d in distributions() if d.metadata["Name"])
-    return dict(sorted(named))
+    found = {}
+    for each in distributions():
+        # One that pip could not remove, because a file of it was open, may have no metadata any
+        # more; who looks for it may be the package importlib_metadata, which raises for that.
+        with contextlib.suppress(FileNotFoundError):
+            if each.metadata["Name"]:
+                found[each.metadata["Name"]] = each.version
+    return dict(sorted(found.items()))
 
 
 def _iso(wall_ns: int) -> str:
