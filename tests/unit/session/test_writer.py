@@ -367,7 +367,7 @@ def test_closing_twice_is_closing_once_and_ends_everything(
 @pytest.mark.parametrize("backport", [False, True])
 def test_a_package_that_was_half_removed_is_no_reason_not_to_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, backport: bool
-):
+) -> None:
     if backport:  # once it is imported, packages are found by it
         pytest.importorskip("importlib_metadata")
     (tmp_path / "~umpy-1.0.dist-info").mkdir()
