@@ -35,7 +35,7 @@ class Injector(Protocol):
 
     calls: int
 
-    def arm(self, fault: Any, at: int) -> None:
+    def arm(self, fault: str, at: int) -> None:
         """Let the ``at``-th call from now go wrong, counted from 1."""
 
     def disarm(self) -> None:
@@ -140,16 +140,19 @@ class MicroscopeFaults:
             pytest.skip("what this driver averages it averages itself")
         assert calls, "an operation without a call to the vendor: a setting from memory?"
         opened: Microscope | None = None
+        failed = False
         try:
             for at in range(1, calls + 1):
                 opened, action = self._ready(rig, opened, operation, fault)
-                if self._one_fault(rig, opened, operation, action, fault, at):
+                failed |= self._one_fault(rig, opened, operation, action, fault, at) is not None
+                if fault != "fail":  # a link that broke stays broken
                     opened.close()
                     opened = None
         finally:
             rig.trip.disarm()
             if opened is not None:
                 opened.close()
+        assert failed, f"{operation} succeeds whichever call goes wrong: does the fake {fault}?"
 
     def _ready(
         self,
@@ -183,11 +186,11 @@ class MicroscopeFaults:
         action: MicroscopeAction | None,
         fault: str,
         at: int,
-    ) -> bool:
+    ) -> MicroscopeError | None:
         """Let one call go wrong and look at what has become of the microscope.
 
         Returns:
-            Whether the link is gone.
+            What the operation raised.
         """
         where = f"{operation}, {fault} at call {at}"
         before = rig.truth()
@@ -207,7 +210,7 @@ class MicroscopeFaults:
             assert not isinstance(error, DisconnectedError), f"{where}: {error}"
             if not microscope.read_state().optics.blanked:  # some then refuse to expose
                 microscope.acquire(self.within_s)
-            return False
+            return error
         if isinstance(error, DisconnectedError | MicroscopeTimeoutError):
             started_s = time.perf_counter()
             with pytest.raises(MicroscopeError):
@@ -216,7 +219,7 @@ class MicroscopeFaults:
             assert time.perf_counter() - started_s < 2 * self.within_s, f"{where}, and then"
         rig.trip.disarm()
         rig.reset()
-        return True
+        return error
 
     def _compare(
         self,

@@ -52,5 +52,8 @@ class TestHitachiFaults(MicroscopeFaults):
 
     @pytest.fixture
     def rig(self, sem: FakeSem, tmp_path: Path) -> Iterator[Rig]:
-        yield Rig(_options(sem, tmp_path), sem.trip, sem.optics)
+        def press_run() -> None:
+            sem.frozen = False
+
+        yield Rig(_options(sem, tmp_path), sem.trip, sem.optics, press_run)
         sem.trip.disarm()

@@ -33,10 +33,10 @@ class Trip:
         self._dropped = False
         self.calls = 0
 
-    def arm(self, fault: Fault, at: int) -> None:
+    def arm(self, fault: Fault | str, at: int) -> None:
         """Let the ``at``-th call from now go wrong, counted from 1."""
         with self._lock:
-            self.calls, self._at, self._fault = 0, at, fault
+            self.calls, self._at, self._fault = 0, at, Fault(fault)
             self._dropped = False
             self._released.clear()
 
