@@ -42,7 +42,8 @@ class BridgeCore:
         timeout_s: for the connection.
 
     Raises:
-        DisconnectedError: nobody answers there, or the bridge is of another major version.
+        DisconnectedError: nobody answers there, the bridge is of another major version, or it
+            makes no core.
     """
 
     def __init__(self, host: str, port: int, timeout_s: float) -> None:
@@ -55,6 +56,12 @@ class BridgeCore:
         self._socket.connect(f"tcp://{host}:{port}")
         try:
             self._connect(timeout_s)
+        except CoreError as error:
+            self.close()
+            raise DisconnectedError(f"{self._where} makes no {CORE}: {error}") from error
+        except (KeyError, TypeError) as error:
+            self.close()
+            raise DisconnectedError(f"{self._where} speaks another language: {error!r}") from error
         except BaseException:
             self.close()
             raise
@@ -223,7 +230,9 @@ def _overload(name: str, overloads: list[list[str]], arguments: tuple[Argument, 
 
 
 def _decode(parts: list[bytes]) -> Json:
-    reply: Json = json.loads(parts[0].decode("iso-8859-1"))
+    reply = json.loads(parts[0].decode("iso-8859-1"))
+    if not isinstance(reply, dict):
+        raise ValueError(f"{type(reply).__name__} where an object is expected")
     arrays = {
         f"@{int.from_bytes(identity, 'little'):x}": data
         for identity, data in zip(parts[1::2], parts[2::2], strict=True)

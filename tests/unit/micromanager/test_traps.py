@@ -233,6 +233,26 @@ def test_another_version_of_the_bridge_is_named():
         opened(fake.port)
 
 
+@pytest.mark.parametrize(
+    ("command", "answer", "message"),
+    [
+        ("connect", [], "an answer that cannot be read: list where an object is expected"),
+        ("get-constructors", {"api": "none"}, "speaks another language"),
+        ("constructor", {"type": "null"}, r"speaks another language: KeyError\('hash-code'\)"),
+        ("constructor", {"type": "exception", "value": "no DLL"}, r"makes no .*CMMCore: no DLL"),
+    ],
+)
+def test_a_bridge_that_answers_otherwise_is_named(fake, monkeypatch, command, answer, message):
+    told = fake._reply
+
+    def reply(request, parts):
+        return answer if request["command"] == command else told(request, parts)
+
+    monkeypatch.setattr(fake, "_reply", reply)
+    with pytest.raises(DisconnectedError, match=message):
+        opened(fake.port)
+
+
 def test_nobody_there_says_where_to_switch_it_on():
     with FakeMicroManager() as fake:
         port = fake.port
