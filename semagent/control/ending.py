@@ -77,10 +77,8 @@ def on_reply(turn: Turn, task: Return, reply: Reply) -> None:
         turn.set_task(msgspec.structs.replace(task, done=(), barred=""))
     elif reply.outcome is Outcome.REFUSED and focusing and not task.straight and turn.state.armed:
         # The gate keeps enough travel for the straight way back, not for one around the backlash.
-        turn.set_task(msgspec.structs.replace(task, straight=True))
-        turn.go(task.home.optics.working_distance_m, straight=True)
-        if turn.state.pending is None:
-            proceed(turn)
+        turn.set_task(msgspec.structs.replace(task, done=(), straight=True))
+        proceed(turn)
     elif reply.outcome is Outcome.REFUSED and not focusing and not _leads_back(task):
         # Not the way back, but a last small change: it is as good as it was verified to be.
         finish(turn, task.status, f"{task.reason}; a last change of the stigmators was refused")
@@ -211,7 +209,7 @@ def proceed(turn: Turn) -> None:
                 if not turn.state.armed:
                     give_up(turn, task, task.barred or _DISARMED)
                     return
-                turn.go(task.home.optics.working_distance_m)
+                turn.go(task.home.optics.working_distance_m, straight=task.straight)
         elif "stigmators" not in task.done:
             turn.set_task(msgspec.structs.replace(task, done=("focus", "stigmators")))
             stigmators = _stigmators_to_restore(turn, task, here.optics)

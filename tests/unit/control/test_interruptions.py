@@ -253,6 +253,27 @@ def test_outstanding_command_is_waited_for_before_going_back(bench: Bench) -> No
     assert_put_back(bench)
 
 
+def test_the_way_home_is_straight_where_there_is_no_travel_for_one_around_the_play(
+    bench: Bench,
+) -> None:
+    def answer(reply: Reply) -> Reply:
+        action = reply.command.action
+        assert isinstance(action, SetWorkingDistance)
+        if action.working_distance_m >= bench.origin_m:
+            return reply
+        return msgspec.structs.replace(
+            reply, outcome=Outcome.REFUSED, code="travel", reason="no travel is left"
+        )
+
+    bench.frame()
+    assert bench.offset > 0  # home is passed, and reached from below
+    given = len(bench.positions)
+    bench.answer = answer
+    bench.request(Cancel())
+    assert_put_back(bench)
+    assert bench.positions[given:] == pytest.approx([-OPTIONS.autofocus.approach, 0.0])
+
+
 # -- ends that cannot put back ----------------------------------------------------------------
 
 
