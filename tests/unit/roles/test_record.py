@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from semagent.bus import LocalBus, LocalHub
 from semagent.bus.zeromq import ZmqBus
 from semagent.channels import CHANNELS, Role
 from semagent.clock import ManualClock
-from semagent.config import find_config, load_config
+from semagent.config import RecordOptions, find_config, load_config
 from semagent.errors import RecordError, UsageError
 from semagent.parts import make_recorder
 from semagent.roles import RecordRole, SessionRecorder
@@ -68,6 +70,41 @@ def test_everything_recorded_can_be_read_back(recorder: SessionRecorder, folder:
     entries = [(entry.channel, entry.value) for entry in reader.events(TYPES)]
     assert ("event", event) in entries
     assert {channel for channel, _ in entries} == {"frame", "event"}
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_sync_brings_a_frame_and_what_was_said_before_it_to_the_device(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, sync: bool
+):
+    on_device: dict[int, int] = {}
+    fsync = os.fsync
+
+    def spy(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        on_device[status.st_ino] = status.st_size
+        fsync(descriptor)
+
+    def all_of(name: str) -> bool:
+        status = (folder / name).stat()
+        return on_device.get(status.st_ino) == status.st_size
+
+    monkeypatch.setattr(os, "fsync", spy)
+    config = msgspec.structs.replace(
+        load_config(find_config("simulated")), record=RecordOptions(sync=sync)
+    )
+    capabilities = Capabilities(driver="simulated", microscope="test", verified_on=None)
+    recorder = make_recorder(folder, config, capabilities, "sharpness", ManualClock())
+    acquire = LocalBus(LocalHub(ManualClock(), recorder), Role.ACQUIRE)
+    frame = frame_of(np.arange(48, dtype=np.uint8).reshape(6, 8))
+    acquire.publish("gate", GateStatus(armed=False, reason="", monotonic_ns=1))
+    acquire.publish("frame", frame.header, frame.pixels)
+    assert all_of("events.jsonl") is sync
+    assert all_of("frames/frame-00000001.ome.tif") is sync
+    acquire.publish("gate", GateStatus(armed=True, reason="", monotonic_ns=2))
+    assert not all_of("events.jsonl")
+    recorder.close()
+    assert all_of("events.jsonl") is sync
+    assert all_of("manifest.json") is sync
 
 
 def test_a_hole_in_what_arrives_is_an_error(recorder: SessionRecorder):
