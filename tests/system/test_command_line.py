@@ -25,6 +25,8 @@ from semagent.cli.output import Output
 from semagent.config import find_config
 from semagent.session import storage, verify
 from semagent.testing.engines import specimen
+from semagent.types import MicroscopeAction
+from semagent_drivers.simulated.microscope import SimulatedMicroscope
 from semagent_engines.runtime.artefact import DEFAULT
 
 Run = Callable[..., Any]
@@ -186,8 +188,9 @@ def test_the_search_stays_within_the_envelope(semagent: Run, simulated_config: C
     *frames, result = run.records
     assert all(0.00502 <= frame["working_distance_m"] <= 0.00504 for frame in frames)
     assert "refused" not in run.err
-    assert run.code in (0, 4)
-    assert result["status"] == {0: "focused", 4: "held"}[run.code]
+    assert (run.code, result["status"]) == (4, "held")  # focus is at 5.0000 mm
+    assert "beyond the allowed range of 5.0200 to 5.0400 mm" in result["reason"]
+    assert result["final_working_distance_m"] == pytest.approx(5.03e-3, abs=1e-9)
 
 
 @pytest.mark.parametrize(("budget_e_nm2", "frames"), [(3.0, 2), (1.0, 0)])
@@ -757,11 +760,18 @@ def test_what_a_driver_needs_is_said_once_for_what_comes_together(semagent: Run)
     assert needs.count("licence of AutoScript") == 1
 
 
-def test_doctor_tries_everything_and_moves_nothing(semagent: Run, simulated_config: Config):
-    run = semagent("doctor", simulated_config(speed=0), "--json")
-    assert run.code == 0, run.err
-    assert all(check["ok"] for check in run.records)
-    assert {"driver", "one frame", "engine"} <= {check["check"] for check in run.records}
+def test_doctor_tries_everything_and_moves_nothing(
+    simulated_config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    moves: list[MicroscopeAction] = []
+    monkeypatch.setattr(SimulatedMicroscope, "apply", lambda _, action: moves.append(action))
+    assert cli.main(["doctor", str(simulated_config(speed=0)), "--json"]) == 0
+    checks = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert all(check["ok"] for check in checks)
+    assert {"driver", "one frame", "engine"} <= {check["check"] for check in checks}
+    assert moves == []
 
 
 def test_doctor_waits_for_a_frame_as_long_as_the_configuration_says(
@@ -781,10 +791,16 @@ def test_doctor_names_what_fails(semagent: Run, simulated_config: Config):
     assert [check["check"] for check in run.records if not check["ok"]] == ["one frame"]
 
 
-def test_check_is_silent_about_the_microscope(semagent: Run, simulated_config: Config):
-    run = semagent("check", simulated_config(), "--json")
-    assert run.code == 0
-    assert run.records[0]["ok"] is True
+def test_check_needs_no_microscope(semagent: Run):
+    assert semagent("doctor", "autoscript").code == 3
+    run = semagent("check", "autoscript", "--json")
+    assert run.code == 0, run.err
+    (record,) = run.records
+    assert record == {
+        "path": str(find_config("autoscript")),
+        "instrument": "Thermo Fisher SEM",
+        "ok": True,
+    }
 
 
 def test_keys_are_made_once(semagent: Run, tmp_path: Path):
@@ -796,14 +812,9 @@ def test_keys_are_made_once(semagent: Run, tmp_path: Path):
     assert str(folder) in again.err
 
 
-def test_nan_never_reaches_the_json(semagent: Run, drawn_stack: Path):
-    run = semagent("simulate", drawn_stack, "--json")
-    assert "NaN" not in run.out
-    assert all(
-        math.isfinite(record["working_distance_m"])
-        for record in run.records
-        if record["event"] == "frame"
-    )
+def test_nan_never_reaches_the_json(capsys: pytest.CaptureFixture[str]):
+    Output(json=True).record({"numbers": [math.nan, math.inf, -math.inf, 1.0]})
+    assert capsys.readouterr().out == '{"numbers":[null,null,null,1.0]}\n'
 
 
 @contextmanager
