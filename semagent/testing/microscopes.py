@@ -43,6 +43,8 @@ class MicroscopeConformance:
             they need other fixtures.
         working_distance_step_m: a change of the working distance it can make and undo.
         working_distance_tolerance_m: how far the read-back may lie from the set-point.
+        stigmator_tolerance: how far the read-back may lie from the set-point, as a share of the
+            full range.
         stage_step_m: a stage move along x it can make and undo.
         frame_timeout_s: longest time a frame takes.
         slow_options: changes to the options that make a frame take ten seconds to two minutes, for
@@ -54,6 +56,7 @@ class MicroscopeConformance:
     options: ClassVar[Mapping[str, Any]] = {}
     working_distance_step_m: ClassVar[float] = 5e-6
     working_distance_tolerance_m: ClassVar[float] = 1e-9
+    stigmator_tolerance: ClassVar[float] = 1e-3
     stage_step_m: ClassVar[float] = 10e-6
     frame_timeout_s: ClassVar[float] = 30.0
     slow_options: ClassVar[Mapping[str, Any] | None] = None
@@ -177,6 +180,11 @@ class MicroscopeConformance:
         optics = microscope.read_state().optics
         assert optics.stigmator_x is not None
         assert optics.stigmator_y is not None
+        for x, y in ((0.02, -0.01), (optics.stigmator_x, optics.stigmator_y)):
+            microscope.apply(SetStigmator(x=x, y=y))
+            read = microscope.read_state().optics
+            assert read.stigmator_x == pytest.approx(x, abs=self.stigmator_tolerance)
+            assert read.stigmator_y == pytest.approx(y, abs=self.stigmator_tolerance)
         self._refused(microscope, SetStigmator(x=NAN, y=0.0))
         self._refused(microscope, SetStigmator(x=0.0, y=1.5))
 

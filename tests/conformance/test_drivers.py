@@ -7,8 +7,11 @@ from typing import Any
 import cv2
 import pytest
 
+from semagent import registry
+from semagent.clock import SystemClock
 from semagent.testing import MicroscopeConformance
 from semagent.testing.engines import specimen
+from semagent.types import SetStigmator
 
 _SMALL = {"width_px": 256, "height_px": 192, "dwell_us": 0.1}
 
@@ -34,3 +37,18 @@ class TestRecorded(MicroscopeConformance):
             lines.append(f"{index}.png,{5000 + defocus_um}")
         (tmp_path / "stack.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
         return {"stack": str(tmp_path), "start_working_distance_m": 0.005}
+
+
+def test_a_driver_that_mixes_up_the_stigmators_does_not_pass(monkeypatch: pytest.MonkeyPatch):
+    microscope = registry.open_microscope(
+        "simulated", {"speed": 0, "scan": _SMALL}, clock=SystemClock()
+    )
+    apply = microscope.apply
+
+    def mixed_up(action: Any) -> None:
+        apply(SetStigmator(x=action.y, y=action.x) if isinstance(action, SetStigmator) else action)
+
+    monkeypatch.setattr(microscope, "apply", mixed_up)
+    with pytest.raises(AssertionError):
+        MicroscopeConformance().test_stigmators(microscope)
+    microscope.close()
