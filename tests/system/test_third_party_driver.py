@@ -30,7 +30,12 @@ def test_the_driver_of_the_guide_loads_by_entry_point_and_conforms(
         (tmp_path / name).write_text(content, encoding="utf-8")
 
     # What pip would write for it: installing would need the network to fetch a build backend.
-    project = tomllib.loads(files["pyproject.toml"])["project"]
+    package = tomllib.loads(files["pyproject.toml"])
+    project = package["project"]
+    # setuptools refuses to guess which of several modules beside one another it shall install.
+    assert set(package["tool"]["setuptools"]["py-modules"]) == {
+        name.removesuffix(".py") for name in {f"{module}.py"} | others
+    }
     installed = tmp_path / f"{module}-{project['version']}.dist-info"
     installed.mkdir()
     (installed / "METADATA").write_text(
