@@ -1,19 +1,21 @@
 """The acquire role over the simulated microscope: nothing passes but through the gate."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from semagent.bus import LocalBus, LocalHub, Mailbox
 from semagent.channels import Role
 from semagent.clock import ManualClock
-from semagent.config import RunConfig, find_config, load_config
-from semagent.errors import DisconnectedError, GateRefusedError, NotReadyError
+from semagent.config import AcquireOptions, RunConfig, find_config, load_config
+from semagent.errors import DisconnectedError, GateRefusedError, MicroscopeError, NotReadyError
 from semagent.parts import make_acquire
 from semagent.registry import open_microscope
-from semagent.roles import AcquireRole
+from semagent.roles import AcquireRole, acquire
 from semagent.types import (
     Action,
     Arm,
@@ -22,6 +24,7 @@ from semagent.types import (
     Disarm,
     FrameFault,
     Issuer,
+    Level,
     Outcome,
     Reply,
     SetWorkingDistance,
@@ -43,9 +46,19 @@ class Kept:
 class Bench:
     """An acquire role with somebody who sends it commands and listens."""
 
-    def __init__(self, *, patient: bool = False, follow_up_s: float = 0.0, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        patient: bool = False,
+        follow_up_s: float = 0.0,
+        frame_interval_s: float = 0.0,
+        **options: Any,
+    ) -> None:
         self.clock = ManualClock()
-        config: RunConfig = load_config(find_config("simulated"))
+        config: RunConfig = msgspec.structs.replace(
+            load_config(find_config("simulated")),
+            acquire=AcquireOptions(frame_interval_s=frame_interval_s),
+        )
         small = {"width_px": 64, "height_px": 48, "dwell_us": 0.1}
         column = {"working_distance_mm": 5.0}
         self.microscope = open_microscope(
@@ -60,6 +73,7 @@ class Bench:
         self.frames = self.console.subscribe("frame")
         self.events = self.console.subscribe("event")
         self.gates = self.console.subscribe("gate")
+        self.beats = self.console.subscribe("heartbeat")
         self.role: AcquireRole = make_acquire(
             LocalBus(hub, Role.ACQUIRE),
             config,
@@ -96,6 +110,10 @@ class Bench:
         self.role.step()
         message = self.frames.take()
         return None if message is None else message.value
+
+    def busy_since_ns(self) -> int | None:
+        beats = [each.value for each in taken(self.beats) if each.sender == Role.ACQUIRE]
+        return beats[-1].busy_since_ns
 
     def kinds(self) -> list[str]:
         return [message.value.kind for message in taken(self.events)]
@@ -191,7 +209,8 @@ def test_stop_and_disarm_pass_and_latch(action: Action):
     bench.arm()
     assert bench.send(action).outcome is Outcome.APPLIED
     assert bench.send(focus(5.001e-3)).outcome is Outcome.REFUSED
-    assert bench.kinds() == ["gate_armed", "gate_disarmed"]
+    said = [(message.value.kind, message.value.level) for message in taken(bench.events)]
+    assert said == [("gate_armed", Level.INFO), ("gate_disarmed", Level.WARNING)]
 
 
 def test_the_agent_cannot_arm():
@@ -228,6 +247,43 @@ def test_the_gate_of_another_machine_refuses_by_a_word_of_its_own(monkeypatch: p
     reply = bench.send(focus(5.02e-3))
     assert (reply.outcome, reply.code) == (Outcome.REFUSED, "remote_gate")
     assert bench.role.gate.armed
+
+
+def test_a_microscope_that_fails_disarms_even_where_it_has_arrived(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    bench = Bench()
+    bench.arm()
+    move = bench.microscope.apply
+
+    def move_and_fail(action: Any) -> None:
+        move(action)
+        raise MicroscopeError("the answer was lost")
+
+    monkeypatch.setattr(bench.microscope, "apply", move_and_fail)
+    reply = bench.send(focus(5.02e-3))
+    assert (reply.outcome, reply.code) == (Outcome.FAILED, "microscope")
+    assert reply.reason == "the answer was lost"
+    assert reply.state.optics.working_distance_m == 5.02e-3
+    assert bench.role.gate.reason == (
+        "the microscope failed while carrying out a command: the answer was lost"
+    )
+    assert bench.send(focus(5.02e-3)).code == "disarmed"
+
+
+def test_a_microscope_that_cannot_be_read_is_not_moved(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench()
+    bench.arm()
+
+    def fail() -> Any:
+        raise MicroscopeError("no answer")
+
+    with monkeypatch.context() as silent:
+        silent.setattr(bench.microscope, "read_state", fail)
+        reply = bench.send(focus(5.02e-3))
+    assert (reply.outcome, reply.code, reply.state) == (Outcome.REFUSED, "state_unknown", None)
+    assert bench.kinds() == ["gate_armed", "state_unknown"]
+    assert bench.microscope.read_state().optics.working_distance_m == 5e-3
 
 
 @pytest.mark.parametrize(
@@ -273,6 +329,27 @@ def test_a_run_waits_for_the_person_who_has_blanked_the_beam(monkeypatch: pytest
     bench.clock.advance(1.0)
     assert bench.expose() is not None
     assert bench.kinds() == ["gate_armed"]
+    monkeypatch.setattr(bench.microscope, "acquire", not_ready)
+    assert bench.expose() is None
+    assert bench.kinds() == ["gate_disarmed", "not_ready"]
+
+
+def test_failures_count_that_come_one_after_the_other(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench(patient=True)
+    for _ in range(2):
+        with monkeypatch.context() as failing:
+            failing.setattr(bench.microscope, "acquire", fail_once)
+            assert [bench.expose(), bench.expose()] == [None, None]
+        assert bench.expose() is not None
+    assert bench.kinds() == ["acquire_failed"] * 4
+    monkeypatch.setattr(bench.microscope, "acquire", fail_once)
+    assert [bench.expose(), bench.expose()] == [None, None]
+    with pytest.raises(MicroscopeError, match="the scan did not end"):
+        bench.expose()
+
+
+def fail_once(_: float) -> Any:
+    raise MicroscopeError("the scan did not end")
 
 
 def test_a_single_task_does_not_wait_for_a_person(monkeypatch: pytest.MonkeyPatch):
@@ -326,6 +403,61 @@ def test_a_hand_on_the_microscope_disarms():
     assert "by hand" in bench.gates.take().value.reason
 
 
+def test_frames_keep_their_interval():
+    bench = Bench(frame_interval_s=0.025)
+    exposed = [bench.expose() is not None for _ in range(7)]  # every 10 ms
+    assert exposed == [True, False, False, True, False, False, True]
+
+
+def test_it_says_since_when_it_exposes_or_moves(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench()
+    bench.arm()
+    busy_since: list[int | None] = []
+
+    def noted(do: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def note_and_do(argument: Any) -> Any:
+            busy_since.append(bench.busy_since_ns())
+            return do(argument)
+
+        return note_and_do
+
+    for name in ("acquire", "apply"):
+        monkeypatch.setattr(bench.microscope, name, noted(getattr(bench.microscope, name)))
+    bench.expose()
+    exposing_ns = bench.clock.monotonic_ns()
+    assert busy_since == [exposing_ns]
+    assert bench.busy_since_ns() is None
+    bench.clock.advance(1.0)
+    bench.send(focus(5.001e-3))
+    assert busy_since == [exposing_ns, bench.clock.monotonic_ns()]
+    assert bench.busy_since_ns() is None
+
+
+def test_who_comes_late_hears_how_the_gate_stands():
+    bench = Bench()
+    bench.role.serve()
+    assert bench.gates.take() is not None
+    bench.clock.advance(0.9)
+    bench.role.serve()
+    assert bench.gates.take() is None
+    bench.clock.advance(0.2)
+    bench.role.serve()
+    assert bench.gates.take().value.armed is False
+
+
+def test_the_frames_last_exposed_are_those_to_rest_on(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(acquire, "_REMEMBERED_FRAMES", 2)
+    bench = Bench()
+    bench.arm()
+    first, second, third = (bench.expose() for _ in range(3))
+    rest = [
+        bench.agent(5.001e-3, header.sequence, header.settings_rev).code
+        for header in (first, second)
+    ]
+    assert rest == ["frame_unknown", ""]
+    assert third.sequence == 3
+
+
 def test_paused_serves_commands_and_exposes_nothing():
     bench = Bench()
     bench.role.paused = True
@@ -356,6 +488,8 @@ def test_a_frame_is_ended_and_a_move_is_not(monkeypatch: pytest.MonkeyPatch):
     assert bench.send(focus(5.001e-3)).outcome is Outcome.APPLIED
     doing = "frame"
     assert bench.expose() is None
+    doing = "nothing"
+    bench.role.end_exposure()
     assert stops == ["frame"]
     assert bench.kinds() == ["gate_armed", "frame_stopped"]
 
