@@ -74,6 +74,7 @@ def other_magnification(bench: Bench) -> None:
     [
         (change(working_distance_m=5.2e-3), "working distance was changed"),
         (change(stigmator_y=0.2), "stigmator_y was changed from -0.1000 to +0.2000"),
+        (change(stigmator_x=-0.2), "stigmator_x was changed from +0.1000 to -0.2000"),
         (move_stage, "the stage was moved by 5.00 µm"),
         (
             other_magnification,
