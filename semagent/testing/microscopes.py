@@ -45,7 +45,7 @@ class MicroscopeConformance:
         working_distance_tolerance_m: how far the read-back may lie from the set-point.
         stigmator_tolerance: how far the read-back may lie from the set-point, as a share of the
             full range.
-        stage_step_m: a stage move along x it can make and undo.
+        stage_step_m: a stage move along x, or y, it can make and undo.
         frame_timeout_s: longest time a frame takes.
         slow_options: changes to the options that make a frame take ten seconds to two minutes, for
             the test of ``stop``; ``None`` if it cannot be made slow.
@@ -203,14 +203,15 @@ class MicroscopeConformance:
         if "x_m" not in microscope.capabilities.stage_axes:
             self._refused(microscope, MoveStage(x_m=0.0))
             return
-        before = microscope.read_state().stage
-        assert before.x_m is not None
-        microscope.apply(MoveStage(x_m=before.x_m + self.stage_step_m))
-        after = microscope.read_state().stage
-        assert after.x_m == pytest.approx(before.x_m + self.stage_step_m, abs=1e-7)
-        # A move along one axis leaves the others alone; above all it never un-tilts the stage.
-        assert after.tilt_rad == before.tilt_rad
-        assert after.z_m == before.z_m
+        for axis in {"x_m", "y_m"} & set(microscope.capabilities.stage_axes):
+            before = microscope.read_state().stage
+            target_m = getattr(before, axis) + self.stage_step_m
+            microscope.apply(MoveStage(**{axis: target_m}))
+            after = microscope.read_state().stage
+            arrived_m = getattr(after, axis)
+            assert arrived_m == pytest.approx(target_m, abs=1e-7)
+            # A move along one axis leaves the others alone; above all it never un-tilts the stage.
+            assert after == msgspec.structs.replace(before, **{axis: arrived_m})
         self._refused(microscope, MoveStage(x_m=NAN))
         self._refused(microscope, MoveStage(x_m=1e3))
 
