@@ -44,7 +44,7 @@ class Sink(Protocol):
 
 
 class Kind(NamedTuple):
-    """What frames of one image have in common."""
+    """What frames of one image have in common; the pixel size is that of the first of them."""
 
     derived: bool
     shape: tuple[int, int]
@@ -63,6 +63,7 @@ class Gathering:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._planes: dict[Kind, list[OmePlane]] = {}
+        self._pixel_sizes_m: dict[int, float | None] = {}
         self.left_out: list[str] = []
 
     def take(
@@ -126,9 +127,9 @@ class Gathering:
         self, header: FrameHeader, pixels: Pixels, notes: dict[str, str], *, derived: bool
     ) -> None:
         height, width = pixels.shape
-        kind = Kind(
-            derived, (height, width), pixels.dtype.name, header.scan.pixel_size_m, header.detector
-        )
+        # On some columns the field follows the focus, with nobody changing the settings.
+        size_m = self._pixel_sizes_m.setdefault(header.settings_rev, header.scan.pixel_size_m)
+        kind = Kind(derived, (height, width), pixels.dtype.name, size_m, header.detector)
         planes = self._planes.setdefault(kind, [])
         image = list(self._planes).index(kind)
         page = self._sink.add(image, len(planes), header, pixels)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import ome_types
 import pytest
@@ -68,17 +69,21 @@ FRAMES = [
 ]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Three 16-bit frames of one detector, one 8-bit frame of another, and a restored one."""
-    writer = SessionWriter(
-        tmp_path / "morning",
+def opened(folder: Path) -> SessionWriter:
+    return SessionWriter(
+        folder,
         configuration={},
         capabilities=Capabilities(driver="simulated", microscope="bench", verified_on=None),
         engine=EngineRecord(name="restorer/v1"),
         clock=ManualClock(start_ns=1_760_000_000_000_000_007),
         sync=False,
     )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three 16-bit frames of one detector, one 8-bit frame of another, and a restored one."""
+    writer = opened(tmp_path / "morning")
     for each in FRAMES:
         writer.write_frame(each)
     figures = figures_of(FRAMES[1].header, engine="restorer/v1")
@@ -233,6 +238,20 @@ def test_frames_go_through_one_at_a_time(
     monkeypatch.setattr(SessionReader, "frame", watched)
     for to, name in ((Target.OME_TIFF, "a.ome.tif"), (Target.OME_ZARR, "a.ome.zarr")):
         export_session(SessionReader(folder), tmp_path / name, to)
+
+
+def test_a_field_that_follows_the_focus_stays_one_image(tmp_path: Path) -> None:
+    scan = FRAMES[0].header.scan
+    settings = [(1, 4e-9), (1, 4.01e-9), (1, 3.99e-9), (2, 2e-9)]
+    with opened(tmp_path / "session") as writer:
+        for sequence, (revision, size_m) in enumerate(settings, start=1):
+            sized = msgspec.structs.replace(scan, pixel_size_m=size_m)
+            writer.write_frame(frame(sequence, scan=sized, settings_rev=revision))
+
+    session = SessionReader(tmp_path / "session")
+    images = export_session(session, tmp_path / "o.ome.tif", Target.OME_TIFF).images
+
+    assert [(each.frames, each.pixel_size_m) for each in images] == [(3, 4e-9), (1, 2e-9)]
 
 
 def test_a_damaged_frame_is_left_out_and_named(folder: Path, tmp_path: Path) -> None:
