@@ -21,6 +21,9 @@ _IMAGE_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"}
 
 # Rounded displays of one setting differ by less than this.
 _SAME_SETTING = 0.01
+_PIXEL_SIZE = "pixel size in metres"
+# What is nearer is no distance from a pole piece: it counts from some other place.
+_LEAST_DISTANCE_M = 0.5e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +230,8 @@ def _check_belong_together(path: Path, entries: Sequence[StackEntry]) -> None:
     first = entries[0]
     for entry in entries[1:]:
         for quantity, (value, expected) in _compared(entry, first).items():
-            if not _same(value, expected):
+            follows = _follows(entry, first) if quantity == _PIXEL_SIZE else 0.0
+            if not _same(value, expected, _SAME_SETTING + follows):
                 raise InputFileError(
                     f"{entry.source}: {quantity} is {value}, but {expected} in {first.source}; "
                     "all frames of a stack are taken with the same settings"
@@ -249,7 +253,7 @@ def _compared(entry: StackEntry, first: StackEntry) -> dict[str, tuple[object, o
         return {
             "size (width, height) in pixels": (header.width, header.height),
             "bit depth": header.bit_depth,
-            "pixel size in metres": metadata.pixel_size_m,
+            _PIXEL_SIZE: metadata.pixel_size_m,
             "accelerating voltage in volts": metadata.accelerating_voltage_v,
             "known stigmator": each.stigmator_x is not None and each.stigmator_y is not None,
         }
@@ -258,7 +262,13 @@ def _compared(entry: StackEntry, first: StackEntry) -> dict[str, tuple[object, o
     return {name: (value, expected[name]) for name, value in settings(entry).items()}
 
 
-def _same(value: object, expected: object) -> bool:
+def _follows(entry: StackEntry, first: StackEntry) -> float:
+    """How much the field may follow the focus: on some columns in proportion to the distance."""
+    then_m, now_m = first.working_distance_m, entry.working_distance_m
+    return abs(now_m - then_m) / then_m if min(then_m, now_m) > _LEAST_DISTANCE_M else 0.0
+
+
+def _same(value: object, expected: object, tolerance: float) -> bool:
     if isinstance(value, float) and isinstance(expected, float):
-        return math.isclose(value, expected, rel_tol=_SAME_SETTING)
+        return math.isclose(value, expected, rel_tol=tolerance)
     return value == expected

@@ -124,6 +124,20 @@ def test_rows_that_are_wrong_are_refused_with_their_line(table, row, parts):
     refused(folder, "stack.csv, line 3: ", *parts)
 
 
+def test_a_field_that_follows_the_focus_makes_no_other_stack(table):
+    header = "file,working_distance_um,pixel_size_nm"
+    stack = load_stack(table(header, "f0.png,5000,10", "f1.png,5100,10.25"))
+    assert distances_um(stack) == [5000, 5100]
+
+
+@pytest.mark.parametrize(
+    "rows", [("f0.png,5000,10", "f1.png,5001,10.2"), ("f0.png,1,10", "f1.png,9,15")]
+)
+def test_another_magnification_makes_another_stack(table, rows):
+    folder = table("file,working_distance_um,pixel_size_nm", *rows)
+    refused(folder, "f1.png", "pixel size in metres")
+
+
 def test_distances_may_count_from_anywhere_up_to_what_a_microscope_has(table):
     folder = table("file,working_distance_um", "f0.png,-200000", "f1.png,0", "f2.png,200000")
     assert distances_um(load_stack(folder)) == [-200000, 0, 200000]
