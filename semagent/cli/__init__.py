@@ -373,12 +373,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_json(sub)
 
     sub = add("replay", _replay, "a recorded session through the unmodified loop")
-    sub.add_argument("session", type=Path)
+    sub.add_argument("session", type=Path, help="folder of a recorded session")
     sub.add_argument("--compare", action="store_true", help="fail when a command differs")
     _add_json(sub)
 
     sub = add("report", _report, "a recorded session as a page: seen, believed, done, refused")
-    sub.add_argument("session", type=Path)
+    sub.add_argument("session", type=Path, help="folder of a recorded session")
     sub.add_argument("--output", type=Path, metavar="FILE.html", help="default: SESSION.html")
 
     sub = add("browse", _browse, "look through recorded sessions in a web browser")
@@ -386,7 +386,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--port", type=_port, metavar="N", help="default: 8642, or any free one")
 
     sub = add("export", _export, "a recorded session for Fiji, napari, HyperSpy and others")
-    sub.add_argument("session", type=Path)
+    sub.add_argument("session", type=Path, help="folder of a recorded session")
     sub.add_argument("--to", required=True, choices=["ome-tiff", "ome-zarr"])
     sub.add_argument("output", type=Path, metavar="OUT", help="NAME.ome.tif or NAME.ome.zarr")
     sub.add_argument("--derived", action="store_true", help="restored frames too, as extra images")

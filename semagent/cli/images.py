@@ -72,9 +72,9 @@ def score(paths: list[Path], *, engine: str, output: Output) -> int:
                 )
     finally:
         opened.close()
-    columns = ["image", "score", "blur, px", "90 % within", "angle, rad", "noise", "time, ms"]
+    columns = ["image", "score", "blur, px", "90 % within\na factor", "angle,\nrad", "noise", "ms"]
     where = f" in {folders.pop()}" if len(folders) == 1 else ""
-    output.table(f"focus scores{where} ({opened.name})", columns, rows)
+    output.table(f"focus scores{where} ({opened.name})", columns, rows, figures=True)
     for remark in remarks:
         output.say(remark)
     return exits.DONE
@@ -193,7 +193,7 @@ def _score_row(label: str, figures: FrameAnalysis) -> list[str]:
         factor = math.exp(_Z90 * blur.log_sigma)
         axes = [
             f"{blur.major_px:.2f} × {blur.minor_px:.2f}",
-            f"factor {factor:.1f}",
+            f"{factor:.1f}",
             f"{blur.angle_rad:+.2f}",
         ]
     return [

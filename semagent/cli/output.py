@@ -25,6 +25,7 @@ from semagent.types import Capabilities
 
 _T = TypeVar("_T")
 _HELD = 100
+_USUAL_WIDTH = 80
 _STEERING = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "?")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -147,13 +148,21 @@ class Output:
         self._programs.write(text)
         self._programs.flush()
 
-    def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
-        """A table for people; nothing with ``--json``."""
+    def table(
+        self, title: str, columns: list[str], rows: list[list[str]], *, figures: bool = False
+    ) -> None:
+        """A table for people; nothing with ``--json``.
+
+        With ``figures`` all columns but the first hold figures, which are not broken in a terminal
+        as wide as usual: where there is little room, the first one is.
+        """
         if self.json:
             return
         table = Table(title=title, title_justify="left")
-        for column in columns:
-            table.add_column(column, overflow="fold")  # two long file names have to differ
+        whole = figures and self.people.width >= _USUAL_WIDTH
+        for index, column in enumerate(columns):
+            # Two long file names have to differ.
+            table.add_column(column, overflow="fold", no_wrap=whole and index > 0)
         for row in rows:
             table.add_row(*map(Text, row))  # not markup: "semagent[report]" is a word
         self.people.print(table)

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -565,6 +566,16 @@ def test_long_names_are_whole_in_a_narrow_terminal(
     rows = [[f"a-long-folder/frame_{number:04}.png", "0.5", "1.2 px"] for number in (1, 2)]
     Output(json=False).table("scores", ["image", "score", "blur"], rows)
     assert "…" not in capsys.readouterr().out
+
+
+def test_scores_leave_room_for_names_in_the_usual_terminal(
+    semagent: Run, drawn_stack: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    run = semagent("score", *sorted(drawn_stack.glob("frame_*.png"))[:3])
+    rows = [line for line in run.out.splitlines() if line.startswith("│")]
+    assert len(rows) == 3  # a line each
+    assert all(re.search(r"frame_000\d.png .* \d+\.\d\d × \d+\.\d\d ", row) for row in rows)
 
 
 @pytest.mark.parametrize(
