@@ -98,6 +98,7 @@ class _Teller:
         self._by_sequence: dict[int, Step] = {}
         self._unanswered: dict[str, tuple[Step, int]] = {}
         self._focusing: Focusing | None = None
+        self._heard = 0
 
     def take(self, channel: str, value: Any) -> None:
         """Take one line."""
@@ -111,13 +112,17 @@ class _Teller:
             case "belief":
                 if step := self._by_sequence.get(value.sequence):
                     step.belief = value
+            case "heard" if value.kind in ("analysis", "flagged"):
+                self._heard = value.key
             case "command" if value.issuer is Issuer.AGENT:
                 self._take_command(value)
             case "reply":
                 self._take_reply(value)
             case "event" if value.kind == _STARTED:
                 self.end()
-                self._focusing = Focusing()
+                # It begins with the next frame that control looks at, which may be exposed already.
+                steps = [step for step in self.story.steps if step.header.sequence > self._heard]
+                self._focusing = Focusing(steps)
             case "event" if value.kind == ESTIMATED:
                 self.story.estimate = value.message
             case "result":

@@ -2,6 +2,7 @@
 
 import errno
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -162,19 +163,42 @@ def test_how_a_focusing_ended_is_drawn_below_a_long_refusal(session: Path) -> No
     assert [line for line, _ in decision_lines(step, None)] == ["stay"]
 
 
-def test_a_record_that_breaks_off_is_told_to_its_end(session: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "frames").mkdir()
-    for path in (session / "frames").iterdir():
-        (broken / "frames" / path.name).write_bytes(path.read_bytes())
+def _lines(session: Path) -> list[bytes]:
+    return (session / "events.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def _place_of(text: bytes, lines: list[bytes]) -> int:
+    return next(i for i, line in enumerate(lines) if text in line)
+
+
+def _rewritten(session: Path, lines: list[bytes], copy: Path) -> Path:
+    """A copy of the session with other lines, which nobody closed."""
+    shutil.copytree(session, copy)
     manifest = (session / "manifest.json").read_text(encoding="utf-8")
-    (broken / "manifest.json").write_text(
+    (copy / "manifest.json").write_text(
         manifest.replace('"complete": true', '"complete": false'), encoding="utf-8"
     )
-    lines = (session / "events.jsonl").read_bytes().splitlines(keepends=True)
-    cut = next(i for i, line in enumerate(lines) if b'"channel": "result"' in line)
-    (broken / "events.jsonl").write_bytes(b"".join(lines[:cut]))
+    (copy / "events.jsonl").write_bytes(b"".join(lines))
+    return copy
+
+
+def test_a_focusing_begins_with_the_first_frame_it_used_though_that_was_exposed_before(
+    session: Path, tmp_path: Path
+) -> None:
+    lines = _lines(session)
+    first = lines.pop(_place_of(b'"channel": "frame"', lines))
+    lines.insert(_place_of(b'"autofocus_started"', lines), first)
+    story = read_story(_rewritten(session, lines, tmp_path / "live"))
+    whole = [step.header.sequence for step in read_story(session).focusings[0].steps]
+    assert [step.header.sequence for step in story.focusings[0].steps] == whole
+    # And not with those that control had looked at.
+    assert story.focusings[1].steps[0].header.sequence == whole[-1] + 1
+
+
+def test_a_record_that_breaks_off_is_told_to_its_end(session: Path, tmp_path: Path) -> None:
+    lines = _lines(session)
+    cut = _place_of(b'"channel": "result"', lines)
+    broken = _rewritten(session, lines[:cut], tmp_path / "broken")
     [focusing] = read_story(broken).focusings
     assert focusing.result is None
     assert focusing.steps
