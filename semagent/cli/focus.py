@@ -64,15 +64,16 @@ def autofocus(
 ) -> int:
     """Focus the microscope of a configuration once and return the exit code."""
     config = load_config(find_config(name))
+    if not arm:
+        output.fail("a focusing moves focus and stigmators: give --arm")
+        return exits.REFUSED
     clock = SystemClock()
     microscope = registry.open_microscope(config.driver.name, config.driver.options, clock=clock)
     output.warn_unverified(microscope.capabilities)
     request = StartAutofocus(max_frames=max_frames, stigmation=stigmation)
     # A configuration that ships with semagent is for trying things: it learns nothing.
     memory = Path(config.memory) if config.memory and Path(name).is_file() else None
-    return _focus(
-        config, microscope, clock, request, arm=arm, record=record, output=output, memory=memory
-    )
+    return _focus(config, microscope, clock, request, record=record, output=output, memory=memory)
 
 
 def simulate(
@@ -111,7 +112,7 @@ def simulate(
     lacks = without_scale(recorded, config)
     request = StartAutofocus(max_frames=max_frames)
     try:
-        code = _focus(config, microscope, clock, request, arm=True, record=record, output=output)
+        code = _focus(config, microscope, clock, request, record=record, output=output)
     except FrameTooSmallError as error:
         raise InputFileError(f"{stack}: {error}") from error
     if code == exits.HELD and lacks:
@@ -156,7 +157,6 @@ def _focus(
     clock: Clock,
     request: StartAutofocus,
     *,
-    arm: bool,
     record: Path | None,
     output: Output,
     memory: Path | None = None,
@@ -180,11 +180,10 @@ def _focus(
             if unaffordable:
                 _report(not_begun(start_m, unaffordable), time.perf_counter() - started_s, output)
                 return exits.HELD
-            if arm:
-                reply = lockstep.operate(Arm())
-                if reply.outcome is not Outcome.APPLIED:
-                    output.fail(f"not armed: {reply.reason}")
-                    return exits.REFUSED
+            reply = lockstep.operate(Arm())
+            if reply.outcome is not Outcome.APPLIED:
+                output.fail(f"not armed: {reply.reason}")
+                return exits.REFUSED
             lockstep.request(SetMode(mode=Mode.HOLD))
             lockstep.request(request)
             try:
@@ -207,8 +206,6 @@ def _focus(
             result = _as_it_is(found, start_m, microscope, tolerance_m)
         ended = ledger.ended if result.reason == found.reason else ""
         _report(result, time.perf_counter() - started_s, output, ended)
-        if not arm and result.status == "held":
-            output.fail("a focusing moves focus and stigmators: give --arm")
         if record is not None:
             output.say(f"recorded in {record}")
         if result.verified and memory is not None:

@@ -21,6 +21,7 @@ from semagent.types import (
     Signature,
 )
 
+DISARMED = "the safety gate is disarmed; arm it and ask again"
 _WORTH_A_MOVE = 0.15  # half depths of field between the verifying frame and the estimate
 _SURELY = 0.99  # probability of being nearer to focus than at the start, where it is not verified
 _CONTRADICTS = 5.0  # standard deviations by which a verifying frame may not be less sharp
@@ -106,9 +107,6 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
         last=analysis,
     )
     turn.update(task=task, waiting_ns=turn.state.now_ns)
-    if not turn.state.armed:
-        go_home(turn, "held", "the safety gate is disarmed; arm it and ask again")
-        return
     if start.settings_rev != header.settings_rev:
         change = settings_change(start.settings, header.settings, start.detector, header.detector)
         go_home(turn, "failed", f"along with the working distance {change}")

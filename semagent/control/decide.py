@@ -328,6 +328,9 @@ def _start_autofocus(turn: Turn, request: StartAutofocus) -> None:
         reason = f"in mode {state.mode} the agent does not move the microscope; use mode hold"
         autofocus.refuse(turn, reason)
         return
+    if state.gate is not None and not state.armed:
+        autofocus.refuse(turn, autofocus.DISARMED)
+        return
     dose = turn.options.autofocus.max_dose_e_nm2
     unaffordable = budget.forbids(state.header, dose) if state.header else ""
     match state.task:
@@ -380,7 +383,9 @@ def _on_gate(turn: Turn, status: GateStatus) -> None:
         return
     reason = f"the safety gate was disarmed ({status.reason})"
     match turn.state.task:
-        case Autofocus(start=FrameHeader()) | Follow():
+        case Autofocus(start=None):
+            ending.go_home(turn, "held", autofocus.DISARMED)
+        case Autofocus() | Follow():
             ending.go_home(turn, "failed", reason, "the safety gate has closed")
 
 

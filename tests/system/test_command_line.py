@@ -160,15 +160,13 @@ def test_autofocus_pauses_between_frames_where_it_is_told_to(
     assert result["wall_s"] > (result["frames_used"] - 1) * interval_s
 
 
-def test_autofocus_without_arming_is_refused_and_nothing_moves(
+def test_autofocus_without_arming_is_refused_and_no_frame_exposed(
     semagent: Run, simulated_config: Config
 ):
     run = semagent("autofocus", simulated_config(speed=0), "--json")
     assert run.code == 5
-    result = run.records[-1]
-    assert result["moves"] == 0
-    assert result["final_working_distance_m"] == result["start_working_distance_m"]
-    assert "give --arm" in run.err
+    assert run.records == []
+    assert run.err == "error: a focusing moves focus and stigmators: give --arm\n"
 
 
 def test_travel_beyond_the_envelope_is_refused_and_focus_goes_back(

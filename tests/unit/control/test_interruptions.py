@@ -340,13 +340,19 @@ def test_gate_that_never_reports() -> None:
     assert bench.commands == []
 
 
-def test_disarmed_from_the_start_holds() -> None:
+@pytest.mark.parametrize("told", ["before it is asked", "after it is asked", "once it is armed"])
+def test_disarmed_from_the_start_is_refused_without_a_frame(told: str) -> None:
     bench = Bench(options=OPTIONS)
-    bench.arm(False)
+    if told == "once it is armed":
+        bench.arm()
+    if told == "before it is asked":
+        bench.arm(False)
     bench.request(StartAutofocus())
-    bench.frame()
-    assert bench.results[-1].status == "held"
-    assert "disarmed" in bench.results[-1].reason
+    if told != "before it is asked":
+        bench.arm(False)
+    [result] = bench.results
+    assert (result.status, result.frames_used) == ("held", 0)
+    assert result.reason == "the safety gate is disarmed; arm it and ask again"
     assert bench.commands == []
 
 

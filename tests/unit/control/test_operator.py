@@ -441,6 +441,4 @@ def test_a_lens_that_does_not_follow_on_the_way_back_is_told_of_by_the_gate_alon
 def test_a_search_that_is_asked_for_while_the_gate_is_shut_is_told_to_arm(bench: Bench) -> None:
     hand_shuts(bench)
     bench.request(StartAutofocus())
-    hand_shuts(bench)
-    bench.frame()
     assert bench.results[-1].reason == "the safety gate is disarmed; arm it and ask again"
