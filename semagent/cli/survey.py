@@ -257,7 +257,7 @@ def _report(
         + (f", {unusable} without frames that can be used" if unusable else "")
         + f", {frames} frames, focused at {len(found.focused)} places"
         + (f", {rejected} left out as they contradict the others" if rejected else "")
-        + f"\nfocus rises by {x * 1e3:+.2f} µm per mm along x and {y * 1e3:+.2f} along y; "
+        + f"\nfocus changes by {x * 1e3:+.2f} µm per mm along x and {y * 1e3:+.2f} along y; "
         f"the fit leaves {metres(surface.residual_m)}; drift "
         f"{surface.drift_m_per_s * 60e6:+.2f} µm a minute"
         + (f"; over an edge focus steps by {metres(abs(surface.step[2]))}" if surface.step else "")

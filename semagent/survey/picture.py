@@ -9,6 +9,7 @@ from semagent.survey.work import Found
 
 _GRID = 60
 _MARGIN = 0.08  # of the extent of the area
+_EDGE = {"ls": "none", "mec": "black", "mew": 0.8}  # so that a mark is seen on every colour of the map
 _COLOURS = {"focused": GREEN, "predicted": BLUE, "held": RED, "unusable": GREY}
 
 
@@ -41,19 +42,21 @@ def _draw_map(figure: Figure, axes: Axes, found: Found) -> None:
     ):
         if which.any():
             at = xs[which] * 1e6, ys[which] * 1e6
-            axes.plot(*at, "s", color=colour, ms=4, mec="black", mew=0.5, label=label)
+            axes.plot(*at, marker="s", color=colour, ms=4, label=label, **_EDGE)
     for index, place in enumerate(found.focused):
         rejected = index in found.surface.rejected
         axes.plot(
             place.x_m * 1e6,
             place.y_m * 1e6,
-            "x" if rejected else "o",
+            marker="X" if rejected else "o",
             color=RED if rejected else ORANGE,
-            ms=7,
+            ms=8,
+            **_EDGE,
         )
-    axes.plot([], [], "o", color=ORANGE, ms=7, label="focused here")
+    axes.plot([], [], marker="o", color=ORANGE, ms=8, label="focused here", **_EDGE)
     if found.surface.rejected:
-        axes.plot([], [], "x", color=RED, ms=7, label="contradicts the others, left out")
+        label = "contradicts the others, left out"
+        axes.plot([], [], marker="X", color=RED, ms=8, label=label, **_EDGE)
     axes.set_xlabel("stage x, µm", fontsize=8.5)
     axes.set_ylabel("stage y, µm", fontsize=8.5)
     axes.set_aspect("equal")

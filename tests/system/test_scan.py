@@ -43,7 +43,7 @@ def test_a_grid_with_its_map_its_picture_and_its_replay(
     assert summary["event"] == "summary"
     assert summary["positions"] == 6
     assert summary["map"]["tilt"] == pytest.approx([-0.0524, 0.0349], abs=0.012)
-    assert "focus rises by" in run.err
+    assert "focus changes by" in run.err
 
     with (record / "positions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
