@@ -1,5 +1,7 @@
 """The picture of a focus map: where focus is over the specimen, and how sure that is."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,7 +11,7 @@ from semagent.survey.work import Found
 
 _GRID = 60
 _MARGIN = 0.08  # of the extent of the area
-_EDGE = {"ls": "none", "mec": "black", "mew": 0.8}  # so that a mark is seen on every colour of the map
+_MARK: dict[str, Any] = {"ls": "none", "mec": "black", "mew": 0.8}  # seen on every colour
 _COLOURS = {"focused": GREEN, "predicted": BLUE, "held": RED, "unusable": GREY}
 
 
@@ -42,7 +44,7 @@ def _draw_map(figure: Figure, axes: Axes, found: Found) -> None:
     ):
         if which.any():
             at = xs[which] * 1e6, ys[which] * 1e6
-            axes.plot(*at, marker="s", color=colour, ms=4, label=label, **_EDGE)
+            axes.plot(*at, marker="s", color=colour, ms=4, label=label, **_MARK)
     for index, place in enumerate(found.focused):
         rejected = index in found.surface.rejected
         axes.plot(
@@ -51,12 +53,12 @@ def _draw_map(figure: Figure, axes: Axes, found: Found) -> None:
             marker="X" if rejected else "o",
             color=RED if rejected else ORANGE,
             ms=8,
-            **_EDGE,
+            **_MARK,
         )
-    axes.plot([], [], marker="o", color=ORANGE, ms=8, label="focused here", **_EDGE)
+    axes.plot([], [], marker="o", color=ORANGE, ms=8, label="focused here", **_MARK)
     if found.surface.rejected:
         label = "contradicts the others, left out"
-        axes.plot([], [], marker="X", color=RED, ms=8, label=label, **_EDGE)
+        axes.plot([], [], marker="X", color=RED, ms=8, label=label, **_MARK)
     axes.set_xlabel("stage x, µm", fontsize=8.5)
     axes.set_ylabel("stage y, µm", fontsize=8.5)
     axes.set_aspect("equal")

@@ -43,7 +43,7 @@ _GREY_STEP = 16  # of pictures in the documents: finer ones would only keep the 
 NAMELESS = """() => [...document.querySelectorAll("button, input, select, [role=slider]")]
     .filter((one) => !one.textContent.trim() && !one.ariaLabel && !one.labels?.length)
     .map((one) => one.outerHTML)"""
-WIDE, LAPTOP, TABLET, PHONE = (1920, 1080), (1600, 900), (1024, 768), (400, 800)
+WIDE, LAPTOP, SMALL, TABLET, PHONE = (1920, 1080), (1600, 900), (1280, 720), (1024, 768), (400, 800)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import LAPTOP, NAMELESS, TABLET, WIDE, until
+from .conftest import LAPTOP, NAMELESS, SMALL, TABLET, WIDE, until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
@@ -129,6 +129,12 @@ def look_back(run: Any, browse: Start, visit: Start, photograph: Start) -> None:
         page.get_by_role("link", name=run.session.name, exact=True).click()
         happenings = page.get_by_role("list", name="What happened, in order")
         expect(page.locator("#problems")).to_be_empty()
+        # The last frame is shown, and so is what happened then.
+        expect(happenings.get_by_role("button").last).to_be_in_viewport()
+        page.set_viewport_size({"width": SMALL[0], "height": SMALL[1]})
+        for place in ("#frame-facts", "#timeline", "#scrubber", "#kinds"):
+            expect(page.locator(place)).to_be_in_viewport(ratio=1)
+        page.set_viewport_size({"width": WIDE[0], "height": WIDE[1]})
 
         # From a note to its frame, and from frame to frame.
         page.get_by_role("radio", name="Notes").click()

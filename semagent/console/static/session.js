@@ -90,7 +90,7 @@ class Session {
     el("moment").textContent = `frame ${frame.sequence} · ${clock(frame.t_s)} · ${format.clock(wall * 1e6)}`;
     history.replaceState(null, "", `#frame=${frame.sequence}`);
     this.timeline.moveTo(frame.t_s);
-    this.mark(frame.sequence);
+    this.mark();
     await this.load();
   }
 
@@ -169,7 +169,7 @@ class Session {
     el("happenings").replaceChildren(...entries.map((each) => this.entry(each)));
     el("earlier").hidden = !first;
     this.first = first;
-    this.mark(this.frame?.sequence);
+    this.mark();
   }
 
   async choose(kind) {
@@ -189,7 +189,7 @@ class Session {
     el("earlier").hidden = !told.first;
     const listed = el("happenings").children.length;
     el("count").textContent = told.first ? `the last ${listed} of ${told.count}` : String(told.count);
-    this.mark(this.frame?.sequence);
+    this.mark(false);
   }
 
   entry(each) {
@@ -204,6 +204,7 @@ class Session {
       jump.append(part);
     }
     jump.dataset.sequence = String(each.sequence);
+    jump.dataset.index = String(each.index ?? 0);
     jump.addEventListener("click", () => {
       this.pause();
       this.go(each.index ?? 0);
@@ -212,10 +213,24 @@ class Session {
     return entry;
   }
 
-  // Marks the entries that belong to the frame that is shown.
-  mark(sequence) {
-    for (const button of el("happenings").querySelectorAll("[aria-current]")) button.removeAttribute("aria-current");
-    for (const button of el("happenings").querySelectorAll(`[data-sequence="${sequence}"]`)) button.setAttribute("aria-current", "true");
+  // Marks the entries that belong to the frame that is shown; the list comes along unless it is read.
+  mark(comes = true) {
+    const buttons = [...el("happenings").querySelectorAll("button")];
+    for (const button of buttons) button.removeAttribute("aria-current");
+    if (!this.frame) return;
+    const current = buttons.filter((button) => button.dataset.sequence === String(this.frame.sequence));
+    for (const button of current) button.setAttribute("aria-current", "true");
+    if (!comes) return;
+    const before = buttons.findLast((button) => Number(button.dataset.index) <= this.index);
+    for (const button of [current.at(-1) ?? before, current[0]]) this.bring(button);
+  }
+
+  // Scrolls the list, and nothing around it, as far as is needed to see an entry.
+  bring(entry) {
+    if (!entry) return;
+    const list = el("happenings");
+    const [seen, wanted] = [list, entry].map((each) => each.getBoundingClientRect());
+    list.scrollTop += Math.max(0, wanted.bottom - seen.bottom) + Math.min(0, wanted.top - seen.top);
   }
 
   // -- hands ---------------------------------------------------------------------------------
