@@ -563,5 +563,5 @@ def test_bad_frames_are_counted_recorded_and_not_used(
     ]
     black = ["saturated", "blank"]
     assert faults == [black, ["frozen", *black], ["frozen"]]
-    scored = [each for each in run.records if each["event"] == "frame" and each["faults"]]
-    assert all(each["focus_score"] is None for each in scored)
+    bad = [each for each in run.records if each["event"] == "frame" and each["faults"]]
+    assert [each["focus_score"] for each in bad] == [None] * 3
