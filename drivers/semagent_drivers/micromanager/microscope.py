@@ -143,11 +143,16 @@ class MicroManager(Adapter):
         self._started = True
         with put_back("blanker, that is, the shutter", lambda: self._end_sequence(wait)):
             self._start()
-            images: list[Pixels] = []
-            while len(images) < self._averages:
+            # Not a list of all: at most two images are in memory, however many are averaged.
+            total = np.zeros(shape, np.uint32)
+            for _ in range(self._averages):
                 wait.until(self._has_image, "image of the camera", every_s=every_s)
-                images.append(self._pop(shape))
-        return Picture(_mean(images), self._camera)
+                image = self._pop(shape)
+                total += image
+        if self._averages == 1:
+            return Picture(image, self._camera)
+        mean = np.rint(total / self._averages).astype(image.dtype)
+        return Picture(cast(Pixels, mean), self._camera)
 
     def _start(self) -> None:
         try:
@@ -341,11 +346,3 @@ def _pixels(region: Region, field: Rectangle, binning: Binning) -> Rectangle:
         round(region.width * width) // along_x,
         round(region.height * height) // along_y,
     )
-
-
-def _mean(images: list[Pixels]) -> Pixels:
-    """The mean grey value, rounded, in the camera's own type."""
-    if len(images) == 1:
-        return images[0]
-    mean = np.mean(images, axis=0, dtype=np.float32)
-    return cast(Pixels, np.rint(mean).astype(images[0].dtype))

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -164,6 +165,21 @@ def test_averaging_is_a_sequence_and_its_mean(microscope):
     frame = microscope.acquire(5.0)
     assert frame.pixels.dtype == np.uint8
     assert frame.header.scan.frame_averages == 4
+
+
+def test_averaged_images_are_not_all_kept(microscope, monkeypatch):
+    pop, kept = microscope._pop, []
+
+    def watched(shape):
+        kept[:] = [reference for reference in kept if reference() is not None]
+        assert len(kept) <= 1, "the one before, which is added up already"
+        image = pop(shape)
+        kept.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(microscope, "_pop", watched)
+    microscope.apply(SetScan(frame_averages=4))
+    microscope.acquire(5.0)
 
 
 def test_a_region_is_read_out_alone(microscope):
