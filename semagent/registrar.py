@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from math import hypot
 
+import msgspec
+
 from semagent.registration import Fingerprint, fingerprint, shift_between
 from semagent.types import Frame, FrameHeader, ImageShift
 
@@ -97,7 +99,9 @@ def _against(known: _Placed | None, seen: Fingerprint) -> _Placed | None:
 def _moved_on(first: FrameHeader, frame: Frame) -> bool:
     """Whether a frame shows another field than the first did."""
     header = frame.header
-    if header.settings_rev != first.settings_rev or header.scan != first.scan:
+    # On some columns the field follows the focus, and so does the size of a pixel.
+    scan = msgspec.structs.replace(header.scan, pixel_size_m=first.scan.pixel_size_m)
+    if header.settings_rev != first.settings_rev or scan != first.scan:
         return True
     stage, before = header.stage, first.stage
     field_m = (header.scan.pixel_size_m or 0.0) * header.scan.width_px

@@ -69,6 +69,18 @@ def test_focus_may_change_on_the_way():
         assert shift.x_px == pytest.approx(-5.0 * step, abs=1.0)
 
 
+def test_a_field_that_follows_the_focus_stays_the_same():
+    sem, registrar = open_sem(), Registrar()
+    for step in range(3):
+        sem.apply(SetWorkingDistance(working_distance_m=5e-3 + step * 5e-6))
+        frame = sem.acquire(10)
+        scan = msgspec.structs.replace(frame.header.scan, pixel_size_m=PIXEL_M * (1 + 1e-3 * step))
+        header = msgspec.structs.replace(frame.header, scan=scan)
+        shift = registrar.register(Frame(header, frame.pixels))
+        assert shift is not None
+        assert shift.reference_sequence == 1
+
+
 def test_a_long_stage_move_and_other_scan_settings_begin_a_new_field():
     sem, registrar = open_sem(), Registrar()
     registrar.register(sem.acquire(10))
