@@ -21,7 +21,8 @@ _IMAGE_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"}
 
 # Rounded displays of one setting differ by less than this.
 _SAME_SETTING = 0.01
-_PIXEL_SIZE = "pixel size in metres"
+_PIXEL_SIZE, _VOLTAGE = "pixel size", "accelerating voltage"
+_UNITS = {_PIXEL_SIZE: (1e9, "nm"), _VOLTAGE: (1e-3, "kV")}
 # What is nearer is no distance from a pole piece: it counts from some other place.
 _LEAST_DISTANCE_M = 0.5e-3
 
@@ -205,11 +206,11 @@ def _entry(header: ImageHeader) -> StackEntry:
             f"{header.path}: its metadata give no working distance; add a {TABLE_NAME} with the "
             "columns file, working_distance_um"
         )
-    furthest_m = FURTHEST_WORKING_DISTANCE_M
-    if not abs(metadata.working_distance_m) <= furthest_m:
+    if not abs(metadata.working_distance_m) <= FURTHEST_WORKING_DISTANCE_M:
+        furthest_mm = FURTHEST_WORKING_DISTANCE_M * 1e3
         raise InputFileError(
-            f"{header.path}: its working distance is {metadata.working_distance_m:g} m; it has to "
-            f"be from -{furthest_m} to {furthest_m} m"
+            f"{header.path}: its working distance is {metadata.working_distance_m * 1e3:g} mm; it "
+            f"has to be from -{furthest_mm:g} to {furthest_mm:g} mm"
         )
     return StackEntry(
         header, metadata.working_distance_m, metadata.stigmator_x, metadata.stigmator_y
@@ -232,30 +233,33 @@ def _check_belong_together(path: Path, entries: Sequence[StackEntry]) -> None:
         for quantity, (value, expected) in _compared(entry, first).items():
             follows = _follows(entry, first) if quantity == _PIXEL_SIZE else 0.0
             if not _same(value, expected, _SAME_SETTING + follows):
+                here, there = (_show(quantity, each) for each in (value, expected))
                 raise InputFileError(
-                    f"{entry.source}: {quantity} is {value}, but {expected} in {first.source}; "
+                    f"{entry.source}: {quantity} is {here}, but {there} in {first.source}; "
                     "all frames of a stack are taken with the same settings"
                 )
     if len({entry.working_distance_m for entry in entries}) < 2:
         raise InputFileError(
             f"{path}: all {len(entries)} frames have the working distance "
-            f"{first.working_distance_m * 1e6:g} µm; a focus stack has two or more. If the "
+            f"{first.working_distance_m * 1e3:.4f} mm; a focus stack has two or more. If the "
             f"instrument rounds what it writes, add a {TABLE_NAME}"
         )
 
 
 def _compared(entry: StackEntry, first: StackEntry) -> dict[str, tuple[object, object]]:
-    """What has to be the same in all frames: the value of both, by name and unit."""
+    """What has to be the same in all frames: the value of both, by name."""
 
     def settings(each: StackEntry) -> dict[str, object]:
         header: ImageHeader = each.header
         metadata: ImageMetadata = header.metadata
         return {
-            "size (width, height) in pixels": (header.width, header.height),
+            "size in pixels": f"{header.width} × {header.height}",
             "bit depth": header.bit_depth,
             _PIXEL_SIZE: metadata.pixel_size_m,
-            "accelerating voltage in volts": metadata.accelerating_voltage_v,
-            "known stigmator": each.stigmator_x is not None and each.stigmator_y is not None,
+            _VOLTAGE: metadata.accelerating_voltage_v,
+            "setting of the stigmators": None
+            if None in (each.stigmator_x, each.stigmator_y)
+            else "known",
         }
 
     expected = settings(first)
@@ -266,6 +270,13 @@ def _follows(entry: StackEntry, first: StackEntry) -> float:
     """How much the field may follow the focus: on some columns in proportion to the distance."""
     then_m, now_m = first.working_distance_m, entry.working_distance_m
     return abs(now_m - then_m) / then_m if min(then_m, now_m) > _LEAST_DISTANCE_M else 0.0
+
+
+def _show(quantity: str, value: object) -> str:
+    factor, unit = _UNITS.get(quantity, (1.0, ""))
+    if isinstance(value, float):
+        return f"{value * factor:.4g} {unit}"
+    return "not known" if value is None else str(value)
 
 
 def _same(value: object, expected: object, tolerance: float) -> bool:

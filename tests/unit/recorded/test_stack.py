@@ -135,7 +135,7 @@ def test_a_field_that_follows_the_focus_makes_no_other_stack(table):
 )
 def test_another_magnification_makes_another_stack(table, rows):
     folder = table("file,working_distance_um,pixel_size_nm", *rows)
-    refused(folder, "f1.png", "pixel size in metres")
+    refused(folder, "f1.png", "pixel size is")
 
 
 def test_distances_may_count_from_anywhere_up_to_what_a_microscope_has(table):
@@ -146,7 +146,7 @@ def test_distances_may_count_from_anywhere_up_to_what_a_microscope_has(table):
 def test_a_file_that_says_more_than_a_microscope_has_is_named(tmp_path, vendor_tiff):
     vendor_tiff(tmp_path / "a.tif", 10, 0.005)
     vendor_tiff(tmp_path / "b.tif", 10, 5.0)
-    refused(tmp_path, "b.tif: its working distance is 5 m; it has to be from -0.2 to 0.2 m")
+    refused(tmp_path, "b.tif: its working distance is 5000 mm; it has to be from -200 to 200 mm")
 
 
 @pytest.mark.parametrize(("value", "allowed"), [("-1", True), ("1", True), ("1.01", False)])
@@ -205,12 +205,15 @@ def test_an_image_without_working_distance_is_refused(tmp_path, vendor_tiff):
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        ({"shape": (24, 40)}, ["size (width, height) in pixels is (40, 24), but (32, 24)"]),
+        ({"shape": (24, 40)}, ["size in pixels is 40 × 24, but 32 × 24 in "]),
         ({"dtype": np.uint16}, ["bit depth is 16, but 8"]),
-        ({"pixel_m": 1.02e-8}, ["pixel size in metres is 1.02e-08, but 1e-08"]),
-        ({"pixel_m": 0}, ["pixel size in metres is None, but 1e-08"]),
-        ({"voltage_v": 15000}, ["accelerating voltage in volts is 15000.0, but 5000.0"]),
-        ({"stigmator": {"X": 0.1, "Y": 0}}, ["known stigmator is True, but False"]),
+        ({"pixel_m": 1.02e-8}, ["pixel size is 10.2 nm, but 10 nm in "]),
+        ({"pixel_m": 0}, ["pixel size is not known, but 10 nm in "]),
+        ({"voltage_v": 15000}, ["accelerating voltage is 15 kV, but 5 kV in "]),
+        (
+            {"stigmator": {"X": 0.1, "Y": 0}},
+            ["setting of the stigmators is known, but not known in "],
+        ),
     ],
 )
 def test_a_mixture_is_refused(tmp_path, vendor_tiff, change, parts):
@@ -231,7 +234,7 @@ def test_too_few_frames_are_refused(tmp_path, vendor_tiff):
     vendor_tiff(tmp_path / "a.tif", 1, 5e-3)
     refused(tmp_path, "holds 1 frame; a focus stack has two or more")
     vendor_tiff(tmp_path / "b.tif", 1, 5e-3)
-    refused(tmp_path, "all 2 frames have the working distance 5000 µm", "stack.csv")
+    refused(tmp_path, "all 2 frames have the working distance 5.0000 mm", "stack.csv")
 
 
 def test_a_header_line_alone_is_refused(table):
