@@ -26,11 +26,12 @@ def show(quantity: Quantity, value: float) -> str:
 def show_alike(quantity: Quantity, *values: float) -> list[str]:
     """Write values of one quantity, all in the same unit, fit to be compared by eye.
 
-    Different values come out different: where six digits hide why a limit was broken, more are
-    shown.
+    Different values come out different: where six digits, of a time three or the whole seconds,
+    hide why a limit was broken, more are shown.
     """
     factor, unit = _unit(quantity, values)
-    for digits in range(6, 18):
+    whole = max((len(f"{abs(value):.0f}") for value in values), default=0)
+    for digits in range(max(3, whole) if quantity == "time" else 6, 18):
         texts = [f"{value * factor:.{digits}g}{unit}" for value in values]
         if len(set(texts)) == len(set(values)):
             break
