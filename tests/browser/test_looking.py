@@ -213,7 +213,7 @@ def test_before_the_first_frame(program: Start, visit: Start):
         page.get_by_role("button", name="Working distance up").click()
         expect(page.locator("#toasts")).to_contain_text("Not asked: there is no frame yet")
 
-        step.select_option("0.1 %")
+        step.select_option("0.001")
         page.route("**/api/facts", lambda _route: None)
         lines[-1].close()
         expect(fresh).to_have_text("no connection")

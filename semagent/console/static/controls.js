@@ -15,7 +15,7 @@ export class Controls {
     this.state = state;
     this.now = now;
     this.stage = stage;
-    el("step-stig").replaceChildren(...STIGMATOR_STEPS.map((step) => new Option(`${step * 100} %`, String(step))));
+    el("step-stig").replaceChildren(...STIGMATOR_STEPS.map((step) => new Option(String(step))));
     el("step-stig").selectedIndex = 1;
     this.sayStep();
     this.listen();
