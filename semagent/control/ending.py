@@ -243,10 +243,18 @@ def _stigmators_to_restore(turn: Turn, task: Return, here: Optics) -> tuple[floa
 
 
 def give_up(turn: Turn, task: Return, why: str) -> None:
-    """End where the microscope is: the way home is barred."""
+    """End where the microscope is: the way home is barred.
+
+    Focus that is held is as good as home anywhere in the depth of field.
+    """
     home, here = task.home.optics, turn.measured
     assert here is not None  # noqa: S101 - a home comes from a frame
     stigmators = _stigmators_to_restore(turn, task, here.optics) is not None
+    away_m = abs(here.optics.working_distance_m - home.working_distance_m)
+    held = isinstance(task.task, Follow) and away_m <= task.task.half_depth_m
+    if held and not (stigmators or turn.state.unconfirmed):
+        finish(turn, task.status, task.reason, told=task.told)
+        return
     failed = "could not be put back to" if _leads_back(task) else "could not go on to"
     left = (
         f"; {failed} {_in_words(home, stigmators)} ({why}): last read back "

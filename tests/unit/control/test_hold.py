@@ -472,6 +472,27 @@ def test_disarmed_gate_suspends_and_arming_starts_afresh() -> None:
     assert bench.kinds.count("hold_started") == 2
 
 
+def test_focus_that_is_held_needs_no_way_back_when_the_gate_is_disarmed() -> None:
+    bench = hold()
+    run_until_beside(bench)
+    bench.arm(False, "disarmed by the operator")
+    ended = bench.events[-1]
+    assert (ended.kind, ended.level, ended.data) == ("hold_ended", Level.INFO, {})
+    assert ended.message == "the safety gate has closed"
+
+
+def test_focus_that_is_held_is_in_doubt_where_a_move_was_not_answered() -> None:
+    bench = hold()
+    bench.answer = lambda reply: None
+    given = len(bench.commands)
+    while len(bench.commands) == given:
+        bench.frame()
+    bench.arm(False, "disarmed by the operator")
+    bench.tick(1000)
+    assert "could not be put back to" in bench.events[-1].message
+    assert bench.events[-1].data == {"put_back": False}
+
+
 def test_focusing_by_hand_while_disarmed_is_no_reason_to_rest_once_armed() -> None:
     bench = Bench()
     bench.arm()
