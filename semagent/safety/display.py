@@ -30,8 +30,8 @@ def show_alike(quantity: Quantity, *values: float) -> list[str]:
     hide why a limit was broken, more are shown.
     """
     factor, unit = _unit(quantity, values)
-    whole = max((len(f"{abs(value):.0f}") for value in values), default=0)
-    for digits in range(max(3, whole) if quantity == "time" else 6, 18):
+    fewest = max(3, len(f"{max(values):.0f}")) if quantity == "time" else 6
+    for digits in range(fewest, 18):
         texts = [f"{value * factor:.{digits}g}{unit}" for value in values]
         if len(set(texts)) == len(set(values)):
             break
