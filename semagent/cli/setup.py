@@ -10,7 +10,7 @@ from pathlib import Path
 
 from semagent import __version__, registry
 from semagent.cli import exits
-from semagent.cli.output import Output
+from semagent.cli.output import Output, metres
 from semagent.clock import SystemClock
 from semagent.config import RunConfig, check_parts, find_config, load_config
 from semagent.errors import CommandRefusedError, ConfigError, EngineError, SemagentError
@@ -18,6 +18,7 @@ from semagent.keys import CLIENT_FOLDER, SERVER_FOLDER, make_keys
 from semagent.remote.serve import serve as serve_microscope
 from semagent.schema import as_json, config_schema
 from semagent.signals import handled
+from semagent.types import FrameHeader
 
 _MODULES = ("numpy", "zmq", "msgspec")
 _MODULES_OF_THE_AGENT = ("cv2", "tifffile", "imagecodecs")
@@ -177,6 +178,7 @@ def _microscope(name: str) -> list[tuple[str, bool, str]]:
         frame = microscope.acquire(config.acquire.frame_timeout_s)
         height, width = frame.pixels.shape
         checks.append(("one frame", True, f"{width} x {height} {frame.pixels.dtype}"))
+        checks.append(("what it reports", True, _reported(frame.header)))
         engine = registry.open_engine(config.engine.name, config.engine.options)
         figures = engine.analyse(frame).figures
         engine.close()
@@ -188,6 +190,21 @@ def _microscope(name: str) -> list[tuple[str, bool, str]]:
     finally:
         microscope.close()
     return checks
+
+
+def _reported(header: FrameHeader) -> str:
+    """What came with a frame, to be compared with what the microscope shows."""
+    scan, optics = header.scan, header.optics
+    pixel_m, voltage_v = scan.pixel_size_m, optics.accelerating_voltage_v
+    x, y = optics.stigmator_x, optics.stigmator_y
+    values = {
+        "working distance": metres(optics.working_distance_m),
+        "field width": pixel_m and metres(pixel_m * scan.width_px),
+        "pixel size": pixel_m and metres(pixel_m),
+        "voltage": voltage_v and f"{voltage_v / 1e3:g} kV",
+        "stigmators": None if x is None or y is None else f"{x:+.4f} and {y:+.4f}",
+    }
+    return ", ".join(f"{name} {value or 'not reported'}" for name, value in values.items())
 
 
 def keys(folder: Path, output: Output) -> int:

@@ -779,7 +779,12 @@ def test_doctor_tries_everything_and_moves_nothing(
     assert cli.main(["doctor", str(simulated_config(speed=0)), "--json"]) == 0
     checks = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert all(check["ok"] for check in checks)
-    assert {"driver", "one frame", "engine"} <= {check["check"] for check in checks}
+    details = {check["check"]: check["detail"] for check in checks}
+    assert {"driver", "one frame", "engine"} <= set(details)
+    assert details["what it reports"] == (
+        "working distance 5.0300 mm, field width 5.12 µm, pixel size 10 nm, voltage 5 kV, "
+        "stigmators +0.0000 and +0.0000"
+    )
     assert moves == []
 
 
