@@ -16,6 +16,7 @@ def test_without_a_token_there_is_only_the_sign_in(run: Run):
 def test_a_wrong_token_opens_nothing(run: Run):
     answer = run.fetch("/?token=wrong")
     assert answer.status == 401
+    assert b"That token opens nothing here" in answer.body
     assert "set-cookie" not in answer.headers
 
 

@@ -169,6 +169,13 @@ def test_a_request_that_comes_together_with_the_end_of_tls_is_answered(secure_ru
                 continue
 
 
+def test_the_cookie_of_a_console_with_tls_never_travels_without(secure_run: Run):
+    request = a_request(secure_run).replace(b"GET /", f"GET /?token={TOKENS.viewer}".encode())
+    with secured(connected(secure_run)) as link:
+        link.sendall(request)
+        assert b"; secure" in link.recv(4096).lower()
+
+
 def answers(run: Run, path: str, **headers: str) -> bytes:
     """All that comes of three requests in a row, the last of which asks for the end."""
     lines = [
