@@ -16,6 +16,7 @@ from semagent.replay import Replay
 from semagent.types import (
     Arm,
     Cancel,
+    Issuer,
     Mode,
     Outcome,
     Region,
@@ -70,6 +71,20 @@ def test_it_focuses(bench: Bench):
     assert bench.lockstep.operate(Arm()).outcome is Outcome.APPLIED
     assert bench.focus() == "focused"
     assert bench.working_distance_m == pytest.approx(5e-3, abs=2e-6)
+
+
+def test_a_command_of_the_agent_is_void_once_its_frame_is_too_old(bench: Bench):
+    frames, commands = bench.lockstep.listen("frame"), bench.lockstep.listen("command")
+    bench.lockstep.operate(Arm())
+    assert bench.focus(cycles=1) is None
+    header = frames.take().value
+    given = []
+    while (message := commands.take()) is not None:
+        given.append(message.value)
+    (*_, last) = given
+    assert (last.issuer, last.basis.sequence) == (Issuer.AGENT, header.sequence)
+    age_ns = load_config(find_config("simulated")).safety.max_evidence_age_s * 1e9
+    assert last.expires_ns == header.monotonic_ns + age_ns
 
 
 def test_the_engine_is_closed_even_if_the_microscope_fails_at_the_end(
