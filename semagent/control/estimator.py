@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,6 +41,7 @@ _TELLING_MOTION, _MAY_END = 3, 0.7  # places; half depths of field
 _EXPLAINED = 0.55  # misfit; that of frames as in the model is about 0.4, as scatter is generous
 _ONE_FRAME = 2.0  # log odds that a single frame with other stigmators may give
 _RATE_STD, _AT_REST_STD = 1.5, 1e-3  # half depths of field from frame to frame
+_RATES = (0.0, 1.5, -1.5)  # to start from
 _LEAST_REMEMBERED_SIGMA = 0.02  # of the slope that is remembered
 
 
@@ -90,6 +92,41 @@ def _mean(earlier: tuple[float, ...], last: tuple[float, ...], frames: int) -> t
     """Logarithm of the mean of frames, of which all but the last have the mean ``earlier``."""
     change = np.expm1(np.array(last) - np.array(earlier)) / frames
     return tuple((np.array(earlier) + np.log1p(change)).tolist())
+
+
+class _Starts(NamedTuple):
+    """Beams to start a fit from, and the prior of each: its mean and standard deviation.
+
+    All of shape (M, W); see `semagent.control.fit`.
+    """
+
+    beam: Array
+    mean: Array
+    std: Array
+
+    @staticmethod
+    def of(beam: Array, mean: Array, std: Array) -> "_Starts":
+        """With one prior for all, shape (W,)."""
+        return _Starts(beam, np.tile(mean, (len(beam), 1)), np.tile(std, (len(beam), 1)))
+
+    def first(self, count: int) -> "_Starts":
+        """So many of them."""
+        return _Starts(self.beam[:count], self.mean[:count], self.std[:count])
+
+    def at_rest(self) -> "_Starts":
+        """With one more parameter, how far focus moves from frame to frame: not at all."""
+        beam, mean, std = (np.pad(each, ((0, 0), (0, 1))) for each in self)
+        std[:, -1] = _AT_REST_STD
+        return _Starts(beam, mean, std)
+
+    def moving(self) -> "_Starts":
+        """The first of them with focus on the move, by several rates; W is one more."""
+        moving = self.first(1).at_rest()
+        beam, mean, std = (np.repeat(each, len(_RATES), axis=0) for each in moving)
+        beam[:, 0] += _RATES
+        beam[:, -1] = _RATES
+        std[:, -1] = _RATE_STD
+        return _Starts(beam, mean, std)
 
 
 class SpectralEstimator:
@@ -189,7 +226,10 @@ class SpectralEstimator:
         return math.inf
 
     def _fit(self) -> float:
-        """Update the posterior; returns the log odds against a beam that nothing changes."""
+        """Update the posterior; returns the log odds against a beam that nothing changes.
+
+        All hypotheses are starts of one fit: each step takes about as long for two as for ten.
+        """
         stigmators = np.array([seen.stigmators for seen in self._seen])
         # Places as they would be with the stigmators of the first frame.
         places = np.array([seen.place for seen in self._seen]) - stigmators @ self._response.focus
@@ -203,63 +243,60 @@ class SpectralEstimator:
         mean, std = self._prior()
         width = len(mean) if np.ptp(stigmators, axis=0).any() else BEAM
         mean, std = mean[:width], std[:width]
-        starts = self._starts(places, mean, std)
-        still = np.concatenate([mean[:3], [_STILL_LOG_SLOPE], mean[4:]])
-        still_std = np.concatenate([std[:3], [1e-3], [2 * _SPOT_STD], std[5:]])
+        usual = _Starts.of(self._starts(places, mean, std), mean, std)
         # A calibration of the stigmators is doubted as soon as they have changed.
         doubted = width > BEAM and self._response.std != UNKNOWN_STD
-        doubts, doubts_std = self._doubts(std) if doubted else (starts[:0], starts[:0])
-        count, others = len(starts), len(doubts) + 1
-        fit = Fit(
-            series,
-            np.concatenate([np.tile(mean, (count + len(doubts), 1)), still[None]]),
-            np.concatenate([np.tile(std, (count, 1)), doubts_std, still_std[None]]),
-            np.concatenate([starts, doubts, still[None]]),
-            spared=others,
-        )
+        doubts = self._doubts(mean, std) if doubted else usual.first(0)
+        still = np.concatenate([mean[:3], [_STILL_LOG_SLOPE], mean[4:]])
+        still_std = np.concatenate([std[:3], [1e-3], [2 * _SPOT_STD], std[5:]])
+        groups = [usual, doubts, _Starts.of(still[None], still, still_std)]
         was_sure = self._sure
+        moments = self._moments if was_sure else None
+        if moments is not None:
+            groups = [*(each.at_rest() for each in groups), usual.moving()]
+        starts, means, stds = (np.concatenate(each) for each in zip(*groups, strict=True))
+        fit = Fit(series, means, stds, starts, len(starts) - len(usual.beam), moments)
         modes = fit.run(_STEPS_WHEN_SURE if was_sure else _STEPS)
+        ends = np.cumsum([len(each.beam) for each in groups])
+        group = np.searchsorted(ends, modes.start, side="right")
+        likely, otherwise, nothing = (modes.among(group == each).up_to(width) for each in range(3))
+        if doubted and self._is_refuted(series, likely, otherwise, mean, std):
+            self._response = response_of(None, 1.0)
+            self._posterior = combine(otherwise, _MOST_MODES)
+            return self._fit()
         # A beam of which so little is known may be unlike the model in other ways, too.
         inflation = OTHER_INFLATION if std[3] > _VAGUE else INFLATION
-        moving = modes.among(modes.start < count)
-        if doubted:
-            otherwise = modes.among(np.arange(-others, -1))
-            if self._is_refuted(series, moving, otherwise, mean, std):
-                self._response = response_of(None, 1.0)
-                self._posterior = combine(otherwise, _MOST_MODES)
-                return self._fit()
-        self._posterior = with_response(combine(moving, _MOST_MODES, inflation), self._response)
-        self._motion = self._moves(series, mean, std) if was_sure else (0.0, 0.0)
-        return self._posterior.log_evidence - float(modes.log_evidence[-1])
+        self._posterior = with_response(combine(likely, _MOST_MODES, inflation), self._response)
+        self._motion = self._how_it_moves(modes.among(group == 3), likely)
+        return self._posterior.log_evidence - float(nothing.log_evidence[0])
 
-    def _moves(self, series: Series, mean: Array, std: Array) -> tuple[float, float]:
-        """How far focus moves from frame to frame, and the log of the odds that it moves at all."""
-        posterior = self._posterior
+    @property
+    def _moments(self) -> Array | None:
+        """When the frames were taken, from the last on, in mean times from frame to frame.
+
+        ``None`` where they cannot tell whether focus moves.
+        """
         times = np.array([seen.time_s for seen in self._seen])
         between = np.diff(times)
-        enough = len(times) >= _TELLING_MOTION and bool((between > 0).all())
-        if not enough or posterior is None or posterior.std > _MAY_END:
+        if len(times) < _TELLING_MOTION or not (between > 0).all():
+            return None
+        return np.asarray((times - times[-1]) / between.mean())
+
+    def _how_it_moves(self, moving: Modes, resting: Modes) -> tuple[float, float]:
+        """How far focus moves from frame to frame, and the log of the odds that it moves at all."""
+        posterior = self._posterior
+        if not len(moving.start) or posterior is None or posterior.std > _MAY_END:
             return 0.0, 0.0
-        beam = np.append(posterior.beam[0, : len(mean)], 0.0)
-        rates = (_RATE_STD, _AT_REST_STD)
-        modes = Fit(
-            series,
-            np.append(mean, 0.0),
-            np.array([np.append(std, rate) for rate in rates]),
-            np.array([beam, beam]),
-            spared=2,
-            moments=(times - times[-1]) / between.mean(),
-        ).run(_STEPS_WHEN_SURE)
-        if modes.misfit[0] > _EXPLAINED:
+        likeliest = int(np.argmax(moving.log_evidence))
+        if moving.misfit[likeliest] > _EXPLAINED:
             return 0.0, 0.0  # whatever is wrong, motion is not all of it
-        moving, resting = modes.log_evidence.tolist()
-        log_odds = moving - resting
+        log_odds = float(moving.log_evidence[likeliest] - resting.log_evidence.max())
         if self._seen[-1].stigmators != self._seen[-2].stigmators:
             log_odds = min(log_odds, _ONE_FRAME)  # what stigmators do is not known so well
-        return float(modes.beam[0, -1]), log_odds
+        return float(moving.beam[likeliest, -1]), log_odds
 
-    def _doubts(self, std: Array) -> tuple[Array, Array]:
-        """Starts where the stigmators do other than is remembered, and the widths of their prior.
+    def _doubts(self, mean: Array, std: Array) -> "_Starts":
+        """Starts where the stigmators do other than is remembered.
 
         Against the calibration stands one that may be anything of its size: the wrong sign, an axis
         exchanged for the other, another column. That costs evidence, unless frames ask for it.
@@ -268,9 +305,9 @@ class SpectralEstimator:
         known = self._response.matrix.ravel()
         starts = np.repeat(self._posterior.beam[:1], len(_OTHERWISE), axis=0)
         starts[:, BEAM:] = np.multiply.outer(_OTHERWISE, known)
-        free_std = np.tile(std, (len(starts), 1))
-        free_std[:, BEAM:] = _ANY_RESPONSE * np.abs(known).max()
-        return starts, free_std
+        free_std = std.copy()
+        free_std[BEAM:] = _ANY_RESPONSE * np.abs(known).max()
+        return _Starts.of(starts, mean, free_std)
 
     def _is_refuted(
         self, series: Series, modes: Modes, otherwise: Modes, mean: Array, std: Array

@@ -26,7 +26,7 @@ Lengths are in half depths of field; A is ``[[a1, a2], [a2, -a1]]``.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,6 +108,12 @@ class Modes:
             self.log_evidence[chosen],
             self.start[chosen],
             self.misfit[chosen],
+        )
+
+    def up_to(self, width: int) -> "Modes":
+        """The first so many parameters of the beam."""
+        return replace(
+            self, beam=self.beam[:, :width], covariance=self.covariance[:, :width, :width]
         )
 
 
