@@ -11,7 +11,7 @@ from semagent.calibration import CalibrationOptions, NotCalibratedError, Stage, 
 from semagent.calibration.hands import Hands
 from semagent.cli import exits
 from semagent.cli.interrupt import EndedAtFrameError, Interrupt, caught_interrupts
-from semagent.cli.output import Output, metres
+from semagent.cli.output import Output
 from semagent.clock import SystemClock
 from semagent.config import RunConfig, find_config, load_config, save_memory
 from semagent.errors import GateRefusedError, RecordError, UsageError
@@ -106,7 +106,7 @@ def _report(path: Path | None, calibration: Calibration, output: Output) -> None
     }
     output.record({"event": "calibration", **values, "memory": path and str(path)})
     rows = [
-        [field.replace("_", " ").removesuffix(" m"), *_show(field, getattr(calibration, field))]
+        _row(field, getattr(calibration, field))
         for field in Calibration.__struct_fields__
         if isinstance(getattr(calibration, field), Measure | Vector | Matrix)
     ]
@@ -115,19 +115,26 @@ def _report(path: Path | None, calibration: Calibration, output: Output) -> None
         output.say(f"remembered in {path}")
 
 
-def _show(field: str, value: Measure | Vector | Matrix) -> list[str]:
+def _row(field: str, value: Measure | Vector | Matrix) -> list[str]:
+    """Name, values and standard deviation in the unit of the name, and what a matrix does."""
+    name, factor = field.removesuffix("_m").replace("_", " "), 1.0
+    if field.endswith(("_m", "_per_stigmator")):
+        name, factor = f"{name}, µm", 1e6
+    decimals = max(0, 1 - math.floor(math.log10(max(value.sigma * factor, 1e-9))))
+
+    def show(*numbers: float) -> str:
+        return ", ".join(f"{number * factor:.{decimals}f}" for number in numbers)
+
+    sigma = show(value.sigma)
     if isinstance(value, Measure):
-        length = metres(value.value) if field.endswith("_m") else ""
-        return [f"{value.value:.4g}", f"{value.sigma:.1g}", length]
+        return [name, show(value.value), sigma, ""]
     if isinstance(value, Vector):
-        size, angle = math.hypot(value.x, value.y), math.degrees(math.atan2(value.y, value.x))
-        return [
-            f"{value.x:.4g}, {value.y:.4g}",
-            f"{value.sigma:.1g}",
-            f"{size:.4g} at {angle:.1f}°",
-        ]
-    # A rotation and a scale, as far as the matrix is one.
-    turn = math.degrees(math.atan2(value.yx - value.xy, value.xx + value.yy))
-    scale = math.hypot(value.yx - value.xy, value.xx + value.yy) / 2
-    numbers = f"{value.xx:.4g}, {value.xy:.4g}; {value.yx:.4g}, {value.yy:.4g}"
-    return [numbers, f"{value.sigma:.1g}", f"{scale:.4g} turned by {turn:.1f}°"]
+        numbers, size = show(value.x, value.y), math.hypot(value.x, value.y)
+        what = f"{show(size)} at {math.degrees(math.atan2(value.y, value.x)):.1f}°"
+    else:
+        # A rotation and a scale, as far as the matrix is one.
+        numbers = f"{show(value.xx, value.xy)}; {show(value.yx, value.yy)}"
+        size = math.hypot(value.yx - value.xy, value.xx + value.yy) / 2
+        turn = math.degrees(math.atan2(value.yx - value.xy, value.xx + value.yy))
+        what = f"{show(size)} turned by {turn:.1f}°"
+    return [name, numbers, sigma, what if size > 2 * value.sigma else "none to be seen"]

@@ -22,7 +22,7 @@ from semagent.cli.output import Output
 from semagent.clock import ManualClock
 from semagent.config import RunConfig, find_config, load_config
 from semagent.errors import CommandRefusedError, MicroscopeError
-from semagent.memory import Calibration, Measure, Settings, load_memory
+from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, load_memory
 from semagent.safety import AxisLimits
 from semagent.types import FrameHeader, MicroscopeState
 from semagent_drivers.simulated.column import Column
@@ -403,16 +403,28 @@ def test_a_calibration_that_cannot_be_kept_is_reported_all_the_same(
     assert "cannot write" in said.err
 
 
-def test_only_what_is_a_length_is_shown_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_calibration_is_told_in_micrometres_to_its_uncertainty(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     found = Calibration(
         date="2025-01-01",
         frames=40,
         blur_per_focus=Measure(value=0.0025, sigma=3e-5),
         stage_backlash_m=Measure(value=7e-9, sigma=1e-10),
+        astigmatism_per_stigmator=Matrix(xx=2e-5, xy=-1.2e-7, yx=0.0, yy=2e-5, sigma=6e-7),
+        focus_per_stigmator=Vector(x=-1e-8, y=-8e-8, sigma=5e-7),
     )
     command._report(Path("sem.memory.yaml"), found, Output(json=False))
-    slope, play = (
-        line for line in capsys.readouterr().out.splitlines() if "0.0025" in line or "7e-09" in line
-    )
-    assert "mm" not in slope
-    assert "7.0 nm" in play
+    told = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert [[cell.strip() for cell in row] for row in told] == [
+        ["blur per focus", "0.002500", "0.000030", ""],
+        [
+            "astigmatism per stigmator, µm",
+            "20.00, -0.12; 0.00, 20.00",
+            "0.60",
+            "20.00 turned by 0.2°",
+        ],
+        ["focus per stigmator, µm", "-0.01, -0.08", "0.50", "none to be seen"],
+        ["stage backlash, µm", "0.00700", "0.00010", ""],
+    ]
