@@ -73,7 +73,7 @@ def score(paths: list[Path], *, engine: str, output: Output) -> int:
     finally:
         opened.close()
     columns = ["image", "score", "blur, px", "90 % within\na factor", "angle,\nrad", "noise", "ms"]
-    where = f" in {folders.pop()}" if len(folders) == 1 else ""
+    where = f" in {folders.pop()}" if len(folders) == 1 and Path() not in folders else ""
     output.table(f"focus scores{where} ({opened.name})", columns, rows, figures=True)
     for remark in remarks:
         output.say(remark)

@@ -570,7 +570,9 @@ def test_scores_leave_room_for_names_in_the_usual_terminal(
     semagent: Run, drawn_stack: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("COLUMNS", "80")
-    run = semagent("score", *sorted(drawn_stack.glob("frame_*.png"))[:3])
+    monkeypatch.chdir(drawn_stack)
+    run = semagent("score", *[f"frame_000{number}.png" for number in range(3)])
+    assert run.out.lstrip().startswith("focus scores (")
     rows = [line for line in run.out.splitlines() if line.startswith("│")]
     assert len(rows) == 3  # a line each
     assert all(re.search(r"frame_000\d.png .* \d+\.\d\d × \d+\.\d\d ", row) for row in rows)
