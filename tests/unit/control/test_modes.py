@@ -18,7 +18,7 @@ from semagent.types import (
     StartAutofocus,
 )
 
-from .bench import CAPABILITIES, OPTIONS, UNIT_M, Bench
+from .bench import CAPABILITIES, OPTIONS, UNIT_M, Bench, Spectrum
 
 Leave = Callable[[StagePosition, int], StagePosition]
 
@@ -109,6 +109,15 @@ def test_proposals_instead_of_commands(mode: Mode) -> None:
     focus_m = proposals[-1].data["working_distance_m"]
     assert focus_m == pytest.approx(5e-3 + 3 * UNIT_M, abs=UNIT_M)
     assert bench.commands == []
+
+
+@pytest.mark.parametrize("mode", [Mode.ADVISE, Mode.HOLD])
+def test_where_blur_does_not_tell_nothing_is_proposed(mode: Mode) -> None:
+    options = msgspec.structs.replace(OPTIONS, mode=mode)
+    bench = Bench(focus=6.0, options=options, spectrum=Spectrum(flat=True))
+    turn_knob(bench, PLACES)
+    assert bench.controller.belief is not None
+    assert "proposal" not in bench.kinds
 
 
 def test_proposal_is_not_repeated_and_ends_in_focus() -> None:
