@@ -1,5 +1,6 @@
 """``autofocus`` and ``simulate``: one focusing, frame by frame, in this process."""
 
+import contextlib
 import random
 import time
 from pathlib import Path
@@ -64,12 +65,15 @@ def autofocus(
 ) -> int:
     """Focus the microscope of a configuration once and return the exit code."""
     config = load_config(find_config(name))
-    if not arm:
-        output.fail("a focusing moves focus and stigmators: give --arm")
-        return exits.REFUSED
     clock = SystemClock()
     microscope = registry.open_microscope(config.driver.name, config.driver.options, clock=clock)
     output.warn_unverified(microscope.capabilities)
+    if not arm:
+        with contextlib.closing(microscope):
+            start_m = microscope.read_state().optics.working_distance_m
+        _report(not_begun(start_m, "the safety gate is disarmed"), 0.0, output)
+        output.fail("a focusing moves focus and stigmators: give --arm")
+        return exits.REFUSED
     request = StartAutofocus(max_frames=max_frames, stigmation=stigmation)
     # A configuration that ships with semagent is for trying things: it learns nothing.
     memory = Path(config.memory) if config.memory and Path(name).is_file() else None

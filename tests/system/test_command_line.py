@@ -165,8 +165,10 @@ def test_autofocus_without_arming_is_refused_and_no_frame_exposed(
 ):
     run = semagent("autofocus", simulated_config(speed=0), "--json")
     assert run.code == 5
-    assert run.records == []
-    assert run.err == "error: a focusing moves focus and stigmators: give --arm\n"
+    [result] = run.records
+    assert (result["event"], result["frames_used"], result["moves"]) == ("result", 0, 0)
+    assert result["final_working_distance_m"] == result["start_working_distance_m"]
+    assert run.err.endswith("error: a focusing moves focus and stigmators: give --arm\n")
 
 
 def test_travel_beyond_the_envelope_is_refused_and_focus_goes_back(
