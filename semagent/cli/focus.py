@@ -22,11 +22,13 @@ from semagent.clock import Clock, SystemClock
 from semagent.config import Part, RunConfig, find_config, load_config, save_memory
 from semagent.control import forbids, not_begun
 from semagent.errors import (
+    CommandRefusedError,
     FrameTooSmallError,
     InputFileError,
     MicroscopeError,
     RoleError,
     SemagentError,
+    UsageError,
 )
 from semagent.health import HealthMonitor
 from semagent.lockstep import Lockstep
@@ -44,6 +46,7 @@ from semagent.types import (
     Mode,
     Outcome,
     SetMode,
+    SetWorkingDistance,
     StartAutofocus,
 )
 
@@ -99,15 +102,18 @@ def simulate(
     """
     clock = SystemClock()
     options: dict[str, Any] = {"stack": stack}
-    if start_working_distance_m is not None:
-        options["start_working_distance_m"] = start_working_distance_m
     microscope = registry.open_microscope("recorded", options, clock=clock)
-    if start_working_distance_m is None and seed is not None:
+    start_m = start_working_distance_m
+    if start_m is None and seed is not None:
         low_m, high_m = microscope.capabilities.working_distance_range_m or (0.0, 0.0)
-        microscope.close()
         start_m = random.Random(seed).uniform(low_m, high_m)  # noqa: S311 - not a secret
+    if start_m is not None:
+        try:
+            microscope.apply(SetWorkingDistance(working_distance_m=start_m))
+        except CommandRefusedError as error:
+            microscope.close()
+            raise UsageError(f"--start-um: {error}") from error
         options["start_working_distance_m"] = start_m
-        microscope = registry.open_microscope("recorded", options, clock=clock)
     recorded = as_recorded(microscope)
     config = config_for_stack(recorded, Part(name=engine))
     if console:

@@ -721,7 +721,8 @@ def test_a_folder_that_may_not_be_read_is_exit_2(semagent: Run, tmp_path: Path):
 def test_a_start_outside_the_stack_is_refused(semagent: Run, drawn_stack: Path):
     run = semagent("simulate", drawn_stack, "--start-um", 9000, "--json")
     assert run.code == 2
-    assert "recorded" in run.err
+    assert run.err.startswith("error: --start-um: ")
+    assert "9000 µm" in run.err
 
 
 @pytest.mark.parametrize("start_um", [-50, 0, 50])
