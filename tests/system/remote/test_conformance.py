@@ -16,7 +16,7 @@ from semagent.testing import MicroscopeConformance
 from semagent_drivers import simulated
 
 SMALL = {"width_px": 256, "height_px": 192, "dwell_us": 0.1}
-STAGE_X = AxisLimits(min=-1e-3, max=1e-3, max_step=1e-4, max_travel=1e-2)
+STAGE = AxisLimits(min=-1e-3, max=1e-3, max_step=1e-4, max_travel=1e-2)
 
 
 @contextlib.contextmanager
@@ -25,7 +25,7 @@ def served(options):
     clock, stop = SystemClock(), threading.Event()
     microscope = simulated.open_microscope(options, clock=clock)
     envelope = msgspec.structs.replace(
-        load_config(find_config("simulated")).safety, stage_x_m=STAGE_X
+        load_config(find_config("simulated")).safety, stage_x_m=STAGE, stage_y_m=STAGE
     )
     server = MicroscopeServer(
         microscope, envelope, bind="tcp://127.0.0.1:*", keys=None, clock=clock
