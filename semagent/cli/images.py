@@ -72,7 +72,7 @@ def score(paths: list[Path], *, engine: str, output: Output) -> int:
                 )
     finally:
         opened.close()
-    columns = ["image", "score", "blur, px", "90 % within\na factor", "angle,\nrad", "noise", "ms"]
+    columns = ["image", "score", "blur, px", "90 %\n× or ÷", "angle,\nrad", "noise", "ms"]
     where = f" in {folders.pop()}" if len(folders) == 1 and Path() not in folders else ""
     output.table(f"focus scores{where} ({opened.name})", columns, rows, figures=True)
     for remark in remarks:
