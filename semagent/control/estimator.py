@@ -115,9 +115,9 @@ class _Starts(NamedTuple):
 
     def at_rest(self) -> "_Starts":
         """With one more parameter, how far focus moves from frame to frame: not at all."""
-        beam, mean, std = (np.pad(each, ((0, 0), (0, 1))) for each in self)
-        std[:, -1] = _AT_REST_STD
-        return _Starts(beam, mean, std)
+        column = np.zeros((len(self.beam), 1))
+        columns = (column, column, column + _AT_REST_STD)
+        return _Starts(*map(np.hstack, zip(self, columns, strict=True)))
 
     def moving(self) -> "_Starts":
         """The first of them with focus on the move, by several rates; W is one more."""
