@@ -203,7 +203,7 @@ class MicroscopeConformance:
         if "x_m" not in microscope.capabilities.stage_axes:
             self._refused(microscope, MoveStage(x_m=0.0))
             return
-        for axis in {"x_m", "y_m"} & set(microscope.capabilities.stage_axes):
+        for axis in [each for each in microscope.capabilities.stage_axes if each in ("x_m", "y_m")]:
             before = msgspec.structs.asdict(microscope.read_state().stage)
             target_m = before[axis] + self.stage_step_m
             microscope.apply(MoveStage(**{axis: target_m}))
