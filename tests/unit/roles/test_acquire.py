@@ -111,6 +111,15 @@ class Bench:
         message = self.frames.take()
         return None if message is None else message.value
 
+    def after_each_move(self, monkeypatch: pytest.MonkeyPatch, do: Callable[[], None]) -> None:
+        move = self.microscope.apply
+
+        def move_and_do(action: Any) -> None:
+            move(action)
+            do()
+
+        monkeypatch.setattr(self.microscope, "apply", move_and_do)
+
     def busy_since_ns(self) -> int | None:
         beats = [each.value for each in taken(self.beats) if each.sender == Role.ACQUIRE]
         return beats[-1].busy_since_ns
@@ -254,13 +263,11 @@ def test_a_microscope_that_fails_disarms_even_where_it_has_arrived(
 ):
     bench = Bench()
     bench.arm()
-    move = bench.microscope.apply
 
-    def move_and_fail(action: Any) -> None:
-        move(action)
+    def fail() -> None:
         raise MicroscopeError("the answer was lost")
 
-    monkeypatch.setattr(bench.microscope, "apply", move_and_fail)
+    bench.after_each_move(monkeypatch, fail)
     reply = bench.send(focus(5.02e-3))
     assert (reply.outcome, reply.code) == (Outcome.FAILED, "microscope")
     assert reply.reason == "the answer was lost"
@@ -535,14 +542,8 @@ def test_no_frame_is_begun_after_a_stop_that_came_during_a_command(
 ):
     bench = Bench()
     bench.arm()
-    move = bench.microscope.apply
-
-    def stopped_move(action: Any) -> None:
-        move(action)
-        stop = Command(id="stop", issuer=Issuer.OPERATOR, action=Stop())
-        bench.console.send("command", stop)
-
-    monkeypatch.setattr(bench.microscope, "apply", stopped_move)
+    stop = Command(id="stop", issuer=Issuer.OPERATOR, action=Stop())
+    bench.after_each_move(monkeypatch, lambda: bench.console.send("command", stop))
     nudge = Command(id="nudge", issuer=Issuer.OPERATOR, action=focus(5.001e-3))
     bench.console.send("command", nudge)
     bench.role.step()
