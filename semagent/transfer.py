@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 _Float = TypeVar("_Float", np.float32, np.float64)
+_Double = npt.NDArray[np.float64]
 
 RING_SMOOTHING = 0.3
 """Half width in ln k over which the rings of a transfer are averaged: bins are as wide, beams as
@@ -31,17 +32,17 @@ def log_disc_transfer(
     """
     inside = np.minimum(np.maximum(q, _LOWEST), _HIGHEST)
     at = (np.log(inside) - math.log(_LOWEST)) / _STEP
-    part, below = np.modf(at)
     # Rows of the table lie in memory as one piece: to take one is quicker than four numbers.
-    row = _table(smoothing, q.dtype).take(below.astype(np.intp), axis=0)
-    return row[..., 0] + part * row[..., 1], row[..., 2] + part * row[..., 3]
+    lines = _table(smoothing, q.dtype).take(at.astype(np.intp), axis=0)
+    return lines[..., 0] + at * lines[..., 1], lines[..., 2] + at * lines[..., 3]
 
 
 @cache
 def _table(smoothing: float, precision: np.dtype[_Float]) -> npt.NDArray[_Float]:
-    """On a grid of ln q: the log of the transfer and its derivative, each with its differences.
+    """Straight lines through each two points of the log of the transfer, and of its derivative.
 
-    Columns are the log, its differences, the derivative and its differences.
+    The points are evenly spaced in ln q. Columns are, of either, what a line has at the first
+    point of all, and how much it rises from point to point.
 
     J1(r) = 1/π ∫ cos(τ - r sin τ) dτ from 0 to π.
     """
@@ -57,5 +58,9 @@ def _table(smoothing: float, precision: np.dtype[_Float]) -> npt.NDArray[_Float]
     share = np.clip(1 + log_q, 0.0, 1.0)
     transfer = (1 - share) * np.log(np.maximum(power, 1e-12)) + share * np.log(smooth)
     slope = np.gradient(transfer, _STEP)
-    columns = (transfer[:-1], np.diff(transfer), slope[:-1], np.diff(slope))
-    return np.stack(columns, axis=1).astype(precision)
+    return np.hstack([_lines(transfer), _lines(slope)]).astype(precision)
+
+
+def _lines(values: _Double) -> _Double:
+    rise = np.diff(values)
+    return np.stack([values[:-1] - np.arange(len(rise)) * rise, rise], axis=1)

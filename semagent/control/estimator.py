@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from semagent.control.fit import BEAM, Fit, Modes, Series
+from semagent.control.fit import BEAM, Fit, Modes
 from semagent.control.options import USUAL_SLOPE, EstimatorOptions, ScaleOptions
 from semagent.control.posterior import INFLATION, OTHER_INFLATION, Posterior, combine, mirrored
+from semagent.control.series import Series
 from semagent.control.stigmation import (
     UNKNOWN_STD,
     astigmatism,

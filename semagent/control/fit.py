@@ -25,18 +25,15 @@ power is known; the systems that are solved are of double precision.
 Lengths are in half depths of field; A is ``[[a1, a2], [a2, -a1]]``.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from semagent.control.specimen import specimen_prior
-from semagent.signature import RINGS, SECTORS, geometry_of
+from semagent.control.series import Series, Single, single
 from semagent.spectrum import Array
 from semagent.transfer import log_disc_transfer
-from semagent.types import Signature
 
 BEAM = 6
 """Parameters of the beam: f, a1, a2, ln c (pixels a half depth of field), ln of the spot (px), and
@@ -51,18 +48,12 @@ RING_SCATTER = 0.1
 """... and what every unit of q adds, as no beam is a perfect disc ..."""
 MOST_SCATTER_AT = 8.0
 """... up to this q."""
-NOISE_SCATTER = 0.05
-"""Error of the noise in a bin: it is never exactly white."""
 NOISE_LEVEL_STD = 0.1
 """Error of the noise level of a frame."""
-BIN_STD = 0.1
-"""Deviation of a bin of the specimen from its smooth spectrum, were there endless modes."""
 GAIN_STD = 0.4
 """Changes of the contrast between frames, as logarithm of the power."""
 BLUR_STD = 0.04
 """Relative error of the blur of a whole frame: relief, other content, a lens that is not linear."""
-FOREIGN_SCATTER = 3.0
-"""Error of the log of the transfer of power that leaks into a bin from directions beside it."""
 TAIL = 10.0
 """Degrees of freedom of Student's distribution of the errors."""
 
@@ -75,11 +66,9 @@ _CROWDED = 0.5  # standard deviations
 _NEXT_TO_NOTHING = np.array([0.01, 0.01, 0.01, 0.01, 0.05, 0.1])
 _LEAVE = {2: 10, 4: 7, 6: 5}  # after so many steps, so many starts go on
 _FARTHEST = 200.0
-_SEEN = 2.0  # standard deviations above the noise that count as a signal
-_LEAK = 0.45  # of a bin's power reaches the one beside it, when they are a mode of the tile wide
 
+_SLOPES = 9  # of the log power of a frame by what `_Action` names, and what is left to explain
 _TWICE = np.array([2, 2, 1], np.float32)
-_Single = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,85 +106,43 @@ class Modes:
         )
 
 
-class Series:
-    """Signatures of one field, and where they were taken, ready to be fitted.
+class _Action:
+    """How the parameters of a beam act in the frames of a series.
 
-    Args:
-        signatures: one or more, with the same ``tile_px``.
-        places: working distances, shape (N,).
-        ages: variance of the log power that a frame gained with time, shape (N,).
-        stigmators: changes of (x, y) since the astigmatism of the beam was as it is fitted,
-            shape (N, 2).
-        focused: of a frame in focus, wherever that is.
+    A frame's log power changes with its own gain, noise level and ln of the blur, with its
+    (f - z, a1, a2), and with ln of the spot and of the softness. Each parameter acts by one of
+    these *slopes*, the more the larger its *cause* in the frame is.
+
+    Attributes:
+        slope: that each parameter acts by and, at the end, the number of what is left to explain,
+            shape (W + 1,).
+        causes: shape (causes, frames).
+        at: where the sum over the frames of a cause times a slope is for each parameter, and for
+            what is left, among all of those, shape (W + 1,).
+        times: the cause of each parameter, and 1 for what is left, shape (frames, 1, W + 1).
+        mix: what each parameter does by each slope of each frame, shape (W, frames * slopes).
+        to_blur: the same for (f - z, a1, a2) alone, shape (W, frames * 3).
     """
 
-    def __init__(
-        self,
-        signatures: Sequence[Signature],
-        places: Array,
-        ages: Array,
-        stigmators: Array,
-        focused: Signature | None = None,
-    ) -> None:
-        self.by_focus = np.ones(len(places))
-        if focused is not None:
-            signatures = [focused, *signatures]
-            places, ages = np.append(0.0, places), np.append(0.0, ages)
-            stigmators = np.append(np.zeros((1, 2)), stigmators, axis=0)
-            self.by_focus = np.append(0.0, self.by_focus)
-        tile_px = signatures[0].tile_px
-        geometry, specimen = geometry_of(tile_px), specimen_prior(tile_px)
-        filled = geometry.share > 0
-        log_power = np.array([each.log_power for each in signatures])
-        noise = np.exp([each.log_noise for each in signatures])
-        leaked = _leaked(tile_px, np.exp(log_power), noise)[:, filled]
-        log_power, noise = log_power[:, filled], noise[:, filled]
-        pixels = np.array([each.pixels for each in signatures])[:, None]
-        modes = geometry.share[filled] * pixels / 2
-        power = np.exp(log_power)
-        # Only noise differs between frames; the specimen's own scatter is in s_j.
-        scatter = np.maximum(2 * power * noise - noise**2, noise**2)
-        variance = scatter / (power**2 * modes) + (NOISE_SCATTER * noise / power) ** 2
-        variance += ages[:, None] + (FOREIGN_SCATTER * leaked / power) ** 2
-        above = 1 - noise / power
-        along, cosine, sine = geometry.quadratic[:, filled]
-        nothing = np.zeros_like(along)
-        form = [[along, -cosine, -sine], [-cosine, along, nothing], [-sine, nothing, along]]
-        shapes = specimen.shapes[filled]
-        bin_variance = BIN_STD**2 + 0.5 / modes.mean(axis=0)
-        held = shapes / bin_variance[:, None]
-
-        self.places, self.stigmators = places, _single(stigmators)
-        self.log_power, self.noise, self.variance = map(_single, (log_power, noise, variance))
-        self.visible = _single(np.clip(above, 1e-12, 1.0))
-        # What noise alone may be is no signal: to take it for one would be evidence of nothing.
-        self.surely_visible = _single(np.maximum(above - _SEEN * np.sqrt(variance), 0.0))
-        # q / c² is half of (f - z, a1, a2) times this, times (f - z, a1, a2).
-        self.along, self.form = _single(along), _single(2 * np.reshape(form, (3, -1)))
-        self.mean, self.shapes = _single(specimen.mean[filled]), _single(shapes)
-        self.shapes_std, self.bin_variance = specimen.std, _single(bin_variance)
-        # Shapes as the deviations of bins leave them, and the products of each with each.
-        self.held = _single(held)
-        self.products = _single((held[:, :, None] * shapes[:, None, :]).reshape(len(shapes), -1))
-
-
-def _single(values: Array) -> _Single:
-    return values.astype(np.float32)
-
-
-def _leaked(tile_px: int, power: Array, noise: Array) -> Array:
-    """Power in each bin that comes from the directions beside it; all of shape (N, BINS).
-
-    A tile's window smears the spectrum by a mode of the tile. Beside the one direction of grooves,
-    in bins a few modes wide, next to all power is theirs, and is blurred as they are.
-    """
-    geometry = geometry_of(tile_px)
-    signal = np.where(geometry.share > 0, np.maximum(power - noise, 0.0), 0.0)
-    signal = signal.reshape(len(power), RINGS, SECTORS)
-    beside = [np.roll(signal, turn, axis=2) for turn in (-1, 1)]
-    more = np.maximum(np.subtract(beside, signal), 0.0).sum(axis=0)
-    mode = 2 * np.pi / tile_px / np.exp(geometry.log_k)
-    return np.asarray(_LEAK * mode * more.reshape(power.shape))
+    def __init__(self, series: Series, width: int, moments: Array | None) -> None:
+        slope, cause = [3, 4, 5, 2, 6, 7], [1, 0, 0, 0, 0, 0]
+        causes = [np.ones(len(series.places)), series.by_focus]
+        if moments is not None:
+            causes.append(series.by_focus * moments)
+        if width - (moments is not None) > BEAM:
+            slope += [4, 4, 5, 5]
+            cause += [len(causes), len(causes) + 1] * 2
+            causes += list(series.stigmators.T)
+        if moments is not None:
+            slope, cause = [*slope, 3], [*cause, 2]
+        self.slope = np.array([*slope, _SLOPES - 1])
+        self.causes = np.array(causes, np.float32)
+        self.at = np.array([*cause, 0]) * _SLOPES + self.slope
+        times = self.causes[[*cause, 0]]
+        self.times = times.T[:, None]
+        mix = times[:-1, :, None] * (self.slope[:-1, None, None] == np.arange(_SLOPES - 1))
+        self.mix = mix.reshape(width, -1)
+        self.to_blur = mix[:, :, 3:6].reshape(width, -1)
 
 
 class _View(NamedTuple):
@@ -205,15 +152,14 @@ class _View(NamedTuple):
         cost: half of what is to be minimised, shape (starts,).
         misfit: as in `Modes`.
         away: of focus from the places of the frames, shape (starts, frames).
-        slopes: of the log power in units of its scatter, by a frame's own gain, noise level and
-            blur and by the beam, and what is left to explain in the same units, shape
-            (starts, frames, 3 + W + 1, bins) with W as in `Modes`.
+        slopes: of the log power in units of its scatter as in `_Action`, and what is left to
+            explain in the same units, shape (starts, frames, _SLOPES, bins).
     """
 
     cost: Array
     misfit: Array
-    away: _Single
-    slopes: _Single
+    away: Single
+    slopes: Single
 
 
 class Fit:
@@ -254,10 +200,11 @@ class Fit:
         self._precision = std_of_all**-2
         self._deviations = np.zeros((count, bins), np.float32)
         by_response = _LARGEST_STEP[1] / max(float(np.abs(series.stigmators).max()), 1e-6)
-        self._moments = None if moments is None else _single(moments)
-        self._end = starts.shape[1] - (moments is not None)
-        largest = np.full(starts.shape[1], _LARGEST_RATE)
-        largest[:BEAM], largest[BEAM : self._end] = _LARGEST_STEP, by_response
+        self._action = _Action(series, starts.shape[1], moments)
+        largest = np.full(starts.shape[1], by_response)
+        largest[:BEAM] = _LARGEST_STEP
+        if moments is not None:
+            largest[-1] = _LARGEST_RATE
         self._largest_step = np.tile(largest, (count, 1))
         self._best_cost = np.full(count, np.inf)
         self._best: list[npt.NDArray[Any]] = [np.zeros((0,))] * 5
@@ -332,7 +279,7 @@ class Fit:
         other = np.minimum(np.maximum(other, -_LARGEST_OTHER), _LARGEST_OTHER)
         step = np.concatenate([other, move], axis=1)
         self._point = self._point + step
-        step = _single(step)
+        step = single(step)
         moved = (step[:, None, shapes.shape[1] :] @ rows[:, :-1])[:, 0]
         moved += total * (step[:, : shapes.shape[1]] @ shapes.T)
         self._deviations += (rows[:, -1] - moved) / whole
@@ -344,26 +291,21 @@ class Fit:
         The first time the level of the specimen is set to that of the frames.
         """
         data, others, shapes = self._series, self._others, self._series.shapes.shape[1]
-        point = _single(self._point)
+        point = single(self._point)
         beam = point[:, others:]
         frames, bins = data.log_power.shape
-        count, width = beam.shape
+        count = len(beam)
         own = point[:, shapes:others].reshape(count, frames, 3, 1)
-        response = beam[:, BEAM : self._end].reshape(count, 2, -1)
-        stigmators = data.stigmators[:, : response.shape[2]]
-        blur = np.empty((count, frames, 3), np.float32)
-        away = beam[:, :1] * data.by_focus - data.places
-        if self._moments is not None:
-            away += beam[:, -1:] * self._moments
+        blur = (beam @ self._action.to_blur).reshape(count, frames, 3)
+        away = blur[:, :, 0] - data.places
         blur[:, :, 0] = np.minimum(np.maximum(away, -_FARTHEST), _FARTHEST)
-        blur[:, :, 1:] = beam[:, None, 1:3] + stigmators @ response.transpose(0, 2, 1)
         by_blur = (blur @ data.form).reshape(count, frames, 3, bins)
         reach = np.maximum(0.5 * (blur[:, :, None] @ by_blur)[:, :, 0], 1e-9)
         slope2, spot2, softness = np.exp(beam[:, 3:6] * _TWICE).T[:, :, None, None]
         q = slope2 * np.exp(2 * own[:, :, 2]) * reach
         transfer, fall = log_disc_transfer(q)
         softer = softness * np.minimum(-np.minimum(q, _SOFT_UP_TO) - transfer, 0.0)
-        fall += softness * np.where(q < _SOFT_UP_TO, np.minimum(-q - fall, 0.0), 0.0)
+        fall += softness * (q < _SOFT_UP_TO) * np.minimum(-q - fall, 0.0)
         narrower = -spot2 * data.along
         specimen = data.mean + point[:, :shapes] @ data.shapes.T + self._deviations
         log_signal = specimen[:, None] + transfer + softer + narrower
@@ -380,7 +322,7 @@ class Fit:
         scatter = MODEL_SCATTER**2 + (RING_SCATTER * np.minimum(q, MOST_SCATTER_AT)) ** 2
         variance = data.variance + share**2 * scatter
         chi2 = residual**2 / variance
-        misfit = chi2.mean((1, 2))
+        misfit = chi2.sum((1, 2)) / (frames * bins)
         tail = 1 + chi2 / TAIL
         off = self._point - self._mean
         cost = 0.5 * ((TAIL + 1) * np.log(tail) + np.log(variance)).sum((1, 2))
@@ -392,23 +334,17 @@ class Fit:
         # Where the model hides a signal that is there, its true visibility gives a step at all.
         weight = np.maximum(share, data.surely_visible) * certainty
         by_log_q = fall * weight
-        slopes = np.empty((count, frames, 3 + width + 1, bins), np.float32)
+        slopes = np.empty((count, frames, _SLOPES, bins), np.float32)
         slopes[:, :, 0] = weight
         slopes[:, :, 1] = (1 - share) * certainty
-        slopes[:, :, 2] = slopes[:, :, 6] = 2 * by_log_q
+        slopes[:, :, 2] = 2 * by_log_q
         slopes[:, :, 3:6] = by_blur * (by_log_q / reach)[:, :, None]
-        slopes[:, :, 3] *= data.by_focus[:, None]
-        slopes[:, :, 7] = 2 * narrower * weight
-        slopes[:, :, 8] = softer * weight
-        if self._end > BEAM:
-            by_cause = slopes[:, :, 4:6, None] * stigmators[:, None, :, None]
-            slopes[:, :, 3 + BEAM : 3 + self._end] = by_cause.reshape(count, frames, -1, bins)
-        if self._moments is not None:
-            slopes[:, :, -2] = slopes[:, :, 3] * self._moments[:, None]
-        slopes[:, :, -1] = residual * certainty
+        slopes[:, :, 6] = 2 * narrower * weight
+        slopes[:, :, 7] = softer * weight
+        slopes[:, :, 8] = residual * certainty
         return _View(cost, misfit, blur[:, :, 0], slopes)
 
-    def _system(self, view: _View) -> tuple[Array, _Single, _Single, _Single]:
+    def _system(self, view: _View) -> tuple[Array, Single, Single, Single]:
         """The normal equations without the bins of the specimen, which are eliminated.
 
         Returns:
@@ -418,13 +354,15 @@ class Fit:
             prior, (starts, bins) each.
         """
         data, others, shapes = self._series, self._others, self._series.shapes.shape[1]
-        slopes, size = view.slopes, self._point.shape[1]
+        slopes, action, size = view.slopes, self._action, self._point.shape[1]
         count, frames, _, bins = slopes.shape
         squares = slopes[:, :, :-1] @ slopes.transpose(0, 1, 3, 2)
+        by_beam = squares.take(action.slope, axis=3) * action.times
         # All of them against the bins of the specimen, which do what a gain does.
         on_bins = slopes * slopes[:, :, :1]
+        sums = (action.causes @ on_bins.reshape(count, frames, -1)).reshape(count, -1, bins)
         rows = np.concatenate(
-            [on_bins[:, :, :3].reshape(count, -1, bins), on_bins[:, :, 3:].sum(1)], axis=1
+            [on_bins[:, :, :3].reshape(count, -1, bins), sums.take(action.at, axis=1)], axis=1
         )
         pull = rows[:, -1].copy()
         rows[:, -1] -= self._deviations / data.bin_variance
@@ -436,17 +374,18 @@ class Fit:
         system = np.zeros((count, size, size + 1))
         at = np.arange(shapes, others).reshape(frames, 3)
         system[:, at[:, :, None], at[:, None]] = squares[:, :, :3, :3]
-        system[:, shapes:others, others:] = squares[:, :, :3, 3:].reshape(count, 3 * frames, -1)
+        system[:, shapes:others, others:] = by_beam[:, :, :3].reshape(count, 3 * frames, -1)
         system[:, others:, shapes:others] = system[:, shapes:others, others:-1].transpose(0, 2, 1)
-        system[:, others:, others:] = squares[:, :, 3:, 3:].sum(1)
+        by_beam = by_beam.reshape(count, -1, size - others + 1)
+        system[:, others:, others:] = action.mix @ by_beam
         system[:, shapes:, shapes:] -= scaled @ rows.transpose(0, 2, 1)
         system[:, shapes:, :shapes] = scaled @ data.held
         system[:, :shapes, shapes:-1] = system[:, shapes:, :shapes].transpose(0, 2, 1)
         system[:, :shapes, :shapes] = (told @ data.products).reshape(count, shapes, shapes)
         system[:, :shapes, -1] = (pull - told * rows[:, -1]) @ data.shapes
         system[:, :, -1] -= (self._point - self._mean) * self._precision
-        diagonal = np.arange(size)
-        system[:, diagonal, diagonal] += self._precision
+        diagonal = np.einsum("...ii->...i", system[:, :, :-1])
+        diagonal += self._precision
         return system, rows, total, whole
 
     def _keep(self, cost: Array, found: list[npt.NDArray[Any]]) -> None:
