@@ -120,6 +120,16 @@ def test_where_blur_does_not_tell_nothing_is_proposed(mode: Mode) -> None:
     assert "proposal" not in bench.kinds
 
 
+def test_nothing_is_proposed_before_focus_is_known_to_half_a_depth_of_field() -> None:
+    bench = Bench(focus=3.0, options=ControlOptions(mode=Mode.ADVISE), noise=0.005)
+    turn_knob(bench, (-20.0, -10.0))
+    belief = bench.controller.belief
+    assert belief is not None
+    assert belief.sigma_m is not None
+    assert belief.sigma_m > UNIT_M
+    assert "proposal" not in bench.kinds
+
+
 def test_proposal_is_not_repeated_and_ends_in_focus() -> None:
     bench = Bench(focus=3.0, options=ControlOptions(mode=Mode.ADVISE), noise=0.005)
     turn_knob(bench, PLACES)

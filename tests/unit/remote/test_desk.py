@@ -126,3 +126,4 @@ def test_the_loss_is_told_even_when_the_desk_is_full(desk):
     desk.lose(owner, "gone")
     items = [desk.take(0) for _ in range(Desk.CAPACITY + 1)]
     assert items[-1] == Lost("gone")
+    desk.chase(0)  # there is no work in it that could be stopped

@@ -42,7 +42,7 @@ class Figures:
 
 class Bench:
     def __init__(self, engine: Figures, **options: object) -> None:
-        clock = ManualClock()
+        self.clock = clock = ManualClock()
         hub = LocalHub(clock)
         self.acquire = LocalBus(hub, Role.ACQUIRE)
         console = LocalBus(hub, Role.CONSOLE)
@@ -119,12 +119,33 @@ def test_frames_that_are_too_small_are_flagged_and_never_end_the_role():
     assert bench.analyses.take().value.header.sequence == 5
 
 
-@pytest.mark.parametrize("restore", [True, False])
-def test_restored_pixels_travel_with_the_figures_when_asked_for(restore: bool):
-    bench = Bench(Figures(), restore=restore)
+@pytest.mark.parametrize(
+    ("asked", "restores"), [(True, True), (False, True), (True, False), (False, False)]
+)
+def test_an_engine_that_restores_is_asked_to_where_that_is_wanted(asked: bool, restores: bool):
+    engine = Figures()
+    engine.restores = restores
+    bench = Bench(engine, restore=asked)
     bench.expose(1)
     bench.role.step()
-    assert (bench.analyses.take().pixels is not None) is restore
+    assert (bench.analyses.take().pixels is not None) is (asked and restores)
+
+
+def test_as_long_as_the_engine_looks_at_a_frame_the_role_is_busy(monkeypatch: pytest.MonkeyPatch):
+    engine = Figures()
+    bench = Bench(engine)
+    look, meanwhile = engine.analyse, []
+
+    def watched(frame: Frame, *, restore: bool = False) -> Analysis:
+        meanwhile.append(bench.beats.take().value)
+        return look(frame, restore=restore)
+
+    monkeypatch.setattr(engine, "analyse", watched)
+    bench.expose(1)
+    bench.role.step()
+    afterwards = bench.beats.take().value
+    assert [beat.busy_since_ns for beat in meanwhile] == [bench.clock.monotonic_ns()]
+    assert (afterwards.busy_since_ns, afterwards.processed) == (None, 1)
 
 
 def test_closing_frees_the_engine():

@@ -83,6 +83,9 @@ def test_failures_are_told_and_end_the_role_when_there_are_too_many():
     bench.expose(sequence=2)
     with pytest.raises(EngineError):
         bench.role.step()
+    event = bench.events.take()
+    assert event is not None
+    assert event.value.message == "frame 2: out of memory"
 
 
 def test_frames_that_are_too_small_are_told_once_for_each_size():

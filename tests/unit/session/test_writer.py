@@ -290,6 +290,20 @@ def test_a_disk_that_fills_up_ends_the_record_at_a_frame_boundary(
     assert [problem.kind for problem in verify(folder)] == ["not_closed"]
 
 
+def test_of_several_failures_the_manifest_names_the_first(
+    folder: Path, open_writer: OpenWriter, make_frame: MakeFrame, make_figures: MakeFigures
+) -> None:
+    frame = make_frame(2)
+    writer = open_writer()
+    with pytest.raises(RecordError, match="was due"):
+        writer.write_frame(frame)
+    with pytest.raises(RecordError, match="has not been recorded"):
+        writer.write_derived(frame.header, frame.pixels, make_figures(frame.header), {})
+    writer.close(failure="messages were lost")
+
+    assert "was due" in manifest(folder)["failure"]
+
+
 def test_a_frame_without_pixels_ends_the_record(
     folder: Path, open_writer: OpenWriter, make_frame: MakeFrame
 ) -> None:
