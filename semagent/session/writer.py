@@ -36,7 +36,14 @@ from semagent.session.layout import (
     frame_file,
     pixels_sha256,
 )
-from semagent.session.storage import Journal, file_above, mapped_errors, require_space, write_whole
+from semagent.session.storage import (
+    Journal,
+    file_above,
+    mapped_errors,
+    require_space,
+    sync_folder,
+    write_whole,
+)
 from semagent.types import (
     Capabilities,
     Event,
@@ -100,8 +107,11 @@ class SessionWriter:
             if (file := file_above(folder)) is not None:
                 raise UsageError(f"{folder}: {file} is a file, not a folder; name a new folder")
             require_space(folder, 0)
+            new = [each for each in (folder, *folder.parents) if not each.exists()]
             (folder / FRAMES).mkdir(parents=True, exist_ok=True)
             (folder / DERIVED).mkdir(exist_ok=True)
+            for each in new if sync else ():
+                sync_folder(each.parent)
         # Whoever makes this file owns the folder: of two writers at once the second fails.
         self._journal = Journal(folder / EVENTS)
         try:

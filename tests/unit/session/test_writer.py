@@ -174,6 +174,18 @@ def test_an_empty_folder_may_be_there_and_parents_need_not(
     assert verify(tmp_path / "empty") == verify(tmp_path / "a" / "b" / "c") == []
 
 
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX synchronises folders")
+@pytest.mark.parametrize("sync", [True, False])
+def test_the_names_of_new_folders_outlive_the_machine_too(
+    tmp_path: Path, open_writer: OpenWriter, monkeypatch: pytest.MonkeyPatch, sync: bool
+) -> None:
+    synced: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino))
+    open_writer(folder=tmp_path / "a" / "b", sync=sync).close()
+    for parent in (tmp_path, tmp_path / "a", tmp_path / "a" / "b"):
+        assert (parent.stat().st_ino in synced) is sync
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, open_writer: OpenWriter) -> None:
     (tmp_path / "file").write_text("")
 
