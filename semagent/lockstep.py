@@ -15,6 +15,7 @@ from semagent.bus import LocalBus, LocalHub, Mailbox
 from semagent.channels import Role
 from semagent.clock import Clock
 from semagent.config import RunConfig
+from semagent.control.ending import DISARMED
 from semagent.control.situation import in_words
 from semagent.errors import (
     CommandRefusedError,
@@ -182,7 +183,7 @@ def require_applied(reply: Reply, *, told: bool) -> None:
     """
     what = f"the command to {in_words(reply.command.action)}"
     if told and reply.code == Code.DISARMED:
-        raise GateRefusedError("the safety gate is disarmed")
+        raise GateRefusedError(DISARMED)
     if reply.outcome is Outcome.REFUSED:
         kind = CommandRefusedError if reply.code == "microscope" else GateRefusedError
         raise kind(f"{what} was refused: {reply.reason}")

@@ -9,6 +9,7 @@ from semagent.config import Part, RunConfig
 from semagent.control import ControlOptions
 from semagent.control.options import AutofocusOptions, EstimatorOptions, ScaleOptions
 from semagent.errors import InputFileError
+from semagent.lengths import show_length
 from semagent.ports import Microscope
 from semagent.safety import AxisLimits, Envelope, ReadbackTolerance
 from semagent.types import FURTHEST_WORKING_DISTANCE_M, Frame
@@ -122,7 +123,7 @@ def without_scale(microscope: RecordedMicroscope, config: RunConfig) -> str:
     if microscope.read_state().scan.pixel_size_m or unit_m is None:
         return ""
     return (
-        f"the stack carries no pixel size, so {unit_m * 1e6:.2g} µm had to stand for half a depth "
+        f"the stack carries no pixel size, so {show_length(unit_m)} had to stand for half a depth "
         "of field: give pixel_size_nm in stack.csv"
     )
 

@@ -17,6 +17,7 @@ from semagent.config import RunConfig
 from semagent.control.intervention import require_same_settings
 from semagent.errors import GateRefusedError, SemagentError
 from semagent.legs import and_back, legs, pair_legs, put_back
+from semagent.lengths import show_distances
 from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, date_of
 from semagent.options import Options, Positive
 from semagent.registrar import Registrar
@@ -230,9 +231,9 @@ class _Work:
         fit = self._fit_blur()
         focus_m, sigma_m = fit.focus_m
         if not sigma_m < _CERTAIN * self._unit_m or not places[0] < focus_m < places[-1]:
+            between = show_distances(places[0], places[-1], between="and")
             raise NotCalibratedError(
-                f"no focus between {places[0] * 1e3:.4f} and {places[-1] * 1e3:.4f} mm: focus on "
-                "a field with structure first, then calibrate"
+                f"no focus between {between}: focus on a field with structure first, then calibrate"
             )
         if not fit.residual < MOST_RESIDUAL:
             raise NotCalibratedError(

@@ -9,12 +9,13 @@ import msgspec
 from semagent import registry
 from semagent.cli import exits
 from semagent.cli.images import analyse_file, faults_of
-from semagent.cli.output import Output, counted, metres
+from semagent.cli.output import Output, counted
 from semagent.clock import Clock, SystemClock
 from semagent.config import Part
 from semagent.control import SpectralEstimator
 from semagent.control.options import AutofocusOptions
 from semagent.errors import UsageError
+from semagent.lengths import show_distance, show_length
 from semagent.parts import make_writer
 from semagent.ports import Engine
 from semagent.report.story import ESTIMATED
@@ -110,8 +111,8 @@ def _look(
 def _sentence(belief: FocusBelief, count: int) -> str:
     low_m, high_m = belief.interval90_m or (None, None)
     return (
-        f"focus at {metres(belief.focus_m)} ± {metres(belief.sigma_m)} "
-        f"(90 % within {metres(low_m)} to {metres(high_m)}) from {count} frames"
+        f"focus at {show_distance(belief.focus_m)} ± {show_length(belief.sigma_m)} "
+        f"(90 % within {show_distance(low_m)} to {show_distance(high_m)}) from {count} frames"
     )
 
 
@@ -162,7 +163,7 @@ def _silent(
     low_m, high_m = belief.interval90_m or (-math.inf, math.inf)
     if high_m - low_m > span_m:
         return (
-            f"it may be anywhere within more than the {metres(span_m)} of the stack; take frames "
-            "further apart"
+            f"it may be anywhere within more than the {show_length(span_m)} of the stack; take "
+            "frames further apart"
         )
     return ""

@@ -16,11 +16,12 @@ from semagent.calibration.learn import learn
 from semagent.cli import exits, live
 from semagent.cli.interrupt import Interrupt, caught_interrupts
 from semagent.cli.ledger import Ledger, Row
-from semagent.cli.output import Output, counted, metres
+from semagent.cli.output import Output, counted
 from semagent.cli.view import FOCUS_ROWS, focus_panel, is_utf8
 from semagent.clock import Clock, SystemClock
 from semagent.config import Part, RunConfig, find_config, load_config, save_memory
 from semagent.control import forbids, not_begun
+from semagent.control.ending import DISARMED
 from semagent.errors import (
     CommandRefusedError,
     FrameTooSmallError,
@@ -31,6 +32,7 @@ from semagent.errors import (
     UsageError,
 )
 from semagent.health import HealthMonitor
+from semagent.lengths import show_distance, show_length
 from semagent.lockstep import Lockstep
 from semagent.memory import load_memory
 from semagent.parts import open_beside
@@ -74,7 +76,7 @@ def autofocus(
     if not arm:
         with contextlib.closing(microscope):
             start_m = microscope.read_state().optics.working_distance_m
-        _report(not_begun(start_m, "the safety gate is disarmed"), 0.0, output)
+        _report(not_begun(start_m, DISARMED), 0.0, output)
         output.fail("a focusing moves focus and stigmators: give --arm")
         return exits.REFUSED
     request = StartAutofocus(max_frames=max_frames, stigmation=stigmation)
@@ -250,8 +252,8 @@ def _as_it_is(
         left_m = found_m
     if result.status == "focused" and abs(left_m - found_m) > tolerance_m:
         reason = (
-            f"focus was found at {found_m * 1e3:.4f} mm, but since the last frame the working "
-            f"distance was changed to {left_m * 1e3:.4f} mm by hand or by the microscope itself; "
+            f"focus was found at {show_distance(found_m)}, but since the last frame the working "
+            f"distance was changed to {show_distance(left_m)} by hand or by the microscope itself; "
             "left as it is"
         )
         result = msgspec.structs.replace(result, status="failed", reason=reason)
@@ -264,11 +266,11 @@ def _report(result: FocusResult, wall_s: float, output: Output, ended: str = "")
     """Say how it ended; people are told in the words of ``ended``, if there are any."""
     output.record({"event": "result", **msgspec.to_builtins(result), "wall_s": wall_s})
     known = result.status == "focused" and result.sigma_m is not None
-    uncertainty = f" ± {metres(result.sigma_m)}" if known else ""
+    uncertainty = f" ± {show_length(result.sigma_m)}" if known else ""
     output.say(
         f"{ended or f'{result.status}: {result.reason}'}\n"
-        f"working distance {metres(result.start_working_distance_m)} → "
-        f"{metres(result.final_working_distance_m)}{uncertainty}, "
+        f"working distance {show_distance(result.start_working_distance_m)} → "
+        f"{show_distance(result.final_working_distance_m)}{uncertainty}, "
         f"{counted(result.frames_used, 'frame')}, {counted(result.moves, 'move')}, {wall_s:.1f} s"
     )
 
@@ -348,10 +350,10 @@ class _Table:
         self._rows.append(
             [
                 str(row.header.sequence),
-                metres(row.header.optics.working_distance_m),
+                show_distance(row.header.optics.working_distance_m),
                 "unusable" if row.analysis is None else f"{row.analysis.focus_score:.3f}",
-                metres(None if row.belief is None else row.belief.focus_m),
-                metres(None if row.belief is None else row.belief.sigma_m),
+                show_distance(None if row.belief is None else row.belief.focus_m),
+                show_length(None if row.belief is None else row.belief.sigma_m),
                 _next(row.action),
             ]
         )
@@ -381,5 +383,5 @@ def _next(action: dict[str, Any] | None) -> str:
     if action is None:
         return ""
     if action["type"] == "set_working_distance":
-        return f"to {metres(action['working_distance_m'])}"
+        return f"to {show_distance(action['working_distance_m'])}"
     return str(action["type"]).replace("_", " ")

@@ -10,12 +10,13 @@ from semagent.cli import exits
 from semagent.cli.drain import LOST_S, Drain
 from semagent.cli.interrupt import Interrupt, caught_interrupts
 from semagent.cli.ledger import Ledger
-from semagent.cli.output import Output, counted, metres
+from semagent.cli.output import Output, counted
 from semagent.cli.view import LiveView
 from semagent.clock import SystemClock
 from semagent.config import RunConfig
 from semagent.errors import CommandRefusedError, RoleError, SemagentError
 from semagent.health import HealthMonitor
+from semagent.lengths import show_distance
 from semagent.signals import ignore
 from semagent.supervisor import Supervisor
 from semagent.types import (
@@ -233,7 +234,7 @@ class _Session:
             )
         state = read or self._ledger.state
         if state is not None:
-            where = metres(state.optics.working_distance_m)
+            where = show_distance(state.optics.working_distance_m)
             self._output.say(f"{'left' if read else 'last read'} at working distance {where}")
 
     def report(self, record: Path | None) -> None:
@@ -263,7 +264,7 @@ class _Session:
             + (
                 ""
                 if state is None
-                else f"; working distance {metres(state.optics.working_distance_m)}"
+                else f"; working distance {show_distance(state.optics.working_distance_m)}"
             )
             + ("" if record is None else f"; recorded in {record}")
         )

@@ -215,17 +215,6 @@ class Output:
         self.errors.print(f"error: {text}", style="red", markup=False, soft_wrap=True)
 
 
-def metres(value: float | None) -> str:
-    """A length as people read it, e.g. ``5.0321 mm``, ``12.3 µm`` or ``498 nm``."""
-    if value is None:
-        return "-"
-    if abs(value) >= 1e-3:
-        return f"{value * 1e3:.4f} mm"
-    if abs(value) >= 1e-6:
-        return f"{value * 1e6:.{1 if abs(value) >= 1e-5 else 2}f} µm"
-    return f"{value * 1e9:.{0 if abs(value) >= 1e-8 else 1}f} nm"
-
-
 def counted(number: int, what: str) -> str:
     """How many there are, e.g. ``1 frame`` or ``2 frames``."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from semagent import __version__, registry
 from semagent.cli import exits
-from semagent.cli.output import Output, metres
+from semagent.cli.output import Output
 from semagent.clock import SystemClock
 from semagent.config import RunConfig, check_parts, find_config, load_config
 from semagent.errors import CommandRefusedError, ConfigError, EngineError, SemagentError
 from semagent.keys import CLIENT_FOLDER, SERVER_FOLDER, make_keys
+from semagent.lengths import show_distance, show_length
 from semagent.remote.serve import serve as serve_microscope
 from semagent.schema import as_json, config_schema
 from semagent.signals import handled
@@ -198,9 +199,9 @@ def _reported(header: FrameHeader) -> str:
     pixel_m, voltage_v = scan.pixel_size_m, optics.accelerating_voltage_v
     x, y = optics.stigmator_x, optics.stigmator_y
     values = {
-        "working distance": metres(optics.working_distance_m),
-        "field width": pixel_m and metres(pixel_m * scan.width_px),
-        "pixel size": pixel_m and metres(pixel_m),
+        "working distance": show_distance(optics.working_distance_m),
+        "field width": pixel_m and show_length(pixel_m * scan.width_px),
+        "pixel size": pixel_m and show_length(pixel_m),
         "voltage": voltage_v and f"{voltage_v / 1e3:g} kV",
         "stigmators": None if x is None or y is None else f"{x:+.4f} and {y:+.4f}",
     }

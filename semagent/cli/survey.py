@@ -11,11 +11,12 @@ from rich.progress import Progress
 from semagent import registry
 from semagent.cli import exits
 from semagent.cli.interrupt import EndedAtFrameError, Interrupt, caught_interrupts
-from semagent.cli.output import Output, metres
+from semagent.cli.output import Output
 from semagent.clock import SystemClock
 from semagent.config import RunConfig, find_config, load_config
 from semagent.control.reach import PLAYS
 from semagent.errors import GateRefusedError, MicroscopeError, RecordError, UsageError
+from semagent.lengths import show_length
 from semagent.lockstep import Lockstep
 from semagent.parts import open_beside
 from semagent.places import Place, ScanOptions, read_places
@@ -241,6 +242,7 @@ def _report(
     )
     surface = found.surface
     x, y = surface.tilt
+    step_m = abs(surface.step[2]) if surface.step else None
     rejected, unusable = len(surface.rejected), how.count("unusable")
     if found.doubtful:
         output.warn(
@@ -258,9 +260,9 @@ def _report(
         + f", {frames} frames, focused at {len(found.focused)} places"
         + (f", {rejected} left out as they contradict the others" if rejected else "")
         + f"\nfocus changes by {x * 1e3:+.2f} µm per mm along x and {y * 1e3:+.2f} along y; "
-        f"the fit leaves {metres(surface.residual_m)}; drift "
+        f"the fit leaves {show_length(surface.residual_m)}; drift "
         f"{surface.drift_m_per_s * 60e6:+.2f} µm a minute"
-        + (f"; over an edge focus steps by {metres(abs(surface.step[2]))}" if surface.step else "")
+        + ("" if step_m is None else f"; over an edge focus steps by {show_length(step_m)}")
         + "\n"
         + "\n".join(f"wrote {path}" for path in files)
     )

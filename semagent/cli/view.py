@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from semagent.cli.ledger import Ledger
-from semagent.cli.output import Output, counted, metres
+from semagent.cli.output import Output, counted
 from semagent.config import RunConfig
 from semagent.health import Condition, Health, RoleHealth
+from semagent.lengths import show_distance, show_length
 from semagent.report.posterior import density_of
 from semagent.types import (
     Capabilities,
@@ -191,15 +192,16 @@ def line(ledger: Ledger) -> str:
     if ledger.analysis is not None:
         header = ledger.analysis.header
         parts.append(f"frame {header.sequence}")
-        parts.append(f"working distance {metres(header.optics.working_distance_m)}")
+        parts.append(f"working distance {show_distance(header.optics.working_distance_m)}")
         parts.append(f"score {_score(ledger.analysis)}")
-    if ledger.belief is not None and ledger.belief.focus_m is not None:
-        parts.append(f"focus at {metres(ledger.belief.focus_m)} ± {metres(ledger.belief.sigma_m)}")
+    belief = ledger.belief
+    if belief is not None and belief.focus_m is not None:
+        parts.append(f"focus at {show_distance(belief.focus_m)} ± {show_length(belief.sigma_m)}")
     stale_s = None if ledger.monitor is None else ledger.monitor.snapshot().stale_s
     if stale_s is not None:
         parts.append(f"no frame analysed for {stale_s:.0f} s")
     if ledger.intent is not None and ledger.intent.proposal_m is not None:
-        parts.append(f"proposes {metres(ledger.intent.proposal_m)}")
+        parts.append(f"proposes {show_distance(ledger.intent.proposal_m)}")
     if ledger.intent is not None and ledger.intent.doing == "paused":
         parts.append(f"rests until the next request: {ledger.intent.why}")
     return ", ".join(parts)
@@ -215,7 +217,7 @@ def focus_panel(
     table.add_column(no_wrap=True, overflow="ellipsis", max_width=width)
     state, analysis, belief = ledger.state, ledger.analysis, ledger.belief
     here_m = None if state is None else state.optics.working_distance_m
-    table.add_row("working distance", metres(here_m))
+    table.add_row("working distance", show_distance(here_m))
     if state is not None and state.optics.stigmator_x is not None:
         y = state.optics.stigmator_y or 0.0
         table.add_row("stigmators", f"x {state.optics.stigmator_x:+.4f}  y {y:+.4f}")
@@ -225,7 +227,7 @@ def focus_panel(
     if belief is None or belief.focus_m is None or here_m is None:
         table.add_row("focus", "not known yet")
     else:
-        focus = f"{metres(belief.focus_m)} ± {metres(belief.sigma_m)}{old}"
+        focus = f"{show_distance(belief.focus_m)} ± {show_length(belief.sigma_m)}{old}"
         table.add_row("believed focus", Text(focus, style))
         half_m = None
         if analysis is not None:
@@ -264,13 +266,13 @@ def posterior_bar(
     deep = np.abs(places_m - belief.mixture[0].focus_m) <= depth_m
     here = int(np.abs(places_m - here_m).argmin())
     near = belief.below(here_m + depth_m) - belief.below(here_m - depth_m) > 0.5
-    text = Text(f"{metres(-reach_m)} ")
+    text = Text(f"{show_length(-reach_m)} ")
     for i in range(width):
         if i == here:
             text.append("┃" if utf8 else "|", "bold green" if near else "bold red")
         else:
             text.append(_block(density[i], utf8=utf8), "cyan underline" if deep[i] else "cyan")
-    return text.append(f" +{metres(reach_m)}")
+    return text.append(f" {show_length(reach_m, sign=True)}")
 
 
 def sparkline(values: Sequence[float], *, utf8: bool) -> str:
@@ -315,7 +317,7 @@ def _role(role: RoleHealth) -> list[RenderableType]:
 
 
 def _intent(intent: Intent) -> str:
-    proposes = "" if intent.proposal_m is None else f", proposes {metres(intent.proposal_m)}"
+    proposes = "" if intent.proposal_m is None else f", proposes {show_distance(intent.proposal_m)}"
     return f"{intent.doing}{proposes}: {intent.why}"
 
 

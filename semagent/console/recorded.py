@@ -20,7 +20,7 @@ import numpy as np
 from semagent.channels import CHANNELS
 from semagent.console.words import action_words
 from semagent.errors import InputFileError
-from semagent.report.words import distance, length
+from semagent.lengths import show_distance, show_length
 from semagent.session import DerivedRecord, FrameRecord, Problem, read_manifest
 from semagent.session.folder import (
     Line,
@@ -355,7 +355,7 @@ class Chronicle:
         reasons = [self._intent.why] if self._intent is not None else []
         index = None if sequence is None else self._index(sequence)
         if index is not None and not math.isnan(self._focus[index]):
-            belief = f"{distance(self._focus[index])} ± {length(self._sigmas[index])}"
+            belief = f"{show_distance(self._focus[index])} ± {show_length(self._sigmas[index])}"
             reasons.append(f"focus believed at {belief}")
         return "decision", Level.INFO, who, words, "; ".join(reasons)
 
@@ -454,7 +454,7 @@ def _aims(intent: Intent) -> tuple[object, ...]:
 def _intent(intent: Intent) -> Said:
     text = f"{intent.mode}, {intent.doing}"
     if intent.proposal_m is not None:
-        text += f": proposes {intent.proposal_m * 1e3:.4f} mm"
+        text += f": proposes {show_distance(intent.proposal_m)}"
     return "decision", Level.INFO, "agent", text, intent.why
 
 
@@ -467,6 +467,6 @@ def _request(request: Request) -> str:
         case Cancel(reason=reason):
             return f"put back: {reason}"
         case Decline(working_distance_m=value_m):
-            return f"declines focus at {value_m * 1e3:.4f} mm"
+            return f"declines focus at {show_distance(value_m)}"
         case Note(text=text):
             return text

@@ -6,6 +6,7 @@ import msgspec
 
 from semagent.console.facts import Board
 from semagent.errors import UNREADABLE
+from semagent.lengths import show_distance
 from semagent.types import (
     Action,
     Arm,
@@ -203,6 +204,6 @@ def _accept(value_m: float, board: Board) -> Action:
     half_depth_m = board.half_depth_m or 0.0
     if abs(intent.proposal_m - value_m) > half_depth_m:
         raise WishRefusedError(
-            f"the proposal has moved on to {intent.proposal_m * 1e3:.4f} mm; look again"
+            f"the proposal has moved on to {show_distance(intent.proposal_m)}; look again"
         )
     return SetWorkingDistance(working_distance_m=value_m)

@@ -11,6 +11,7 @@ from semagent.control.options import AutofocusOptions
 from semagent.control.situation import Analysed, Autofocus, Follow
 from semagent.control.trim import Stigmators, Trim, setting
 from semagent.control.turn import Turn
+from semagent.lengths import show_distance, show_length
 from semagent.types import (
     FocusBelief,
     FrameHeader,
@@ -203,7 +204,6 @@ def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
     task, options, belief = trim.task, turn.options.autofocus, trim.belief
     last, dulled = task.verified or task.samples[-1], _dulled(task, focus_m)
     here_m = task.samples[-1].working_distance_m
-    sigma_um = math.nan if belief.sigma_m is None else belief.sigma_m * 1e6
     changed = task.changed_stigmators
     trimmed = changed and not dulled and trim.improved()
     if changed and not trimmed and task.frames_left:
@@ -211,14 +211,16 @@ def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
     elif dulled or (changed and not trimmed):
         hold(
             turn,
-            f"the frame at {last.working_distance_m * 1e3:.4f} mm, where focus should be, is less "
-            f"sharp than {'an earlier one' if task.trims else 'the first'}: frames contradict each "
-            "other, as where a specimen charges"
+            f"the frame at {show_distance(last.working_distance_m)}, where focus should be, is "
+            f"less sharp than {'an earlier one' if task.trims else 'the first'}: frames contradict "
+            "each other, as where a specimen charges"
             if dulled
             else "astigmatism is not surely less than it was at the start",
         )
     elif trimmed or search.nearer(belief, focus_m, field.start_m) >= options.confidence:
-        reason = f"within half a depth of field; sigma is {sigma_um:.2f} µm{trim.outlook()}"
+        reason = (
+            f"within half a depth of field; sigma is {show_length(belief.sigma_m)}{trim.outlook()}"
+        )
         stigmators = trim.at_the_end()
         if stigmators is None and abs(focus_m - here_m) <= _WORTH_A_MOVE * field.unit_m:
             finish(turn, "focused", reason)
@@ -233,7 +235,7 @@ def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
     else:
         hold(
             turn,
-            f"the best point found, {focus_m * 1e3:.4f} mm, is not surely better than the start",
+            f"the best point found, {show_distance(focus_m)}, is not surely better than the start",
         )
 
 

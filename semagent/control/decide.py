@@ -31,6 +31,7 @@ from semagent.control.situation import (
     says_something,
 )
 from semagent.control.turn import Turn
+from semagent.lengths import show_distance, show_length
 from semagent.types import (
     Arm,
     Cancel,
@@ -184,7 +185,8 @@ def _propose(turn: Turn, header: FrameHeader, belief: FocusBelief) -> None:
         turn.update(proposed_m=belief.focus_m)
         turn.tell(
             "proposal",
-            f"focus is at {belief.focus_m * 1e3:.4f} mm, {away_m * 1e6:+.2f} µm from here",
+            f"focus is at {show_distance(belief.focus_m)}, "
+            f"{show_length(away_m, sign=True)} from here",
             working_distance_m=belief.focus_m,
             sigma_m=belief.sigma_m,
         )
@@ -309,7 +311,7 @@ def _on_request(turn: Turn, request: Request) -> None:
             _cancel(turn, "held" if planned else "failed", reason)
         case Decline(working_distance_m=value_m):
             turn.update(declined=(value_m, turn.state.epoch))
-            turn.tell("proposal_declined", f"declined: focus at {value_m * 1e3:.4f} mm")
+            turn.tell("proposal_declined", f"declined: focus at {show_distance(value_m)}")
         case Note():
             pass
 

@@ -22,6 +22,7 @@ from semagent.control.options import DriftOptions
 from semagent.control.reach import BEYOND, Axis, Reach, beam_legs, solved, stage_legs
 from semagent.control.refutation import Check, Sight, Vector
 from semagent.control.situation import Notice, in_words
+from semagent.lengths import show_length
 from semagent.memory import Calibration, Matrix, Memory
 from semagent.types import (
     FrameAnalysis,
@@ -182,7 +183,8 @@ class Stabiliser:
             if may_restore and abs(dragged_m) > _DRAGGED_M:
                 outcomes.tell(
                     "working_distance_restored",
-                    f"the stage move changed the working distance by {dragged_m * 1e6:+.2f} µm",
+                    "the stage move changed the working distance by "
+                    f"{show_length(dragged_m, sign=True)}",
                 )
                 self._queue.appendleft(SetWorkingDistance(working_distance_m=self._wanted_m))
         self._next(outcomes)

@@ -8,6 +8,7 @@ import msgspec
 from semagent.control import budget
 from semagent.control.situation import Autofocus, Follow, Return
 from semagent.control.turn import Turn
+from semagent.lengths import show_distance
 from semagent.types import (
     FocusResult,
     Level,
@@ -21,7 +22,7 @@ from semagent.types import (
 
 Status = Literal["focused", "held", "failed"]
 _AT_HOME_M = 1e-9
-_DISARMED = "the safety gate is disarmed"
+DISARMED = "the safety gate is disarmed"
 _AT_HOME_STIGMATOR = 1e-6  # of the full range
 _TOO_OLD = {"expired", "stale"}
 """Refusals of the gate that a newer frame does away with."""
@@ -83,7 +84,7 @@ def on_reply(turn: Turn, task: Return, reply: Reply) -> None:
         # Not the way back, but a last small change: it is as good as it was verified to be.
         finish(turn, task.status, f"{task.reason}; a last change of the stigmators was refused")
     else:
-        why = _DISARMED if reply.code == READBACK_DIFFERS else reply.reason
+        why = DISARMED if reply.code == READBACK_DIFFERS else reply.reason
         turn.set_task(msgspec.structs.replace(task, barred=task.barred or why))
         proceed(turn)
 
@@ -207,7 +208,7 @@ def proceed(turn: Turn) -> None:
             away_m = here.optics.working_distance_m - task.home.optics.working_distance_m
             if turn.state.unconfirmed or abs(away_m) > _AT_HOME_M:
                 if not turn.state.armed:
-                    give_up(turn, task, task.barred or _DISARMED)
+                    give_up(turn, task, task.barred or DISARMED)
                     return
                 turn.go(task.home.optics.working_distance_m, straight=task.straight)
         elif "stigmators" not in task.done:
@@ -215,7 +216,7 @@ def proceed(turn: Turn) -> None:
             stigmators = _stigmators_to_restore(turn, task, here.optics)
             if stigmators is not None:
                 if not turn.state.armed:
-                    give_up(turn, task, task.barred or _DISARMED)
+                    give_up(turn, task, task.barred or DISARMED)
                     return
                 turn.stigmate(stigmators)
         elif task.barred:
@@ -265,7 +266,7 @@ def give_up(turn: Turn, task: Return, why: str) -> None:
 
 
 def _in_words(optics: Optics, stigmators: bool) -> str:
-    focus = f"{optics.working_distance_m * 1e3:.4f} mm"
+    focus = show_distance(optics.working_distance_m)
     if not stigmators or optics.stigmator_x is None or optics.stigmator_y is None:
         return focus
     return f"{focus}, stigmators {optics.stigmator_x:+.4f} and {optics.stigmator_y:+.4f}"

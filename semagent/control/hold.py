@@ -21,6 +21,7 @@ from semagent.control.options import USUAL_SLOPE
 from semagent.control.reading import mean_of, read
 from semagent.control.situation import Follow, Seen, Track
 from semagent.control.turn import Turn
+from semagent.lengths import show_distance
 from semagent.spectrum import Array
 from semagent.types import (
     FocusBelief,
@@ -62,7 +63,7 @@ def begin(turn: Turn, analysis: FrameAnalysis, home: MicroscopeState) -> None:
     )
     turn.update(task=task, expected=turn.state.expected or header.settings)
     here_m = home.optics.working_distance_m
-    turn.tell("hold_started", f"following from {here_m * 1e3:.4f} mm", working_distance_m=here_m)
+    turn.tell("hold_started", f"following from {show_distance(here_m)}", working_distance_m=here_m)
     if verified is not None and abs(_place(task, verified.header)) <= _BESIDE:
         seen = _read(turn, task, verified)
         task = task if seen is None else _seen(task, seen)

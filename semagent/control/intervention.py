@@ -4,6 +4,7 @@ import math
 
 from semagent.control.options import ControlOptions
 from semagent.errors import MicroscopeError
+from semagent.lengths import show_distances, show_length
 from semagent.types import FrameHeader, MicroscopeState, Region
 
 _TURNED_RAD = 1e-3  # of the stage, which shows another field then
@@ -14,7 +15,7 @@ def focus_change(before: MicroscopeState, header: FrameHeader, options: ControlO
     was_m, is_m = before.optics.working_distance_m, header.optics.working_distance_m
     unit_m = options.scale.half_depth_of(header)
     if abs(is_m - was_m) > options.operator.working_distance_half_depths * unit_m:
-        return f"the working distance was changed from {was_m * 1e3:.4f} to {is_m * 1e3:.4f} mm"
+        return f"the working distance was changed from {show_distances(was_m, is_m)}"
     return ""
 
 
@@ -37,7 +38,7 @@ def field_change(
             return f"{axis} was changed from {was:+.4f} to {now:+.4f} of its range"
     moved_m = header.stage.moved(before.stage, "x_m", "y_m", "z_m")
     if moved_m > options.operator.field_fraction * _field_width(header, options):
-        return f"the stage was moved by {moved_m * 1e6:.2f} µm"
+        return f"the stage was moved by {show_length(moved_m)}"
     turned_rad = header.stage.moved(before.stage, "rotation_rad", "tilt_rad")
     if turned_rad > _TURNED_RAD:
         return f"the stage was turned by {math.degrees(turned_rad):.2f}°"

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from semagent.control.options import AutofocusOptions
 from semagent.control.situation import Sample
+from semagent.lengths import show_distances, show_length
 from semagent.types import FocusBelief, FocusMode
 
 AGREE = 0.5
@@ -209,8 +210,8 @@ def _moves(belief: FocusBelief, field: Field, options: AutofocusOptions) -> bool
 
 def _how_it_moves(belief: FocusBelief, field: Field) -> str:
     return (
-        f"focus itself moves: by {abs(belief.motion_m) * 1e6:.2g} µm from frame to frame, where "
-        f"half a depth of field is {field.unit_m * 1e6:.2g} µm; let specimen, stage and lens come "
+        f"focus itself moves: by {show_length(abs(belief.motion_m))} from frame to frame, where "
+        f"half a depth of field is {show_length(field.unit_m)}; let specimen, stage and lens come "
         "to rest first"
     )
 
@@ -361,19 +362,17 @@ def _nearest(places_m: Sequence[float], place_m: float) -> float:
 def _why_not(
     places_m: Sequence[float], belief: FocusBelief, field: Field, options: AutofocusOptions
 ) -> str:
-    seen = f"{min(places_m) * 1e3:.4f} to {max(places_m) * 1e3:.4f} mm"
+    seen = show_distances(min(places_m), max(places_m))
     if belief.focus_m is None or belief.sigma_m is None:
         return "the frames are too small to judge focus"
     if belief.log_odds < options.min_log_odds:
         return f"blur does not depend on the working distance from {seen}"
     if belief.modes and not _may_be_inside(belief, field):
         low_m, high_m = field.allowed_m
-        near = " or ".join(f"{mode.focus_m * 1e3:.4f}" for mode in _likely(belief))
-        return (
-            f"focus is beyond the allowed range of {low_m * 1e3:.4f} to {high_m * 1e3:.4f} mm, "
-            f"near {near} mm"
-        )
+        near = show_distances(*(mode.focus_m for mode in _likely(belief)), between="or")
+        allowed = show_distances(low_m, high_m)
+        return f"focus is beyond the allowed range of {allowed}, near {near}"
     return (
-        f"{len(places_m)} frames from {seen} leave focus uncertain by {belief.sigma_m * 1e6:.2f} "
-        f"µm, half a depth of field is {field.unit_m * 1e6:.2f} µm"
+        f"{len(places_m)} frames from {seen} leave focus uncertain by "
+        f"{show_length(belief.sigma_m)}, half a depth of field is {show_length(field.unit_m)}"
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from semagent.control.options import AutofocusOptions
 from semagent.control.situation import Autofocus
+from semagent.lengths import show_length
 from semagent.types import Capabilities, FocusBelief, Optics
 
 _WORTH_IT, _SIGMAS = 0.4, 1.8
@@ -109,8 +110,8 @@ class Trim:
         if self.at_the_end() is not None or not (wanted and astigmatic):
             taken = self.task.changed_stigmators or self.at_the_end() is not None
             return "; astigmatism was taken out" if taken else ""
-        why, left_um = self._target(), self._size * self.unit_m * 1e6
-        stays = f"; this is the circle of least confusion, astigmatism of {left_um:.2f} µm stays"
+        why, left = self._target(), show_length(self._size * self.unit_m)
+        stays = f"; this is the circle of least confusion, astigmatism of {left} stays"
         return f"{stays}: {why}" if isinstance(why, str) else stays
 
     @property

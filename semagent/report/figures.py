@@ -12,9 +12,10 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from semagent.lengths import show_distance
 from semagent.report.posterior import Places, density_of
 from semagent.report.story import Focusing, Step, Story
-from semagent.report.words import answer_in_words, command_in_words, distance
+from semagent.report.words import answer_in_words, command_in_words
 from semagent.types import FocusResult, Outcome, Pixels
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6b7280"
@@ -154,7 +155,8 @@ def _draw_beliefs(axes: Axes, steps: Sequence[Step], focusing: Focusing) -> None
     axes.set_xlim(low, high)
     axes.set_yticks([])
     axes.set_xlabel(
-        f"working distance from {distance(zero_m)}, µm   ▼ frame   — 90 % interval   ¦ left at",
+        f"working distance from {show_distance(zero_m)}, µm   ▼ frame   — 90 % interval   "
+        "¦ left at",
         fontsize=8.5,
     )
     _quiet(axes)

@@ -7,14 +7,13 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from semagent import __version__
+from semagent.lengths import show_distance, show_length
 from semagent.report import figures
 from semagent.report.story import Focusing, Step, Story
 from semagent.report.words import (
     answer_in_words,
     belief_in_words,
     command_in_words,
-    distance,
-    length,
 )
 from semagent.types import Outcome
 
@@ -162,15 +161,15 @@ def _way(focusing: Focusing) -> str:
     if result is None:
         return "–"
     moved_m = result.final_working_distance_m - result.start_working_distance_m
-    start, final = distance(result.start_working_distance_m), result.final_working_distance_m
-    return f"{start} → {distance(final)} ({length(moved_m, sign=True)})"
+    start, final = show_distance(result.start_working_distance_m), result.final_working_distance_m
+    return f"{start} → {show_distance(final)} ({show_length(moved_m, sign=True)})"
 
 
 def _outcome(focusing: Focusing) -> str:
     result = focusing.result
     if result is None:
         return "The record ends before it."
-    sigma = "" if result.sigma_m is None else f", ± {length(result.sigma_m)}"
+    sigma = "" if result.sigma_m is None else f", ± {show_length(result.sigma_m)}"
     return (
         f"{result.status}: {result.reason}. {_way(focusing)}{sigma}; {result.frames_used} frames, "
         f"{result.moves} moves."
@@ -195,7 +194,7 @@ def _steps_table(steps: Sequence[Step]) -> str:
         rows.append(
             [
                 str(step.header.sequence),
-                distance(optics.working_distance_m),
+                show_distance(optics.working_distance_m),
                 stigmators,
                 "–" if analysis is None else f"{analysis.focus_score:.3f}",
                 escape(", ".join(step.header.faults)) or "–",

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from semagent.lengths import show_distance
 from semagent.report.figures import BLUE, GREEN, GREY, ORANGE, RED, stacked_png
 from semagent.survey.work import Found
 
@@ -34,7 +35,7 @@ def _draw_map(figure: Figure, axes: Axes, found: Found) -> None:
     heights = np.array([[found.surface.at(x, y, time_s)[0] - zero_m for x in across] for y in down])
     filled = axes.contourf(across * 1e6, down * 1e6, heights * 1e6, levels=14, cmap="cividis")
     bar = figure.colorbar(filled, ax=axes)
-    bar.set_label(f"focus from {zero_m * 1e3:.4f} mm, µm", fontsize=8.5)
+    bar.set_label(f"focus from {show_distance(zero_m)}, µm", fontsize=8.5)
     unusable = np.array([visit.how == "unusable" for visit in found.visits])
     doubtful = np.array([visit.index in found.doubtful for visit in found.visits])
     for which, colour, label in (

@@ -10,7 +10,7 @@ from rich.console import Console
 from semagent.bus import LocalBus, LocalHub
 from semagent.channels import Role
 from semagent.cli.ledger import Ledger
-from semagent.cli.output import Output, metres
+from semagent.cli.output import Output
 from semagent.cli.view import focus_panel, line, posterior_bar, sparkline, way_out
 from semagent.clock import ManualClock
 from semagent.config import find_config, load_config
@@ -167,21 +167,6 @@ def test_what_is_said_beside_a_bar_goes_above_it(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(stream, "isatty", lambda: True)
     output = Output(json=False)
     assert output.errors is output.people
-
-
-@pytest.mark.parametrize(
-    ("length_m", "text"),
-    [
-        (5.03214e-3, "5.0321 mm"),
-        (33.67e-6, "33.7 µm"),
-        (-2.763e-6, "-2.76 µm"),
-        (497.8e-9, "498 nm"),
-        (0.4e-9, "0.4 nm"),
-        (None, "-"),
-    ],
-)
-def test_lengths_have_the_digits_that_count(length_m: float | None, text: str):
-    assert metres(length_m) == text
 
 
 def test_frames_that_cannot_be_used_in_a_row_are_news_once(capsys: pytest.CaptureFixture[str]):

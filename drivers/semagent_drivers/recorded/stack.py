@@ -13,6 +13,7 @@ from pathlib import Path
 
 from semagent.errors import InputFileError
 from semagent.images import ImageHeader, ImageMetadata, in_words, read_headers
+from semagent.lengths import show_distance
 from semagent.session import StackFrame, is_session, session_stack
 from semagent.types import FURTHEST_WORKING_DISTANCE_M
 from semagent_drivers.recorded.table import TABLE_NAME, read_table
@@ -241,7 +242,7 @@ def _check_belong_together(path: Path, entries: Sequence[StackEntry]) -> None:
     if len({entry.working_distance_m for entry in entries}) < 2:
         raise InputFileError(
             f"{path}: all {len(entries)} frames have the working distance "
-            f"{first.working_distance_m * 1e3:.4f} mm; a focus stack has two or more. If the "
+            f"{show_distance(first.working_distance_m)}; a focus stack has two or more. If the "
             f"instrument rounds what it writes, add a {TABLE_NAME}"
         )
 

@@ -6,15 +6,20 @@ export function length(value, digits = 4) {
   if (value === null || value === undefined || !Number.isFinite(value)) return DASH;
   const size = Math.abs(value);
   if (size >= 1e-3) return `${(value * 1e3).toFixed(digits)} mm`;
-  if (size >= 1e-6) return `${(value * 1e6).toFixed(2)} µm`;
+  if (size >= 1e-6) return `${(value * 1e6).toFixed(decimals(size))} µm`;
   return `${(value * 1e9).toFixed(size < 1e-8 ? 1 : 0)} nm`;
+}
+
+// Three digits of a length in µm.
+function decimals(size) {
+  return size < 1e-5 ? 2 : size < 1e-4 ? 1 : 0;
 }
 
 export function offset(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return DASH;
   const sign = value < 0 ? "−" : "+";
   const size = Math.abs(value);
-  return size >= 1e-4 ? `${sign}${(size * 1e3).toFixed(3)} mm` : `${sign}${(size * 1e6).toFixed(2)} µm`;
+  return size >= 1e-4 ? `${sign}${(size * 1e3).toFixed(3)} mm` : `${sign}${(size * 1e6).toFixed(decimals(size))} µm`;
 }
 
 export function number(value, digits = 2) {

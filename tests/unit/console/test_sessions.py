@@ -245,7 +245,7 @@ def test_a_session_is_told_with_its_reasons(ask: Ask):
     assert (meant["text"], meant["why"]) == ("hold, focusing", "looking for the sharpest place")
     assert (applied["kind"], applied["sequence"], applied["t_s"]) == ("decision", 2, 1.3)
     assert applied["why"] == (
-        "looking for the sharpest place; focus believed at 5.0100 mm ± 1.000 µm"
+        "looking for the sharpest place; focus believed at 5.0100 mm ± 1.00 µm"
     )
     assert (refused["kind"], refused["why"]) == ("refused", "5.3 mm is beyond 5.2 mm")
     assert (mark["kind"], mark["sequence"], mark["index"]) == ("note", 1, 0)

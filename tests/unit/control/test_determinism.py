@@ -62,7 +62,7 @@ def test_replay_gives_the_same_decisions(follow: bool) -> None:
 def test_control_is_pure() -> None:
     """No clock, no socket, no thread, no chance; values, ports, options and errors only."""
     allowed = {"semagent.types", "semagent.ports", "semagent.options", "semagent.errors"}
-    allowed |= {"semagent.legs", "semagent.dose"}
+    allowed |= {"semagent.legs", "semagent.lengths", "semagent.dose"}
     allowed |= {"semagent.memory"}  # its values, read by others
     allowed |= {"semagent.signature", "semagent.spectrum", "semagent.transfer"}
     outside = {"numpy", "numpy.typing", "msgspec"}
