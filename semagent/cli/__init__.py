@@ -23,6 +23,8 @@ _DEMO = "simulated"
 _MOST = 10**9  # frames: more than anybody can take
 
 Command = Callable[[argparse.Namespace, Output], int]
+Add = Callable[[str, Command, str], argparse.ArgumentParser]
+"""Adds a command, by its name, what it calls and what it is about."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -289,89 +291,86 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
-    def add_record(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument(
-            "--record", type=Path, metavar="DIR", help="record the session in a new DIR"
-        )
+    _add_microscope_commands(add)
+    _add_image_commands(add)
+    _add_session_commands(add)
+    _add_model_commands(add)
+    _add_setup_commands(add)
+    return parser
 
-    def add_engine(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--engine", default=_DEFAULT_ENGINE, help="default: %(default)s")
 
-    def add_most(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--max-frames", type=_count, metavar="N", help="use at most N frames")
-
-    def add_end(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--frames", type=_count, metavar="N", help="end after N frames")
-        sub.add_argument("--duration", type=_positive, metavar="S", help="end after S seconds")
-        sub.add_argument("--no-console", action="store_true", help="terminal view only")
-
+def _add_microscope_commands(add: Add) -> None:
     sub = add("demo", _demo, "simulated microscope, agent and console in one go")
-    add_end(sub)
+    _add_end(sub)
     _add_json(sub)
 
     sub = add("run", _run, "the live loop beside the microscope")
-    sub.add_argument("config", help="file, or name of a configuration that ships with semagent")
+    _add_config(sub)
     sub.add_argument(
         "--mode",
         choices=[str(mode) for mode in Mode],
         help="look, propose, or focus and follow; default: the configuration's",
     )
-    sub.add_argument("--arm", action="store_true", help="let commands through the safety gate")
-    add_record(sub)
+    _add_arm(sub)
+    _add_record(sub)
     sub.add_argument(
         "--positions",
         metavar="FILE|grid",
         help="a tile scan: a CSV with x_um, y_um, or the configuration's section scan",
     )
-    add_end(sub)
+    _add_end(sub)
     _add_json(sub)
 
     sub = add("autofocus", _autofocus, "focus once, then exit")
-    sub.add_argument("config", help="file, or name of a configuration that ships with semagent")
-    add_most(sub)
+    _add_config(sub)
+    _add_most(sub)
     sub.add_argument("--no-stigmation", action="store_true", help="leave the stigmators alone")
-    sub.add_argument("--arm", action="store_true", help="let commands through the safety gate")
-    add_record(sub)
+    _add_arm(sub)
+    _add_record(sub)
     _add_json(sub)
 
     sub = add("calibrate", _calibrate, "measure what focus, stigmators, beam shift and stage do")
-    sub.add_argument("config", help="file, or name of a configuration that ships with semagent")
-    sub.add_argument("--arm", action="store_true", help="let commands through the safety gate")
+    _add_config(sub)
+    _add_arm(sub)
     sub.add_argument("--output", type=Path, metavar="FILE", help="default: the memory file")
     _add_json(sub)
 
+
+def _add_image_commands(add: Add) -> None:
     sub = add("simulate", _simulate, "autofocus over a recorded stack as if it were the microscope")
     sub.add_argument("stack", help="folder, glob, OME-TIFF or recorded session")
     sub.add_argument("--start-um", type=_finite, metavar="WD", help="where to start, in µm")
-    add_most(sub)
+    _add_most(sub)
     sub.add_argument("--seed", type=int, metavar="N", help="without --start-um: start at random")
     sub.add_argument("--console", action="store_true", help="watch it in the console, until Ctrl-C")
-    add_record(sub)
-    add_engine(sub)
+    _add_record(sub)
+    _add_engine(sub)
     _add_json(sub)
 
     sub = add("estimate", _estimate, "where is focus, from these frames only")
     sub.add_argument("stack", help="folder, glob, OME-TIFF or recorded session")
     sub.add_argument("--frames", type=_indices, metavar="I,J,…", help="counted from 0")
-    add_record(sub)
-    add_engine(sub)
+    _add_record(sub)
+    _add_engine(sub)
     _add_json(sub)
 
     sub = add("score", _score, "focus score and blur ellipse of each image")
     sub.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    add_engine(sub)
+    _add_engine(sub)
     _add_json(sub)
 
     sub = add("restore", _restore, "restored copies, marked as derived")
     sub.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     sub.add_argument("--output", type=Path, required=True, metavar="DIR")
-    add_engine(sub)
+    _add_engine(sub)
     sub.add_argument("--artefact", type=Path, metavar="DIR", help="default: the model that ships")
     sub.add_argument(
         "--consistency-map", action="store_true", help="where each copy explains its raw frame"
     )
     _add_json(sub)
 
+
+def _add_session_commands(add: Add) -> None:
     sub = add("replay", _replay, "a recorded session through the unmodified loop")
     sub.add_argument("session", type=Path, help="folder of a recorded session")
     sub.add_argument("--compare", action="store_true", help="fail when a command differs")
@@ -392,6 +391,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--derived", action="store_true", help="restored frames too, as extra images")
     _add_json(sub)
 
+
+def _add_model_commands(add: Add) -> None:
     sub = add("train", _train, "train the model, or adapt it to an instrument")
     sub.add_argument("stage", choices=["pretrain", "finetune", "measure", "adapt"])
     sub.add_argument("rest", nargs=argparse.REMAINDER, metavar="…", help="see train STAGE --help")
@@ -402,6 +403,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("verb", choices=["list", "export", "compile", "compare", "bench", "quality"])
     sub.add_argument("rest", nargs=argparse.REMAINDER, metavar="…", help="see engine VERB --help")
 
+
+def _add_setup_commands(add: Add) -> None:
     _add_json(add("drivers", _drivers, "what is installed"))
 
     sub = add("doctor", _doctor, "try everything a run needs; nothing moves")
@@ -420,8 +423,33 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("config")
     sub.add_argument("--bind", default="tcp://127.0.0.1:5556", help="default: %(default)s")
     sub.add_argument("--keys", type=Path, metavar="DIR", help="needed beyond this machine")
+    _add_arm(sub)
+
+
+def _add_config(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("config", help="file, or name of a configuration that ships with semagent")
+
+
+def _add_arm(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--arm", action="store_true", help="let commands through the safety gate")
-    return parser
+
+
+def _add_record(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--record", type=Path, metavar="DIR", help="record the session in a new DIR")
+
+
+def _add_engine(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--engine", default=_DEFAULT_ENGINE, help="default: %(default)s")
+
+
+def _add_most(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--max-frames", type=_count, metavar="N", help="use at most N frames")
+
+
+def _add_end(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--frames", type=_count, metavar="N", help="end after N frames")
+    sub.add_argument("--duration", type=_positive, metavar="S", help="end after S seconds")
+    sub.add_argument("--no-console", action="store_true", help="terminal view only")
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
