@@ -240,7 +240,10 @@ def test_stigmators_are_left_alone_where_they_cannot_be_set() -> None:
     assert not any(isinstance(command.action, SetStigmator) for command in bench.commands)
 
 
-def test_outstanding_command_is_waited_for_before_going_back(bench: Bench) -> None:
+@pytest.mark.parametrize("outcome", Outcome)
+def test_outstanding_command_is_waited_for_before_going_back(
+    bench: Bench, outcome: Outcome
+) -> None:
     waiting: list[Reply] = []
     bench.answer = waiting.append
     bench.frame()
@@ -249,7 +252,8 @@ def test_outstanding_command_is_waited_for_before_going_back(bench: Bench) -> No
     assert len(waiting) == 1
     bench.answer = lambda reply: reply
     bench.carry_out(waiting[0].command.action)
-    bench.follow(bench.controller.replied(waiting[0]))
+    reply = replace(waiting[0], outcome=outcome, reason="too far")
+    bench.follow(bench.controller.replied(reply))
     assert_put_back(bench)
 
 
@@ -390,6 +394,16 @@ def test_late_answer_to_a_forgotten_command_is_ignored(bench: Bench) -> None:
     bench.follow(bench.controller.replied(kept[0]))
     after = bench.controller.state
     assert msgspec.structs.replace(after, first_sequence=before.first_sequence) == before
+
+
+def test_late_answer_to_a_forgotten_command_is_not_that_to_the_way_home(bench: Bench) -> None:
+    kept: list[Reply] = []
+    bench.answer = kept.append
+    bench.frame()
+    bench.tick(11)
+    way_home = bench.controller.state.pending
+    bench.follow(bench.controller.replied(kept[0]))
+    assert bench.controller.state.pending == way_home is not None
 
 
 def test_old_legs_do_not_go_on_under_a_new_task() -> None:

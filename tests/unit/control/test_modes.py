@@ -34,9 +34,10 @@ def turn_knob(bench: Bench, places: tuple[float, ...]) -> None:
 PLACES = (-20.0, -10.0, -5.0, 8.0, 14.0)
 
 
-def test_observe_believes_and_says_nothing() -> None:
+@pytest.mark.parametrize("armed", [True, False])
+def test_observe_believes_and_says_nothing(armed: bool) -> None:
     bench = Bench(focus=3.0, options=ControlOptions(), noise=0.005)
-    bench.arm()
+    bench.arm(armed)
     turn_knob(bench, PLACES)
     assert bench.commands == []
     assert bench.events == []
@@ -153,6 +154,26 @@ def test_what_was_declined_is_not_proposed_again_for_this_field() -> None:
     assert bench.controller.analysed(bench.analysis()).proposal is None
     bench.request(SetMode(mode=Mode.ADVISE))
     assert bench.controller.analysed(bench.analysis()).proposal is not None
+
+
+def test_what_was_declined_is_proposed_for_another_field() -> None:
+    bench = Bench(focus=3.0, options=ControlOptions(mode=Mode.ADVISE), noise=0.005)
+    turn_knob(bench, PLACES)
+    proposal = bench.controller.analysed(bench.analysis()).proposal
+    assert isinstance(proposal, SetWorkingDistance)
+    bench.request(Decline(working_distance_m=proposal.working_distance_m))
+    bench.stage = msgspec.structs.replace(bench.stage, x_m=1e-3)
+    turn_knob(bench, PLACES)
+    assert bench.controller.analysed(bench.analysis()).proposal is not None
+
+
+def test_a_proposal_of_another_place_is_told() -> None:
+    bench = Bench(focus=3.0, options=ControlOptions(mode=Mode.ADVISE), noise=0.005)
+    turn_knob(bench, PLACES)
+    told = bench.kinds.count("proposal")
+    bench.stage, bench.focus = msgspec.structs.replace(bench.stage, x_m=1e-3), 30.0
+    turn_knob(bench, tuple(30.0 + place for place in PLACES))
+    assert bench.kinds.count("proposal") > told
 
 
 @pytest.mark.parametrize(

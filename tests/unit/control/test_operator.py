@@ -5,6 +5,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from semagent.control import ControlOptions
 from semagent.control.situation import Follow, Return
 from semagent.types import (
     Cancel,
@@ -45,6 +46,22 @@ def test_command_of_the_operator_pauses(
     bench.run(10)
     assert len(bench.commands) == given
     assert "paused" in bench.kinds
+
+
+@pytest.mark.parametrize(
+    ("action", "frames"),
+    [(SetWorkingDistance(working_distance_m=5.01e-3), 4), (SetStigmator(x=0.105, y=-0.1), 1)],
+)
+def test_what_the_operator_does_to_more_than_focus_voids_the_belief(
+    action: SetWorkingDistance, frames: int
+) -> None:
+    bench = Bench(options=ControlOptions())
+    bench.run(3)
+    bench.operator(action)
+    bench.frame()
+    belief = bench.controller.belief
+    assert belief is not None
+    assert belief.frames == frames
 
 
 def change(**optics: float) -> Hand:

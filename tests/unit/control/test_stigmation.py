@@ -264,6 +264,32 @@ def test_stigmators_that_the_gate_refuses_do_not_cost_the_focus(memory: Memory |
     assert abs(bench.offset - bench.focus) < 1
 
 
+def test_stigmators_that_the_gate_lets_go_out_and_not_back_end_the_search() -> None:
+    def refuse(reply: Reply) -> Reply:
+        if not isinstance(reply.command.action, SetStigmator) or len(trims(bench)) < 2:
+            return reply
+        return msgspec.structs.replace(reply, outcome=Outcome.REFUSED, reason="no travel left")
+
+    bench = make(memory=None, answer=refuse)
+    result = search(bench)
+    assert result.status == "failed"
+    assert "could not be put back" in result.reason
+
+
+def test_stigmators_that_fail_end_the_search() -> None:
+    def fail(reply: Reply) -> Reply:
+        if not isinstance(reply.command.action, SetStigmator):
+            return reply
+        bench.answer = lambda reply: reply
+        return msgspec.structs.replace(reply, outcome=Outcome.FAILED, reason="no answer")
+
+    bench = make(answer=fail)
+    result = search(bench)
+    assert result.status == "failed"
+    assert "failed: no answer" in result.reason
+    assert bench.stigmators == pytest.approx(STIGMATORS)
+
+
 def test_stigmators_go_back_where_focus_may_not() -> None:
     """The travel of one axis may be used up when that of the others is not."""
 
