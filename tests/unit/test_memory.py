@@ -46,6 +46,11 @@ entries:
 - settings: {{}}
   learned: {{date: x, focusings: 1, blur_per_focus: {blur}}}
 """
+CALIBRATED = """\
+entries:
+- settings: {{}}
+  calibration: {{date: x, frames: 1, blur_per_focus: {blur}}}
+"""
 
 
 def header(**changes: float | None) -> FrameHeader:
@@ -94,6 +99,7 @@ def test_a_device_may_have_no_end():
         ("entries:\n- settings: {}\n  calibration: {date: x}", "frames"),
         (LEARNED.format(blur="{value: -0.0025, sigma: 1.0e-4}"), "blur_per_focus.value is -0.0025"),
         (LEARNED.format(blur="{value: 0, sigma: 1.0e-4}"), "blur_per_focus.value is 0"),
+        (CALIBRATED.format(blur="{value: 0, sigma: 1.0e-4}"), "blur_per_focus.value is 0"),
         (LEARNED.format(blur="{value: .nan, sigma: 1.0e-4}"), ":3: .*value is nan"),
         (LEARNED.format(blur="{value: 0.0025, sigma: .inf}"), ":3: .*sigma: inf: Expected .* <= "),
     ],
@@ -154,6 +160,15 @@ def test_another_beam_or_a_far_magnification_is_not_taken(changes: dict[str, flo
 )
 def test_small_differences_and_what_is_not_reported_agree(changes: dict[str, float | None]):
     assert memory(Entry(settings=SETTINGS)).at(header(**changes)) is not None
+
+
+def test_what_is_reported_as_nothing_is_not_known_and_can_be_read_again(tmp_path: Path):
+    nothing = header(**dict.fromkeys(msgspec.structs.asdict(SETTINGS), 0.0))
+    below = msgspec.structs.replace(nothing.optics, working_distance_m=-5e-3)
+    for frame in (nothing, msgspec.structs.replace(nothing, optics=below)):
+        assert Settings.of(frame) == Settings()
+    save_memory(tmp_path / "memory.yaml", memory(Entry(settings=Settings.of(nothing))))
+    load_memory(tmp_path / "memory.yaml")
 
 
 def test_blur_is_given_in_pixels_of_the_frame_that_asks():

@@ -7,12 +7,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from semagent.control import estimator
+from semagent.control import ControlOptions, estimator
 from semagent.control.fit import Fit
 from semagent.control.options import AutofocusOptions
 from semagent.control.situation import Return
 from semagent.memory import Calibration, Matrix, Memory, Settings, Vector
-from semagent.types import Cancel, FocusResult, Outcome, Reply, SetStigmator, StartAutofocus
+from semagent.types import Cancel, FocusResult, Mode, Outcome, Reply, SetStigmator, StartAutofocus
 
 from .bench import CAPABILITIES, OPTIONS, STIGMATORS, UNIT_M, Bench, Spectrum
 
@@ -81,6 +81,18 @@ def test_the_belief_says_how_much_astigmatism_is_left_and_what_removes_it() -> N
     assert np.abs(left - ASTIGMATISM).max() < 3 * sigma.max() < 1.5
     change = np.array(COILS) @ belief.stigmator_correction
     assert change == pytest.approx(-np.array(ASTIGMATISM), abs=0.6)
+
+
+@pytest.mark.parametrize("frames", [2, 12], ids=["as it searches", "as it follows"])
+def test_a_request_during_hold_corrects_the_stigmators(frames: int) -> None:
+    known = {"focus": 12.0, "astigmatism": ASTIGMATISM, "coils": COILS, "memory": calibrated()}
+    bench = Bench(options=ControlOptions(mode=Mode.HOLD), **known)
+    bench.arm()
+    bench.run(frames)
+    assert not trims(bench)
+    bench.results.clear()
+    assert search(bench).status == "focused"
+    assert trims(bench)
 
 
 def test_stigmators_stay_where_nobody_asked_for_them() -> None:

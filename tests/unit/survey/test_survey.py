@@ -23,8 +23,9 @@ from semagent.safety import AxisLimits
 from semagent.survey import Found, NoMapError, Pilot, Survey, Visit
 from semagent.survey.files import describe, write_results
 from semagent.survey.pilot import for_survey
-from semagent.types import FrameHeader
+from semagent.types import Frame, FrameHeader, MicroscopeAction, Mode, SetWorkingDistance
 from semagent.wire import Message
+from semagent_drivers.simulated.microscope import SimulatedMicroscope
 
 OPTIONS: dict[str, Any] = {
     "seed": 2,
@@ -105,8 +106,18 @@ def test_every_position_is_in_focus(scanned: Bench) -> None:
 def test_most_are_predicted(scanned: Bench) -> None:
     assert isinstance(scanned.found, Found)
     how = [visit.how for visit in scanned.found.visits]
-    assert how.count("predicted") == 7  # the ninth verifies, one tells a tilt from an edge
+    assert how.count("predicted") == 7  # two tell a tilt from an edge
     assert len(scanned.found.focused) == 7
+
+
+@pytest.mark.parametrize(("every", "looked_at"), [(0, []), (2, [2, 5])])
+def test_so_many_positions_lie_between_two_verifications(every: int, looked_at: list[int]) -> None:
+    grid = GridOptions(rows=1, columns=7, pitch_m=(30e-6, 30e-6))
+    level = {**OPTIONS["specimen"], "mount_tilt_x_deg": 0, "mount_tilt_y_deg": 0}
+    bench = Bench(ScanOptions(grid=grid, focus_at=4, verify_every=every), specimen=level)
+    assert isinstance(bench.found, Found), bench.found
+    how = [visit.how for visit in bench.found.visits]
+    assert [index for index, each in enumerate(how) if each == "focused"] == looked_at
 
 
 def test_the_map_has_the_tilt_of_the_specimen(scanned: Bench) -> None:
@@ -131,6 +142,57 @@ def test_positions_are_reached_from_the_same_side(scanned: Bench) -> None:
         assert visit.place == pytest.approx(wanted, abs=1e-9)
     truth = scanned.microscope.truth()
     assert truth.view_m == pytest.approx((-0.5e-6, -0.5e-6), abs=0.05e-6)
+
+
+PAIR = ScanOptions(grid=GridOptions(rows=1, columns=2, pitch_m=(100e-6, 100e-6)), focus_at=2)
+
+
+def test_every_frame_is_taken_after_focus_was_reached_from_below(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The lens has play too, and the second position lies higher than the first."""
+    apply, acquire = SimulatedMicroscope.apply, SimulatedMicroscope.acquire
+    targets_m: list[float] = []
+
+    def note(self: SimulatedMicroscope, action: MicroscopeAction) -> None:
+        if isinstance(action, SetWorkingDistance):
+            targets_m.append(action.working_distance_m)
+        return apply(self, action)
+
+    def check(self: SimulatedMicroscope, timeout_s: float) -> Frame:
+        assert targets_m[-2:] == sorted(targets_m[-2:])
+        return acquire(self, timeout_s)
+
+    monkeypatch.setattr(SimulatedMicroscope, "apply", note)
+    monkeypatch.setattr(SimulatedMicroscope, "acquire", check)
+    bench = Bench(PAIR)
+    assert isinstance(bench.found, Found), bench.found
+    first, second = (visit.working_distance_m for visit in bench.found.visits)
+    assert first > second
+
+
+def test_a_stage_that_takes_longer_than_evidence_lasts_is_waited_for() -> None:
+    bench = Bench(PAIR, stage={"backlash_um": 1.0, "speed_mm_per_s": 0.01})
+    assert isinstance(bench.found, Found), bench.found
+    assert_back_home(bench)
+
+
+def test_as_many_frames_as_are_asked_for_are_taken_at_each_position() -> None:
+    bench = Bench(msgspec.structs.replace(PAIR, frames=3))
+    assert isinstance(bench.found, Found), bench.found
+    for visit in bench.found.visits:
+        first, *_ = visit.sequences
+        assert visit.sequences == (first, first + 1, first + 2)
+
+
+def test_during_a_scan_the_agent_neither_follows_focus_nor_corrects_drift() -> None:
+    """It focuses when the scan asks it to; beam and lens stay put in between."""
+    config = configuration()
+    drift = msgspec.structs.replace(config.control.drift, correct=True)
+    hold = msgspec.structs.replace(config.control.hold, follow=True)
+    control = msgspec.structs.replace(config.control, mode=Mode.OBSERVE, drift=drift, hold=hold)
+    control = for_survey(msgspec.structs.replace(config, control=control)).control
+    assert (control.mode, control.hold.follow, control.drift.correct) == (Mode.HOLD, False, False)
 
 
 def header_at(bench: Bench) -> FrameHeader:
@@ -239,6 +301,20 @@ def test_focus_is_put_back_where_the_stage_is_not() -> None:
     assert bench.after.stage != bench.before.stage
     wanted_m = bench.before.optics.working_distance_m
     assert bench.after.optics.working_distance_m == pytest.approx(wanted_m, abs=1e-9)
+
+
+def test_a_first_move_that_failed_has_moved_something_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate has closed: nothing may be put back, and that is said."""
+    apply = SimulatedMicroscope.apply
+
+    def move_and_fail(self: SimulatedMicroscope, action: MicroscopeAction) -> None:
+        apply(self, action)
+        raise MicroscopeError("no answer")
+
+    monkeypatch.setattr(SimulatedMicroscope, "apply", move_and_fail)
+    bench = Bench(PAIR)
+    assert isinstance(bench.found, MicroscopeError)
+    assert "failed: no answer; and not everything could be put back: " in str(bench.found)
 
 
 def test_beyond_the_envelope_it_is_refused_and_put_back() -> None:
