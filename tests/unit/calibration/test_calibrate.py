@@ -332,11 +332,28 @@ def test_what_could_not_be_put_back_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"specimen": {"kind": "flat"}}, {"column": {**COLUMN, "working_distance_mm": 5.2}}]
+    "changes",
+    [
+        {"specimen": {"kind": "flat"}},
+        {"column": {**COLUMN, "working_distance_mm": 5.025}},
+        {"column": {**COLUMN, "working_distance_mm": 5.2}},
+    ],
+    ids=["no structure", "beside the sweep", "far away"],
 )
 def test_without_focus_in_sight_nothing_is_claimed(changes: dict[str, Any]) -> None:
     found, before, after, stages = run(**changes)
     assert isinstance(found, NotCalibratedError)
+    assert set(stages) == {Stage.FOCUS}
+    assert after == before
+
+
+def test_where_blur_is_not_that_of_a_beam_nothing_is_claimed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("semagent.calibration.procedure.MOST_RESIDUAL", 0.05)
+    found, before, after, stages = run()
+    assert isinstance(found, NotCalibratedError)
+    assert "blur does not change with the working distance as that of a beam does" in str(found)
     assert set(stages) == {Stage.FOCUS}
     assert after == before
 

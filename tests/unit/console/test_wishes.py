@@ -142,6 +142,7 @@ def test_a_nudge_starts_from_what_was_read_back_after_the_last_command(run: Run,
     run.expose(frame, stigmator_x=0.1, stigmator_y=-0.2)
     run.read_back = moved(working_distance_m=0.004, stigmator_x=0.12, stigmator_y=-0.2)
     run.wish({"type": "nudge", "axis": "stigmator_x", "by": 0.02})
+    assert run.commands[-1].action == SetStigmator(x=0.1 + 0.02, y=-0.2)
     # No frame has come since.
     run.wish({"type": "nudge", "axis": "stigmator_y", "by": 0.01})
     assert run.commands[-1].action == SetStigmator(x=0.12, y=-0.2 + 0.01)
@@ -178,11 +179,23 @@ class TestProposals:
         assert command.action == SetWorkingDistance(working_distance_m=0.00501)
         assert command.issuer is Issuer.OPERATOR
 
+    def test_what_was_seen_is_accepted_though_the_proposal_trembles(self, run: Run, pixels: Any):
+        run.expose(frame_of(pixels))
+        for tremor_m in (-1e-7, 1e-7):
+            self.propose(run, 0.00501 + tremor_m)
+            assert run.wish(self.wish).json["outcome"] == "applied"
+            assert run.commands[-1].action == SetWorkingDistance(working_distance_m=0.00501)
+
+    def test_before_the_first_frame_nothing_can_be_accepted(self, run: Run):
+        self.propose(run)
+        assert "nothing any more" in run.wish(self.wish).json["reason"]
+
     @pytest.mark.parametrize(
         ("proposal_m", "basis", "says"),
         [
             (None, {}, "nothing any more"),
             (0.00502, {}, "moved on to 5.0200 mm"),
+            (0.00500, {}, "moved on to 5.0000 mm"),
             (0.00501, {"settings_rev": 2}, "have changed"),
             (0.00501, {"sequence": -100}, "frames ago"),
         ],
