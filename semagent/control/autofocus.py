@@ -136,6 +136,7 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
         field_known=task.focused is not None,
         followed=task.for_hold,
     )
+    step = search.attainable(step, places_m, seen.belief, field, options)
     trim = Trim(task, seen.belief, header.optics, field.unit_m, options, turn.capabilities)
     probe = trim.probe()
     match step:
@@ -184,7 +185,7 @@ def _field(turn: Turn, task: Autofocus, start: FrameHeader) -> search.Field:
         turn.options.scale.half_depth_of(start),
         turn.capabilities.working_distance_range_m,
         turn.options.autofocus,
-        task.resolution_m,
+        task.ways_m,
     )
 
 
@@ -218,9 +219,15 @@ def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
             else "astigmatism is not surely less than it was at the start",
         )
     elif trimmed or search.nearer(belief, focus_m, field.start_m) >= options.confidence:
-        reason = (
-            f"within half a depth of field; sigma is {show_length(belief.sigma_m)}{trim.outlook()}"
+        places_m = tuple(sample.working_distance_m for sample in task.samples)
+        led_m = search.led_back(places_m, focus_m, field)
+        away_m = 0.0 if led_m is None else abs(focus_m - led_m)
+        within = (
+            f"{show_length(away_m)} from focus, as near as the microscope goes"
+            if away_m > field.unit_m
+            else "within half a depth of field"
         )
+        reason = f"{within}; sigma is {show_length(belief.sigma_m)}{trim.outlook()}"
         stigmators = trim.at_the_end()
         if stigmators is None and abs(focus_m - here_m) <= _WORTH_A_MOVE * field.unit_m:
             finish(turn, "focused", reason)

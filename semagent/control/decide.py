@@ -272,19 +272,18 @@ def _hand_behind(turn: Turn, reply: Reply) -> str:
 
 
 def _counted(task: Task | None, reply: Reply) -> Task | None:
-    """The task with the reply booked: one more move, and how closely the instrument followed."""
+    """The task with the reply booked: one more move, and where it led."""
     if isinstance(task, Return):
         ended = _counted(task.task, reply)
         assert not isinstance(ended, Return | None)  # noqa: S101 - as it went in
         return msgspec.structs.replace(task, task=ended)
     if not isinstance(task, Autofocus) or reply.outcome is not Outcome.APPLIED:
         return task
-    resolution_m = task.resolution_m
-    action = reply.command.action
+    ways_m, action = task.ways_m, reply.command.action
     if isinstance(action, SetWorkingDistance) and reply.state is not None:
-        off_m = abs(reply.state.optics.working_distance_m - action.working_distance_m)
-        resolution_m = max(resolution_m, off_m)
-    return msgspec.structs.replace(task, moves=task.moves + 1, resolution_m=resolution_m)
+        led_m = reply.state.optics.working_distance_m
+        ways_m = (*ways_m, (action.working_distance_m, led_m))
+    return msgspec.structs.replace(task, moves=task.moves + 1, ways_m=ways_m)
 
 
 def _on_operator_reply(turn: Turn, reply: Reply) -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from semagent.control.options import AutofocusOptions
 from semagent.control.situation import Sample
-from semagent.lengths import show_distances, show_length
+from semagent.lengths import show_distance, show_distances, show_length
 from semagent.types import FocusBelief, FocusMode
 
 AGREE = 0.5
@@ -29,6 +29,8 @@ _SURELY = 2.0  # standard deviations by which focus has to be out of range to be
 _OPEN = 0.8  # half depths of field of uncertain astigmatism, which defocus may be mistaken for
 _MOVES = 0.25  # half depths of field from frame to frame that matter
 _SURELY_MOVES = 8.0  # log odds
+_ASTRAY = 0.05  # half depths of field between a place asked for and the one it led to
+_TIMES_AS_FAR = (1, 2, 4, 8, 16, 32, 64)
 _ONE_DIRECTION = (
     "there may be structure along one direction only, where astigmatism is like defocus"
 )
@@ -43,12 +45,14 @@ class Field:
         unit_m: half a depth of field.
         allowed_m: range never to leave, (low, high).
         resolution_m: how finely the instrument follows.
+        ways_m: places asked for, and where that led.
     """
 
     start_m: float
     unit_m: float
     allowed_m: tuple[float, float]
     resolution_m: float = 0.0
+    ways_m: tuple[tuple[float, float], ...] = ()
 
     def allows(self, place_m: float) -> bool:
         """Whether a working distance may be visited."""
@@ -92,17 +96,20 @@ def field_around(
     unit_m: float,
     limits_m: tuple[float, float] | None,
     options: AutofocusOptions,
-    resolution_m: float = 0.0,
+    ways_m: tuple[tuple[float, float], ...] = (),
 ) -> Field:
     """The field of a search that starts at ``start_m``, inside the instrument's limits."""
     reach_m = options.range_m or options.range_half_depths * unit_m
     low, high = limits_m or (-math.inf, math.inf)
+    offs_m = [abs(asked_m - led_m) for asked_m, led_m in ways_m]
+    # A command that led far astray must not make any place count as the place asked for.
+    finely_m = [off_m for off_m in offs_m if off_m <= options.fine_step * unit_m]
     return Field(
         start_m=start_m,
         unit_m=unit_m,
         allowed_m=(max(low, start_m - reach_m), min(high, start_m + reach_m)),
-        # One command that was not obeyed must not make any place count as the place asked for.
-        resolution_m=min(resolution_m, options.fine_step * unit_m),
+        resolution_m=max(finely_m, default=0.0),
+        ways_m=ways_m,
     )
 
 
@@ -184,6 +191,54 @@ def next_step(
     if close and seen_m > AGREE * field.unit_m + field.resolution_m:
         return Look(mode.focus_m)
     return beside(places_m, belief, field, options)
+
+
+def attainable(
+    step: Step,
+    places_m: Sequence[float],
+    belief: FocusBelief,
+    field: Field,
+    options: AutofocusOptions,
+) -> Step:
+    """The step itself; where it would lead back to a frame that was taken, a look elsewhere.
+
+    Only some places are in a recorded stack, and a lens may not follow everywhere. The look is
+    beyond the place that cannot be had, or on this side of the one to which it leads.
+    """
+    target_m = step.working_distance_m if isinstance(step, Look) else math.nan
+    led_m = led_back(places_m, target_m, field)
+    if led_m is None:
+        return step
+    off_m = target_m - led_m
+    missing = (
+        f"no frame can be had at {show_distance(target_m)}, as the microscope goes to "
+        f"{show_distance(led_m)} instead"
+    )
+    focused = target_m == belief.focus_m and certain(belief, target_m, field, options)
+    if focused and len(places_m) >= _ENOUGH:
+        near = abs(off_m) <= options.fine_step * field.unit_m
+        return step if near else GiveUp(f"focus is known, but {missing}")
+    low_m, high_m = field.allowed_m
+    for times in _TIMES_AS_FAR:
+        for beyond_m in (target_m + times * off_m, led_m - times * off_m):
+            place_m = min(max(beyond_m, low_m), high_m)
+            seen = _nearest(places_m, place_m) <= AGREE * field.unit_m
+            if not seen and led_back(places_m, place_m, field) is None:
+                return Look(place_m)
+    return GiveUp(f"{_why_not(places_m, belief, field, options)}; {missing}")
+
+
+def led_back(places_m: Sequence[float], target_m: float, field: Field) -> float | None:
+    """The place of an earlier frame to which the way to another leads; ``None`` if it does not.
+
+    That is where a command has led for about this place, or for one that is farther from there.
+    """
+    for asked_m, led_m in field.ways_m:
+        low_m, high_m = sorted((led_m, asked_m + (asked_m - led_m) / 2))
+        astray = low_m <= target_m <= high_m and abs(target_m - led_m) > _ASTRAY * field.unit_m
+        if astray and _nearest(places_m, led_m) <= _ASTRAY * field.unit_m:
+            return led_m
+    return None
 
 
 def certain(belief: FocusBelief, place_m: float, field: Field, options: AutofocusOptions) -> bool:

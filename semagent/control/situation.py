@@ -133,8 +133,8 @@ class Autofocus(Value, frozen=True, kw_only=True):
         stigmated: stigmators were commanded, if only to put them back.
         verified: the frame that was in focus, where another is taken beside it for the stigmators.
         astigmatism_open: it ends because structure along one direction tells no more of focus.
-        resolution_m: largest difference between a working distance asked for and read back: a
-            recorded stack has only its own.
+        ways_m: working distances asked for, and what was read back: a recorded stack has only its
+            own.
         last: the last frame that was used; ``None`` before the first.
         sigma_m: standard deviation of the last belief.
         since_ns: last tick before it began.
@@ -159,7 +159,7 @@ class Autofocus(Value, frozen=True, kw_only=True):
     stigmated: bool = False
     verified: Sample | None = None
     astigmatism_open: bool = False
-    resolution_m: float = 0.0
+    ways_m: tuple[tuple[float, float], ...] = ()
     last: FrameAnalysis | None = None
     sigma_m: float | None = None
     since_ns: int | None = None

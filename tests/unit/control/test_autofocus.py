@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from semagent.control import ControlOptions
 from semagent.control.options import AutofocusOptions, HoldOptions
 from semagent.memory import Measure, Memory, Settings
-from semagent.types import FocusResult, Level, Mode, StartAutofocus
+from semagent.types import (
+    FocusResult,
+    Level,
+    MicroscopeAction,
+    Mode,
+    SetWorkingDistance,
+    StartAutofocus,
+)
 
 from .bench import CAPABILITIES, STIGMATORS, UNIT_M, Bench, Curve, Spectrum
 
@@ -287,6 +294,31 @@ def test_recorded_stack_ends_at_its_nearest_frame(spacing: float) -> None:
         result = focus(bench)
         assert result.status == "focused"
         assert abs(bench.offset - focus_at) <= max(1.0, 0.75 * spacing)
+        away = abs(bench.offset - focus_at) > 1.5
+        assert not away or "as near as the microscope goes" in result.reason
+
+
+@pytest.mark.parametrize(("start", "status"), [(-34.0, "held"), (-17.0, "focused")])
+def test_a_stack_with_a_gap_is_asked_for_no_frame_again_and_again(
+    start: float, status: str
+) -> None:
+    there = [*range(-40, -31, 2), *range(32, 41, 2), *([] if status == "held" else [-17, -15, 0])]
+    bench = Bench(focus=0.5, noise=0.005, options=options())
+
+    def nearest(action: MicroscopeAction) -> None:
+        assert isinstance(action, SetWorkingDistance)
+        asked = (action.working_distance_m - bench.origin_m) / UNIT_M
+        place = min(there, key=lambda each: abs(each - asked))
+        Bench.carry_out(
+            bench, SetWorkingDistance(working_distance_m=bench.origin_m + place * UNIT_M)
+        )
+
+    bench.carry_out = nearest
+    nearest(SetWorkingDistance(working_distance_m=bench.origin_m + start * UNIT_M))
+    result = focus(bench)
+    assert result.status == status
+    assert result.frames_used < 9
+    assert status == "focused" or "no frame can be had at 5.00" in result.reason
 
 
 def test_microscope_that_ignores_commands_is_not_called_focused() -> None:

@@ -1,6 +1,7 @@
 """The next step of a search, from the places seen and a belief."""
 
 import math
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from semagent.control.search import (
     Look,
     Sharpest,
     Step,
+    attainable,
     beside,
     certain,
     field_around,
@@ -48,7 +50,8 @@ def belief(*modes: tuple[float, float, float], log_odds: float = 20.0) -> FocusB
 
 
 def step(places: list[float], known: FocusBelief, left: int = 5, field: Field = FIELD) -> Step:
-    return next_step(places, known, field, left, OPTIONS)
+    next_one = next_step(places, known, field, left, OPTIONS)
+    return attainable(next_one, places, known, field, OPTIONS)
 
 
 def test_the_side_of_the_likeliest_place_is_looked_at_first() -> None:
@@ -275,9 +278,11 @@ def test_nearer_is_the_probability_of_the_side_of_the_middle() -> None:
 
 
 def test_field_respects_range_limits_and_resolution() -> None:
-    field = field_around(5.0, 1.0, (0.0, 40.0), AutofocusOptions(range_m=20.0), resolution_m=99.0)
+    field = field_around(
+        5.0, 1.0, (0.0, 40.0), AutofocusOptions(range_m=20.0), ways_m=((1.0, 1.5), (1.0, 100.0))
+    )
     assert field.allowed_m == (0.0, 25.0)
-    assert field.resolution_m == OPTIONS.fine_step
+    assert field.resolution_m == 0.5
 
 
 def test_mean_is_more_certain_than_its_parts() -> None:
@@ -289,3 +294,25 @@ def test_mean_is_more_certain_than_its_parts() -> None:
     assert mean.sigma == pytest.approx(math.hypot(0.03, 0.04) / 2)
     assert significant(sample(0, 0.06, 0.03), sample(1, 0, 0.0), 1.99)
     assert not significant(sample(0, 0.06, 0.03), sample(1, 0, 0.0), 2.01)
+
+
+def test_a_look_that_would_lead_back_to_a_frame_goes_beyond_what_cannot_be_had() -> None:
+    unsure = belief((1.0, 20.0, 3.0))
+    gap = replace(FIELD, ways_m=((20.0, 40.0),))
+    assert step([0.0, 40.0], unsure) == Look(24.5)
+    assert step([0.0, 40.0], unsure, field=gap) == Look(9.0)
+    assert step([0.0, 10.0], unsure, field=gap) == Look(24.5)  # no frame was taken there yet
+
+
+def test_where_focus_is_known_but_cannot_be_had_that_is_said() -> None:
+    gap = replace(FIELD, ways_m=((20.0, 40.0),))
+    last = step([0.0, 10.0, 40.0], belief((1.0, 20.0, 0.2)), field=gap)
+    assert isinstance(last, GiveUp)
+    assert "known, but no frame can be had at 20000.0000 mm" in last.reason
+
+
+def test_where_nothing_else_can_be_had_either_the_search_ends() -> None:
+    stuck = field_around(0.0, 1.0, (-8.0, 8.0), OPTIONS, ((8.0, 0.0), (-8.0, 0.0)))
+    last = step([0.0, 0.0, 0.0], belief((0.6, 4.0, 1.0), (0.4, -4.0, 1.0)), field=stuck)
+    assert isinstance(last, GiveUp)
+    assert "goes to 0.0000 mm instead" in last.reason
