@@ -141,10 +141,12 @@ def test_what_was_learned_nearby_does_not_hide_a_calibration():
         {"magnification": 12000 * 5},
         {"convergence_angle_rad": None, "beam_current_a": 400e-12},
         {"convergence_angle_rad": None, "working_distance_m": 10e-3},
+        {"magnification": None, "pixel_size_m": 50e-9},
     ],
 )
 def test_another_beam_or_a_far_magnification_is_not_taken(changes: dict[str, float | None]):
     assert memory(Entry(settings=SETTINGS)).at(header(**changes)) is None
+    assert memory(Entry(settings=Settings.of(header(**changes)))).at(header()) is None
 
 
 @pytest.mark.parametrize(
@@ -156,6 +158,7 @@ def test_another_beam_or_a_far_magnification_is_not_taken(changes: dict[str, flo
         {"convergence_angle_rad": None, "working_distance_m": 5.5e-3},
         {"working_distance_m": 10e-3},
         {"magnification": None, "pixel_size_m": 20e-9},
+        {"magnification": None, "pixel_size_m": None},
     ],
 )
 def test_small_differences_and_what_is_not_reported_agree(changes: dict[str, float | None]):

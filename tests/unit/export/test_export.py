@@ -1,10 +1,12 @@
 """Exports of a session, read back with other people's readers."""
 
 import errno
+import math
 import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -24,6 +26,7 @@ from semagent.export import Target, export_session
 from semagent.session import EngineRecord, SessionReader, SessionWriter
 from semagent.session.jsontext import from_json
 from semagent.session.omexml import read_notes
+from semagent.session.storage import RESERVE_BYTES
 from semagent.testing.engines import figures_of
 from semagent.types import (
     Capabilities,
@@ -156,6 +159,16 @@ def test_restored_frames_come_only_when_asked_for_and_say_so(export: Export) -> 
         assert "restorer/v1" in read_notes(tiff.ome_metadata or "")["semagent/derived"]
 
 
+@pytest.mark.parametrize("largest", [646, 645])
+def test_what_a_classic_tiff_cannot_hold_becomes_a_bigtiff(
+    export: Export, monkeypatch: pytest.MonkeyPatch, largest: int
+) -> None:
+    """There is room for as many restored frames: twice 323 bytes."""
+    monkeypatch.setattr("semagent.export.tiff._CLASSIC_BYTES", largest)
+    with tifffile.TiffFile(export(Target.OME_TIFF)) as tiff:
+        assert tiff.is_bigtiff is (largest < 646)
+
+
 def test_hyperspy_reads_the_ome_tiff(export: Export) -> None:
     signals = hyperspy_reader(str(export(Target.OME_TIFF)), force_read_resolution=True)
 
@@ -179,11 +192,38 @@ def test_ome_zarr_follows_its_specification(export: Export) -> None:
     assert np.array_equal(root["1/0"][0, 0], FRAMES[2].pixels)
     assert [axis.name for axis in scales.axes] == ["t", "c", "y", "x"]
     assert level.coordinateTransformations[0].scale == pytest.approx([0.75, 1.0, 4.0, 4.0])
-    assert root["0"].attrs["omero"]["channels"][0]["label"] == "In-lens <µ>"
+    [channel] = root["0"].attrs["omero"]["channels"]
+    grey = np.array([FRAMES[i].pixels for i in (0, 1, 3)])
+    assert channel["label"] == "In-lens <µ>"
+    assert (channel["window"]["start"], channel["window"]["end"]) == (grey.min(), grey.max())
     assert "derived" in root["2"].attrs["multiscales"][0]["name"]
     ome = ome_types.from_xml((path / "OME" / "METADATA.ome.xml").read_text(), validate=True)
     assert [image.pixels.size_t for image in ome.images] == [3, 1, 1]
     assert all(image.pixels.metadata_only for image in ome.images)
+
+
+def test_more_frames_come_than_an_array_has_room_for(
+    export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("semagent.export.zarr._ROOM", 2)
+    root = zarr.open_group(export(Target.OME_ZARR), mode="r")
+    assert np.array_equal(root["0/0"][:, 0], [FRAMES[i].pixels for i in (0, 1, 3)])
+
+
+@pytest.mark.parametrize("size_m", [None, math.nan, 0.0])
+def test_without_a_pixel_size_ome_zarr_claims_no_nanometres(
+    tmp_path: Path, size_m: float | None
+) -> None:
+    scan = msgspec.structs.replace(FRAMES[0].header.scan, pixel_size_m=size_m)
+    with opened(tmp_path / "session") as writer:
+        writer.write_frame(frame(1, scan=scan))
+    session = SessionReader(tmp_path / "session")
+    export_session(session, tmp_path / "o.ome.zarr", Target.OME_ZARR)
+
+    root = zarr.open_group(tmp_path / "o.ome.zarr", mode="r")
+    [scales] = ImageAttrs.model_validate(dict(root["0"].attrs)).multiscales
+    assert [axis.unit for axis in scales.axes] == [None] * 4
+    assert scales.datasets[0].coordinateTransformations[0].scale == [1.0] * 4
 
 
 def test_large_frames_have_smaller_ones_beside_them(
@@ -264,6 +304,37 @@ def test_a_damaged_frame_is_left_out_and_named(folder: Path, tmp_path: Path) -> 
     assert "frame-00000002" in sentence
     with tifffile.TiffFile(tmp_path / "o.ome.tif") as tiff:
         assert np.array_equal(tiff.series[0].asarray(), [FRAMES[0].pixels, FRAMES[3].pixels])
+
+
+def test_a_frame_that_is_not_the_one_that_was_recorded_is_left_out(
+    folder: Path, tmp_path: Path
+) -> None:
+    one, two = (folder / "frames" / f"frame-0000000{number}.ome.tif" for number in (1, 2))
+    shutil.copy(one, two)
+
+    exported = export_session(SessionReader(folder), tmp_path / "o.ome.tif", Target.OME_TIFF)
+
+    assert exported.frames == 3
+    assert "frame-00000002" in exported.left_out[0]
+
+
+@pytest.mark.parametrize(
+    ("to", "derived", "needed"),
+    [
+        (Target.OME_TIFF, False, 323),
+        (Target.OME_TIFF, True, 646),
+        (Target.OME_ZARR, False, 431),
+    ],
+)
+def test_the_disk_keeps_room_for_a_run_that_records(
+    export: Export, monkeypatch: pytest.MonkeyPatch, to: Target, derived: bool, needed: int
+) -> None:
+    free = RESERVE_BYTES + needed - 1
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(UsageError, match="are kept in reserve; export to another disk"):
+        export(to, derived=derived)
+    free += 1
+    assert export(to, derived=derived).exists()
 
 
 @pytest.mark.parametrize("name", ["o.ome.tif", "o.ome.zarr"])
