@@ -1,18 +1,20 @@
 """Drivers and engines by name, through entry points, so that a lab can ship its own."""
 
 import importlib
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from semagent.clock import Clock
-from semagent.errors import ConfigError, FrameTooSmallError
+from semagent.errors import ConfigError, FrameTooSmallError, MicroscopeError, SemagentError
 from semagent.options import Options
 from semagent.ports import Engine, Microscope, OpenEngine, OpenMicroscope
 from semagent.requirements import DriverFacts
-from semagent.types import Scan
+from semagent.types import Capabilities, Frame, MicroscopeAction, MicroscopeState, Scan
 
 DRIVERS = "semagent.drivers"
 ENGINES = "semagent.engines"
@@ -45,12 +47,24 @@ def find(group: str, name: str) -> EntryPoint:
 def open_microscope(name: str, options: Mapping[str, Any], *, clock: Clock) -> Microscope:
     """Open a microscope through the driver called ``name``.
 
+    What the driver did not foresee, in this call or later ones, becomes a `MicroscopeError`.
+
     Raises:
         ConfigError: there is no such driver, its software is missing, or its options are wrong.
         MicroscopeError: the microscope cannot be reached.
     """
-    opener: OpenMicroscope = _load(DRIVERS, name)
-    return opener(options, clock=clock)
+    with _foreseen(name):
+        return _Foreseen(name, opener(name)(options, clock=clock))
+
+
+def opener(name: str) -> OpenMicroscope:
+    """What the driver called ``name`` opens its microscopes with.
+
+    Raises:
+        ConfigError: there is no such driver, or its software is missing.
+    """
+    found: OpenMicroscope = _load(DRIVERS, name)
+    return found
 
 
 def driver_facts(name: str) -> DriverFacts | None:
@@ -138,6 +152,60 @@ def run_tool(name: str, arguments: Sequence[str]) -> None:
     with _installed(TOOLS, name) as point:
         tool: Callable[[Sequence[str]], None] = point.load()
         tool(arguments)
+
+
+@contextmanager
+def _foreseen(driver: str) -> Iterator[None]:
+    """Let out no error of a driver's own, so that whoever calls it can do what is to be done then.
+
+    Raises:
+        MicroscopeError: in place of an error that is none of semagent's.
+    """
+    try:
+        yield
+    except SemagentError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise MicroscopeError(
+            f"the driver {driver} failed with {type(error).__name__}: {error} "
+            f"({Path(place.filename).name}, line {place.lineno})"
+        ) from error
+
+
+class _Foreseen:
+    """A microscope whose errors are all semagent's; whatever else it offers is there, too."""
+
+    def __init__(self, driver: str, microscope: Microscope) -> None:
+        self._driver = driver
+        self._microscope = microscope
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._microscope.capabilities
+
+    def read_state(self) -> MicroscopeState:
+        with _foreseen(self._driver):
+            return self._microscope.read_state()
+
+    def acquire(self, timeout_s: float) -> Frame:
+        with _foreseen(self._driver):
+            return self._microscope.acquire(timeout_s)
+
+    def apply(self, action: MicroscopeAction) -> None:
+        with _foreseen(self._driver):
+            self._microscope.apply(action)
+
+    def stop(self) -> None:
+        with _foreseen(self._driver):
+            self._microscope.stop()
+
+    def close(self) -> None:
+        with _foreseen(self._driver):
+            self._microscope.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._microscope, name)
 
 
 def _load(group: str, name: str) -> Any:

@@ -287,4 +287,4 @@ class MicroscopeFaults:
 
     def open_microscope(self, options: Mapping[str, Any]) -> Microscope:
         """Open the driver; override it for one that has no entry point."""
-        return registry.open_microscope(self.driver, options, clock=SystemClock())
+        return registry.opener(self.driver)(options, clock=SystemClock())

@@ -70,7 +70,7 @@ class MicroscopeConformance:
     @pytest.fixture
     def microscope(self, driver_options: Mapping[str, Any]) -> Iterator[Microscope]:
         """The microscope, open."""
-        microscope = registry.open_microscope(self.driver, driver_options, clock=SystemClock())
+        microscope = registry.opener(self.driver)(driver_options, clock=SystemClock())
         yield microscope
         microscope.close()
 
@@ -80,8 +80,8 @@ class MicroscopeConformance:
         self, driver_options: Mapping[str, Any]
     ) -> None:
         with pytest.raises(ConfigError, match="no_such_option"):
-            registry.open_microscope(
-                self.driver, {**driver_options, "no_such_option": 1}, clock=SystemClock()
+            registry.opener(self.driver)(
+                {**driver_options, "no_such_option": 1}, clock=SystemClock()
             )
 
     def test_capabilities_name_the_driver_and_say_where_it_was_verified(
@@ -245,8 +245,8 @@ class MicroscopeConformance:
     def test_stop_ends_a_long_exposure_promptly(self, driver_options: Mapping[str, Any]) -> None:
         if self.slow_options is None:
             pytest.skip("this driver has no slow exposure to stop")
-        microscope = registry.open_microscope(
-            self.driver, {**driver_options, **self.slow_options}, clock=SystemClock()
+        microscope = registry.opener(self.driver)(
+            {**driver_options, **self.slow_options}, clock=SystemClock()
         )
         timer = threading.Timer(0.3, microscope.stop)
         try:

@@ -2,12 +2,13 @@
 
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
+from typing import Any
 
 import pytest
 
 from semagent import registry
 from semagent.clock import SystemClock
-from semagent.errors import ConfigError, FrameTooSmallError, UsageError
+from semagent.errors import ConfigError, FrameTooSmallError, MicroscopeError, UsageError
 from semagent.types import Scan
 
 
@@ -71,3 +72,38 @@ def test_an_engine_for_frames_that_it_cannot_look_at_is_refused(name: str, least
     small = Scan(width_px=1024, height_px=least - 1, bit_depth=8)
     with pytest.raises(FrameTooSmallError, match=f"{least} x {least} are needed"):
         registry.open_engine_for(small, name, {})
+
+
+class Brittle:
+    """A driver that did not foresee what its vendor raises."""
+
+    capabilities = "as the driver says"
+    serial = 7
+
+    def __init__(self, *_: object, **options: object) -> None:
+        if options.get("absent"):
+            raise OSError("no such port")
+
+    def __getattr__(self, name: str) -> object:
+        def fails(*_: object) -> None:
+            raise ValueError("0x8001")
+
+        return fails
+
+
+@pytest.mark.parametrize("name", ["acquire", "apply", "read_state", "stop", "close"])
+def test_an_error_that_no_driver_should_let_out_is_one_of_the_microscope(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "opener", lambda _: lambda *_, **__: Brittle())
+    microscope: Any = registry.open_microscope("brittle", {}, clock=SystemClock())
+    assert (microscope.capabilities, microscope.serial) == ("as the driver says", 7)
+    told = r"the driver brittle failed with ValueError: 0x8001 \(test_registry.py, line \d+\)"
+    with pytest.raises(MicroscopeError, match=told):
+        getattr(microscope, name)(*[1.0] * (name in {"acquire", "apply"}))
+
+
+def test_so_is_one_that_comes_while_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "opener", lambda _: lambda *_, **__: Brittle(absent=True))
+    with pytest.raises(MicroscopeError, match="the driver brittle failed with OSError: no such"):
+        registry.open_microscope("brittle", {}, clock=SystemClock())
