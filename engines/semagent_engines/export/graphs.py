@@ -1,6 +1,9 @@
 """The graphs of an artefact: what each takes and returns, and their export to ONNX."""
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,7 +147,7 @@ def _program(
     *,
     fold: bool = True,
 ) -> ONNXProgram:
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), _silent_on_torchvision():
         # The exporter's remarks on its own workings; what matters is checked below.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -161,6 +164,21 @@ def _program(
     if program is None:
         raise RuntimeError(f"torch gave no program for {type(graph).__name__}")
     return program
+
+
+@contextmanager
+def _silent_on_torchvision() -> Iterator[None]:
+    """Drop the exporter's lines on operators of torchvision, of which the model has none."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "torchvision is not installed" not in record.getMessage()
+
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
 
 
 def _write(program: ONNXProgram, path: Path, outputs: tuple[str, ...]) -> None:

@@ -6,9 +6,11 @@ ranges from what training images give (Nagel et al., "A White Paper on Neural Ne
 Quantization", 2021).
 """
 
+import io
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +55,12 @@ def quantise(graph: Path, output: Path, training: BatchSource) -> None:
         training: gives the tiles that the ranges of the activations are taken from.
     """
     batches = [training.views(step, _PER_BATCH, _EDGE_PX) for step in range(_BATCHES)]
-    # Windows does not delete a file that is still mapped.
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    # Windows does not delete a file that is still mapped. What ONNX Runtime prints meanwhile of its
+    # histograms, would stand between the results on standard output.
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        redirect_stdout(io.StringIO()),
+    ):
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(graph), str(prepared), skip_symbolic_shape=True)
         nodes = onnx.load(prepared).graph.node
