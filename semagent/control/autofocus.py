@@ -94,7 +94,7 @@ def hold(turn: Turn, reason: str) -> None:
 
 
 def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
-    """Take a usable frame into account and do the next step."""
+    """Take a usable frame into account and do the next step of the search."""
     analysis, options = seen.analysis, turn.options.autofocus
     header = analysis.header
     if turn.state.gate is None:
@@ -124,7 +124,13 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
         sigma_m=seen.belief.sigma_m,
     )
     turn.set_task(task)
-    field = _field(turn, task, start)
+    _search_on(turn, task, seen)
+
+
+def _search_on(turn: Turn, task: Autofocus, seen: Analysed) -> None:
+    """Do what the frames so far call for: look elsewhere, correct astigmatism, or end."""
+    header, options = seen.analysis.header, turn.options.autofocus
+    field = _field(turn, task, task.start or header)
     places_m = tuple(sample.working_distance_m for sample in task.samples)
     step = search.next_step(
         places_m,

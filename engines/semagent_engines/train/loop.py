@@ -140,16 +140,11 @@ def train(
 
     while (progress := _agreed(settings.budget.progress(step, elapsed()), place)) < 1.0:
         rate = learning_rate(settings.peak_rate, step, progress)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         # Dropout depends on the step, not on where the run began.
         torch.manual_seed(seed + step)
-        loss, parts = spread_out(*task.batch(step, place.device))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(objective.parameters(), settings.clip)
-        if bool(torch.isfinite(norm)):
-            optimizer.step()
+        batch = task.batch(step, place.device)
+        parts, descended = _descend(spread_out, batch, optimizer, rate, settings.clip)
+        if descended:
             _update_average(average, _full_weights(objective), step, settings.average_decay)
         step += 1
         now = time.monotonic() - began
@@ -235,6 +230,36 @@ def _optimizer_state(objective: nn.Module, optimizer: torch.optim.Optimizer) -> 
     # Only the leading worker has the room for it, and that beside its device.
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     return dict(get_optimizer_state_dict(objective, optimizer, options=options))
+
+
+def _descend(
+    objective: nn.Module,
+    batch: tuple[Any, ...],
+    optimizer: torch.optim.Optimizer,
+    rate: float,
+    clip: float,
+) -> tuple[Mapping[str, Tensor], bool]:
+    """Go one step down, unless the gradient is not finite.
+
+    Args:
+        objective: what is trained.
+        batch: its arguments.
+        optimizer: of its weights.
+        rate: learning rate of this step.
+        clip: largest norm of the gradient.
+
+    Returns:
+        The parts of the loss, and whether the weights were changed.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss, parts = objective(*batch)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    finite = bool(torch.isfinite(nn.utils.clip_grad_norm_(objective.parameters(), clip)))
+    if finite:
+        optimizer.step()
+    return parts, finite
 
 
 @torch.no_grad()

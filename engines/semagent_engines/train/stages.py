@@ -20,7 +20,7 @@ from semagent_engines.train.adapt import adapt, read_session
 from semagent_engines.train.checkpoint import load_checkpoint
 from semagent_engines.train.distributed import join
 from semagent_engines.train.finetune import Finetuning
-from semagent_engines.train.loop import Settings, train
+from semagent_engines.train.loop import Report, Settings, Task, train
 from semagent_engines.train.measure import Measuring
 from semagent_engines.train.pretrain import Pretraining
 from semagent_engines.train.schedule import Budget
@@ -38,8 +38,6 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.stage == "adapt":
         _adapt(arguments)
         return
-    config = preset(arguments.preset)
-    budget = Budget(arguments.steps, arguments.minutes)
     with join() as place:
         # The same on all workers, which begin with the same weights.
         torch.manual_seed(arguments.seed)
@@ -55,58 +53,87 @@ def run(arguments: argparse.Namespace) -> None:
             report(f"{source.name}: {len(source.images)} for {role}, {source.refused} refused")
         training = BatchSource(chosen, seed=arguments.seed, rank=place.rank)
         validation = BatchSource(held_out, seed=1, procedural_share=0.0, flat_share=0.0)
-        task: Pretraining | Finetuning | Measuring
-        before: dict[str, Any] = {}
-        model: dict[str, str] = {}
-        batch, processes = arguments.batch, arguments.processes
         if arguments.stage == "pretrain":
-            task = Pretraining(config, training, validation, batch=batch, processes=processes)
+            task, config, origin = _pretraining(arguments, training, validation)
         elif arguments.stage == "finetune":
-            teacher = None
-            if arguments.teacher:
-                teacher = _teacher(arguments.teacher)
-                model = {"teacher_sha256": file_hash(arguments.teacher)}
-            task = Finetuning(
-                config, training, validation, batch=batch, processes=processes, teacher=teacher
-            )
-            if arguments.start:
-                _load_start(task, arguments.start)
+            task, config, origin = _finetuning(arguments, training, validation)
         else:
-            tuned = load_checkpoint(arguments.model)
-            before = {**tuned.record, "steps": tuned.step, "minutes": tuned.elapsed_s / 60}
-            model = {"model_sha256": file_hash(arguments.model)}
-            config = ModelConfig.from_dict(tuned.config)
-            weights = _averaged(arguments.model, "model.")
-            task = Measuring(
-                config,
-                training,
-                validation,
-                weights,
-                pairs=arguments.pairs,
-                seed=arguments.seed,
-                batch=batch,
-                device=place.device,
-                processes=processes,
-                report=report,
-            )
+            task, config, origin = _measuring(arguments, training, validation, place.device, report)
         record = {
-            "before": before,
+            "before": {},
             "stage": arguments.stage,
             "seed": arguments.seed,
             "workers": place.world,
-            "batch": batch,
+            "batch": arguments.batch,
             "training": {source.name: len(source.images) for source in chosen},
             "validation": {source.name: len(source.images) for source in held_out},
-            **model,
+            **origin,
         }
         settings = Settings(
-            budget=budget,
+            budget=Budget(arguments.steps, arguments.minutes),
             folder=arguments.output,
             peak_rate=arguments.rate,
             spread="shard" if arguments.shard else "replicate",
         )
         path = train(task, settings, place, config=config.as_dict(), record=record, report=report)
         report(f"written: {path}")
+
+
+Begun = tuple[Task, ModelConfig, dict[str, Any]]
+"""What is trained, of which size, and what its record says of what it began with."""
+
+
+def _pretraining(
+    arguments: argparse.Namespace, training: BatchSource, validation: BatchSource
+) -> Begun:
+    config = preset(arguments.preset)
+    task = Pretraining(
+        config, training, validation, batch=arguments.batch, processes=arguments.processes
+    )
+    return task, config, {}
+
+
+def _finetuning(
+    arguments: argparse.Namespace, training: BatchSource, validation: BatchSource
+) -> Begun:
+    config = preset(arguments.preset)
+    task = Finetuning(
+        config,
+        training,
+        validation,
+        batch=arguments.batch,
+        processes=arguments.processes,
+        teacher=_teacher(arguments.teacher) if arguments.teacher else None,
+    )
+    if arguments.start:
+        _load_start(task, arguments.start)
+    taught = {"teacher_sha256": file_hash(arguments.teacher)} if arguments.teacher else {}
+    return task, config, taught
+
+
+def _measuring(
+    arguments: argparse.Namespace,
+    training: BatchSource,
+    validation: BatchSource,
+    device: torch.device,
+    report: Report,
+) -> Begun:
+    tuned = load_checkpoint(arguments.model)
+    config = ModelConfig.from_dict(tuned.config)
+    task = Measuring(
+        config,
+        training,
+        validation,
+        _averaged(arguments.model, "model."),
+        pairs=arguments.pairs,
+        seed=arguments.seed,
+        batch=arguments.batch,
+        device=device,
+        processes=arguments.processes,
+        report=report,
+    )
+    before = {**tuned.record, "steps": tuned.step, "minutes": tuned.elapsed_s / 60}
+    return task, config, {"before": before, "model_sha256": file_hash(arguments.model)}
 
 
 def _adapt(arguments: argparse.Namespace) -> None:
