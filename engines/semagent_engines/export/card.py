@@ -62,7 +62,7 @@ What the commands of today do otherwise than those that made the preset that shi
 """
 
 _TRAINED = (
-    "`semagent train {stage} DATA --output DIR --preset {preset} --validation {validation} "
+    "`semagent train {stage} DATA --output DIR{preset} --validation {validation} "
     "--steps {steps} --seed {seed}{start}`"
 )
 _START = {"finetune": " --start CHECKPOINT", "measure": " --model CHECKPOINT"}
@@ -130,7 +130,7 @@ def _commands(manifest: Manifest) -> Iterator[tuple[object, ...]]:
     for number, (stage, steps, _, seed, _) in enumerate(_stages(training), start=1):
         command = _TRAINED.format(
             stage=stage,
-            preset=manifest.model["name"],
+            preset="" if stage == "measure" else f" --preset {manifest.model['name']}",
             validation=validation,
             steps=steps,
             seed=seed,

@@ -21,7 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command = commands.add_parser(name, help=text)
         command.add_argument("data", type=Path, help="folder with one sub-folder per source")
         command.add_argument("--output", type=Path, required=True, help="checkpoint and logs")
-        command.add_argument("--preset", choices=sorted(PRESETS), default="tiny")
         command.add_argument(
             "--validation", nargs="+", required=True, metavar="SOURCE", help="held-out sources"
         )
@@ -36,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.add_argument(
             "--processes", type=int, default=0, help="that draw batches ahead; for a GPU"
         )
+        if name != "measure":
+            command.add_argument("--preset", choices=sorted(PRESETS), default="tiny")
         if name == "finetune":
             command.add_argument(
                 "--start", type=Path, help="checkpoint of a pretraining or of a fine-tuning"

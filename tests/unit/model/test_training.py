@@ -456,6 +456,15 @@ def test_numbers_that_cannot_be_meant_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_heads_have_the_size_of_their_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = ["measure", str(tmp_path), "--output", "out", "--validation", "a", "--model", "none.pt"]
+    with pytest.raises(SystemExit):
+        main([*start, "--steps", "1", "--preset", "large"])
+    assert "unrecognized arguments: --preset large" in capsys.readouterr().err
+
+
 def test_the_seed_gives_the_weights_a_training_begins_with(data: Path, tasks: list[Task]) -> None:
     for seed in ("5", "5", "6"):
         stage("pretrain", data, "--seed", seed)
