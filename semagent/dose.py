@@ -5,7 +5,7 @@ from typing import TypedDict, TypeGuard
 
 from semagent.types import FrameHeader, MicroscopeState
 
-_ELEMENTARY_CHARGE_C = 1.602176634e-19
+ELEMENTARY_CHARGE_C = 1.602176634e-19
 _SAME_FIELD = 0.25  # of the width of the field that the stage may have moved
 
 
@@ -67,7 +67,7 @@ def dose_of(settings: FrameHeader | MicroscopeState) -> float | None:
     if not (_is_told(scan.pixel_size_m) and _is_told(scan.dwell_s) and _is_told(current_a)):
         return None
     charge_c = current_a * scan.dwell_s * scan.frame_averages
-    return charge_c / _ELEMENTARY_CHARGE_C / (scan.pixel_size_m * 1e9) ** 2
+    return charge_c / ELEMENTARY_CHARGE_C / (scan.pixel_size_m * 1e9) ** 2
 
 
 def missing_for_dose(settings: FrameHeader | MicroscopeState) -> list[str]:

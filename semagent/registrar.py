@@ -6,10 +6,9 @@ from math import hypot
 import msgspec
 
 from semagent.registration import Fingerprint, fingerprint, shift_between
-from semagent.types import Frame, FrameHeader, ImageShift
+from semagent.types import TURNED_RAD, Frame, FrameHeader, ImageShift
 
 _STAGE_FRACTION = 0.25  # of the width of the field: a stage move beyond it shows another field
-_TURNED_RAD = 1e-3
 _FAR_FRACTION = 0.25  # of an edge: a frame displaced as far becomes the one to compare with
 _LOST_FRAMES = 5  # in a row that match nothing: this must be another field
 
@@ -107,4 +106,4 @@ def _moved_on(first: FrameHeader, frame: Frame) -> bool:
     field_m = (header.scan.pixel_size_m or 0.0) * header.scan.width_px
     if stage.moved(before, "x_m", "y_m") > _STAGE_FRACTION * field_m > 0:
         return True
-    return stage.moved(before, "rotation_rad", "tilt_rad") > _TURNED_RAD
+    return stage.moved(before, "rotation_rad", "tilt_rad") > TURNED_RAD

@@ -34,6 +34,11 @@ class Region(Value, frozen=True, kw_only=True):
     height: float
 
 
+WHOLE_FIELD = Region(left=0.0, top=0.0, width=1.0, height=1.0)
+TURNED_RAD = 1e-3
+"""A scan or a stage that is turned by more shows another field."""
+
+
 class Scan(Value, frozen=True, kw_only=True):
     """How a frame is scanned.
 

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 from starlette.datastructures import Headers
-from starlette.requests import cookie_parser
+from starlette.requests import Request, cookie_parser
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -84,6 +84,18 @@ def level_of(scope: Scope) -> Level:
     """What whoever sent this request may do."""
     level: Level = scope["semagent.level"]
     return level
+
+
+def why_not(request: Request) -> tuple[str, int] | None:
+    """Why a wish is not even read, and with which status; ``None`` if it may be.
+
+    A form on a page of somebody else cannot send JSON.
+    """
+    if level_of(request.scope) is not Level.OPERATOR:
+        return "this link is for looking only", 403
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        return "a wish is sent as application/json", 415
+    return None
 
 
 class Gatekeeper:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
 from semagent.clock import Clock
-from semagent.console.access import Gatekeeper, Level, Tokens, level_of
+from semagent.console.access import Gatekeeper, Level, Tokens, level_of, why_not
 from semagent.console.answers import as_json, in_words
 from semagent.console.desk import Desk
 from semagent.console.facts import Board
@@ -93,10 +93,8 @@ class Live:
             self._viewers.discard(viewer)
 
     async def _wish(self, request: Request) -> Response:
-        if level_of(request.scope) is not Level.OPERATOR:
-            return _refused("this link is for looking only", 403)
-        if not request.headers.get("content-type", "").startswith("application/json"):
-            return _refused("a wish is sent as application/json", 415)
+        if (reason := why_not(request)) is not None:
+            return _refused(*reason)
         body = await _read(request)
         if body is None:
             return _refused(f"a wish is no longer than {_LONGEST_WISH} bytes", 413)

@@ -21,6 +21,7 @@ from semagent.channels import CHANNELS
 from semagent.console.words import action_words
 from semagent.errors import InputFileError
 from semagent.lengths import show_distance, show_length
+from semagent.report.story import SAID
 from semagent.session import DerivedRecord, FrameRecord, Problem, read_manifest
 from semagent.session.folder import (
     Line,
@@ -57,7 +58,6 @@ from semagent.types import (
 _MARK = re.compile(r"mark at frame (\d+)")
 _SAID_OTHERWISE = {"autofocus_done", "proposal_declined"}
 """News that only repeat what stands in the record in another form."""
-_SAID = {"reply", "request", "result", "event", "intent"}
 _STRETCHES = 250
 """A curve is drawn with up to five frames of each: its first, and those where it is extreme."""
 _MARKS = 500
@@ -288,7 +288,7 @@ class Chronicle:
                 if (index := self._index(belief.sequence)) is not None:
                     self._focus[index] = _or_nan(belief.focus_m)
                     self._sigmas[index] = _or_nan(belief.sigma_m)
-            case channel if channel in _SAID:
+            case channel if channel in SAID:
                 self._take_said(line.monotonic_ns, decode_value(line, CHANNELS[channel].type))
 
     def _take_frame(self, record: FrameRecord) -> None:

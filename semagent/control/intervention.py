@@ -5,9 +5,7 @@ import math
 from semagent.control.options import ControlOptions
 from semagent.errors import MicroscopeError
 from semagent.lengths import show_distances, show_length
-from semagent.types import FrameHeader, MicroscopeState, Region
-
-_TURNED_RAD = 1e-3  # of the stage, which shows another field then
+from semagent.types import TURNED_RAD, FrameHeader, MicroscopeState, Region
 
 
 def focus_change(before: MicroscopeState, header: FrameHeader, options: ControlOptions) -> str:
@@ -40,7 +38,7 @@ def field_change(
     if moved_m > options.operator.field_fraction * _field_width(header, options):
         return f"the stage was moved by {show_length(moved_m)}"
     turned_rad = header.stage.moved(before.stage, "rotation_rad", "tilt_rad")
-    if turned_rad > _TURNED_RAD:
+    if turned_rad > TURNED_RAD:
         return f"the stage was turned by {math.degrees(turned_rad):.2f}°"
     return ""
 

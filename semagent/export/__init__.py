@@ -16,12 +16,11 @@ import msgspec
 from semagent.errors import UsageError
 from semagent.export.gathering import Gathering, Sink
 from semagent.session import SessionReader
+from semagent.session.layout import PARTIAL
 from semagent.session.omexml import OmeImage
 from semagent.session.storage import RESERVE_BYTES, mapped_errors, rename
 
 __all__ = ["Exported", "ExportedImage", "Target", "export_session"]
-
-_PARTIAL = ".partial"
 
 
 class Target(StrEnum):
@@ -97,7 +96,7 @@ def export_session(
         raise UsageError(f"{output}: does not end in {' or '.join(endings)}")
     if output.exists():
         raise UsageError(f"{output}: is there already; nothing is overwritten")
-    partial = output.with_name(output.name + _PARTIAL)
+    partial = output.with_name(output.name + PARTIAL)
     try:
         with mapped_errors(output, UsageError):
             _remove(partial)  # an export that was killed has left it

@@ -22,7 +22,8 @@ from semagent.types import (
 ESTIMATED = "estimated"
 """Kind of the event that says what `semagent estimate` concluded."""
 _STARTED = "autofocus_started"
-_SAID = {"reply", "request", "result", "event", "intent"}
+SAID = {"reply", "request", "result", "event", "intent"}
+"""Channels of what was decided, done and said."""
 
 
 @dataclass(slots=True)
@@ -84,7 +85,7 @@ def read_story(folder: Path) -> Story:
     teller = _Teller(Story(SessionReader(folder)))
     for entry in teller.story.session.events({name: c.type for name, c in CHANNELS.items()}):
         teller.take(entry.channel, entry.value)
-        if entry.channel in _SAID:
+        if entry.channel in SAID:
             teller.story.said.append(entry)
     teller.end()
     return teller.story

@@ -6,9 +6,13 @@ from semagent.safety.axes import AXES, Axis
 from semagent.safety.display import show, show_alike, show_region
 from semagent.safety.envelope import ReadbackTolerance
 from semagent.safety.travel import Track
-from semagent.types import MicroscopeAction, MicroscopeState, Region, SetBlanked, SetScan
-
-_WHOLE_FIELD = Region(left=0.0, top=0.0, width=1.0, height=1.0)
+from semagent.types import (
+    WHOLE_FIELD,
+    MicroscopeAction,
+    MicroscopeState,
+    SetBlanked,
+    SetScan,
+)
 
 
 def differing_axis(
@@ -66,7 +70,7 @@ def _differing_scan(
             "commanded"
         )
     if action.region is not None:
-        read_region = scan.region or _WHOLE_FIELD
+        read_region = scan.region or WHOLE_FIELD
         pairs = (
             (read_region.left, action.region.left),
             (read_region.top, action.region.top),

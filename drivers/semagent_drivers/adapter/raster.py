@@ -7,13 +7,12 @@ import msgspec
 import numpy as np
 
 from semagent.options import Options, Positive
-from semagent.types import Pixels, Region, Scan, SetScan
+from semagent.types import WHOLE_FIELD, Pixels, Region, Scan, SetScan
 from semagent_drivers.adapter.limits import Range
 from semagent_drivers.adapter.units import WHOLE_NANOSECONDS
 
 MIN_FRAME_PX = 64
 MOST_AVERAGES = 64
-_WHOLE_FIELD = Region(left=0.0, top=0.0, width=1.0, height=1.0)
 
 Edge = Annotated[int, msgspec.Meta(ge=MIN_FRAME_PX, le=32768)]
 
@@ -86,7 +85,7 @@ class Raster:
     @property
     def window(self) -> Window:
         """What is scanned: the region, on the grid of pixels."""
-        region = self._region or _WHOLE_FIELD
+        region = self._region or WHOLE_FIELD
         full_width, full_height = self.options.width_px, self.options.height_px
         left, top = round(region.left * full_width), round(region.top * full_height)
         width = min(round(region.width * full_width), full_width - left)

@@ -3,9 +3,7 @@
 import math
 from typing import NamedTuple
 
-from semagent.types import Optics, Region, Scan
-
-_TURNED_RAD = 1e-3
+from semagent.types import TURNED_RAD, Optics, Region, Scan
 
 
 class Settings(NamedTuple):
@@ -64,7 +62,7 @@ def _within(
 def _turned(then: float | None, now: float | None) -> bool:
     if then is None or now is None:
         return then is not now
-    return abs(math.remainder(now - then, 2 * math.pi)) > _TURNED_RAD
+    return abs(math.remainder(now - then, 2 * math.pi)) > TURNED_RAD
 
 
 class Revisions:

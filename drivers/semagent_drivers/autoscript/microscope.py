@@ -9,6 +9,7 @@ import numpy as np
 from semagent.clock import Clock
 from semagent.errors import MicroscopeError
 from semagent.types import (
+    WHOLE_FIELD,
     Capabilities,
     Optics,
     Region,
@@ -30,7 +31,6 @@ from semagent_drivers.autoscript.facts import DRIVER
 from semagent_drivers.autoscript.limits import AXES, Instrument, describe
 from semagent_drivers.autoscript.options import AutoScriptOptions
 
-_WHOLE = Region(left=0.0, top=0.0, width=1.0, height=1.0)
 _DISTANCE_TOLERANCE_M = 50e-9
 _STIGMATOR_TOLERANCE = 1e-3
 _SHIFT_TOLERANCE_M = 5e-9
@@ -282,7 +282,7 @@ class AutoScript(SdkAdapter):
         if change.frame_averages is not None:
             self._averages = change.frame_averages
         if change.region is not None:
-            self._region = change.region if change.region != _WHOLE else None
+            self._region = change.region if change.region != WHOLE_FIELD else None
 
     def _move_stage(self, moves: dict[str, float], here: StagePosition, wait: Wait) -> None:
         distance_m = self.ask(self._distance_m)

@@ -3,13 +3,12 @@
 import numpy as np
 import numpy.typing as npt
 
+from semagent.dose import ELEMENTARY_CHARGE_C
 from semagent.types import Optics
 from semagent_drivers.adapter.limits import require_within
 from semagent_drivers.simulated.beam import Beam
 from semagent_drivers.simulated.motion import Play
 from semagent_drivers.simulated.options import ColumnOptions
-
-ELEMENTARY_CHARGE_C = 1.602176634e-19
 
 _POLAROID_M = 0.127
 """Width of the picture that magnification refers to, by convention."""

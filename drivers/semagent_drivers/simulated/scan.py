@@ -3,11 +3,9 @@
 from typing import NamedTuple
 
 from semagent.errors import CommandRefusedError
-from semagent.types import Region, Scan, SetScan
+from semagent.types import WHOLE_FIELD, Region, Scan, SetScan
 from semagent_drivers.adapter.limits import require_region, require_within
 from semagent_drivers.simulated.options import MIN_FRAME_PX, MOST_AVERAGES, ScanOptions
-
-_WHOLE_FIELD = Region(left=0.0, top=0.0, width=1.0, height=1.0)
 
 
 class Window(NamedTuple):
@@ -44,12 +42,12 @@ class Raster:
     @property
     def window(self) -> Window:
         """The pixels that are scanned."""
-        return self._window(self._region or _WHOLE_FIELD)
+        return self._window(self._region or WHOLE_FIELD)
 
     @property
     def info_bar_px(self) -> int:
         """Rows of the information bar, which only frames of the whole field carry."""
-        return self._options.info_bar_px if self._region in (None, _WHOLE_FIELD) else 0
+        return self._options.info_bar_px if self._region in (None, WHOLE_FIELD) else 0
 
     @property
     def frame_s(self) -> float:

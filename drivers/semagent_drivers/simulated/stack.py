@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, structs
 
+from semagent.dose import ELEMENTARY_CHARGE_C
 from semagent.errors import UsageError
 from semagent.options import NotNegative, Positive, parse_options
 from semagent.types import Pixels
 from semagent_drivers.simulated.beam import Beam, Covariance, FloatImage, blur
-from semagent_drivers.simulated.column import ELEMENTARY_CHARGE_C
 from semagent_drivers.simulated.detector import Detector, quantise
 from semagent_drivers.simulated.motion import SignalDrift
 from semagent_drivers.simulated.options import (

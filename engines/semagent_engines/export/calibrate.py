@@ -7,8 +7,8 @@ from semagent_engines.data.batches import BatchSource
 from semagent_engines.export.graphs import Calibration
 from semagent_engines.model.heads import blur_target, pair_target
 from semagent_engines.model.network import SemModel
+from semagent_engines.runtime.readings import Z90
 
-_Z90 = 1.6449
 _TILE_PX = 384
 _BATCHES, _PAIRS = 40, 3  # how many, of how many pairs each
 
@@ -35,4 +35,4 @@ def calibrate(model: SemModel, validation: BatchSource) -> Calibration:
 
 
 def _factor(scores: Tensor) -> float:
-    return float(scores.abs().flatten().quantile(0.9)) / _Z90
+    return float(scores.abs().flatten().quantile(0.9)) / Z90

@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from semagent_engines.model.config import ModelConfig
 from semagent_engines.model.spectrum import ANGLES, FEATURES, RADII
+from semagent_engines.runtime.readings import PAIR_UNIT_PX2
 
 LOG_STD_RANGE = (-4.0, 2.0)
-PAIR_UNIT_PX2 = 0.5
 SHARP_PX = 2.0
 
 _LOG_VARIANCE_RANGE = (-4.0, 7.0)

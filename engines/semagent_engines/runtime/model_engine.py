@@ -22,6 +22,8 @@ from semagent_engines.runtime.consistency import consistency_map, mean_consisten
 from semagent_engines.runtime.readings import (
     PAIR_CONTRADICTION,
     PAIR_INFLATION,
+    PAIR_UNIT_PX2,
+    Z90,
     FrameReading,
     TileReadings,
     combine,
@@ -44,8 +46,6 @@ from semagent_engines.sharpness.exposed import exposed_part
 _SCORE_TILE_PX = 384
 _RESTORE_TILE_PX = 288
 _OVERLAP_PX = 16
-_PAIR_UNIT_PX2 = 0.5
-_Z90 = 1.6449
 
 
 class Runtime(Protocol):
@@ -190,13 +190,13 @@ class ModelEngine:
         # The graph's scale is asinh(ΔM / 0.5 px²), on which errors are about as large everywhere.
         if fit:
             change = fit_blur_change(measure_spectrum(one), measure_spectrum(other))
-            fitted = change.difference_px2 / _PAIR_UNIT_PX2
-            fitted_std = change.std_px2 / _PAIR_UNIT_PX2 / np.hypot(1.0, fitted)
+            fitted = change.difference_px2 / PAIR_UNIT_PX2
+            fitted_std = change.std_px2 / PAIR_UNIT_PX2 / np.hypot(1.0, fitted)
             mean, std = together(
                 np.arcsinh(fitted), fitted_std, mean, PAIR_INFLATION * std, PAIR_CONTRADICTION
             )
-        ends = np.stack([mean - _Z90 * std, mean + _Z90 * std], axis=1)
-        return BlurChange(_PAIR_UNIT_PX2 * np.sinh(mean), _PAIR_UNIT_PX2 * np.sinh(ends))
+        ends = np.stack([mean - Z90 * std, mean + Z90 * std], axis=1)
+        return BlurChange(PAIR_UNIT_PX2 * np.sinh(mean), PAIR_UNIT_PX2 * np.sinh(ends))
 
     def read(self, frame: Frame, *, fit: bool = True) -> FrameReading:
         """The blur ellipse with its uncertainty in all components, and the noise.

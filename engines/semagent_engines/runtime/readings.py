@@ -25,6 +25,12 @@ specimens are read as well as without, and those with grooves in one direction b
 PAIR_INFLATION, PAIR_CONTRADICTION = 2.0, 1.5
 """The same for the difference of two frames."""
 
+PAIR_UNIT_PX2 = 0.5
+"""Scale of what the head for two frames says: asinh of the difference in this unit."""
+
+Z90 = 1.6449
+"""Standard deviations that hold 90 % of a normal distribution, on either side."""
+
 
 @dataclass(frozen=True)
 class TileReadings:

@@ -8,9 +8,8 @@ from torch import Tensor
 from semagent_engines.data.batches import Pairs, Views
 from semagent_engines.model.heads import blur_target, pair_target
 from semagent_engines.model.network import SemModel
+from semagent_engines.runtime.readings import Z90
 from semagent_engines.train.losses import decibels
-
-_Z90 = 1.6449
 
 
 def judge_views(model: SemModel, batches: Sequence[Views]) -> dict[str, float]:
@@ -67,4 +66,4 @@ def _median(values: Tensor) -> float:
 
 
 def _coverage(error: Tensor, std: Tensor) -> float:
-    return float((error.abs() < _Z90 * std).float().mean())
+    return float((error.abs() < Z90 * std).float().mean())

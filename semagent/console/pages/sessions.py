@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from semagent.console.access import Level, level_of
+from semagent.console.access import Level, level_of, why_not
 from semagent.console.answers import as_json, in_words
 from semagent.console.library import Library, Listed, regular
 from semagent.console.packets import Coding, figures_of, pack_recorded
@@ -151,10 +151,8 @@ class SessionPages:
         )
 
     def _make(self, request: Request, folder: Path) -> Response:
-        if level_of(request.scope) is not Level.OPERATOR:
-            return in_words("this link is for looking only", 403)
-        if not request.headers.get("content-type", "").startswith("application/json"):
-            return in_words("a wish is sent as application/json", 415)
+        if (reason := why_not(request)) is not None:
+            return in_words(*reason)
         if request.path_params["work"] not in set(Work):
             return in_words(f"what can be made: {', '.join(Work)}", 404)
         try:
