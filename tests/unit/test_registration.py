@@ -96,6 +96,21 @@ def test_a_larger_frame_gives_its_own_pixels():
     found = between(*(np.rint(255 * image).astype(np.uint8) for image in (specimen, moved)))
     assert found is not None
     assert (found.x_px, found.y_px) == pytest.approx((12.0, -8.0), abs=0.2)
+    assert found.sigma_px > 3 * 0.02  # of three pixels binned to one
+
+
+@pytest.mark.parametrize("shape", [(384, 1), (1, 512)], ids=["lines", "columns"])
+def test_offsets_of_the_scan_do_not_hold_the_field(shape):
+    offset = 12 * RNG(9).normal(size=shape)
+    specimen, move = texture(9), (6.0, 5.0)
+    found = between(
+        *(
+            np.clip(np.rint(0.5 * each + 64 + offset), 0, 255).astype(np.uint8)
+            for each in (frame(specimen), frame(specimen, move, seed=1))
+        )
+    )
+    assert found is not None
+    assert (found.x_px, found.y_px) == pytest.approx(move, abs=0.15)
 
 
 def test_sixteen_bits_give_the_same():
