@@ -85,7 +85,7 @@ class Lockstep:
         Raises:
             RoleError: the acquire role does not answer.
         """
-        self.control.step()  # a sign of life: the last command may have taken long
+        self.control.step()  # a sign of life: the caller may have taken long
         self._operator.send("command", command)
         self.acquire.serve()
         self.control.step()

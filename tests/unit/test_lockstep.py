@@ -117,6 +117,14 @@ def test_the_operator_moves_through_the_same_gate(bench: Bench):
     assert bench.lockstep.operate(near).outcome is Outcome.APPLIED
 
 
+def test_what_the_caller_does_in_between_may_take_its_time(bench: Bench):
+    """Longer than the gate waits for a sign of life of control."""
+    bench.lockstep.operate(Arm())
+    bench.clock.advance(60)
+    near = SetWorkingDistance(working_distance_m=5.1e-3)
+    assert bench.lockstep.operate(near).outcome is Outcome.APPLIED
+
+
 def test_cancel_puts_focus_back(bench: Bench):
     bench.lockstep.operate(Arm())
     bench.focus(cycles=3)
