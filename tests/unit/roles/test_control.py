@@ -50,6 +50,16 @@ def test_slow_frames_are_waited_for_and_so_are_the_commands_that_wait_for_their_
     assert deadlines.frame_s < envelope.max_evidence_age_s < deadlines.reply_s
 
 
+def test_what_it_says_carries_the_time_of_both_clocks(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench()
+    monkeypatch.setattr(bench.clock, "wall_ns", lambda: 1_760_000_000 * 10**9)
+    events = bench.console.subscribe("event")
+    bench.ask(SetMode(mode=Mode.HOLD))
+    event = events.take().value
+    assert event.monotonic_ns == bench.clock.monotonic_ns()
+    assert event.wall_ns == bench.clock.wall_ns()
+
+
 def test_what_it_took_up_is_told_in_order():
     bench = Bench()
     bench.acquire.publish("gate", GateStatus(armed=False, reason="at start", monotonic_ns=7))
