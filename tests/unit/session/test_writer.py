@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from semagent.clock import ManualClock
+from semagent.clock import ManualClock, SystemClock
 from semagent.errors import RecordError, UsageError
 from semagent.session import EngineRecord, SessionWriter, verify
 from semagent.session.layout import configuration_sha256
@@ -95,6 +96,16 @@ def test_the_manifest_says_what_was_run(folder: Path, open_writer: OpenWriter) -
     assert ended["ended_wall_ns"] == 1_760_000_002_000_000_007
     assert ended["lasted_ns"] == 2_000_000_000
     assert ended["summary"] == {"status": "focused"}
+
+
+def test_the_manifest_gives_the_time_of_day_and_how_long_it_was(
+    folder: Path, open_writer: OpenWriter
+) -> None:
+    before_ns = time.time_ns()
+    open_writer(clock=SystemClock()).close()
+    said = manifest(folder)
+    assert before_ns <= said["started_wall_ns"] <= said["ended_wall_ns"] <= time.time_ns()
+    assert 0 <= said["lasted_ns"] < 60e9
 
 
 def test_the_configuration_hash_ignores_only_the_order_of_keys() -> None:
