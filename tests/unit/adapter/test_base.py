@@ -188,6 +188,14 @@ def test_frames_of_another_detector_are_not_to_be_compared(microscope, instrumen
     assert microscope.read_state().settings_rev == first + 1
 
 
+def test_a_frame_carries_the_time_of_day(instrument):
+    microscope = vendor.open_vendor(instrument, SystemClock())
+    before_ns = time.time_ns()
+    header = microscope.acquire(5.0).header
+    assert before_ns <= header.wall_ns <= time.time_ns()
+    microscope.close()
+
+
 def test_no_exposure_begins_once_the_time_for_it_is_over(instrument, monkeypatch):
     clock = ManualClock()
     microscope = vendor.open_vendor(instrument, clock)
