@@ -9,11 +9,10 @@ import numpy.typing as npt
 
 from focusing.outcome import Outcome
 from focusing.trials import HEIGHT_PX, WIDTH_PX, Trial, image_size
-from semagent import registry
 from semagent.clock import Clock, ManualClock
 from semagent.ports import Microscope
 from semagent.types import Frame, SetStigmator, SetWorkingDistance
-from semagent_drivers.simulated import SimulatedMicroscope, SimulationTruth
+from semagent_drivers.simulated import SimulatedMicroscope, SimulationTruth, open_microscope
 
 Image = npt.NDArray[np.float32]
 
@@ -142,7 +141,7 @@ class Scope:
         """The microscope, its clock, and the working distance of the start."""
         clock = ManualClock()
         options = driver_options(self.trial)
-        return registry.open_microscope("simulated", options, clock=clock), clock, START_M
+        return open_microscope(options, clock=clock), clock, START_M
 
     def close(self) -> None:
         """Let go of the microscope."""
