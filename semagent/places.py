@@ -76,8 +76,8 @@ class ScanOptions(Options, frozen=True, kw_only=True):
         grid: the positions.
         positions_m: instead of a grid, [x, y] of the stage, each.
         focus_at: positions that are focused before the scan begins, far from each other.
-        verify_every: during the scan focus is looked for again at every so many positions, and
-            the map corrected; 0 looks only where the map is too uncertain.
+        verify_every: during the scan focus is looked for again after so many positions, and the
+            map corrected; 0 looks only where the map is too uncertain.
         max_sigma: where the predicted focus is more uncertain than this many half depths of
             field, focus is looked for.
         frames: recorded at each position.
