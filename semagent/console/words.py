@@ -1,6 +1,6 @@
 """Actions as an operator would say them."""
 
-from semagent.safety.display import show, show_region
+from semagent.display import show, show_region
 from semagent.types import (
     Action,
     Arm,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from semagent.safety.display import Quantity
+from semagent.display import Quantity
 from semagent.types import (
     MicroscopeAction,
     MicroscopeState,

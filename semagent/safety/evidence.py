@@ -1,6 +1,6 @@
 """Whether the frame a command of the agent rests on still says something about now."""
 
-from semagent.safety.display import show, show_alike
+from semagent.display import show, show_alike
 from semagent.safety.refusal import Code, Refusal
 from semagent.types import Basis, MicroscopeState
 

@@ -1,7 +1,7 @@
 """The gate itself: who may act now, and what closes it."""
 
+from semagent.display import show, show_alike
 from semagent.safety.axes import AXES, Axis, targets
-from semagent.safety.display import show, show_alike
 from semagent.safety.envelope import Envelope
 from semagent.safety.evidence import check_evidence
 from semagent.safety.limits import check_action, check_position

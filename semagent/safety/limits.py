@@ -6,8 +6,8 @@ inside, not where it fails to be shown outside.
 
 from collections.abc import Iterable, Mapping
 
+from semagent.display import show, show_alike, show_region
 from semagent.safety.axes import AXES, STAGE_TILT, STAGE_Z, WORKING_DISTANCE, Axis, targets
-from semagent.safety.display import show, show_alike, show_region
 from semagent.safety.envelope import AxisLimits, Envelope, KeepOut, ScanLimits
 from semagent.safety.refusal import Code, Refusal
 from semagent.safety.travel import Plan, Track

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from semagent.display import show, show_alike, show_region
 from semagent.safety.axes import AXES, Axis
-from semagent.safety.display import show, show_alike, show_region
 from semagent.safety.envelope import ReadbackTolerance
 from semagent.safety.travel import Track
 from semagent.types import (

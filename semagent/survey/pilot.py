@@ -9,13 +9,13 @@ import msgspec
 
 from semagent.clock import Clock
 from semagent.config import RunConfig
+from semagent.display import show_alike
 from semagent.errors import GateRefusedError
 from semagent.legs import legs, put_back
 from semagent.lockstep import Lockstep, next_frame, require_applied
 from semagent.places import Place
 from semagent.safety import STAGE_X, STAGE_Y, Code
 from semagent.safety.axes import Axis, targets
-from semagent.safety.display import show_alike
 from semagent.safety.travel import Track
 from semagent.types import (
     Arm,

@@ -30,7 +30,6 @@ TESTS = ROOT / "tests" / "unit" / "safety"
 ORDER = {
     # The tests most likely to notice come first; all of them run on a mutant that survives.
     "axes": "limits",
-    "display": "messages",
     "envelope": "envelope",
     "evidence": "evidence",
     "gate": "gate",

@@ -38,7 +38,7 @@ from semagent.types import (
     SetWorkingDistance,
     StagePosition,
 )
-from semagent_drivers.adapter.limits import Limits, require_region, require_within
+from semagent_drivers.adapter.limits import Limits, in_words, require_region, require_within
 from semagent_drivers.adapter.settings import Revisions, Settings, same_beam
 from semagent_drivers.adapter.waiting import Wait
 
@@ -354,9 +354,9 @@ class Adapter(ABC):
             MicroscopeError: they differ by more than ``tolerance``.
         """
         if not abs(reads - asked) <= tolerance:
+            said, read = in_words(unit, asked, reads)
             raise MicroscopeError(
-                f"{self._name} accepted {what} {asked:.9g} {unit} but reads back "
-                f"{reads:.9g} {unit}; look at the microscope"
+                f"{self._name} accepted {what} {said} but reads back {read}; look at the microscope"
             )
 
     def stage_arrived(
@@ -375,9 +375,9 @@ class Adapter(ABC):
             MicroscopeError: one is farther off than that.
         """
         for axis, asked in moves.items():
-            unit = axis.rsplit("_", 1)[1]
+            name, unit = axis.rsplit("_", 1)
             off = _off(axis, asked, there)
-            self.arrived(f"stage {axis}", asked, asked + off, tolerance[axis], unit)
+            self.arrived(f"stage {name}", asked, asked + off, tolerance[axis], unit)
 
     def stage_arrives(
         self,
@@ -508,8 +508,8 @@ class Adapter(ABC):
             self._require(
                 axis in self._capabilities.stage_axes, f"the stage axis {axis} cannot be moved"
             )
-            unit = axis.rsplit("_", 1)[1]
-            require_within(f"stage {axis}", value, self.limits.stage[axis], unit)
+            name, unit = axis.rsplit("_", 1)
+            require_within(f"stage {name}", value, self.limits.stage[axis], unit)
         here = self._read().stage
         for axis in tuple(moves):
             now = getattr(here, axis)

@@ -5,10 +5,13 @@ from collections.abc import Mapping
 
 import msgspec
 
+from semagent.display import Quantity, show_alike
 from semagent.errors import CommandRefusedError
 from semagent.types import Region, Value
 
 Range = tuple[float, float]
+
+_QUANTITIES: Mapping[str, Quantity] = {"m": "length", "rad": "angle", "s": "dwell"}
 
 
 class Limits(Value, frozen=True, kw_only=True):
@@ -41,7 +44,17 @@ def require_within(name: str, value: float, limits: Range, unit: str) -> None:
     low, high = limits
     # An infinite limit is no reason to let an infinite value through.
     if not (low <= value <= high and math.isfinite(value)):
-        raise CommandRefusedError(f"{name}: {value} {unit} is outside {low:g} to {high:g} {unit}")
+        said, least, most = in_words(unit, value, low, high)
+        raise CommandRefusedError(
+            f"{name} {said} is outside {least.removesuffix(f' {unit}')} to {most}"
+        )
+
+
+def in_words(unit: str, *values: float) -> list[str]:
+    """Write values of one unit as an operator reads them, fit to be compared by eye."""
+    if unit in _QUANTITIES:
+        return show_alike(_QUANTITIES[unit], *values)
+    return [f"{value:.9g} {unit}" for value in values]
 
 
 def require_region(region: Region, smallest: float) -> None:

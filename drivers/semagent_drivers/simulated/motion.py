@@ -66,7 +66,8 @@ class Stage:
         named: dict[str, float | None] = msgspec.structs.asdict(move)
         wanted = {axis: float(value) for axis, value in named.items() if value is not None}
         for axis, value in wanted.items():
-            require_within(f"stage {axis}", value, self._ranges[axis], axis.rsplit("_", 1)[1])
+            name, unit = axis.rsplit("_", 1)
+            require_within(f"stage {name}", value, self._ranges[axis], unit)
         return wanted
 
     def travel_time_s(self, targets: dict[str, float]) -> float:

@@ -88,7 +88,7 @@ def test_a_refusal_of_the_vendor_is_one_with_its_words(microscope, instrument):
 def test_out_of_range_never_reaches_the_vendor():
     instrument, trip = vendor.Instrument(), Trip()
     microscope = vendor.open_vendor(instrument, ManualClock(), trip)
-    with pytest.raises(CommandRefusedError, match=r"0\.07 m is outside 0\.001 to 0\.06 m"):
+    with pytest.raises(CommandRefusedError, match=r"70 mm is outside 1 mm to 60 mm"):
         microscope.apply(SetWorkingDistance(working_distance_m=0.07))
     with pytest.raises(CommandRefusedError, match="beam shift cannot be set"):
         microscope.apply(SetBeamShift(x_m=0.0, y_m=0.0))
@@ -104,7 +104,7 @@ def test_out_of_range_never_reaches_the_vendor():
 
 def test_an_ignored_command_does_not_pass_as_done(microscope, instrument):
     instrument.deaf = True
-    with pytest.raises(MicroscopeError, match=r"accepted working distance 0\.0081 m but reads"):
+    with pytest.raises(MicroscopeError, match=r"accepted working distance 8\.1 mm but reads"):
         microscope.apply(SetWorkingDistance(working_distance_m=0.0081))
 
 

@@ -67,7 +67,7 @@ def test_without_a_beam_no_frame_is_taken(microscope, instrument):
 
 def test_a_setting_that_is_accepted_and_not_made_is_told(microscope, instrument):
     instrument.deaf = True
-    with pytest.raises(MicroscopeError, match=r"accepted working distance 0\.00401 m but reads"):
+    with pytest.raises(MicroscopeError, match=r"accepted working distance 4\.01 mm but reads"):
         microscope.apply(SetWorkingDistance(working_distance_m=4.01e-3))
     with pytest.raises(MicroscopeError, match="accepted to blank the beam, but it is not"):
         microscope.apply(SetBlanked(blanked=True))

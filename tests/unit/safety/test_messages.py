@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from semagent.display import Quantity, show, show_alike
 from semagent.safety import Code, Refusal
-from semagent.safety.display import Quantity, show, show_alike
 from semagent.types import (
     Action,
     Arm,

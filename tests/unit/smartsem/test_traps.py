@@ -151,7 +151,7 @@ def test_no_axis_is_sent_to_what_is_no_number(microscope, instrument, value):
 
 def test_a_move_that_is_ignored_does_not_pass_as_done(microscope, instrument, monkeypatch):
     monkeypatch.setattr(instrument, "move", lambda target: None)
-    with pytest.raises(MicroscopeError, match="accepted stage x_m"):
+    with pytest.raises(MicroscopeError, match="accepted stage x"):
         microscope.apply(MoveStage(x_m=0.066))
 
 
@@ -182,7 +182,7 @@ def test_a_stage_that_pauses_on_its_way_has_not_arrived(instrument, monkeypatch)
 def test_a_stage_that_begins_too_late_is_stopped(instrument):
     instrument.start_s, instrument.move_s = 1.0, 1.0
     microscope = opened(SystemClock(), stage_settle_s=0.2)
-    require_stopped(instrument, microscope, MicroscopeError, "accepted stage x_m")
+    require_stopped(instrument, microscope, MicroscopeError, "accepted stage x")
     time.sleep(1.2)
     assert instrument.position[0] == pytest.approx(0.0651)
 
