@@ -29,8 +29,8 @@ STEPS: tuple[dict[str, list[str]], ...] = (
             *("mypy", "--platform", "win32", "--cache-dir", ".mypy_cache/win32"),
         ],
     },
-    # Many tests wait for other programs: three processes keep two cores busy.
-    {"tests": [*PYTHON, "pytest", "-n", "3", "--dist", "worksteal"]},
+    # Many tests wait for other programs: four processes keep two cores busy.
+    {"tests": [*PYTHON, "pytest", "-n", "4", "--dist", "worksteal"]},
     {"faults in the safety gate": [*PYTHON, "tests.mutation.run"]},
 )
 """One after the other; what stands together runs at once."""
