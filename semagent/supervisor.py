@@ -122,12 +122,13 @@ class _Child:
             self.kill()
 
     def kill(self) -> None:
-        """End the process at once, if it still lives, and let go of it."""
-        self.process.kill()
-        self.process.join()
+        """End the process at once, if it still lives, and let go of it. May be called twice."""
         self.link.close()
-        # Ctrl-C just as the process ended: its exit code is lost, and Python thinks that it runs.
+        # It was let go of before. Or Ctrl-C came just as the process ended: its exit code is lost,
+        # and Python thinks that it runs.
         with suppress(ValueError):
+            self.process.kill()
+            self.process.join()
             self.process.close()
 
 
@@ -295,15 +296,17 @@ class Supervisor:
         """End all roles in order. May be called twice."""
         try:
             for role in set(self._children) - {*self._endpoints, Role.ACQUIRE}:
-                self._children.pop(role).kill()  # it has opened nothing that must be closed
-            for role in _SHUTDOWN_ORDER:
-                child = self._children.pop(role, None)
-                if child is not None and role in self._comebacks:
-                    child.kill()  # it has not begun yet
-                elif child is not None and not child.end(time.perf_counter() + SHUTDOWN_S):
+                self._children[role].kill()  # it has opened nothing that must be closed
+                del self._children[role]
+            for role in [role for role in _SHUTDOWN_ORDER if role in self._children]:
+                if role in self._comebacks:
+                    self._children[role].kill()  # it has not begun yet
+                elif not self._children[role].end(time.perf_counter() + SHUTDOWN_S):
                     self._on_trouble(f"the {role} role did not end in time and was killed")
+                del self._children[role]
         finally:
-            # Somebody insists with a second Ctrl-C: nobody is waited for any more.
+            # Somebody insists with a second Ctrl-C, at any line above: nobody is waited for any
+            # more, and nobody is forgotten.
             while self._children:
                 self._children.popitem()[1].kill()
             self.bus.close()

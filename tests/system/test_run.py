@@ -126,11 +126,12 @@ def test_a_session_is_a_stack_too(semagent: Run, simulated_config: Config, tmp_p
 
 def spawned(supervisor: int) -> list[psutil.Process]:
     """The processes of roles that are there by now, and no longer copies of their supervisor."""
-    return [
-        child
-        for child in psutil.Process(supervisor).children()
-        if "spawn_main" in " ".join(child.as_dict(["cmdline"])["cmdline"] or ())  # not of a zombie
-    ]
+    found = []
+    for child in psutil.Process(supervisor).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if "spawn_main" in " ".join(child.as_dict(["cmdline"])["cmdline"] or ()):  # no zombie
+                found.append(child)
+    return found
 
 
 class Started:

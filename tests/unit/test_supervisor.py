@@ -141,3 +141,23 @@ def test_a_start_that_is_interrupted_waits_only_for_the_microscope_and_what_has_
         run.start()
     assert waited_for == [Role.ACQUIRE]
     assert set(killed) == {Role.INFER, Role.CONTROL}
+
+
+def test_a_ctrl_c_while_roles_are_brought_down_forgets_none(monkeypatch: pytest.MonkeyPatch):
+    killed = []
+
+    class Interrupted(Child):
+        def end(self, _deadline_s: float) -> bool:
+            if self.role is Role.INFER:
+                raise KeyboardInterrupt  # before it has begun to wait
+            return True
+
+        def kill(self) -> None:
+            killed.append(self.role)
+
+    monkeypatch.setattr(supervisor, "_Child", Interrupted)
+    run = Supervisor(load_config(find_config("simulated")))
+    run.start()
+    with pytest.raises(KeyboardInterrupt):
+        run.close()
+    assert Role.INFER in killed
