@@ -27,6 +27,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from semagent_engines.data.batches import BatchSource, Views
 from semagent_engines.runtime.tiling import Floats
 
+onnxruntime.disable_telemetry_events()  # on Windows; elsewhere see `semagent_engines`
+
 WORST_LOSS_DB = 0.1
 _RESIDUAL = re.compile(r"restorer\.(before|middle|after)\.\d+\.(first|second)\.weight$")
 _PERCENTILE = 99.999

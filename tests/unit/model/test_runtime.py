@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -430,6 +431,25 @@ def test_a_runtime_process_has_no_torch(artefact: Artefact) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=100
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there it would be told to Windows: no file shows it")
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_nobody_is_told_what_runs(artefact: Artefact, runtime: str, tmp_path: Path) -> None:
+    told = {"CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "XDG_CACHE_HOME"}
+    environment = {name: value for name, value in os.environ.items() if name not in told}
+    program = (
+        f"from semagent_engines.runtime.backends.{runtime} import open_engine\n"
+        f"open_engine({{'artefact': {str(artefact.folder)!r}, 'threads': 1}}).close()\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program],
+        env={**environment, "HOME": str(tmp_path)},
+        check=True,
+        timeout=100,
+    )
+    # What is to be sent is kept here until it has been.
+    assert not list(tmp_path.iterdir())
 
 
 # -- eight bits, and the commands -------------------------------------------------------------

@@ -13,6 +13,8 @@ from semagent_engines.runtime.model_engine import ModelEngine
 from semagent_engines.runtime.opening import CpuOptions, open_model_engine, precision_of
 from semagent_engines.runtime.tiling import Floats
 
+onnxruntime.disable_telemetry_events()  # on Windows; elsewhere see `semagent_engines`
+
 # They share no base below Exception.
 _FAILURES = (
     states.Fail,
