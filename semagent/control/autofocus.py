@@ -131,9 +131,8 @@ def _search_on(turn: Turn, task: Autofocus, seen: Analysed) -> None:
     """Do what the frames so far call for: look elsewhere, correct astigmatism, or end."""
     header, options = seen.analysis.header, turn.options.autofocus
     field = _field(turn, task, task.start or header)
-    places_m = tuple(sample.working_distance_m for sample in task.samples)
     step = search.next_step(
-        places_m,
+        task.places_m,
         seen.belief,
         field,
         task.frames_left,
@@ -142,7 +141,7 @@ def _search_on(turn: Turn, task: Autofocus, seen: Analysed) -> None:
         field_known=task.focused is not None,
         followed=task.for_hold,
     )
-    step = search.attainable(step, places_m, seen.belief, field, options)
+    step = search.attainable(step, task.places_m, seen.belief, field, options)
     trim = Trim(task, seen.belief, header.optics, field.unit_m, options, turn.capabilities)
     probe = trim.probe()
     match step:
@@ -153,7 +152,9 @@ def _search_on(turn: Turn, task: Autofocus, seen: Analysed) -> None:
         case search.Look() | search.Found() if probe is not None:
             turn.set_task(msgspec.structs.replace(task, probes=task.probes + 1))
             # Beside focus, where astigmatism shows most.
-            turn.go(search.beside(places_m, seen.belief, field, options).working_distance_m, probe)
+            turn.go(
+                search.beside(task.places_m, seen.belief, field, options).working_distance_m, probe
+            )
         case search.Look(focus_m) if _is_verified(task, seen.belief, focus_m, field, options):
             _judge(turn, trim, field, focus_m)
         case search.Look(working_distance_m):
@@ -167,7 +168,9 @@ def _search_on(turn: Turn, task: Autofocus, seen: Analysed) -> None:
             elif task.verified is None and (stigmators is not None or trim.is_vague()):
                 # At focus itself astigmatism shows its size, but hardly its direction.
                 turn.set_task(msgspec.structs.replace(task, verified=task.samples[-1]))
-                turn.go(search.beside(places_m, seen.belief, field, options).working_distance_m)
+                turn.go(
+                    search.beside(task.places_m, seen.belief, field, options).working_distance_m
+                )
             else:
                 _judge(turn, trim, field, focus_m)
 
@@ -225,8 +228,7 @@ def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
             else "astigmatism is not surely less than it was at the start",
         )
     elif trimmed or search.nearer(belief, focus_m, field.start_m) >= options.confidence:
-        places_m = tuple(sample.working_distance_m for sample in task.samples)
-        led_m = search.led_back(places_m, focus_m, field)
+        led_m = search.led_back(task.places_m, focus_m, field)
         away_m = 0.0 if led_m is None else abs(focus_m - led_m)
         within = (
             f"{show_length(away_m)} from focus, as near as the microscope goes"
@@ -243,8 +245,7 @@ def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
         reason = "the start is in focus already, within half a depth of field"
         go_home(turn, "focused", f"{reason}{trim.outlook()}")
     elif task.frames_left:
-        places_m = tuple(sample.working_distance_m for sample in task.samples)
-        turn.go(search.beside(places_m, belief, field, options).working_distance_m)
+        turn.go(search.beside(task.places_m, belief, field, options).working_distance_m)
     else:
         hold(
             turn,

@@ -205,7 +205,9 @@ def attainable(
     Only some places are in a recorded stack, and a lens may not follow everywhere. The look is
     beyond the place that cannot be had, or on this side of the one to which it leads.
     """
-    target_m = step.working_distance_m if isinstance(step, Look) else math.nan
+    if not isinstance(step, Look):
+        return step
+    target_m = step.working_distance_m
     led_m = led_back(places_m, target_m, field)
     if led_m is None:
         return step

@@ -39,11 +39,12 @@ class _Bins(NamedTuple):
         share: of all modes, shape (bins,).
         leak: of the power that a direction has more than the one beside it, what reaches that
             bin, shape (BINS,).
-        along: shape (bins,). See `Series` for this and what follows.
-        form: shape (3, 3 * bins).
-        mean: shape (bins,).
-        shapes: shape (bins, R).
-        shapes_std: shape (R,).
+        along: mean of k², shape (bins,).
+        form: (f - z, a1, a2) times this, times (f - z, a1, a2), is 2 q / c² of each bin, as in
+            `semagent.control.fit`; shape (3, 3 * bins).
+        mean: of the log power of a specimen as in `SpecimenPrior`, shape (bins,).
+        shapes: of the same, shape (bins, R).
+        shapes_std: of the same, shape (R,).
     """
 
     filled: npt.NDArray[np.bool_]
@@ -69,7 +70,6 @@ def _bins_of(tile_px: int) -> _Bins:
         share=geometry.share[filled],
         leak=_LEAK * mode,
         along=single(along),
-        # q / c² is half of (f - z, a1, a2) times this, times (f - z, a1, a2).
         form=single(2 * np.reshape(form, (3, -1))),
         mean=single(specimen.mean[filled]),
         shapes=single(specimen.shapes[filled]),

@@ -170,6 +170,11 @@ class Autofocus(Value, frozen=True, kw_only=True):
         return self.trims + self.probes > 0
 
     @property
+    def places_m(self) -> tuple[float, ...]:
+        """Working distances of its samples."""
+        return tuple(sample.working_distance_m for sample in self.samples)
+
+    @property
     def frames_left(self) -> int:
         """Frames it may still take."""
         left = max(self.max_frames - self.frames, 0)

@@ -38,7 +38,13 @@ from semagent.types import (
     SetWorkingDistance,
     StagePosition,
 )
-from semagent_drivers.adapter.limits import Limits, in_words, require_region, require_within
+from semagent_drivers.adapter.limits import (
+    Limits,
+    axis_in_words,
+    in_words,
+    require_region,
+    require_within,
+)
 from semagent_drivers.adapter.settings import Revisions, Settings, same_beam
 from semagent_drivers.adapter.waiting import Wait
 
@@ -375,9 +381,9 @@ class Adapter(ABC):
             MicroscopeError: one is farther off than that.
         """
         for axis, asked in moves.items():
-            name, unit = axis.rsplit("_", 1)
+            name, unit = axis_in_words(axis)
             off = _off(axis, asked, there)
-            self.arrived(f"stage {name}", asked, asked + off, tolerance[axis], unit)
+            self.arrived(name, asked, asked + off, tolerance[axis], unit)
 
     def stage_arrives(
         self,
@@ -508,8 +514,8 @@ class Adapter(ABC):
             self._require(
                 axis in self._capabilities.stage_axes, f"the stage axis {axis} cannot be moved"
             )
-            name, unit = axis.rsplit("_", 1)
-            require_within(f"stage {name}", value, self.limits.stage[axis], unit)
+            name, unit = axis_in_words(axis)
+            require_within(name, value, self.limits.stage[axis], unit)
         here = self._read().stage
         for axis in tuple(moves):
             now = getattr(here, axis)

@@ -50,6 +50,12 @@ def require_within(name: str, value: float, limits: Range, unit: str) -> None:
         )
 
 
+def axis_in_words(axis: str) -> tuple[str, str]:
+    """What operators call a stage axis, and its unit, e.g. ``stage x`` and ``m`` for ``x_m``."""
+    name, unit = axis.rsplit("_", 1)
+    return f"stage {name}", unit
+
+
 def in_words(unit: str, *values: float) -> list[str]:
     """Write values of one unit as an operator reads them, fit to be compared by eye."""
     if unit in _QUANTITIES:

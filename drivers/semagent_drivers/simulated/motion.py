@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from semagent.types import MoveStage, StagePosition
-from semagent_drivers.adapter.limits import require_within
+from semagent_drivers.adapter.limits import axis_in_words, require_within
 from semagent_drivers.simulated.options import DetectorOptions, DriftOptions, StageOptions
 
 LENGTH_AXES = ("x_m", "y_m", "z_m")
@@ -66,8 +66,8 @@ class Stage:
         named: dict[str, float | None] = msgspec.structs.asdict(move)
         wanted = {axis: float(value) for axis, value in named.items() if value is not None}
         for axis, value in wanted.items():
-            name, unit = axis.rsplit("_", 1)
-            require_within(f"stage {name}", value, self._ranges[axis], unit)
+            name, unit = axis_in_words(axis)
+            require_within(name, value, self._ranges[axis], unit)
         return wanted
 
     def travel_time_s(self, targets: dict[str, float]) -> float:

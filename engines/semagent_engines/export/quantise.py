@@ -57,8 +57,8 @@ def quantise(graph: Path, output: Path, training: BatchSource) -> None:
         training: gives the tiles that the ranges of the activations are taken from.
     """
     batches = [training.views(step, _PER_BATCH, _EDGE_PX) for step in range(_BATCHES)]
-    # Windows does not delete a file that is still mapped. What ONNX Runtime prints meanwhile of its
-    # histograms, would stand between the results on standard output.
+    # Windows does not delete a file that is still mapped. What ONNX Runtime prints of its
+    # histograms meanwhile would stand between the results on standard output.
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         redirect_stdout(io.StringIO()),

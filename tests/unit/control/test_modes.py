@@ -143,12 +143,17 @@ def test_proposal_is_not_repeated_and_ends_in_focus() -> None:
     assert bench.controller.analysed(bench.analysis()).proposal is None
 
 
-def test_what_was_declined_is_not_proposed_again_for_this_field() -> None:
+def having_declined() -> Bench:
     bench = Bench(focus=3.0, options=ControlOptions(mode=Mode.ADVISE), noise=0.005)
     turn_knob(bench, PLACES)
     proposal = bench.controller.analysed(bench.analysis()).proposal
     assert isinstance(proposal, SetWorkingDistance)
     bench.request(Decline(working_distance_m=proposal.working_distance_m))
+    return bench
+
+
+def test_what_was_declined_is_not_proposed_again_for_this_field() -> None:
+    bench = having_declined()
     assert bench.kinds[-1] == "proposal_declined"
     turn_knob(bench, (14.0,) * 5)
     assert bench.controller.analysed(bench.analysis()).proposal is None
@@ -157,11 +162,7 @@ def test_what_was_declined_is_not_proposed_again_for_this_field() -> None:
 
 
 def test_what_was_declined_is_proposed_for_another_field() -> None:
-    bench = Bench(focus=3.0, options=ControlOptions(mode=Mode.ADVISE), noise=0.005)
-    turn_knob(bench, PLACES)
-    proposal = bench.controller.analysed(bench.analysis()).proposal
-    assert isinstance(proposal, SetWorkingDistance)
-    bench.request(Decline(working_distance_m=proposal.working_distance_m))
+    bench = having_declined()
     bench.stage = msgspec.structs.replace(bench.stage, x_m=1e-3)
     turn_knob(bench, PLACES)
     assert bench.controller.analysed(bench.analysis()).proposal is not None
