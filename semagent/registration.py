@@ -35,7 +35,6 @@ _SIGNIFICANT = 3.0  # standard deviations by which the power of a ring has to ex
 _SHARED = 2.0  # standard deviations by which its coherence has to exceed chance
 _MIN_PEAK = 8.0  # standard deviations of the correlation surface that a peak has to stand out
 _MAX_RIVAL = 0.7  # height of the next peak, relative to the highest, that makes it ambiguous
-_MAX_FRACTION = 0.45  # of an edge: beyond it too little of the field is in both frames
 _AGREEMENT = 0.8  # least mean coherence of the rings the first guess rests on
 _MODEL_ERROR = 1.0  # measured error over the Cramér-Rao bound: benchmarks/registration.py
 _INDEPENDENT = 0.26  # share of the frequencies that a Hann window leaves independent
@@ -141,8 +140,6 @@ def shift_between(before: Fingerprint, after: Fingerprint) -> Shift | None:
     surface = np.asarray(np.fft.irfft2(spectrum, s=(rows, columns)), np.float32)
     row, column = np.unravel_index(int(surface.argmax()), surface.shape)
     x, y = float(_signed(int(column), columns)), float(_signed(int(row), rows))
-    if abs(y) > _MAX_FRACTION * rows or abs(x) > _MAX_FRACTION * columns:
-        return None
     peak = float(surface[row, column])
     rest = _beside(surface, (int(row), int(column)), _lobe_px(grid, expected))
     if peak < _MIN_PEAK * float(rest.std()) or float(rest.max()) > _MAX_RIVAL * peak:

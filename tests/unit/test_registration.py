@@ -153,6 +153,17 @@ def test_a_field_that_has_left_the_frame_is_not_registered():
     assert between(frame(specimen), frame(specimen, (-480.0, 0.0), seed=1)) is None
 
 
+def test_a_field_that_has_turned_is_not_registered():
+    specimen = texture(1)
+    turned = cv2.warpAffine(
+        specimen.astype(np.float32),
+        cv2.getRotationMatrix2D((320, 240), 5, 1),
+        specimen.shape[::-1],
+        borderMode=cv2.BORDER_REFLECT,
+    )
+    assert between(frame(specimen), frame(turned, (5.0, 3.0), seed=1)) is None
+
+
 def test_frames_too_small_or_of_other_sizes_are_not_registered():
     specimen = texture(8)
     assert fingerprint(frame(specimen)[:50]) is None
