@@ -30,9 +30,9 @@ _FLAT_ERROR, _RING_ERROR, _MOST_RINGS = 0.03, 0.1, 8.0  # of the log transfer, p
 _SLOPE_ERROR = 0.01  # of the slope: scatter over simulated specimens beyond what the fit says
 _TAIL = 6.0  # degrees of freedom of the errors
 _STEPS = 40
-MOST_RESIDUAL = 1.0
+MOST_RESIDUAL = 0.5
 """Root mean square of the logarithm of the power, above which a fit says nothing. Simulated beams
-leave 0.15 to 0.25."""
+leave 0.15 to 0.35, most where there is little noise."""
 _DAMPING = 1e-3
 _LEAST_PRECISION = 1e-9  # of every parameter
 _LARGEST_STEP = 3.0  # units of length a step may change anything by

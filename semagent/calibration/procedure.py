@@ -235,12 +235,7 @@ class _Work:
             raise NotCalibratedError(
                 f"no focus between {between}: focus on a field with structure first, then calibrate"
             )
-        if not fit.residual < MOST_RESIDUAL:
-            raise NotCalibratedError(
-                "blur does not change with the working distance as that of a beam does: the fit "
-                f"leaves {fit.residual:.1f} of the logarithm of the power, and may leave "
-                f"{MOST_RESIDUAL:g}; calibrate on another field, with enough light for some noise"
-            )
+        _require_beam(fit)
         self._focus_m = focus_m
 
     def stigmators(self) -> None:
@@ -315,8 +310,13 @@ class _Work:
     # -- what follows ---------------------------------------------------------------------------
 
     def conclude(self, left_out: Callable[[str], None]) -> Calibration:
-        """All fits, from all frames."""
+        """All fits, from all frames.
+
+        Raises:
+            NotCalibratedError: something changed meanwhile that the fit does not know of.
+        """
         blur = self._fit_blur()
+        _require_beam(blur)
         shots = [self._without_play(taken.shot, blur) for taken in self._taken]
         shifts = fit_shifts(shots, self._pixel_m)
         calibration = Calibration(
@@ -409,6 +409,16 @@ class _Work:
             self._hands.do(MoveStage(**{axis: leg_m}))
             self._at[axis] = leg_m
             self._directions[f"stage_{axis[0]}"] = 1 if place_m > before_m else -1
+
+
+def _require_beam(fit: BlurFit) -> None:
+    if not fit.residual < MOST_RESIDUAL:
+        raise NotCalibratedError(
+            "blur does not change with working distance and stigmators as that of a beam does: "
+            f"the fit leaves {fit.residual:.2g} of the logarithm of the power, and may leave "
+            f"{MOST_RESIDUAL:g}; let the microscope come to rest and calibrate again, on another "
+            "field, with enough light for some noise"
+        )
 
 
 def _scaled(measured: tuple[float, float], factor: float) -> Measure:

@@ -353,8 +353,29 @@ def test_where_blur_is_not_that_of_a_beam_nothing_is_claimed(
     monkeypatch.setattr("semagent.calibration.procedure.MOST_RESIDUAL", 0.05)
     found, before, after, stages = run()
     assert isinstance(found, NotCalibratedError)
-    assert "blur does not change with the working distance as that of a beam does" in str(found)
+    assert "blur does not change with working distance and stigmators as that of a beam" in str(
+        found
+    )
     assert set(stages) == {Stage.FOCUS}
+    assert after == before
+
+
+def test_a_lens_that_jumps_after_the_sweep_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one of the stigmators would seem to do five times what it does."""
+    set_lens, swept = Column.set_working_distance, [False]
+
+    def jump(at: Stage, _header: FrameHeader) -> None:
+        swept[0] |= at is Stage.STIGMATORS
+
+    def set_elsewhere(column: Column, place_m: float) -> None:
+        set_lens(column, place_m + 15e-6 * swept[0])
+        column._working_distance_m = place_m
+
+    monkeypatch.setattr(Column, "set_working_distance", set_elsewhere)
+    found, before, after, stages = run(step=jump)
+    assert isinstance(found, NotCalibratedError)
+    assert "blur does not change with working distance and stigmators" in str(found)
+    assert Stage.STAGE in stages
     assert after == before
 
 
