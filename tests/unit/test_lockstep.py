@@ -16,6 +16,7 @@ from semagent.replay import Replay
 from semagent.types import (
     Arm,
     Cancel,
+    Intent,
     Issuer,
     Mode,
     Outcome,
@@ -125,6 +126,26 @@ def test_what_the_caller_does_in_between_may_take_its_time(bench: Bench):
     assert bench.lockstep.operate(near).outcome is Outcome.APPLIED
 
 
+def test_a_proposal_stands_until_the_next_frame_or_mode(bench: Bench):
+    intents = bench.lockstep.listen("intent")
+    bench.lockstep.operate(Arm())
+    bench.lockstep.request(SetMode(mode=Mode.ADVISE))
+
+    def proposed_at(away_m: float) -> Intent:
+        bench.lockstep.operate(SetWorkingDistance(working_distance_m=5e-3 + away_m))
+        bench.lockstep.cycle()
+        return intents.take().value
+
+    proposed_at(20e-6)
+    intent = proposed_at(10e-6)
+    assert intent.proposal_m == pytest.approx(5e-3, abs=2e-6)
+    assert intent.basis.sequence == 2
+    assert proposed_at(0.0).proposal_m is None
+    assert proposed_at(-10e-6).proposal_m == pytest.approx(5e-3, abs=2e-6)
+    bench.lockstep.request(SetMode(mode=Mode.OBSERVE))
+    assert intents.take().value.proposal_m is None
+
+
 def test_cancel_puts_focus_back(bench: Bench):
     bench.lockstep.operate(Arm())
     bench.focus(cycles=3)
@@ -220,4 +241,20 @@ def test_what_was_recorded_replays_to_the_same_commands(tmp_path: Path):
     replay.close()
     assert {"analysis", "flagged", "gate", "reply", "request"} <= set(kinds)
     assert len(replay.replayed) >= 5
+    assert replay.differences() == []
+
+
+def test_a_time_out_replays_too(tmp_path: Path):
+    folder = tmp_path / "session"
+    bench = Bench(folder)
+    with bench.lockstep:
+        bench.lockstep.operate(Arm())
+        bench.focus(cycles=3)
+        for _ in range(100):  # the infer role has fallen silent
+            bench.clock.advance(0.1)
+            bench.lockstep.settle()
+        assert bench.results.take().value.status == "failed"
+    replay = Replay(folder)
+    assert "tick" in [heard.kind for heard in replay.run()]
+    replay.close()
     assert replay.differences() == []

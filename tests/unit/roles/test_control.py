@@ -71,3 +71,35 @@ def test_what_it_took_up_is_told_in_order():
     while (message := bench.heard.take()) is not None:
         told.append((message.value.kind, message.value.key, message.value.tick_ns))
     assert told == [("gate", 7, 0), ("request", 1, bench.clock.monotonic_ns())]
+
+
+def test_it_says_since_when_it_decides(monkeypatch: pytest.MonkeyPatch):
+    """Of a decision that hangs the bus would beat on; the gate and the supervisor have to know."""
+    bench = Bench()
+    beats = bench.console.subscribe("heartbeat")
+    busy_since: list[int | None] = []
+
+    def note() -> None:
+        while (message := beats.take()) is not None:
+            busy_since.append(message.value.busy_since_ns)
+
+    monkeypatch.setattr(bench.role, "_tick", note)
+    bench.clock.advance(1.0)
+    bench.role.step()
+    note()
+    assert busy_since == [bench.clock.monotonic_ns(), None]
+
+
+def test_who_comes_late_hears_what_goes_on():
+    bench = Bench()
+    intents = bench.console.subscribe("intent")
+    bench.role.step()
+    assert intents.take() is not None
+    bench.clock.advance(0.9)
+    bench.role.step()
+    assert intents.take() is None
+    bench.ask(SetMode(mode=Mode.OBSERVE))
+    assert intents.take() is not None
+    bench.clock.advance(1.1)
+    bench.role.step()
+    assert intents.take() is not None
