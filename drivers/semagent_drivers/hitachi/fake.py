@@ -65,6 +65,7 @@ class FakeSem:
         self.stigmator = [32768 + 655, 32768 - 983]
         self.stage = Stage([55_000_000, 50_000_000, 10_000_000, 2_000, 90_000])
         self.magnification = 20_000
+        self.voltages = 5000, 0
         self.rotation: tuple[int, int] | None = (0, 300)
         self.focus_um = 5020
         self.calls: list[str] = []
@@ -159,7 +160,7 @@ class FakeSem:
             case "MAGNIFICATION", "NOW":
                 return f"{int(self.low_mag)},{self.magnification}"
             case "HVCONTROL", "VACC":
-                return "5000,0"
+                return "{},{}".format(*self.voltages)
             case "RROTATION", "NOW" if self.rotation is not None:
                 return "{},{}".format(*self.rotation)
             case "SCAN", "NOW":

@@ -29,7 +29,7 @@ from semagent_drivers.autoscript.fake import INSTRUMENTS, Instrument
 from semagent_drivers.fakes import Fault
 
 OPTIONS = {"sdk": "semagent_drivers.autoscript.fake", "host": "unit", "focus_settle_s": 0.25}
-PART = Region(left=0.25, top=0.25, width=0.51, height=0.51)
+PART = Region(left=0.125, top=0.25, width=0.51, height=0.51)
 
 
 @pytest.fixture
@@ -132,9 +132,15 @@ def test_a_frame_of_the_wrong_beam_is_an_error(microscope, instrument, monkeypat
         microscope.acquire(10.0)
 
 
-def test_a_reduced_area_leaves_neither_a_blanked_beam_nor_a_wrong_size(microscope, instrument):
+def test_a_reduced_area_leaves_neither_a_blanked_beam_nor_a_wrong_size(
+    microscope, instrument, monkeypatch
+):
+    areas, grab = [], instrument.grab
+    monkeypatch.setattr(instrument, "grab", lambda s: areas.append(s.reduced_area) or grab(s))
     microscope.apply(SetScan(region=PART))
     frame = microscope.acquire(10.0)
+    (area,) = areas
+    assert (area.left, area.top, area.width, area.height) == (0.125, 0.25, 0.51, 0.51)
     assert not instrument.blanked
     assert frame.pixels.shape == (frame.header.scan.height_px, frame.header.scan.width_px)
     assert frame.pixels.shape == (64, 98)
@@ -150,11 +156,16 @@ def test_the_whole_field_again(microscope):
     assert microscope.acquire(10.0).pixels.shape == (128, 192)
 
 
-def test_the_scan_settings_of_the_operator_stay(microscope, instrument):
+def test_the_scan_settings_of_the_operator_stay(microscope, instrument, monkeypatch):
+    averages, grab = [], instrument.grab
+    monkeypatch.setattr(
+        instrument, "grab", lambda s: averages.append(s.frame_integration) or grab(s)
+    )
     microscope.apply(SetScan(dwell_s=3e-6, frame_averages=4))
     scan = microscope.acquire(10.0).header.scan
     assert (scan.dwell_s, scan.frame_averages) == (3e-6, 4)
     assert instrument.dwell_s == 1e-6
+    assert averages == [4]
 
 
 def test_a_dwell_the_scanner_cannot_do_is_refused(microscope):
@@ -162,6 +173,18 @@ def test_a_dwell_the_scanner_cannot_do_is_refused(microscope):
         CommandRefusedError, match=r"dwell 100000 µs is outside 0\.025 µs to 25000 µs"
     ):
         microscope.apply(SetScan(dwell_s=0.1))
+
+
+@pytest.mark.parametrize("action", [SetStigmator(x=0.1, y=0.1), SetBeamShift(x_m=1e-7, y_m=0.0)])
+def test_the_beam_has_time_to_settle(microscope, clock, action):
+    before_ns = clock.monotonic_ns()
+    microscope.apply(action)
+    assert clock.monotonic_ns() - before_ns >= 0.25e9
+
+
+def test_each_axis_of_the_stage_has_limits_of_its_own(microscope):
+    with pytest.raises(CommandRefusedError, match=r"stage z -1 mm is outside 0 mm to 40 mm"):
+        microscope.apply(MoveStage(z_m=-1e-3))
 
 
 def test_a_beam_that_the_operator_blanks_during_a_frame_stays_blanked(
@@ -217,6 +240,7 @@ def test_positions_are_raw_ones(microscope, instrument):
     assert microscope.read_state().stage.x_m == instrument.position["x"]
     microscope.apply(MoveStage(x_m=2.5e-3, rotation_rad=0.4))
     assert instrument.position["x"] == 2.5e-3
+    assert instrument.position["r"] == 0.4
 
 
 def test_stigmators_are_fractions_of_the_range_the_instrument_has(microscope, instrument):

@@ -42,6 +42,18 @@ def microscope(instrument):
     microscope.close()
 
 
+def test_what_it_says_is_the_electron_beams_and_the_stages(microscope, instrument):
+    system, place = instrument.demo.electron_system, instrument.demo.stage_system.position
+    system.beam.voltage, system.beam.beam_current = 3000.0, 25e-12
+    place.x, place.y, place.z, place.r, place.t = 1e-3, -2e-3, 4e-3, 0.3, 0.05
+    state = microscope.read_state()
+    optics, there = state.optics, state.stage
+    assert (optics.accelerating_voltage_v, optics.beam_current_a) == (3000.0, 25e-12)
+    assert (there.x_m, there.y_m, there.z_m) == (1e-3, -2e-3, 4e-3)
+    assert (there.rotation_rad, there.tilt_rad) == (0.3, 0.05)
+    assert state.scan.pixel_size_m == pytest.approx(15.36e-6 / 192)
+
+
 def test_connecting_leaves_the_operators_beam_shift_alone(microscope, instrument):
     instrument.demo.electron_system.beam.shift.x = 3e-6
     again = opened()

@@ -55,6 +55,16 @@ def microscope(sem, tmp_path):
 # -- the call and the wire ----------------------------------------------------------------------
 
 
+def test_everything_it_says_is_in_si_units(microscope, sem):
+    sem.voltages = 5000, 4000  # of the gun, and against it at the specimen
+    state = microscope.read_state()
+    optics, there = state.optics, state.stage
+    assert (optics.accelerating_voltage_v, optics.magnification) == (1000.0, 20_000.0)
+    assert (there.x_m, there.y_m, there.z_m) == pytest.approx((0.055, 0.05, 0.01))
+    assert there.tilt_rad == pytest.approx(math.radians(2))
+    assert there.rotation_rad == pytest.approx(math.pi / 2)
+
+
 @pytest.mark.parametrize(("key", "address"), [("bind", "localhost"), ("peer", "sem-pc")])
 def test_an_address_that_is_none_is_named(tmp_path, key, address):
     with pytest.raises(ConfigError, match=f"{key}: '{address}' does not appear to be an IPv4"):
@@ -150,11 +160,17 @@ def test_what_the_interface_has_not_is_refused(microscope):
 # -- settling -----------------------------------------------------------------------------------
 
 
-def test_ok_is_not_done(microscope, sem):
+@pytest.mark.parametrize(
+    ("action", "call"),
+    [
+        (SetWorkingDistance(working_distance_m=5.01e-3), "Set WD HM 5010"),
+        (SetStigmator(x=0.5, y=-0.25), "Set STIGMAXY EXECUTE 49152,24576"),
+    ],
+)
+def test_ok_is_not_done(microscope, sem, action, call):
     sem.settle_s = 0.1
-    microscope.apply(SetWorkingDistance(working_distance_m=5.01e-3))
-    polls = sem.calls[sem.calls.index("Set WD HM 5010") :].count("Get InstructName ALL")
-    assert polls > 1
+    microscope.apply(action)
+    assert sem.calls[sem.calls.index(call) :].count("Get InstructName ALL") > 1
 
 
 def test_what_never_settles_is_given_up(sem, tmp_path):

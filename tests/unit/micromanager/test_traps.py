@@ -53,6 +53,14 @@ def distance(um):
     return SetWorkingDistance(working_distance_m=5e-3 + um * 1e-6)
 
 
+def test_micrometres_and_milliseconds_are_told_in_metres_and_seconds(microscope, fake):
+    fake.core.xy.position[:] = 30.0, -40.0
+    state = microscope.read_state()
+    assert (state.stage.x_m, state.stage.y_m) == pytest.approx((30e-6, -40e-6))
+    assert state.scan.pixel_size_m == pytest.approx(10e-9)
+    assert state.scan.dwell_s == pytest.approx(1e-3)
+
+
 def test_what_the_drive_refuses_is_a_refusal_with_the_cores_own_words(microscope, fake):
     with pytest.raises(CommandRefusedError, match=r"Z refused: .*Position out of range \(103\)"):
         microscope.apply(distance(400))

@@ -5,7 +5,12 @@ import pytest
 
 from semagent import registry
 from semagent.clock import ManualClock
-from semagent.errors import CommandRefusedError, ConfigError, MicroscopeError
+from semagent.errors import (
+    CommandRefusedError,
+    ConfigError,
+    MicroscopeError,
+    MicroscopeTimeoutError,
+)
 from semagent.types import (
     MoveStage,
     Region,
@@ -152,6 +157,38 @@ def test_the_field_follows_the_focus_and_that_voids_nothing(microscope):
     after = microscope.read_state()
     assert after.scan.pixel_size_m > before.scan.pixel_size_m
     assert after.settings_rev == before.settings_rev
+
+
+def test_a_frame_is_scanned_as_it_was_asked_for(instrument, monkeypatch):
+    scans, expose = [], instrument.expose
+    monkeypatch.setattr(instrument, "expose", lambda scan: scans.append(scan) or expose(scan))
+    microscope = opened(detector="Sed")
+    microscope.apply(SetScan(dwell_s=2e-6, frame_averages=3, region=HALF))
+    frame = microscope.acquire(10.0)
+    microscope.close()
+    (scan,) = scans
+    assert (scan.dwellTime, scan.nFrames, scan.detector) == (2e-6, 3, "Sed")
+    assert (scan.size.width, scan.size.height, scan.scale) == (96, 64, 0.5)
+    assert frame.header.scan.pixel_size_m == pytest.approx(10.24e-6 / 192)
+
+
+def test_frames_that_cannot_end_in_time_are_not_begun(microscope):
+    microscope.apply(SetScan(dwell_s=0.2e-3, frame_averages=8))
+    with pytest.raises(MicroscopeTimeoutError, match=r"takes at least 39\.3 s, and 10 s are left"):
+        microscope.acquire(10.0)
+
+
+@pytest.mark.parametrize(
+    "action", [SetWorkingDistance(working_distance_m=6.01e-3), SetStigmator(x=0.1, y=0.1)]
+)
+def test_the_beam_has_time_to_settle(instrument, action):
+    clock = ManualClock()
+    given = {**OPTIONS, "focus_settle_s": 0.25}
+    microscope = registry.open_microscope("phenom", given, clock=clock)
+    before_ns = clock.monotonic_ns()
+    microscope.apply(action)
+    assert clock.monotonic_ns() - before_ns >= 0.25e9
+    microscope.close()
 
 
 def test_a_part_of_the_field_has_the_same_pixels(microscope):

@@ -21,6 +21,7 @@ from semagent.types import (
     FrameFault,
     MoveStage,
     Region,
+    SetBeamShift,
     SetBlanked,
     SetScan,
     SetStigmator,
@@ -63,6 +64,25 @@ def microscope(fake):
 # -- questions and answers --------------------------------------------------------------------
 
 
+def test_everything_it_says_is_in_si_units(microscope):
+    state = microscope.read_state()
+    optics, there = state.optics, state.stage
+    assert (optics.accelerating_voltage_v, optics.beam_current_a) == (5000.0, 1e-10)
+    assert state.scan.pixel_size_m == pytest.approx(10.24e-6 / 192)
+    assert (there.x_m, there.y_m, there.z_m) == pytest.approx((0.5e-3, -0.25e-3, 10e-3))
+    assert there.rotation_rad == pytest.approx(math.pi / 6)
+    assert there.tilt_rad == pytest.approx(math.pi / 36)
+
+
+def test_the_beam_is_shifted_no_farther_than_is_configured(fake):
+    microscope = opened(fake, beam_shift_range_um=20.0)
+    with pytest.raises(
+        CommandRefusedError, match=r"beam shift y -21 µm is outside -20 µm to 20 µm"
+    ):
+        microscope.apply(SetBeamShift(x_m=0.0, y_m=-21e-6))
+    microscope.close()
+
+
 def test_answers_that_another_version_gives_are_not_taken_for_others(microscope, instrument):
     instrument.talkative = True
     for distance_m in (8.01e-3, 8.02e-3):
@@ -89,12 +109,14 @@ def test_a_peer_that_speaks_something_else_is_a_lost_link(microscope, fake, monk
 # -- focus and stigmators ---------------------------------------------------------------------
 
 
-def test_focus_is_waited_for_while_the_optics_are_busy(microscope, instrument):
+@pytest.mark.parametrize(
+    "action", [SetWorkingDistance(working_distance_m=8.01e-3), SetStigmator(x=0.1, y=0.2)]
+)
+def test_the_beam_is_waited_for_while_the_optics_are_busy(microscope, instrument, action):
     instrument.settle_s = 0.15
     started_s = time.perf_counter()
-    microscope.apply(SetWorkingDistance(working_distance_m=8.01e-3))
+    microscope.apply(action)
     assert time.perf_counter() - started_s >= 0.15
-    assert microscope.read_state().optics.working_distance_m == 8.01e-3
 
 
 def test_optics_that_stay_busy_are_not_waited_for_for_ever(fake, instrument):

@@ -54,6 +54,36 @@ def test_without_windows_and_the_control_people_are_told_how_to_get_them():
         opened(sdk="win32com.client")
 
 
+def test_everything_it_says_is_in_si_units(microscope):
+    state = microscope.read_state()
+    optics, there = state.optics, state.stage
+    assert (optics.accelerating_voltage_v, optics.magnification) == (5000.0, 20_000.0)
+    assert optics.beam_current_a == pytest.approx(1e-10)
+    assert state.scan.pixel_size_m == pytest.approx(10e-9)
+    assert (there.x_m, there.y_m, there.z_m) == pytest.approx((0.0651, 0.0602, 0.0101))
+    assert there.tilt_rad == pytest.approx(math.pi / 6)
+    assert there.rotation_rad == pytest.approx(math.pi / 2)
+
+
+@pytest.mark.parametrize(
+    "action", [SetWorkingDistance(working_distance_m=5.01e-3), SetStigmator(x=0.1, y=0.1)]
+)
+def test_the_beam_has_time_to_settle(instrument, action):
+    clock = ManualClock()
+    microscope = opened(clock, focus_settle_s=0.25)
+    before_ns = clock.monotonic_ns()
+    microscope.apply(action)
+    assert clock.monotonic_ns() - before_ns >= 0.25e9
+    microscope.close()
+
+
+def test_an_axis_without_limits_is_not_there(instrument, monkeypatch):
+    monkeypatch.setitem(fake.STAGE_LIMITS, "Z", (0.0, 0.0))
+    microscope = opened()
+    assert microscope.capabilities.stage_axes == ("x_m", "y_m", "tilt_rad", "rotation_rad")
+    microscope.close()
+
+
 def test_a_dead_link_is_no_success(microscope, instrument):
     instrument.trip.arm(Fault.DROP, 1)
     with pytest.raises(DisconnectedError, match="SmartSEM has gone"):

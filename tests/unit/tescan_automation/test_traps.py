@@ -1,5 +1,6 @@
 """The traps of TESCAN Automation."""
 
+import math
 import threading
 import time
 
@@ -96,6 +97,25 @@ def test_a_clamped_focus_does_not_pass_as_done(instrument):
     microscope = opened(working_distance_range_mm=(2.0, 150.0))
     with pytest.raises(MicroscopeError, match=r"accepted working distance 130 mm but reads"):
         microscope.apply(SetWorkingDistance(working_distance_m=0.13))
+    microscope.close()
+
+
+def test_everything_it_says_is_in_si_units(microscope, instrument):
+    state = microscope.read_state()
+    assert state.optics.accelerating_voltage_v == 5000.0
+    assert state.scan.pixel_size_m == pytest.approx(10.24e-6 / 192)
+    there = state.stage
+    assert (there.x_m, there.y_m, there.z_m) == pytest.approx((1e-3, -2e-3, 20e-3))
+    assert there.rotation_rad == pytest.approx(math.pi / 4)
+    assert there.tilt_rad == pytest.approx(math.pi / 18)
+
+
+def test_the_beam_is_shifted_no_farther_than_is_configured(instrument):
+    microscope = opened(beam_shift_range_um=20.0)
+    with pytest.raises(
+        CommandRefusedError, match=r"beam shift y -21 µm is outside -20 µm to 20 µm"
+    ):
+        microscope.apply(SetBeamShift(x_m=0.0, y_m=-21e-6))
     microscope.close()
 
 

@@ -65,6 +65,15 @@ def microscope(fake, tmp_path):
 # -- the line -----------------------------------------------------------------------------------
 
 
+def test_everything_it_says_is_in_si_units(microscope):
+    state = microscope.read_state()
+    optics, there = state.optics, state.stage
+    assert (optics.accelerating_voltage_v, optics.magnification) == (5000.0, 20_000.0)
+    assert (there.x_m, there.y_m, there.z_m) == pytest.approx((0.0651, 0.0602, 0.0101))
+    assert there.tilt_rad == pytest.approx(math.pi / 6)
+    assert there.rotation_rad == pytest.approx(math.pi / 2)
+
+
 class Port:
     """A port of pyserial whose other end says what it was told to, whatever comes."""
 
