@@ -113,7 +113,10 @@ class _Child:
         return message
 
     def end(self, deadline_s: float) -> bool:
-        """Ask the process to finish; ``False`` if it had to be killed."""
+        """Ask the process to finish; ``False`` if it had to be killed. May be called twice."""
+        if self.link.closed:
+            self.kill()
+            return True
         self.send(End())
         try:
             self.process.join(max(0.1, deadline_s - time.perf_counter()))
@@ -355,7 +358,11 @@ class Supervisor:
         if number <= allowed.get(role, 0):
             self._restarts[role] = number
             self._on_trouble(f"{error}; starting it again ({number} of {allowed[role]})")
-            self._children.pop(role).end(time.perf_counter() + 1.0)
+            # A second Ctrl-C may come at any line: it stays on the list until it has ended.
+            self._lost.add(role)
+            child.end(time.perf_counter() + 1.0)
+            del self._children[role]
+            self._lost.remove(role)
             pause_s = _RESTART_PAUSE_S * 2 ** (number - 1)
             self._comebacks[role] = time.perf_counter() + pause_s
         elif role in _DISPENSABLE:

@@ -161,3 +161,33 @@ def test_a_ctrl_c_while_roles_are_brought_down_forgets_none(monkeypatch: pytest.
     with pytest.raises(KeyboardInterrupt):
         run.close()
     assert Role.INFER in killed
+
+
+def test_a_ctrl_c_while_a_lost_role_is_ended_does_not_forget_it(
+    mortal: tuple[Supervisor, list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    run, _ = mortal
+    pressed, ended = [], []
+
+    def end(child: Mortal, _deadline_s: float) -> bool:
+        if child.role is Role.INFER and not pressed:
+            pressed.append(child.role)
+            raise KeyboardInterrupt
+        ended.append(child.role)
+        child.kill()
+        return True
+
+    monkeypatch.setattr(Mortal, "end", end)
+    with pytest.raises(KeyboardInterrupt):
+        run.watch(0.0)
+    run.watch(0.0)  # as while focus is put back
+    run.close()
+    assert Role.INFER in ended
+
+
+def test_a_process_that_was_let_go_of_may_be_ended_again():
+    role = supervisor._Child(
+        Plan(role=Role.INFER, config=load_config(find_config("simulated")), token="0" * 64)
+    )
+    role.kill()
+    assert role.end(0.0)
