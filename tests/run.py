@@ -8,10 +8,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PYTHON = [sys.executable, "-m"]
-# What pip would do on one core while the others wait.
+# What pip would do on one core while the others wait; nobody runs the tests of the libraries.
 COMPILE = """
-import compileall, sysconfig
-compileall.compile_dir(sysconfig.get_path("purelib"), quiet=2, workers=0)
+import compileall, re, sysconfig
+tests = re.compile(r"[/\\\\]tests?[/\\\\]")
+compileall.compile_dir(sysconfig.get_path("purelib"), quiet=2, workers=0, rx=tests)
+"""
+# Processes that begin at once would each rewrite the assertions of all tests.
+COLLECT = """
+import contextlib, io, sys, pytest
+with contextlib.redirect_stdout(io.StringIO()) as said:
+    failed = pytest.main(["--collect-only", "-qq"])
+sys.exit(said.getvalue() if failed else 0)
 """
 STEPS: tuple[dict[str, list[str]], ...] = (
     {
@@ -27,7 +35,11 @@ STEPS: tuple[dict[str, list[str]], ...] = (
         "types on Windows": [
             *PYTHON,
             *("mypy", "--platform", "win32", "--cache-dir", ".mypy_cache/win32"),
+            # What runs beside a microscope; the rest would be read with all of PyTorch once more.
+            *("-p", "semagent", "-p", "semagent_drivers"),
+            *("-p", "semagent_engines.runtime", "-p", "semagent_engines.sharpness"),
         ],
+        "collecting the tests": [sys.executable, "-c", COLLECT],
     },
     # Many tests wait for other programs: four processes keep two cores busy.
     {"tests": [*PYTHON, "pytest", "-n", "4", "--dist", "worksteal"]},
