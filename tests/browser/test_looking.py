@@ -11,8 +11,6 @@ from .conftest import LAPTOP, NAMELESS, PHONE, TABLET, WIDE, until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
-pytestmark = pytest.mark.timeout(300)
-
 Start = Callable[..., Any]
 
 # Changes of grey along the middle row of the picture, as a share of its pixels.

@@ -11,8 +11,6 @@ from .conftest import LAPTOP, NAMELESS, SMALL, TABLET, WIDE, until
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
-pytestmark = pytest.mark.timeout(300)
-
 Start = Callable[..., Any]
 
 KEEP_WHAT_IS_SAID = """() => {

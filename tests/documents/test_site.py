@@ -22,7 +22,6 @@ _FETCHED = re.compile(
 )
 
 
-@pytest.mark.timeout(300)
 def test_the_site(tmp_path: Path):
     """One test, so that the site is built once however many workers share the tests."""
     run = subprocess.run(

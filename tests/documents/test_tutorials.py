@@ -23,10 +23,7 @@ BASH = "" if sys.platform == "win32" else shutil.which("bash") or ""
 
 _EXPECTED = re.compile(r"<!-- exit (\d+): (.*?) -->", re.DOTALL)
 
-pytestmark = [
-    pytest.mark.skipif(not BASH, reason="there is no bash"),
-    pytest.mark.timeout(300),
-]
+pytestmark = pytest.mark.skipif(not BASH, reason="there is no bash")
 
 
 @dataclass(frozen=True)

@@ -284,7 +284,6 @@ def test_a_restoration_that_leaves_structure_out_is_inconsistent(artefact: Artef
     assert float(inconsistency(model, Live(pixels, wide, torch.tensor([0.02])))) > 2.0
 
 
-@pytest.mark.timeout(300)  # it exports what it adapted
 def test_adapting_to_an_instrument_that_the_model_does_not_know_helps(
     artefact: Artefact, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -560,7 +560,6 @@ def test_heads_that_did_not_learn_are_not_exported(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", ["replicate", "shard"])
 def test_two_workers_train_one_model(how: str, tmp_path: Path) -> None:
     script = Path(__file__).parent / "two_workers.py"
