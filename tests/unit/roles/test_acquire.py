@@ -23,6 +23,7 @@ from semagent.types import (
     Command,
     Disarm,
     FrameFault,
+    Heartbeat,
     Issuer,
     Level,
     Outcome,
@@ -52,12 +53,15 @@ class Bench:
         patient: bool = False,
         follow_up_s: float = 0.0,
         frame_interval_s: float = 0.0,
+        frame_timeout_s: float = 120.0,
         **options: Any,
     ) -> None:
         self.clock = ManualClock()
         config: RunConfig = msgspec.structs.replace(
             load_config(find_config("simulated")),
-            acquire=AcquireOptions(frame_interval_s=frame_interval_s),
+            acquire=AcquireOptions(
+                frame_interval_s=frame_interval_s, frame_timeout_s=frame_timeout_s
+            ),
         )
         small = {"width_px": 64, "height_px": 48, "dwell_us": 0.1}
         column = {"working_distance_mm": 5.0}
@@ -181,6 +185,14 @@ def test_no_frame_is_exposed_between_the_commands_of_one_way():
         assert reply.next_sequence == header.sequence + 1
         assert bench.expose() is None  # 10 ms later
     assert bench.expose().optics.working_distance_m == 5.001e-3
+
+
+def test_a_command_does_not_shorten_the_interval_of_the_frames():
+    bench = Bench(follow_up_s=0.005, frame_interval_s=0.025)
+    bench.arm()
+    header = bench.expose()
+    bench.agent(5.001e-3, header.sequence, header.settings_rev)
+    assert [bench.expose() is None for _ in range(3)] == [True, True, False]  # every 10 ms
 
 
 def test_everything_is_recorded_before_it_is_heard_and_in_order():
@@ -333,6 +345,7 @@ def test_a_run_waits_for_the_person_who_has_blanked_the_beam(monkeypatch: pytest
         bench.clock.advance(1.0)
         assert bench.expose() is None
         assert bench.role.gate.armed
+    assert bench.expose() is None  # it is not asked again at once
     bench.clock.advance(1.0)
     assert bench.expose() is not None
     assert bench.kinds() == ["gate_armed"]
@@ -380,6 +393,43 @@ def test_silence_of_control_disarms():
     bench.clock.advance(0.2)
     bench.role.serve()
     assert bench.kinds() == ["gate_disarmed"]
+
+
+def test_the_signs_of_life_of_another_role_are_not_those_of_control():
+    bench = Bench()
+    bench.arm()
+    bench.clock.advance(2.1)
+    bench.console.beat(busy=False, processed=0, skipped=0)
+    bench.role.serve()
+    assert bench.kinds() == ["gate_armed", "gate_disarmed"]
+
+
+def test_a_control_role_that_hangs_in_a_decision_is_silent_though_its_bus_still_beats():
+    bench = Bench()
+    bench.arm()
+    since_ns = bench.clock.monotonic_ns()
+    for kinds in ([], ["gate_disarmed"]):
+        bench.kinds()
+        bench.clock.advance(1.1)
+        now_ns = bench.clock.monotonic_ns()
+        beat = Heartbeat(role=Role.CONTROL, monotonic_ns=now_ns, busy_since_ns=since_ns)
+        bench.control.publish("heartbeat", beat)
+        bench.role.serve()
+        assert bench.kinds() == kinds
+
+
+def test_a_frame_is_given_the_time_that_is_configured(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench(frame_timeout_s=7.0)
+    given_s: list[float] = []
+    acquire = bench.microscope.acquire
+
+    def note(timeout_s: float) -> Any:
+        given_s.append(timeout_s)
+        return acquire(timeout_s)
+
+    monkeypatch.setattr(bench.microscope, "acquire", note)
+    bench.expose()
+    assert given_s == [7.0]
 
 
 def test_a_long_move_before_a_command_is_no_silence_of_control(monkeypatch: pytest.MonkeyPatch):
