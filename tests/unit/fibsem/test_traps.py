@@ -103,6 +103,27 @@ def test_a_move_along_x_leaves_tilt_and_rotation_where_they_are(microscope, inst
     assert (place.x, place.t, place.r, place.z) == (1e-3, 0.3, 1.0, 4e-3)
 
 
+def test_a_move_is_in_the_coordinates_that_are_read(microscope, instrument, monkeypatch):
+    asked, move = [], instrument.demo.move_stage_absolute
+    monkeypatch.setattr(
+        instrument.demo, "move_stage_absolute", lambda to: asked.append(to) or move(to)
+    )
+    microscope.apply(MoveStage(y_m=1e-3))
+    (target,) = asked
+    assert (target.x, target.y, target.coordinate_system) == (None, 1e-3, "RAW")
+
+
+def test_a_frame_is_scanned_as_it_was_asked_for(microscope, instrument, monkeypatch):
+    asked, acquire = [], instrument.demo.acquire_image
+    monkeypatch.setattr(
+        instrument.demo, "acquire_image", lambda scan: asked.append(scan) or acquire(scan)
+    )
+    microscope.apply(SetScan(dwell_s=2e-6))
+    microscope.acquire(10.0)
+    (scan,) = asked
+    assert (scan.dwell_time, scan.hfw) == (2e-6, 15.36e-6)
+
+
 def test_averages_are_made_here(microscope):
     microscope.apply(SetScan(frame_averages=3))
     frame = microscope.acquire(10.0)

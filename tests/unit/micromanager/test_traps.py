@@ -75,7 +75,9 @@ def test_a_drive_that_stops_elsewhere_is_told_with_both_readings(microscope, fak
 
 @pytest.mark.parametrize(("inverted", "sign"), [(False, 1), (True, -1)])
 def test_the_drive_may_count_the_other_way(fake, inverted, sign):
-    microscope = opened(fake.port, focus_inverted=inverted)
+    microscope = opened(fake.port, focus_inverted=inverted, focus_range_um=[-100, 300])
+    low_m, high_m = microscope.capabilities.working_distance_range_m
+    assert (low_m, high_m) == pytest.approx((4.7e-3, 5.1e-3) if inverted else (4.9e-3, 5.3e-3))
     try:
         microscope.apply(distance(12))
         assert fake.core.z.position[0] == pytest.approx(sign * 12.0)

@@ -74,6 +74,17 @@ def test_everything_it_says_is_in_si_units(microscope):
     assert there.rotation_rad == pytest.approx(math.pi / 2)
 
 
+@pytest.mark.parametrize(
+    "action", [SetWorkingDistance(working_distance_m=5.01e-3), SetStigmator(x=0.1, y=0.1)]
+)
+def test_the_beam_has_time_to_settle(fake, tmp_path, action):
+    microscope = opened(fake, tmp_path, focus_settle_s=0.1)
+    started_s = time.perf_counter()
+    microscope.apply(action)
+    assert time.perf_counter() - started_s >= 0.1
+    microscope.close()
+
+
 class Port:
     """A port of pyserial whose other end says what it was told to, whatever comes."""
 
