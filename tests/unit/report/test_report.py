@@ -4,6 +4,7 @@ import errno
 import re
 import shutil
 import sys
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,11 +16,27 @@ import pytest
 from semagent.cli import main
 from semagent.errors import InputFileError, UsageError
 from semagent.report import Story, read_story, write_report
-from semagent.report.figures import decision_lines, overview
+from semagent.report.figures import GREEN, decision_lines, focusing_figure, overview, shown
 from semagent.report.page import render
 from semagent.report.posterior import density_of
+from semagent.report.story import Step
+from semagent.report.words import command_in_words
 from semagent.session import storage
-from semagent.types import FocusBelief, FocusMode, FocusResult, Outcome, SetWorkingDistance
+from semagent.types import (
+    Action,
+    Command,
+    FocusBelief,
+    FocusMode,
+    FocusResult,
+    FrameFault,
+    Issuer,
+    Outcome,
+    Pixels,
+    SetBeamShift,
+    SetBlanked,
+    SetStigmator,
+    SetWorkingDistance,
+)
 
 
 def test_the_story_has_every_focusing_with_its_frames(session: Path) -> None:
@@ -60,14 +77,21 @@ class _Page(HTMLParser):
         super().__init__()
         self.tags: list[str] = []
         self.links: list[str] = []
+        self.rows: list[list[str]] = []
         self.text = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.links += [value or "" for name, value in attrs if name in {"href", "src"}]
+        if tag == "tr":
+            self.rows.append([])
+        elif tag == "td":
+            self.rows[-1].append("")
 
     def handle_data(self, data: str) -> None:
         self.text += data
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +122,108 @@ def test_the_picture_shows_the_same(report: Path) -> None:
     height, width, _ = picture.shape
     assert width > 1000
     assert height > 800
+
+
+def test_the_page_gives_the_figures_of_the_record(session: Path) -> None:
+    story = read_story(session)
+    focusing, odd = story.focusings[0], story.steps[1]
+    result = focusing.result
+    assert result is not None
+    assert odd.analysis is not None
+    optics = msgspec.structs.replace(odd.header.optics, stigmator_x=0.02, stigmator_y=-0.01)
+    odd.header = msgspec.structs.replace(odd.header, optics=optics, faults=(FrameFault.FROZEN,))
+    [(command, _)] = odd.commands
+    odd.commands = [(command, None)]
+    html, _ = render(story)
+    page = _Page()
+    page.feed(html)
+
+    assert "Simulated SEM (simulated), " in page.text
+    facts = {row[0]: row[1] for row in page.rows if len(row) == 2}
+    said = _lines(session)
+    moves = [line for line in said if b'"channel": "command"' in line and b'"agent"' in line]
+    refused = [line for line in said if b'"outcome": "refused"' in line]
+    assert facts["frames"] == f"{len(story.steps)}, 1 of them unusable"
+    assert facts["commands of the agent"] == f"{len(moves)}; {len(refused)} refused or failed"
+
+    number, ended, way, frames, reason = next(row for row in page.rows if len(row) == 5)
+    assert (number, ended, frames) == ("1", "focused", str(result.frames_used))
+    assert reason == result.reason
+    start_m, final_m = result.start_working_distance_m, result.final_working_distance_m
+    moved = f"{(final_m - start_m) * 1e6:+.1f} µm"
+    assert way == f"{start_m * 1e3:.4f} mm → {final_m * 1e3:.4f} mm ({moved})"
+    assert f"{result.frames_used} frames, {result.moves} moves." in page.text
+
+    rows = [row for row in page.rows if len(row) == 7]
+    assert len(rows) == sum(len(each.steps) for each in story.focusings)
+    for step, row in zip(focusing.steps, rows, strict=False):
+        assert step.belief is not None
+        assert row[0] == str(step.header.sequence)
+        assert row[1] == f"{step.header.optics.working_distance_m * 1e3:.4f} mm"
+        if step.belief.focus_m is not None:
+            assert row[5].startswith(f"{step.belief.focus_m * 1e3:.4f} mm ± ")
+    assert rows[1][2:5] == ["+0.0200, -0.0100", f"{odd.analysis.focus_score:.3f}", "frozen"]
+    assert isinstance(command.action, SetWorkingDistance)
+    target = f"focus to {command.action.working_distance_m * 1e3:.4f} mm"
+    assert rows[1][6] == f"{target} – not answered"
+    assert f'<span class="bad">{target} – not answered</span>' in html
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        (SetStigmator(x=0.1, y=-0.2), "stigmators to +0.1000, -0.2000"),
+        (SetBeamShift(x_m=1e-6, y_m=-2e-6), "beam shift to +1.00 µm, -2.00 µm"),
+        (SetBlanked(blanked=True), "blank the beam"),
+        (SetBlanked(blanked=False), "unblank the beam"),
+    ],
+)
+def test_what_was_asked_for_is_in_words(action: Action, words: str) -> None:
+    assert command_in_words(Command(id="1", issuer=Issuer.OPERATOR, action=action)) == words
+
+
+def test_the_drawings_show_places_and_times_of_the_record(session: Path) -> None:
+    story = read_story(session)
+    first_ns = story.steps[0].header.monotonic_ns
+    seconds = [(step.header.monotonic_ns - first_ns) / 1e9 for step in story.steps]
+    places_mm = [step.header.optics.working_distance_m * 1e3 for step in story.steps]
+    curve = overview(story).axes[0].lines[0]
+    assert list(curve.get_xdata()) == pytest.approx(seconds)
+    assert list(curve.get_ydata()) == pytest.approx(places_mm)
+
+    focusing, drawn = story.focusings[0], []
+
+    def pixels(sequence: int) -> Pixels:
+        drawn.append(sequence)
+        return story.session.frame(sequence).pixels
+
+    _, believed, done = focusing_figure(focusing, pixels).axes
+    assert drawn == [step.header.sequence for step in focusing.steps]
+    assert focusing.result is not None
+    ending = next(text for text in done.texts if text.get_text().startswith("focused: "))
+    assert ending.get_position()[1] > len(focusing.steps) - 1
+    assert ending.get_color() == GREEN
+    *beliefs, left_at = believed.lines
+    start_m = focusing.steps[0].header.optics.working_distance_m
+    frames = [line for line in beliefs if line.get_marker() == "v"]
+    away_um = [(step.header.optics.working_distance_m - start_m) * 1e6 for step in focusing.steps]
+    assert [line.get_xdata()[0] for line in frames] == pytest.approx(away_um, abs=1e-6)
+    final_m = focusing.result.final_working_distance_m
+    assert left_at.get_xdata()[0] == pytest.approx((final_m - start_m) * 1e6, abs=1e-6)
+    last = focusing.steps[-1].belief
+    assert last is not None
+    assert last.interval90_m is not None
+    ends_um = [(end_m - start_m) * 1e6 for end_m in last.interval90_m]
+    assert list(beliefs[-2].get_xdata()) == pytest.approx(ends_um)
+    # The hump of the belief stands where the interval is.
+    edge = believed.collections[-1].get_paths()[0].vertices
+    assert ends_um[0] < edge[edge[:, 1].argmin(), 0] < ends_um[1]
+
+
+def test_of_a_long_focusing_the_beginning_and_the_end_are_drawn(session: Path) -> None:
+    header = read_story(session).steps[0].header
+    steps = [Step(msgspec.structs.replace(header, sequence=number)) for number in range(30)]
+    assert shown(steps) == [*steps[:12], *steps[-12:]]
 
 
 def test_what_a_vendor_says_is_no_formula(session: Path) -> None:
@@ -203,7 +329,11 @@ def test_a_record_that_breaks_off_is_told_to_its_end(session: Path, tmp_path: Pa
     assert focusing.result is None
     assert focusing.steps
     write_report(broken, tmp_path / "broken.html")
-    assert "the record ends before it" in (tmp_path / "broken.html").read_text(encoding="utf-8")
+    page = (tmp_path / "broken.html").read_text(encoding="utf-8")
+    assert "the record ends before it" in page
+    problems = read_story(broken).session.problems
+    assert problems
+    assert all(escape(problem.message) in page for problem in problems)
 
 
 def test_what_is_no_session_is_said(tmp_path: Path) -> None:
