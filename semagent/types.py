@@ -114,12 +114,15 @@ class MicroscopeState(Value, frozen=True, kw_only=True):
     Attributes:
         settings_rev: grows when scan, beam energy, magnification or detector change; an estimate
             from frames of another revision is void.
+        barred: why a gate beyond the driver, as on a microscope PC, lets no command through; empty
+            where it does, or where there is none.
     """
 
     scan: Scan
     optics: Optics
     stage: StagePosition
     settings_rev: int
+    barred: str = ""
 
 
 class Capabilities(Value, frozen=True, kw_only=True):

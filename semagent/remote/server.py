@@ -3,6 +3,8 @@
 import logging
 import threading
 
+import msgspec
+
 from semagent.clock import Clock
 from semagent.errors import (
     AcquisitionStoppedError,
@@ -159,12 +161,22 @@ class MicroscopeServer:
         self._require_waiting(job)
         match job.work:
             case ReadState():
-                return State(state=self._microscope.read_state()), None
+                return State(state=self._read_state()), None
             case Acquire(timeout_s=timeout_s):
                 return picture_of(self._acquire(timeout_s))
             case Apply(action=action):
                 self._apply(job, action)
                 return Done(), None
+
+    def _read_state(self) -> MicroscopeState:
+        state, gate = self._microscope.read_state(), self._gate.status
+        if gate.armed:
+            return state
+        barred = (
+            f"the safety gate of the microscope PC is disarmed: {gate.reason}. Look at the "
+            "microscope, type arm where `semagent serve` runs, then arm here"
+        )
+        return msgspec.structs.replace(state, barred=barred)
 
     def _acquire(self, timeout_s: float) -> Frame:
         frame = self._microscope.acquire(timeout_s)

@@ -20,7 +20,7 @@ from semagent.errors import (
 )
 from semagent.ports import Microscope
 from semagent.roles.base import Announcer
-from semagent.safety import SafetyGate
+from semagent.safety import Code, SafetyGate
 from semagent.sanity import FrameChecker
 from semagent.types import (
     Arm,
@@ -210,7 +210,7 @@ class AcquireRole:
             self._microscope.apply(action)
         except CommandRefusedError as error:
             # Nothing has changed, so there is nothing to book.
-            code = "remote_gate" if isinstance(error, GateRefusedError) else "microscope"
+            code = Code.REMOTE_GATE if isinstance(error, GateRefusedError) else "microscope"
             return self._answer(command, Outcome.REFUSED, self._read_state(), code, str(error))
         except MicroscopeError as error:
             failure = str(error)

@@ -221,6 +221,8 @@ class SafetyGate:
     def _arm(self, issuer: Issuer, now_ns: int, state: MicroscopeState) -> Refusal | None:
         if issuer is not Issuer.OPERATOR:
             return Refusal(Code.NOT_OPERATOR, "only a person may arm the safety gate")
+        if state.barred:
+            return Refusal(Code.REMOTE_GATE, state.barred)
         refusal = check_position(self._envelope, state)
         if refusal:
             return refusal

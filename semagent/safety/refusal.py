@@ -12,6 +12,7 @@ class Code(StrEnum):
     HEARTBEAT_LOST = "heartbeat_lost"
     MOVED_BY_HAND = "moved_by_hand"
     READBACK_DIFFERS = "readback_differs"
+    REMOTE_GATE = "remote_gate"
 
     # The command does not qualify.
     NOT_OPERATOR = "not_operator"

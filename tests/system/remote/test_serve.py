@@ -9,8 +9,9 @@ import time
 
 import msgspec
 import pytest
+import yaml
 
-from semagent.cli import exits
+from semagent.cli import exits, main
 from semagent.config import RunConfig, find_config, load_config
 from semagent.errors import CommandRefusedError, ConfigError, MicroscopeError
 from semagent.keys import make_keys
@@ -65,6 +66,19 @@ def test_it_boots_disarmed(served, connect):
     near = connect(served(simulated()))
     with pytest.raises(CommandRefusedError, match="disarmed: not armed"):
         near.apply(SetStigmator(x=0.1, y=0.0))
+
+
+def test_where_it_is_disarmed_the_agent_arms_in_vain_and_exposes_nothing(served, tmp_path, capsys):
+    endpoint = served(simulated())
+    config = yaml.safe_load(find_config("simulated").read_text(encoding="utf-8"))
+    config["driver"] = {"name": "remote", "options": {"endpoint": endpoint}}
+    config["engine"] = {"name": "sharpness"}
+    path = tmp_path / "remote.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert main(["autofocus", str(path), "--arm", "--json"]) == exits.REFUSED
+    said = capsys.readouterr()
+    assert "not armed: the safety gate of the microscope PC is disarmed: not armed" in said.err
+    assert said.out == ""
 
 
 def test_with_keys_from_a_folder(served, connect, tmp_path):

@@ -150,6 +150,18 @@ def test_an_axis_that_is_locked_does_not_hide_the_others(case: AxisCase) -> None
     assert code(bench.check(Arm(), Issuer.OPERATOR)) == "out_of_range"
 
 
+def test_arming_needs_the_gate_of_the_microscope_pc_armed_first() -> None:
+    bench = Bench()
+    open_state = bench.state
+    bench.state = msgspec.structs.replace(open_state, barred="the other gate is disarmed")
+    refusal = bench.check(Arm(), Issuer.OPERATOR)
+    assert refusal is not None
+    assert (refusal.code, refusal.reason) == ("remote_gate", "the other gate is disarmed")
+    assert not bench.armed
+    bench.state = open_state
+    assert bench.arm().armed
+
+
 def test_arming_does_not_forgive_what_is_wrong_now() -> None:
     bench = Bench().arm()
     bench.gate.disarm("smoke", now_ns=bench.now_ns)
