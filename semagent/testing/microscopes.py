@@ -240,6 +240,9 @@ class MicroscopeConformance:
         before = microscope.read_state()
         microscope.stop()
         assert microscope.read_state() == before
+        # A stop is for what goes on, not for what comes after it.
+        here_m = before.optics.working_distance_m
+        microscope.apply(SetWorkingDistance(working_distance_m=here_m))
         assert microscope.acquire(self.frame_timeout_s).header.sequence == 1
 
     def test_stop_ends_a_long_exposure_promptly(self, driver_options: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ from semagent.types import (
     SetBlanked,
     SetScan,
     SetWorkingDistance,
+    StagePosition,
 )
 from semagent_drivers.adapter import SdkThread
 from semagent_drivers.fakes import Fault, Trip
@@ -102,10 +103,18 @@ def test_out_of_range_never_reaches_the_vendor():
     microscope.close()
 
 
-def test_an_ignored_command_does_not_pass_as_done(microscope, instrument):
-    instrument.deaf = True
+@pytest.mark.parametrize("reads_mm", [8.0, math.nan])
+def test_an_ignored_command_does_not_pass_as_done(microscope, instrument, reads_mm):
+    instrument.deaf, instrument.wd_mm = True, reads_mm
     with pytest.raises(MicroscopeError, match=r"accepted working distance 8\.1 mm but reads"):
         microscope.apply(SetWorkingDistance(working_distance_m=0.0081))
+
+
+def test_a_rotation_that_differs_by_whole_turns_has_arrived(microscope):
+    there = StagePosition(rotation_rad=3.1 - 2 * math.pi)
+    microscope.stage_arrived({"rotation_rad": 3.1}, there, {"rotation_rad": 1e-3})
+    with pytest.raises(MicroscopeError, match="accepted stage rotation"):
+        microscope.stage_arrived({"rotation_rad": 3.0}, there, {"rotation_rad": 1e-3})
 
 
 def test_a_blanked_beam_takes_no_frame_and_stays_blanked(microscope, instrument):
@@ -148,8 +157,9 @@ def test_flicker_is_no_change_of_settings_but_a_creep_is(microscope, instrument)
 @pytest.mark.parametrize(
     "turned",
     [
-        {"wd_mm": 8.03},
-        {"stigmator_percent": (1.0, 0.0)},
+        {"wd_mm": 8.0005},
+        {"stigmator_percent": (0.5, 0.0)},
+        {"stigmator_percent": (0.0, 0.5)},
         {"kilovolts": 10.0},
         {"rotation_rad": 0.1},
     ],
@@ -186,6 +196,11 @@ def test_frames_of_another_detector_are_not_to_be_compared(microscope, instrumen
     assert microscope.acquire(1.0).header.settings_rev == first + 1
     assert microscope.acquire(1.0).header.settings_rev == first + 1
     assert microscope.read_state().settings_rev == first + 1
+
+
+def test_two_frames_of_one_moment_have_an_order(microscope):
+    first, second = (microscope.acquire(1.0).header.monotonic_ns for _ in range(2))
+    assert second > first
 
 
 def test_a_frame_carries_the_time_of_day(instrument):
