@@ -9,11 +9,14 @@ from semagent.control import Controller, ControlOptions
 from semagent.types import (
     Cancel,
     Decline,
+    FocusBelief,
+    FrameAnalysis,
     Mode,
     Note,
     Reply,
     SetMode,
     SetWorkingDistance,
+    Signature,
     StagePosition,
     StartAutofocus,
 )
@@ -237,3 +240,28 @@ def test_mode_of_the_configuration_holds_at_the_start() -> None:
     assert controller.state.mode is Mode.ADVISE
     controller.requested(SetMode(mode=Mode.OBSERVE))
     assert controller.state.mode is Mode.OBSERVE
+
+
+class Told:
+    """Believes what it was told, whatever the frames say."""
+
+    def reset(self, focused: Signature | None = None) -> None:
+        pass
+
+    def update(self, analysis: FrameAnalysis) -> FocusBelief:
+        header = analysis.header
+        return FocusBelief(
+            sequence=header.sequence,
+            settings_rev=header.settings_rev,
+            frames=1,
+            focus_m=5.5e-3,
+            sigma_m=1e-6,
+        )
+
+
+def test_another_estimator_can_be_given() -> None:
+    bench = Bench(options=ControlOptions())
+    bench.controller = Controller(ControlOptions(), CAPABILITIES, estimator=Told())
+    bench.frame()
+    assert bench.controller.belief is not None
+    assert bench.controller.belief.focus_m == 5.5e-3

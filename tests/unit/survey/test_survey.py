@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import cv2
 import msgspec
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from semagent import registry
 from semagent.clock import ManualClock
@@ -21,7 +23,8 @@ from semagent.lockstep import Lockstep
 from semagent.places import GridOptions, ScanOptions
 from semagent.safety import AxisLimits
 from semagent.survey import Found, NoMapError, Pilot, Survey, Visit
-from semagent.survey.files import describe, write_results
+from semagent.survey.files import describe, write_results, write_tables
+from semagent.survey.picture import picture
 from semagent.survey.pilot import for_survey
 from semagent.types import Frame, FrameHeader, MicroscopeAction, Mode, SetWorkingDistance
 from semagent.wire import Message
@@ -391,6 +394,84 @@ def test_without_a_visit_there_is_a_map_and_no_picture(scanned: Bench, tmp_path:
     assert isinstance(scanned.found, Found)
     files = write_results(tmp_path, dataclasses.replace(scanned.found, visits=()))
     assert [path.name for path in files] == ["positions.csv", "focus-map.json"]
+
+
+def with_a_miss(found: Found) -> Found:
+    """Frames of position 4 were taken 3 µm from where the map expected focus, and are in doubt."""
+    visits = list(found.visits)
+    visits[4] = dataclasses.replace(
+        visits[4], working_distance_m=visits[4].predicted_m + 3e-6, how="predicted"
+    )
+    return dataclasses.replace(found, visits=tuple(visits), doubtful=(4,))
+
+
+def test_table_and_map_tell_what_was_found(scanned: Bench, tmp_path: Path) -> None:
+    found = scanned.found
+    assert isinstance(found, Found)
+    found = with_a_miss(found)
+    for path in write_tables(tmp_path, found):
+        assert path.is_file()
+    with (tmp_path / "positions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(found.visits)
+    for visit, row in zip(found.visits, rows, strict=True):
+        told_um = {
+            "x_um": visit.place.x_m,
+            "y_um": visit.place.y_m,
+            "working_distance_um": visit.working_distance_m,
+            "predicted_um": visit.predicted_m,
+            "sigma_um": visit.sigma_m,
+        }
+        for name, value_m in told_um.items():
+            assert float(row[name]) == pytest.approx(value_m * 1e6, abs=1e-4)
+        assert (row["index"], row["how"]) == (str(visit.index), visit.how)
+        assert row["frames"] == " ".join(map(str, visit.sequences))
+    reasons = [row["reason"] for row in rows]
+    assert [bool(reason) for reason in reasons] == [index == 4 for index in range(9)]
+    told = json.loads((tmp_path / "focus-map.json").read_text(encoding="utf-8"))
+    x_m, y_m = told["middle_m"]
+    in_middle_m, _ = found.surface.at(x_m, y_m, found.surface.origin[2])
+    assert told["working_distance_m"] == pytest.approx(in_middle_m, abs=1e-12)
+    assert [each["rejected"] for each in told["focused"]] == [False] * len(found.focused)
+    for place, each in zip(found.focused, told["focused"], strict=True):
+        assert {name: each[name] for name in dataclasses.asdict(place)} == dataclasses.asdict(place)
+
+
+def test_the_picture_shows_what_was_found(scanned: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = scanned.found
+    assert isinstance(found, Found)
+    found, surface = with_a_miss(found), found.surface
+    drawn: list[Any] = []
+    contours: list[Any] = []
+    draw = Axes.contourf
+
+    def note(axes: Axes, *given: Any, **more: Any) -> Any:
+        contours.extend(given)
+        return draw(axes, *given, **more)
+
+    monkeypatch.setattr("semagent.survey.picture.stacked_png", drawn.extend)
+    monkeypatch.setattr(Axes, "contourf", note)
+    picture(found)
+    across_um, down_um, heights_um = contours
+    for row, column in ((0, 0), (10, 50), (-1, 20)):
+        at_m, _ = surface.at(across_um[column] / 1e6, down_um[row] / 1e6, surface.origin[2])
+        height_um = (at_m - surface.middle_m) * 1e6
+        assert heights_um[row, column] == pytest.approx(height_um, abs=1e-6)
+    over_specimen, misses, *_ = drawn[0].axes
+    acquired, doubtful, *focused = over_specimen.lines
+    places_um = [(visit.place.x_m * 1e6, visit.place.y_m * 1e6) for visit in found.visits]
+    assert doubtful.get_xydata() == pytest.approx(np.array([places_um.pop(4)]))
+    assert acquired.get_xydata() == pytest.approx(np.array(places_um))
+    for line, place in zip(focused, found.focused, strict=False):
+        assert line.get_xydata()[0] == pytest.approx((place.x_m * 1e6, place.y_m * 1e6))
+    for how, drawing in zip(("focused", "predicted"), misses.containers, strict=True):
+        visits = [visit for visit in found.visits if visit.how == how]
+        off_um = [(visit.working_distance_m - visit.predicted_m) * 1e6 for visit in visits]
+        points, _, (bars,) = drawing.lines
+        assert list(points.get_xdata()) == [visit.index for visit in visits]
+        assert list(points.get_ydata()) == pytest.approx(off_um)
+        lengths_um = [np.ptp(bar[:, 1]) for bar in bars.get_segments()]
+        assert lengths_um == pytest.approx([2 * 1.645 * visit.sigma_m * 1e6 for visit in visits])
 
 
 def test_where_the_map_is_too_uncertain_it_looks() -> None:
