@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from semagent.types import FrameHeader, GateStatus, Optics, Scan, StagePosition
+from semagent.testing.engines import figures_of
+from semagent.types import FocusBelief, FrameHeader, GateStatus, Optics, Scan, StagePosition
 
 from .bench import TOKENS, Run
 
@@ -50,6 +51,9 @@ def test_facts_become_metrics(run: Run):
         settings_rev=1,
     )
     run.acquire.publish("frame", header, np.zeros((48, 64), np.uint8))
+    belief = FocusBelief(sequence=7, settings_rev=1, frames=2, focus_m=5.1e-3, sigma_m=2e-6)
+    run.control.publish("belief", belief)
+    run.infer.publish("analysis", figures_of(header, focus_score=0.625, latency_s=0.25))
     run.acquire.publish("gate", GateStatus(armed=True, reason="", monotonic_ns=1))
     run.acquire.beat(busy=False, processed=7, skipped=0)
     run.infer.beat(busy=True, processed=5, skipped=2)
@@ -58,6 +62,10 @@ def test_facts_become_metrics(run: Run):
         assert time.perf_counter() < deadline_s
     assert value(families, "semagent_gate_armed") == 1
     assert value(families, "semagent_working_distance_metres") == 5e-3
+    assert value(families, "semagent_focus_score") == 0.625
+    assert value(families, "semagent_focus_metres") == 5.1e-3
+    assert value(families, "semagent_focus_sigma_metres") == 2e-6
+    assert value(families, "semagent_engine_latency_seconds", quantile="0.99") == 0.25
     assert 0 <= value(families, "semagent_frame_age_seconds") < 10
     assert value(families, "semagent_frames_skipped", role="infer") == 2
     assert value(families, "semagent_dose_electrons_per_nm2") == pytest.approx(70.0)

@@ -29,7 +29,9 @@ from semagent.types import (
     Basis,
     Capabilities,
     Command,
+    Event,
     FocusBelief,
+    FocusResult,
     Frame,
     FrameAnalysis,
     FrameHeader,
@@ -43,6 +45,7 @@ from semagent.types import (
     Scan,
     SetWorkingDistance,
     StagePosition,
+    StartAutofocus,
 )
 
 pytest.importorskip("starlette", reason="the extra 'console' is not installed")
@@ -116,13 +119,13 @@ def record(folder: Path) -> None:
         reply = Reply(
             command=command,
             outcome=outcome,
-            monotonic_ns=int((2.3 + number / 10) * S),
+            monotonic_ns=int((3.3 + number / 10) * S),
             next_sequence=3,
             reason=reason,
         )
         writer.write_value("reply", reply, reply.monotonic_ns)
     mark = Note(text="mark at frame 1: a crack <script>")
-    writer.write_value("request", mark, int(2.9 * S))
+    writer.write_value("request", mark, int(3.9 * S))
     writer.close(summary={})
 
 
@@ -243,7 +246,7 @@ def test_a_session_is_told_with_its_reasons(ask: Ask):
 
     meant, applied, refused, mark = told["happenings"]["entries"]
     assert (meant["text"], meant["why"]) == ("hold, focusing", "looking for the sharpest place")
-    assert (applied["kind"], applied["sequence"], applied["t_s"]) == ("decision", 2, 1.3)
+    assert (applied["kind"], applied["sequence"], applied["t_s"]) == ("decision", 2, 2.3)
     assert applied["why"] == (
         "looking for the sharpest place; focus believed at 5.0100 mm ± 1.00 µm"
     )
@@ -251,6 +254,57 @@ def test_a_session_is_told_with_its_reasons(ask: Ask):
     assert (mark["kind"], mark["sequence"], mark["index"]) == ("note", 1, 0)
     told = ask("/sessions/monday%20run/happenings/refused").json
     assert told == {"count": 1, "first": 0, "entries": [refused]}
+
+
+def test_what_people_asked_for_and_how_it_ended_is_told(ask: Ask, shelf: Path):
+    by_hand = Command(
+        id="1", issuer=Issuer.OPERATOR, action=SetWorkingDistance(working_distance_m=5.3e-3)
+    )
+    done = Reply(command=by_hand, outcome=Outcome.APPLIED, monotonic_ns=S, next_sequence=2)
+    focused = FocusResult(
+        status="focused",
+        reason="clearly sharper",
+        start_working_distance_m=5e-3,
+        final_working_distance_m=5.01e-3,
+        sigma_m=1e-6,
+        frames_used=4,
+        moves=3,
+        engine="restorer/v1",
+    )
+    held = msgspec.structs.replace(focused, status="held", reason="no structure")
+    news = Event(
+        kind="autofocus_done", role="control", message="focused", monotonic_ns=S, wall_ns=S
+    )
+    with SessionWriter(
+        shelf / "wednesday",
+        configuration={},
+        capabilities=Capabilities(driver="simulated", microscope="bench", verified_on=None),
+        engine=EngineRecord(name="restorer/v1"),
+        clock=ManualClock(start_ns=1_760_100_000 * S),
+        sync=False,
+    ) as writer:
+        writer.write_frame(Frame(header(1), pixels(1)))
+        for channel, value in (
+            ("request", StartAutofocus(stigmation=True)),
+            ("request", StartAutofocus(stigmation=False)),
+            ("reply", done),
+            ("event", news),  # which only says what the result does
+            ("result", focused),
+            ("result", held),
+        ):
+            writer.write_value(channel, value, 2 * S)
+    told = ask("/sessions/wednesday/record").json["record"]
+    assert told["zero_wall_ms"] == header(1).wall_ns / 1e6
+    entries = told["happenings"]["entries"]
+    assert [(each["kind"], each["level"], each["text"], each["why"]) for each in entries] == [
+        ("operator", "info", "focus and stigmate", ""),
+        ("operator", "info", "focus", ""),
+        ("operator", "info", "working distance 5.3 mm", ""),
+        ("decision", "info", "focused", "clearly sharper"),
+        ("decision", "warning", "held", "no structure"),
+    ]
+    text = ask("/sessions").body.decode()
+    assert text.index(">wednesday<") < text.index(">tuesday<")  # the newest first
 
 
 def test_how_long_it_lasted_does_not_follow_a_wall_clock_that_is_set(ask: Ask, shelf: Path):
