@@ -280,3 +280,28 @@ def test_calls_behind_one_that_was_stopped_wait_for_its_end():
     assert thread.call(lambda: "answer", timeout_s=0.05, what="answer") == "answer"
     assert posted == ["blanker"]
     thread.close()
+
+
+def test_after_a_call_that_did_not_come_back_nothing_more_is_called():
+    thread, busy = SdkThread("Vendor"), threading.Event()
+    with pytest.raises(MicroscopeTimeoutError, match="did not expose within"):
+        thread.call(lambda: busy.wait(5.0), timeout_s=0.05, what="expose")
+    called = []
+    with pytest.raises(DisconnectedError, match="an earlier call of Vendor has not come back"):
+        thread.call(lambda: called.append(1), timeout_s=5.0, what="answer")
+    thread.post(lambda: called.append(2))
+    busy.set()
+    thread.close()
+    assert called == []
+
+
+def test_a_thread_is_prepared_for_the_vendor_and_cleared_up():
+    done = []
+    thread = SdkThread(
+        "Vendor",
+        enter=lambda: done.append(("enter", threading.get_ident())),
+        leave=lambda: done.append(("leave", threading.get_ident())),
+    )
+    there = thread.call(threading.get_ident, timeout_s=5.0, what="answer")
+    thread.close()
+    assert done == [("enter", there), ("leave", there)]
