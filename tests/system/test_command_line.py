@@ -897,10 +897,14 @@ def test_a_microscope_is_served_without_standard_input(simulated_config: Config)
 
 
 def test_a_refusal_by_the_gate_at_the_microscope_is_one(semagent: Run, simulated_config: Config):
-    with served(simulated_config(speed=0)) as here:
+    narrow = {"min": 0.004, "max": 0.006, "max_step": 1e-6, "max_travel": 0.02}
+    with served(simulated_config(speed=0, _safety={"working_distance_m": narrow}), "--arm") as here:
+        raw = yaml.safe_load(here.read_text(encoding="utf-8"))
+        raw["safety"]["working_distance_m"]["max_step"] = 200e-6
+        here.write_text(yaml.safe_dump(raw), encoding="utf-8")
         run = semagent("autofocus", here, "--arm", "--json")
     assert run.code == 5
-    assert "refused by the safety gate of the microscope PC (disarmed)" in run.err
+    assert "refused by the safety gate of the microscope PC (step_too_large)" in run.err
     assert run.records[-1]["final_working_distance_m"] == pytest.approx(5.03e-3, abs=1e-9)
 
 
