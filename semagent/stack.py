@@ -131,25 +131,28 @@ def without_scale(microscope: RecordedMicroscope, config: RunConfig) -> str:
 def _control(microscope: RecordedMicroscope, step_m: float, span_m: float) -> ControlOptions:
     """How focus is looked for in a stack of this step and length.
 
-    The finest answer a stack can give is its own step: half the depth of field is no less. Where
-    the frames carry no pixel size, the step stands for it, unless there are very many, and the
-    blur for each step is the less certain the more there are. Focus is expected, and looked for,
-    by the step of the stack, however few depths of field it spans.
+    Where the frames carry no pixel size, the step stands for half a depth of field, unless there
+    are very many, and the blur for each step is the less certain the more there are. Focus is
+    expected, and looked for, by the step of the stack, however few or many depths of field it
+    spans, and beside an estimate by no less than a step.
     """
-    scale, estimator = ScaleOptions(), EstimatorOptions()
+    scale, estimator, search = ScaleOptions(), EstimatorOptions(), AutofocusOptions()
     fine_m = max(step_m, span_m / _MOST_STEPS)
     slope_sigma = estimator.unknown_slope_sigma
     state = microscope.read_state()
     if state.scan.pixel_size_m:
-        unit_m = max(step_m, scale.half_depth_of(state))
+        unit_m = scale.half_depth_of(state)
     else:
         unit_m = fine_m
         slope_sigma = max(slope_sigma, math.log(span_m / unit_m / _LEAST_DEPTHS))
-    share = min(1.0, fine_m / unit_m)
+    step = fine_m / unit_m
     return ControlOptions(
         scale=ScaleOptions(half_depth_m=unit_m),
         estimator=EstimatorOptions(
-            prior_half_range=share * estimator.prior_half_range, unknown_slope_sigma=slope_sigma
+            prior_half_range=step * estimator.prior_half_range, unknown_slope_sigma=slope_sigma
         ),
-        autofocus=AutofocusOptions(fine_step=share * AutofocusOptions().fine_step),
+        autofocus=AutofocusOptions(
+            range_half_depths=max(1.0, step) * search.range_half_depths,
+            fine_step=max(step, min(1.0, step) * search.fine_step),
+        ),
     )

@@ -203,7 +203,8 @@ def attainable(
     """The step itself; where it would lead back to a frame that was taken, a look elsewhere.
 
     Only some places are in a recorded stack, and a lens may not follow everywhere. The look is
-    beyond the place that cannot be had, or on this side of the one to which it leads.
+    beyond the place that cannot be had, or on this side of the one to which it leads, or where
+    least was seen.
     """
     if not isinstance(step, Look):
         return step
@@ -221,12 +222,15 @@ def attainable(
         near = abs(off_m) <= options.fine_step * field.unit_m
         return step if near else GiveUp(f"focus is known, but {missing}")
     low_m, high_m = field.allowed_m
-    for times in _TIMES_AS_FAR:
-        for beyond_m in (target_m + times * off_m, led_m - times * off_m):
-            place_m = min(max(beyond_m, low_m), high_m)
-            seen = _nearest(places_m, place_m) <= AGREE * field.unit_m
-            if not seen and led_back(places_m, place_m, field) is None:
-                return Look(place_m)
+    around_m = [
+        min(max(beyond_m, low_m), high_m)
+        for times in _TIMES_AS_FAR
+        for beyond_m in (target_m + times * off_m, led_m - times * off_m)
+    ]
+    for place_m in (*around_m, _least_seen(places_m, field)):
+        seen = _nearest(places_m, place_m) <= AGREE * field.unit_m
+        if not seen and led_back(places_m, place_m, field) is None:
+            return Look(place_m)
     return GiveUp(f"{_why_not(places_m, belief, field, options)}; {missing}")
 
 

@@ -77,13 +77,41 @@ def test_the_interval_holds_focus_however_fine_the_steps_are(
         assert low_m <= FOCUS_M <= high_m
 
 
-def test_the_depth_of_field_is_that_of_the_frames_and_no_less_than_the_step() -> None:
-    assert control(0.1e-6, 15e-6).scale.half_depth_m == pytest.approx(UNIT_M)
-    for pixel_size_m in (10e-9, None):
-        coarse = control(4e-6, 20e-6, pixel_size_m)
-        assert coarse.scale.half_depth_m == pytest.approx(4e-6)
-        assert coarse.estimator == EstimatorOptions()
-        assert coarse.autofocus == AutofocusOptions()
+def test_the_depth_of_field_is_that_of_the_frames() -> None:
+    for step_m in (0.1e-6, 2e-6, 20e-6):
+        assert control(step_m, 20e-6).scale.half_depth_m == pytest.approx(UNIT_M)
+    coarse = control(4e-6, 20e-6, None)
+    assert coarse.scale.half_depth_m == pytest.approx(4e-6)
+    assert coarse.estimator == EstimatorOptions()
+    assert coarse.autofocus == AutofocusOptions()
+
+
+@pytest.mark.parametrize("step", [0.2, 1, 2, 10])
+def test_focus_is_expected_and_looked_for_by_the_step_of_the_stack(step: float) -> None:
+    """In half depths of field, up to forty steps long."""
+    usual, options = AutofocusOptions(), control(step * UNIT_M, 20 * step * UNIT_M)
+    assert options.estimator.prior_half_range == pytest.approx(step * 40.0)
+    assert options.autofocus.range_half_depths == pytest.approx(
+        usual.range_half_depths * max(1, step)
+    )
+    fine_step = {0.2: 0.2 * usual.fine_step, 10: 10.0}.get(step, usual.fine_step)
+    assert options.autofocus.fine_step == pytest.approx(fine_step)
+
+
+@pytest.mark.parametrize("places_um", [(5030, 4980, 4996, 5000), (5030, 4980, 5000)])
+def test_a_stack_of_the_places_of_one_search_is_focused_from_each_end(
+    places_um: tuple[float, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its steps are many depths of field."""
+    specimen = {"kind": "particles", "tile_px": 512, "working_distance_mm": 5.0}
+    stack = tmp_path / "sparse"
+    places_m = [place_um * 1e-6 for place_um in places_um]
+    write_stack(stack, places_m, msgspec.convert({"specimen": specimen}, StackOptions))
+    for start_um in (5030, 4980):
+        arguments = [str(stack), f"--start-um={start_um}", "--engine=sharpness", "--json"]
+        assert main(["simulate", *arguments]) == 0
+        *_, result = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert result["final_working_distance_m"] == pytest.approx(FOCUS_M, abs=1e-9)
 
 
 def test_without_a_pixel_size_many_steps_leave_open_how_fast_blur_grows() -> None:
