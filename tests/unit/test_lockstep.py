@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from semagent import registry
+from semagent.bus import Mailbox
 from semagent.clock import ManualClock
 from semagent.config import find_config, load_config
-from semagent.errors import MicroscopeError
-from semagent.lockstep import Lockstep
+from semagent.errors import MicroscopeError, MicroscopeTimeoutError
+from semagent.lockstep import Lockstep, next_frame
 from semagent.parts import make_recorder
 from semagent.replay import Replay
 from semagent.types import (
@@ -102,6 +103,27 @@ def test_the_engine_is_closed_even_if_the_microscope_fails_at_the_end(
         pass
     monkeypatch.undo()
     assert closed == ["engine"]
+
+
+def test_a_microscope_that_cannot_be_closed_does_not_hide_what_went_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    bench = Bench()
+
+    def fail() -> None:
+        raise MicroscopeError("it does not answer")
+
+    monkeypatch.setattr(bench.microscope, "close", fail)
+    with pytest.raises(ValueError, match="the first"), bench.lockstep:
+        raise ValueError("the first")
+
+
+def test_a_frame_is_not_waited_for_for_ever():
+    clock, frames = ManualClock(), Mailbox("frame")
+    started_ns = clock.monotonic_ns()
+    with pytest.raises(MicroscopeTimeoutError, match="no frame within 3 s"):
+        next_frame(frames, lambda: clock.advance(1.0), clock, 3.0)
+    assert clock.monotonic_ns() - started_ns == 4_000_000_000
 
 
 def test_disarmed_nothing_moves(bench: Bench):

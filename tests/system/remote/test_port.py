@@ -220,6 +220,7 @@ def test_a_hand_on_the_knob_disarms(far, near):
     optics = msgspec.structs.replace(far.microscope.state.optics, working_distance_m=0.0051)
     far.microscope.state = msgspec.structs.replace(far.microscope.state, optics=optics)
     near.acquire(1.0)
+    assert "by hand" in near.read_state().barred
     with pytest.raises(CommandRefusedError, match="by hand"):
         near.apply(SetWorkingDistance(working_distance_m=0.00505))
     assert far.microscope.applied == []

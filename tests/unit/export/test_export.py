@@ -153,6 +153,7 @@ def test_restored_frames_come_only_when_asked_for_and_say_so(export: Export) -> 
     assert not any("derived" in str(image.name) for image in raw)
     assert "derived" in str(restored.name)
     assert str(restored.description).startswith("DERIVED DATA")
+    assert restored.pixels.planes[0].position_z == pytest.approx(5.002)  # of its raw frame
     with tifffile.TiffFile(path) as tiff:
         assert np.array_equal(tiff.series[0].asarray()[1], FRAMES[1].pixels)
         assert np.array_equal(tiff.series[2].asarray(), FRAMES[1].pixels // 2)
@@ -196,6 +197,9 @@ def test_ome_zarr_follows_its_specification(export: Export) -> None:
     grey = np.array([FRAMES[i].pixels for i in (0, 1, 3)])
     assert channel["label"] == "In-lens <µ>"
     assert (channel["window"]["start"], channel["window"]["end"]) == (grey.min(), grey.max())
+    depths = [root[index].attrs["omero"]["channels"][0]["window"]["max"] for index in "012"]
+    assert depths == [65535, 255, 65535]
+    assert root["OME"].attrs["series"] == ["0", "1", "2"]
     assert "derived" in root["2"].attrs["multiscales"][0]["name"]
     ome = ome_types.from_xml((path / "OME" / "METADATA.ome.xml").read_text(), validate=True)
     assert [image.pixels.size_t for image in ome.images] == [3, 1, 1]
@@ -292,6 +296,17 @@ def test_a_field_that_follows_the_focus_stays_one_image(tmp_path: Path) -> None:
     images = export_session(session, tmp_path / "o.ome.tif", Target.OME_TIFF).images
 
     assert [(each.frames, each.pixel_size_m) for each in images] == [(3, 4e-9), (1, 2e-9)]
+
+
+def test_frames_of_two_detectors_are_two_images(tmp_path: Path) -> None:
+    with opened(tmp_path / "session") as writer:
+        for sequence, detector in enumerate(("SE", "BSE", "SE"), start=1):
+            writer.write_frame(frame(sequence, detector=detector))
+
+    session = SessionReader(tmp_path / "session")
+    images = export_session(session, tmp_path / "o.ome.tif", Target.OME_TIFF).images
+
+    assert [(each.detector, each.frames) for each in images] == [("SE", 2), ("BSE", 1)]
 
 
 def test_a_damaged_frame_is_left_out_and_named(folder: Path, tmp_path: Path) -> None:
