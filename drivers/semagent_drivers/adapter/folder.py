@@ -6,7 +6,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from semagent.errors import MicroscopeError
 from semagent_drivers.adapter.waiting import Wait
 
 T = TypeVar("T")
@@ -31,31 +30,37 @@ class ImageFolder:
         self._known: dict[Path, Stamp] = {}
         self._abandoned: tuple[dict[Path, Stamp], Wait] | None = None
 
-    def stamps(self) -> dict[Path, Stamp]:
+    def stamps(self, wait: Wait) -> dict[Path, Stamp]:
         """The images there are, and those there have been.
 
         Raises:
-            MicroscopeError: the folder cannot be read.
+            AcquisitionStoppedError: ``wait`` says so.
+            MicroscopeTimeoutError: the folder cannot be read before ``wait`` is over.
         """
-        try:
-            self._known |= self._listed()
-        except OSError as error:
-            raise MicroscopeError(f"{self._folder} cannot be read: {error}") from error
-        return dict(self._known)
+        while True:
+            try:
+                self._known |= self._listed()
+            except OSError as error:
+                wait.sleep(0.02, f"folder of images ({error})")
+            else:
+                return dict(self._known)
 
     def newer(self, before: dict[Path, Stamp], read: Callable[[Path], T | None]) -> T | None:
-        """The image that has been written since, if one has and it is whole.
+        """The first image that has been written since and is whole, if there is one.
 
         Args:
             before: what there was.
             read: reads an image; ``None`` while it is not whole.
         """
-        # While it is written, Windows lets nobody read it, and a share says that it is busy.
         with suppress(OSError):
             for path, stamp in self._listed().items():
-                if before.get(path) != stamp:
+                if before.get(path) == stamp:
+                    continue
+                # While it is written, Windows lets nobody read it, and a share says it is busy.
+                with suppress(OSError):
                     image = read(path)
-                    return image if _stamp(path) == stamp else None
+                    if image is not None and _stamp(path) == stamp:
+                        return image
         return None
 
     def abandon(self, before: dict[Path, Stamp], ends: Wait) -> None:

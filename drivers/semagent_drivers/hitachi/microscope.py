@@ -172,7 +172,7 @@ class Hitachi(Adapter):
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
         self._require_running()
         self._folder.await_abandoned(whole_file, wait)
-        before = self._folder.stamps()
+        before = self._folder.stamps(wait)
         # A capture leaves the image frozen, and then focus cannot be set.
         with put_back("the running scan", self._run):
             try:

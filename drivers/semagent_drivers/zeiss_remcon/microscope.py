@@ -170,7 +170,7 @@ class RemCon(Adapter):
 
     def _expose(self, readings: Readings, wait: Wait) -> Picture:
         self._folder.await_abandoned(self._whole, wait)
-        before = self._folder.stamps()
+        before = self._folder.stamps(wait)
         ends = Wait(self._clock, self._wishes.macro_timeout_s, wait.stopped)
         try:
             self._line.ask(

@@ -21,7 +21,7 @@ from semagent.errors import (
 )
 from semagent.options import parse_options
 from semagent.types import MoveStage, SetBlanked, SetScan, SetStigmator, SetWorkingDistance
-from semagent_drivers.adapter import ImageFolder
+from semagent_drivers.adapter import ImageFolder, Wait
 from semagent_drivers.hitachi.bmp import grey, is_whole, whole_file
 from semagent_drivers.hitachi.fake import FakeSem, bitmap
 from semagent_drivers.hitachi.options import HitachiOptions
@@ -341,14 +341,15 @@ def test_half_an_image_is_no_image(tmp_path):
     assert not is_whole(whole[:-1])
     assert not is_whole(whole[:10])
     assert np.array_equal(grey(whole), pixels)
+    wait = Wait(SystemClock(), 1.0, threading.Event())
     folder, path = ImageFolder(tmp_path, "*.bmp"), tmp_path / "C_Image_1.bmp"
-    before = folder.stamps()
+    before = folder.stamps(wait)
     assert folder.newer(before, whole_file) is None
     path.write_bytes(whole[:-1])
     assert folder.newer(before, whole_file) is None
     path.write_bytes(whole)
     assert folder.newer(before, whole_file) == whole
-    assert folder.newer(folder.stamps(), whole_file) is None
+    assert folder.newer(folder.stamps(wait), whole_file) is None
 
 
 @pytest.mark.parametrize("size", [0, 10])
