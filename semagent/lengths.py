@@ -1,11 +1,13 @@
 """Lengths as people read them."""
 
+import math
+
 _UNKNOWN = "-"
 
 
 def show_distance(value_m: float | None) -> str:
     """Write a working distance, to a tenth of a micrometre, e.g. ``5.0321 mm``; ``-`` for none."""
-    return _UNKNOWN if value_m is None else show_distances(value_m)
+    return _UNKNOWN if value_m is None or math.isnan(value_m) else show_distances(value_m)
 
 
 def show_distances(*values_m: float, between: str = "to") -> str:

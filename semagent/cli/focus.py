@@ -308,7 +308,7 @@ def _exit_code(
     failed = ledger.failed or gate.code == Code.MOVED_BY_HAND
     if (refused or not gate.armed) and not failed:
         return exits.REFUSED
-    return exits.HELD if result.status == "held" else exits.FAILED
+    return exits.HELD if result.status == "held" and not ledger.failed else exits.FAILED
 
 
 class _Table:

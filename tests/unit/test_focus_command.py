@@ -138,7 +138,7 @@ def test_a_reading_that_differs_is_told_once(
     assert "failed: the safety gate has closed; could not be put back to 5.0300 mm" in said.out
 
 
-@pytest.mark.parametrize(("call", "number"), [("acquire", 2), ("apply", 1)])
+@pytest.mark.parametrize(("call", "number"), [("acquire", 1), ("acquire", 2), ("apply", 1)])
 def test_a_microscope_that_fails_is_no_limit_of_the_envelope(
     call: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +151,21 @@ def test_a_microscope_that_fails_is_no_limit_of_the_envelope(
 
     monkeypatch.setattr(SimulatedMicroscope, call, failing)
     assert main(["autofocus", str(small_microscope(tmp_path)), "--arm"]) == exits.FAILED
+
+
+def test_where_a_microscope_that_is_gone_was_left_is_not_known_before_the_first_frame(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any) -> Any:
+        raise MicroscopeError("the supply of the lens has tripped")
+
+    def acquire(microscope: SimulatedMicroscope, _timeout_s: float) -> Frame:
+        monkeypatch.setattr(SimulatedMicroscope, "read_state", failing)
+        return failing()
+
+    monkeypatch.setattr(SimulatedMicroscope, "acquire", acquire)
+    assert main(["autofocus", str(small_microscope(tmp_path)), "--arm"]) == exits.FAILED
+    assert "working distance 5.0300 mm → -, 0 frames" in capsys.readouterr().out
 
 
 def test_whatever_goes_wrong_in_an_engine_focus_is_put_back(
