@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from semagent.channels import CHANNELS, Delivery, Role
 from semagent.types import Pixels, Value
@@ -56,6 +56,30 @@ class Mailbox:
 
     def __bool__(self) -> bool:
         return bool(self._queue if self._slots is None else self._slots)
+
+
+T = TypeVar("T")
+
+
+class Tray(Generic[T]):
+    """Where values wait for the role, which takes all there are. Safe between threads."""
+
+    def __init__(self, on_arrival: Callable[[], None]) -> None:
+        self._values: list[T] = []
+        self._lock = threading.Lock()
+        self._on_arrival = on_arrival
+
+    def put(self, value: T) -> None:
+        """Lay a value down."""
+        with self._lock:
+            self._values.append(value)
+        self._on_arrival()
+
+    def take(self) -> list[T]:
+        """What was laid down since the last call. Never waits."""
+        with self._lock:
+            values, self._values = self._values, []
+        return values
 
 
 @dataclass(frozen=True, slots=True)

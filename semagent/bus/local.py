@@ -4,11 +4,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from semagent.bus.base import Delivered, Mailbox, Recorder
+from semagent.bus.base import Delivered, Mailbox, Recorder, Tray
 from semagent.channels import CHANNELS, Role
 from semagent.clock import Clock
 from semagent.errors import RecordError, RoleError
-from semagent.types import Heartbeat, Pixels, Value
+from semagent.types import Heartbeat, Pixels
 from semagent.wire import Message
 
 
@@ -92,9 +92,8 @@ class LocalBus:
         self._numbers: dict[str, int] = {}
         self._mailboxes: list[Mailbox] = []
         self._arrived = threading.Event()
-        self._lock = threading.Lock()
-        self._delivered: list[Delivered] = []
-        self._answers: list[Any] = []
+        self._delivered: Tray[Delivered] = Tray(self._arrived.set)
+        self._answers: Tray[Any] = Tray(self._arrived.set)
         self._on_urgent: Callable[[Any], None] | None = None
 
     @property
@@ -123,19 +122,15 @@ class LocalBus:
 
     def deliveries(self) -> list[Delivered]:
         """See `Bus`."""
-        with self._lock:
-            delivered, self._delivered = self._delivered, []
-        return delivered
+        return self._delivered.take()
 
     def send(self, channel: str, value: Any) -> None:
         """See `Bus`."""
-        self._hub.service(channel)._deliver(Delivered(value, self._take_answer))
+        self._hub.service(channel)._deliver(Delivered(value, self._answers.put))
 
     def answers(self) -> list[Any]:
         """See `Bus`."""
-        with self._lock:
-            answers, self._answers = self._answers, []
-        return answers
+        return self._answers.take()
 
     def wait(self, timeout_s: float) -> None:
         """See `Bus`."""
@@ -163,11 +158,4 @@ class LocalBus:
     def _deliver(self, delivered: Delivered) -> None:
         if self._on_urgent is not None:
             self._on_urgent(delivered.value)
-        with self._lock:
-            self._delivered.append(delivered)
-        self._arrived.set()
-
-    def _take_answer(self, value: Value) -> None:
-        with self._lock:
-            self._answers.append(value)
-        self._arrived.set()
+        self._delivered.put(delivered)

@@ -19,7 +19,7 @@ import zmq
 
 from semagent import wire
 from semagent.admission import Admission, with_secret
-from semagent.bus.base import Delivered, Mailbox
+from semagent.bus.base import Delivered, Mailbox, Tray
 from semagent.channels import CHANNELS, HEARTBEAT_RATE_HZ, Role
 from semagent.clock import SystemClock
 from semagent.errors import RecordError, RoleError, WireError
@@ -121,9 +121,8 @@ class ZmqBus:
         self._unsent: list[tuple[float, zmq.Socket[bytes], list[Any]]] = []
         self._numbers: dict[str, int] = {}
         self._arrived = threading.Event()
-        self._lock = threading.Lock()
-        self._delivered: list[Delivered] = []
-        self._answers: list[Any] = []
+        self._delivered: Tray[Delivered] = Tray(self._arrived.set)
+        self._answers: Tray[Any] = Tray(self._arrived.set)
         self._on_urgent: Callable[[Any], None] | None = None
         self._refused = 0
         self._beat: tuple[int | None, int, int] = (None, 0, 0)
@@ -247,9 +246,7 @@ class ZmqBus:
 
     def deliveries(self) -> list[Delivered]:
         """See `Bus`."""
-        with self._lock:
-            delivered, self._delivered = self._delivered, []
-        return delivered
+        return self._delivered.take()
 
     def send(self, channel: str, value: Any) -> None:
         """See `Bus`."""
@@ -259,9 +256,7 @@ class ZmqBus:
 
     def answers(self) -> list[Any]:
         """See `Bus`."""
-        with self._lock:
-            answers, self._answers = self._answers, []
-        return answers
+        return self._answers.take()
 
     def wait(self, timeout_s: float) -> None:
         """See `Bus`."""
@@ -408,15 +403,10 @@ class ZmqBus:
         def answer(reply: Value) -> None:
             self._hand_over(b"A", sender, *self._encode(_answer_topic(reply), reply))
 
-        with self._lock:
-            self._delivered.append(Delivered(value, answer))
-        self._arrived.set()
+        self._delivered.put(Delivered(value, answer))
 
     def _take_answer(self, parts: list[Any]) -> None:
-        value = wire.decode(parts).value
-        with self._lock:
-            self._answers.append(value)
-        self._arrived.set()
+        self._answers.put(wire.decode(parts).value)
 
     def _send_heartbeat(self) -> None:
         busy_since_ns, processed, skipped = self._beat
