@@ -1,5 +1,6 @@
 """The supervisor, with roles that say what real ones would."""
 
+import time
 from collections.abc import Iterator
 from multiprocessing import Pipe
 from types import SimpleNamespace
@@ -12,9 +13,11 @@ from semagent.bus.zeromq import Endpoints
 from semagent.channels import Role
 from semagent.config import Part, find_config, load_config
 from semagent.errors import RoleError
+from semagent.health import SILENCE_S, busy_limit_s
 from semagent.process import Announced, FromChild, Plan, Ready, ToChild
 from semagent.supervisor import Supervisor
-from semagent.types import Capabilities
+from semagent.types import Capabilities, Heartbeat
+from semagent.wire import Message
 
 NOWHERE = Endpoints(publisher="inproc://nowhere", pulse="inproc://nowhere")
 
@@ -98,6 +101,63 @@ def test_a_role_that_dies_now_and_then_does_not_end_a_run_of_days(
         run.watch(0.0)
     assert len(said) > 3
     assert set(said) == {"the infer role died; starting it again (1 of 3)"}
+
+
+class Quiet(Mortal):
+    """It neither dies nor says anything."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        if self.role is Role.INFER:
+            self.link.recv_bytes()
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
+    monkeypatch.setattr(supervisor, "_Child", Quiet)
+    run = Supervisor(load_config(find_config("simulated")))
+    try:
+        run.start()
+        yield run
+    finally:
+        run.close()
+
+
+def beat(run: Supervisor, role: Role, busy_s: float) -> None:
+    now_ns = time.perf_counter_ns()
+    value = Heartbeat(
+        role=role,
+        monotonic_ns=now_ns,
+        busy_since_ns=now_ns - round(busy_s * 1e9) if busy_s else None,
+    )
+    run._beats.put(Message(topic="heartbeat", sender=role, number=1, value=value))
+
+
+def test_a_role_that_is_busy_with_one_thing_for_too_long_is_lost(quiet: Supervisor):
+    limit_s = busy_limit_s(Role.CONTROL, load_config(find_config("simulated")))
+    beat(quiet, Role.CONTROL, busy_s=limit_s - 1)
+    quiet.watch(0.0)
+    beat(quiet, Role.CONTROL, busy_s=limit_s + 1)
+    with pytest.raises(RoleError, match="the control role has been busy with one thing for"):
+        quiet.watch(0.0)
+
+
+def test_a_silent_role_is_lost_but_not_for_a_standstill_of_the_supervisor(
+    quiet: Supervisor, monkeypatch: pytest.MonkeyPatch
+):
+    now_s = time.perf_counter()
+    watch = SimpleNamespace(perf_counter=lambda: now_s, perf_counter_ns=time.perf_counter_ns)
+    monkeypatch.setattr(supervisor, "time", watch)
+    quiet.watch(0.0)
+    now_s += 2 * SILENCE_S  # this process was stopped
+    quiet.watch(0.0)
+    for _ in range(3):
+        quiet.watch(0.0)
+        now_s += 0.4 * SILENCE_S
+        for role in (Role.ACQUIRE, Role.INFER):
+            beat(quiet, role, busy_s=0.0)
+    with pytest.raises(RoleError, match="the control role has given no sign of life"):
+        quiet.watch(0.0)
 
 
 @pytest.mark.parametrize("restoration", [None, Part(name="onnxruntime")])
