@@ -233,7 +233,7 @@ def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
         within = (
             f"{show_length(away_m)} from focus, as near as the microscope goes"
             if away_m > field.unit_m
-            else "within half a depth of field"
+            else _within(belief, focus_m, field)
         )
         reason = f"{within}; sigma is {show_length(belief.sigma_m)}{trim.outlook()}"
         stigmators = trim.at_the_end()
@@ -242,7 +242,7 @@ def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
         else:
             end_at(turn, _at(turn, focus_m, stigmators), "focused", reason)
     elif search.certain(belief, field.start_m, field, options):
-        reason = "the start is in focus already, within half a depth of field"
+        reason = f"the start is in focus already, {_within(belief, field.start_m, field)}"
         go_home(turn, "focused", f"{reason}{trim.outlook()}")
     elif task.frames_left:
         turn.go(search.beside(task.places_m, belief, field, options).working_distance_m)
@@ -251,6 +251,14 @@ def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
             turn,
             f"the best point found, {show_distance(focus_m)}, is not surely better than the start",
         )
+
+
+def _within(belief: FocusBelief, place_m: float, field: search.Field) -> str:
+    """How near focus a place is known to be."""
+    sure_m = max(abs(end_m - place_m) for end_m in belief.interval90_m or (place_m,))
+    if sure_m <= field.unit_m:
+        return "within half a depth of field"
+    return f"within {show_length(sure_m)}, as finely as the microscope follows"
 
 
 def _settle(turn: Turn, trim: Trim, field: search.Field, place_m: float, reason: str) -> None:

@@ -298,6 +298,18 @@ def test_recorded_stack_ends_at_its_nearest_frame(spacing: float) -> None:
         assert not away or "as near as the microscope goes" in result.reason
 
 
+@pytest.mark.parametrize(("focus_at", "known"), [(3.0, True), (35.0, False)])
+def test_focus_is_not_said_to_be_known_better_than_it_is(focus_at: float, known: bool) -> None:
+    """Where steps are coarse, focus is found that lies within a step."""
+    bench = Bench(focus=focus_at, options=options(finest_step_m=10 * UNIT_M))
+    result = focus(bench)
+    assert result.status == "focused"
+    assert result.sigma_m is not None
+    assert (1.64 * result.sigma_m < UNIT_M) == known
+    assert ("within half a depth of field" in result.reason) == known
+    assert ("as finely as the microscope follows" in result.reason) != known
+
+
 @pytest.mark.parametrize(("start", "status"), [(-34.0, "held"), (-17.0, "focused")])
 def test_a_stack_with_a_gap_is_asked_for_no_frame_again_and_again(
     start: float, status: str
