@@ -17,7 +17,7 @@ from semagent.config import RunConfig
 from semagent.control.intervention import require_same_settings
 from semagent.errors import GateRefusedError, SemagentError
 from semagent.legs import and_back, legs, pair_legs, put_back
-from semagent.lengths import show_distances
+from semagent.lengths import show_distances, show_length
 from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, date_of
 from semagent.options import Options, Positive
 from semagent.registrar import Registrar
@@ -41,6 +41,7 @@ _AROUND = ((1, 0), (0, 1), (-1, 0), (0, -1))  # in this order no axis moves two 
 _STIGMATOR_STEPS, _BEAM_STEPS, _STAGE_STEPS = 8, 4, 12  # that an axis moves in all, at most
 _ROUNDING = 1e-9
 _MOST_SIGMA = 0.05  # of what beam shift or stage do: less certain is not kept
+_AHEAD = 5.0  # standard deviations by which no play of a lens is negative
 _CERTAIN = 1.0  # half depths of field: focus has to be known this well
 
 
@@ -418,6 +419,13 @@ def _require_beam(fit: BlurFit) -> None:
             f"the fit leaves {fit.residual:.2g} of the logarithm of the power, and may leave "
             f"{MOST_RESIDUAL:g}; let the microscope come to rest and calibrate again, on another "
             "field, with enough light for some noise"
+        )
+    play_m, sigma_m = fit.hysteresis_m
+    if play_m < -_AHEAD * sigma_m:
+        raise NotCalibratedError(
+            f"focus is {show_length(-play_m)} ahead of the working distance that is set, where a "
+            "lens lags behind: it or the specimen moved meanwhile; let the microscope come to rest "
+            "and calibrate again"
         )
 
 
