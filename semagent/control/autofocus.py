@@ -137,7 +137,7 @@ def _search_on(turn: Turn, task: Autofocus, seen: Analysed) -> None:
         field,
         task.frames_left,
         options,
-        closely=task.changed_stigmators,
+        as_trimmed=task.as_trimmed,
         field_known=task.focused is not None,
         followed=task.for_hold,
     )
@@ -150,7 +150,8 @@ def _search_on(turn: Turn, task: Autofocus, seen: Analysed) -> None:
         case search.Sharpest(place_m, reason):
             _settle(turn, trim, field, place_m, reason)
         case search.Look() | search.Found() if probe is not None:
-            turn.set_task(msgspec.structs.replace(task, probes=task.probes + 1))
+            count = len(task.samples)
+            turn.set_task(msgspec.structs.replace(task, probes=task.probes + 1, trimmed_at=count))
             # Beside focus, where astigmatism shows most.
             turn.go(
                 search.beside(task.places_m, seen.belief, field, options).working_distance_m, probe
@@ -182,7 +183,8 @@ def _look(turn: Turn, trim: Trim, working_distance_m: float, stigmators: Stigmat
     focus_m = trim.belief.focus_m
     bad = task.trims and focus_m is not None and _dulled(task, focus_m)
     if stigmators is not None and not bad:
-        turn.set_task(msgspec.structs.replace(task, trims=task.trims + 1))
+        count = len(task.samples)
+        turn.set_task(msgspec.structs.replace(task, trims=task.trims + 1, trimmed_at=count))
     else:
         stigmators = None
     turn.go(working_distance_m, stigmators)
@@ -216,7 +218,12 @@ def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
     here_m = task.samples[-1].working_distance_m
     changed = task.changed_stigmators
     trimmed = changed and not dulled and trim.improved()
-    if changed and not trimmed and task.frames_left:
+    if changed and not dulled and trim.is_unclear():
+        turn.go(
+            search.beside(task.places_m, belief, field, options).working_distance_m,
+            trim.first_probe(),
+        )
+    elif changed and not trimmed and task.frames_left:
         _untrim(turn, task, focus_m)
     elif dulled or (changed and not trimmed):
         hold(

@@ -24,6 +24,7 @@ _SIGMAS = 1.5  # of a mode, that a look beside it goes at least
 _GAP = 8.0  # fine steps between two frames that may hide a focus
 _WIDEST = 2.0  # fine steps that a first look beside a focus may go: far away there is only noise
 _ALL_AROUND, _NOT_TO_IGNORE = 6, 0.1  # frames, weight of a mode
+_AS_TRIMMED = 5  # frames with new stigmators that tell what astigmatism is left, if any do
 _FAINT = 10.0  # log odds that noise reaches near the best of many modes
 _SURELY = 2.0  # standard deviations by which focus has to be out of range to be called so
 _OPEN = 0.8  # half depths of field of uncertain astigmatism, which defocus may be mistaken for
@@ -135,7 +136,7 @@ def next_step(
     frames_left: int,
     options: AutofocusOptions,
     *,
-    closely: bool = False,
+    as_trimmed: int | None = None,
     field_known: bool = False,
     followed: bool = False,
 ) -> Step:
@@ -147,8 +148,10 @@ def next_step(
         field: where the search may go.
         frames_left: frames that may still be taken.
         options: the section ``autofocus``.
-        closely: the verifying frame has to be at the estimate, and it is not enough that it is in
-            focus, as with new stigmators: these may do other than what is remembered.
+        as_trimmed: how many frames were taken since the stigmators were changed; ``None`` where
+            they were not. They may do other than what is remembered: the verifying frame has to be
+            at the estimate, it is not enough that it is in focus; and what astigmatism is left,
+            only frames with them tell.
         field_known: how the field looks in focus is known, so that one frame tells how far it is.
         followed: focus is followed from there on, so that the specimen may move.
     """
@@ -160,16 +163,18 @@ def next_step(
         return GiveUp(_how_it_moves(belief, field))
     agrees_m = max(AGREE * field.unit_m, field.resolution_m)
     if len(places_m) >= _ENOUGH and focus_m is not None and known:
-        in_focus = not closely and certain(belief, here_m, field, options)
+        in_focus = as_trimmed is None and certain(belief, here_m, field, options)
         if in_focus or abs(focus_m - here_m) <= agrees_m:
             if moves and frames_left > 1:
                 return beside(places_m, belief, field, options)
             return Found(focus_m)
     mode = next((mode for mode in _likely(belief) if field.allows(mode.focus_m)), None)
     if focus_m is not None and _shows_one_direction(belief, focus_m, field, options):
-        surrounded = _surrounds(places_m, focus_m, field, options)
+        told = as_trimmed is None or as_trimmed >= _AS_TRIMMED
+        surrounded = told and _surrounds(places_m, focus_m, field, options)
         there = abs(focus_m - here_m) <= max(field.unit_m, field.resolution_m)
-        if frames_left == 0 or (surrounded and there):
+        last = 0 if as_trimmed is None else 1  # the stigmators have to be put back
+        if frames_left <= last or (surrounded and there):
             reason = _why_not(places_m, belief, field, options)
             return Sharpest(focus_m, f"{_ONE_DIRECTION}: {reason}")
         if surrounded:

@@ -130,6 +130,7 @@ class Autofocus(Value, frozen=True, kw_only=True):
         moves: commands carried out.
         trims: how often the stigmators were changed.
         probes: how many stigmators were changed to learn what they do.
+        trimmed_at: number of samples before the last probe or trim.
         stigmated: stigmators were commanded, if only to put them back.
         verified: the frame that was in focus, where another is taken beside it for the stigmators.
         astigmatism_open: it ends because structure along one direction tells no more of focus.
@@ -156,6 +157,7 @@ class Autofocus(Value, frozen=True, kw_only=True):
     moves: int = 0
     trims: int = 0
     probes: int = 0
+    trimmed_at: int = 0
     stigmated: bool = False
     verified: Sample | None = None
     astigmatism_open: bool = False
@@ -168,6 +170,11 @@ class Autofocus(Value, frozen=True, kw_only=True):
     def changed_stigmators(self) -> bool:
         """Whether the stigmators are others than at the start."""
         return self.trims + self.probes > 0
+
+    @property
+    def as_trimmed(self) -> int | None:
+        """Samples since the last probe or trim; ``None`` with the stigmators of the start."""
+        return len(self.samples) - self.trimmed_at if self.changed_stigmators else None
 
     @property
     def places_m(self) -> tuple[float, ...]:

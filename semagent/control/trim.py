@@ -26,8 +26,10 @@ _LAST_LEAST, _LAST_MOST, _LIKELY = 0.2, 2.0, 0.8
 """Half depths of field of astigmatism that are taken out at the end, without another frame, and how
 sure of it once the stigmators were changed: then astigmatism is no mere suspicion."""
 _MOST_TRIMS = 3
+_TELL = 5  # frames since a probe or a trim that tell what the stigmators do, if any do
 _LEAST_PROBE = 0.5  # of a probe that there has to be room for within the limits
-_FRAMES_OF_PROBES = 4  # two probes, a verifying frame, and one if the stigmators have to go back
+_FRAMES_OF_PROBES = 4
+"""Two probes, a verifying frame, and one if the stigmators have to go back."""
 
 Stigmators = tuple[float, float]
 
@@ -89,8 +91,26 @@ class Trim:
             return False
         sigma = math.hypot(*sigma_m) / self.unit_m
         if self.task.trims:
-            return sigma > _WELL_ENOUGH
+            probed = self.task.probes and self._size > _WORTH_PROBES
+            return sigma > _WELL_ENOUGH or bool(probed)
         return suspected and math.hypot(self._size, sigma) > _SUSPICIOUS
+
+    def is_unclear(self) -> bool:
+        """Whether a few frames more may tell what the stigmators do, which were changed."""
+        unknown = self.belief.stigmator_correction is None and not self._barred()
+        few = (self.task.as_trimmed or 0) < _TELL
+        return unknown and few and self.task.frames_left > _FRAMES_OF_PROBES
+
+    def first_probe(self) -> Stigmators | None:
+        """Only the first stigmator changed, where both were to learn what they do.
+
+        One frame has seen that; what each does is told by what lies between.
+        """
+        here = setting(self.optics)
+        start = setting(self.task.start.optics) if self.task.start else None
+        if self.task.trims or here is None or start is None or here[1] == start[1]:
+            return None
+        return here[0], start[1]
 
     def improved(self) -> bool:
         """Whether less astigmatism is to be expected than with the stigmators of the start."""

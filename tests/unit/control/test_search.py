@@ -108,7 +108,7 @@ def test_a_frame_that_is_surely_in_focus_verifies_unless_it_has_to_be_close() ->
     places = [0.0, 4.0, 9.7]
     known = belief((1.0, 9.0, 0.15))
     assert step(places, known) == Found(9.0)
-    assert next_step(places, known, FIELD, 5, OPTIONS, closely=True) == Look(9.0)
+    assert next_step(places, known, FIELD, 5, OPTIONS, as_trimmed=1) == Look(9.0)
     assert step(places, belief((1.0, 9.0, 0.3))) == Look(9.0)
 
 
@@ -243,6 +243,20 @@ def test_a_frame_is_taken_where_what_shows_is_sharpest() -> None:
     assert step(around, known) == Look(0.0)
     assert isinstance(step(around, known, left=0), Sharpest)
     assert isinstance(step([*around, 0.9], known), Sharpest)
+
+
+def test_new_stigmators_are_looked_at_before_what_is_open_counts_as_one_direction() -> None:
+    around = [8.0, -8.0, 4.0, -4.0, 2.0, 0.0]
+    known = belief((1.0, 0.0, 1.8), log_odds=300.0)
+    known = msgspec.structs.replace(known, astigmatism_sigma_m=(1.8, 0.2))
+
+    def seen(frames: int, left: int = 5) -> Step:
+        return next_step(around, known, FIELD, left, OPTIONS, as_trimmed=frames)
+
+    assert isinstance(seen(4), Look)
+    assert isinstance(seen(5), Sharpest)
+    assert isinstance(seen(1, left=1), Sharpest)  # the last frame is for the old ones
+    assert isinstance(seen(1, left=2), Look)
 
 
 def test_focus_is_not_sure_while_astigmatism_is_open() -> None:

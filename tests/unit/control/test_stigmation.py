@@ -7,12 +7,26 @@ import msgspec
 import numpy as np
 import pytest
 
+from semagent import registry
+from semagent.clock import ManualClock
+from semagent.config import find_config, load_config
 from semagent.control import ControlOptions, estimator
 from semagent.control.fit import Fit
 from semagent.control.options import AutofocusOptions
 from semagent.control.situation import Return
+from semagent.lockstep import Lockstep
 from semagent.memory import Calibration, Matrix, Memory, Settings, Vector
-from semagent.types import Cancel, FocusResult, Mode, Outcome, Reply, SetStigmator, StartAutofocus
+from semagent.types import (
+    Arm,
+    Cancel,
+    FocusResult,
+    Mode,
+    Outcome,
+    Reply,
+    SetMode,
+    SetStigmator,
+    StartAutofocus,
+)
 
 from .bench import CAPABILITIES, OPTIONS, STIGMATORS, UNIT_M, Bench, Spectrum
 
@@ -219,6 +233,66 @@ def test_without_a_calibration_two_probes_tell_what_the_stigmators_do(seed: int)
     assert math.hypot(*bench.left) < 0.6
     assert abs(bench.offset - bench.focus) < 1
     assert result.frames_used <= 8
+
+
+@pytest.mark.parametrize("seed", [0, 1, 4, 6])
+def test_without_a_calibration_much_astigmatism_is_taken_out_too(seed: int) -> None:
+    """What the new stigmators have left is not known at first: that is no sign of grooves."""
+    turn = 0.9 * seed
+    bench = make(memory=None, seed=seed, astigmatism=(4 * math.cos(turn), 4 * math.sin(turn)))
+    result = search(bench)
+    assert result.reason.endswith("astigmatism was taken out")
+    assert math.hypot(*bench.left) < 0.6
+    assert result.frames_used <= 10
+
+
+def test_where_two_probes_do_not_tell_the_first_is_looked_at_again() -> None:
+    turn = 0.9 * 22
+    bench = make(
+        memory=None,
+        seed=22,
+        astigmatism=(3.5 * math.cos(turn), 3.5 * math.sin(turn)),
+        spectrum=Spectrum(log_noise=1.0),
+    )
+    search(bench)
+    (x, y), (*_, second, third) = STIGMATORS, trims(bench)[:3]
+    assert (second.x - x, second.y - y) == pytest.approx((0.15, 0.15))
+    assert (third.x - x, third.y - y) == pytest.approx((0.15, 0))
+    assert math.hypot(*bench.left) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("seed", "kind", "dwell_us", "off_um", "astigmatism_um"),
+    [
+        pytest.param(257, "fibres", 0.2, 5.21, (-0.47, 3.85), id="direction shows beside focus"),
+        pytest.param(178, "particles", 0.1, 23.16, (6.02, -4.8), id="probes do not tell at first"),
+    ],
+)
+def test_without_a_calibration_astigmatism_of_the_simulated_beam_is_taken_out(
+    seed: int, kind: str, dwell_us: float, off_um: float, astigmatism_um: tuple[float, float]
+) -> None:
+    clock = ManualClock()
+    options = {
+        "seed": seed,
+        "scan": {"width_px": 512, "height_px": 384, "pixel_size_nm": 10, "dwell_us": dwell_us},
+        "column": {"working_distance_mm": 5 + off_um / 1e3, "astigmatism_um": astigmatism_um},
+        "drift": {"z_nm_per_s": 0},
+        "specimen": {"kind": kind, "working_distance_mm": 5.0},
+    }
+    microscope: Any = registry.open_microscope("simulated", options, clock=clock)
+    engine = registry.open_engine("sharpness", {})
+    config = load_config(find_config("simulated"))
+    with Lockstep(config, microscope, engine, clock) as lockstep:
+        results = lockstep.listen("result")
+        lockstep.operate(Arm())
+        lockstep.request(SetMode(mode=Mode.HOLD))
+        lockstep.request(StartAutofocus(stigmation=True))
+        while (message := results.take()) is None:
+            lockstep.cycle()
+        assert message.value.reason.endswith("astigmatism was taken out")
+        truth = microscope.truth()
+        assert math.hypot(truth.a1_m, truth.a2_m) < 0.5 * truth.half_depth_m
+        assert abs(truth.defocus_m) < truth.half_depth_m
 
 
 @pytest.mark.parametrize(("probe", "probed"), [(0.15, True), (0.35, True), (0.7, False)])
