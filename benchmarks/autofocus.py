@@ -28,10 +28,17 @@ from focusing.methods import Context, Method, methods
 from focusing.results import Results, Settings, read, read_settings
 from focusing.trials import EXPERIMENTS, Fields, make_trial
 
-TRIALS = {"focus": 2000, "noise": 500, "featureless": 200, "hold": 60, "beads": 40}
+TRIALS = {
+    "focus": 2000,
+    "noise": 500,
+    "featureless": 200,
+    "hold": 60,
+    "beads": 40,
+    "uncalibrated": 400,
+}
 """Trials of ours; peers run the first of them, see `PEER_TRIALS`."""
 
-PEER_TRIALS = {"focus": 40, "noise": 40, "featureless": 20, "hold": 0, "beads": 40}
+PEER_TRIALS = {"focus": 40, "noise": 40, "featureless": 20, "beads": 40}
 
 
 def main() -> int:

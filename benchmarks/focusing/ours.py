@@ -170,7 +170,8 @@ class Ours:
             config = beads_config(selected, control, trial.unit_m)
         else:
             config = run_config(trial, selected, control)
-            config = msgspec.structs.replace(config, remembered=calibrated(trial))
+            if trial.experiment != "uncalibrated":
+                config = msgspec.structs.replace(config, remembered=calibrated(trial))
         start, start_astigmatism_px = scope.error, scope.astigmatism_px
         start_m = scope.microscope.read_state().optics.working_distance_m
         engine = _engine(self._engine_name)

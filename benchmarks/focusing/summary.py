@@ -70,7 +70,12 @@ def overview(outcomes: Sequence[Outcome]) -> str:
 
 def table(experiment: str, outcomes: Sequence[Outcome]) -> str:
     """The main table of one experiment."""
-    kinds = {"focus": focus_table, "beads": focus_table, "hold": hold_table}
+    kinds = {
+        "focus": focus_table,
+        "beads": focus_table,
+        "hold": hold_table,
+        "uncalibrated": focus_table,
+    }
     return kinds.get(experiment, still_table)(outcomes)
 
 
@@ -111,11 +116,16 @@ def goals(outcomes: Sequence[Outcome], timed: Sequence[Outcome]) -> str:
         line("worse than at the start", "0", found if worse else "0", count)
         covered = [each.covered for each in ended if each.covered is not None]
         line("90 % interval holds the truth, %", "85–95", percent(covered), len(covered))
-        bad = [each for each in focus if each.start_astigmatism_px > GOOD_ASTIGMATISM_PX]
-        good = [each.final_astigmatism_px <= GOOD_ASTIGMATISM_PX for each in bad]
-        line("astigmatism ≤ 0.3 px left, %", "≥ 95", percent(good), len(bad))
-        frames = quantiles([each.frames for each in bad])
-        line("frames of those, median / 95th percentile", "≤ 5", frames, len(bad))
+    for some, more, least, most in (
+        (focus, "", "≥ 95", "≤ 5"),
+        (own.get("uncalibrated", []), "without `semagent calibrate`: ", "", ""),
+    ):
+        bad = [each for each in some if each.start_astigmatism_px > GOOD_ASTIGMATISM_PX]
+        if bad:
+            good = [each.final_astigmatism_px <= GOOD_ASTIGMATISM_PX for each in bad]
+            line(f"{more}astigmatism ≤ 0.3 px left, %", least, percent(good), len(bad))
+            frames = quantiles([each.frames for each in bad])
+            line("frames of those, median / 95th percentile", most, frames, len(bad))
     if noise:
         moved = sum(each.moves > 0 for each in noise)
         line("moves on nothing but noise", "0", str(moved), len(noise))

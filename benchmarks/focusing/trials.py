@@ -27,7 +27,7 @@ HOLD_FRAMES = 200
 
 PATTERNS = ("particles", "fibres", "grains", "porous", "fracture")
 
-EXPERIMENTS = ("focus", "noise", "featureless", "hold", "beads")
+EXPERIMENTS = ("focus", "noise", "featureless", "hold", "beads", "uncalibrated")
 
 
 @dataclass(frozen=True, slots=True)
