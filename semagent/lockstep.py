@@ -94,6 +94,11 @@ class Lockstep:
                 return answer
         raise RoleError("the acquire role did not answer")
 
+    def wake(self) -> None:
+        """Have the roles notice the time and each other, after the caller has done other things."""
+        self.control.step()
+        self.acquire.serve()
+
     def request(self, request: Request) -> None:
         """Ask something of the control role."""
         self._operator.send("request", request)

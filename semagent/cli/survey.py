@@ -14,16 +14,14 @@ from semagent.cli.interrupt import EndedAtFrameError, Interrupt, caught_interrup
 from semagent.cli.output import Output
 from semagent.clock import SystemClock
 from semagent.config import RunConfig, find_config, load_config
-from semagent.control.reach import PLAYS
 from semagent.errors import GateRefusedError, MicroscopeError, RecordError, UsageError
 from semagent.lengths import show_length
 from semagent.lockstep import Lockstep
 from semagent.parts import open_beside
 from semagent.places import Place, ScanOptions, read_places
 from semagent.safety import STAGE_X, STAGE_Y, Envelope, check_places
-from semagent.survey import Found, NoMapError, Pilot, Survey, Visit
+from semagent.survey import Found, NoMapError, Pilot, Survey, Visit, for_survey, usual_approach_m
 from semagent.survey.files import describe, write_results, write_tables
-from semagent.survey.pilot import for_survey
 from semagent.types import FocusResult, FrameHeader
 
 GRID = "grid"
@@ -59,7 +57,7 @@ def run(name: str, *, positions: str, arm: bool, record: Path | None, output: Ou
                 lockstep,
                 config,
                 clock,
-                approach_m=PLAYS * _play_m(config)
+                approach_m=usual_approach_m(config)
                 if options.approach_m is None
                 else options.approach_m,
                 on_frame=bar.step,
@@ -106,16 +104,6 @@ def _require_inside(places: Sequence[Place], source: str, safety: Envelope) -> N
         refusal = check_places(safety, {STAGE_X: (place.x_m,), STAGE_Y: (place.y_m,)})
         if refusal is not None:
             raise UsageError(f"{source}, position {number} of {len(places)}: {refusal.reason}")
-
-
-def _play_m(config: RunConfig) -> float:
-    """The largest play of the stage that any calibration of this instrument has found."""
-    plays = [
-        entry.calibration.stage_backlash_m.value
-        for entry in config.remembered.entries
-        if entry.calibration is not None and entry.calibration.stage_backlash_m is not None
-    ]
-    return max(plays, default=0.0)
 
 
 def _begin(

@@ -9,6 +9,7 @@ import msgspec
 
 from semagent.clock import Clock
 from semagent.config import RunConfig
+from semagent.control.reach import PLAYS
 from semagent.display import show_alike
 from semagent.errors import GateRefusedError
 from semagent.legs import legs, put_back
@@ -41,6 +42,7 @@ from semagent.types import (
 _TRIES = 5  # frames in a row that may be unfit for use
 _FRESH = 0.5  # of the life of evidence: a new frame is taken before a command after that
 _AT_FOCUS_M = 1e-9
+_FOCUS_ONLY = StartAutofocus(stigmation=False)
 
 
 class Look(NamedTuple):
@@ -62,6 +64,16 @@ def for_survey(config: RunConfig) -> RunConfig:
     drift = msgspec.structs.replace(config.control.drift, correct=False)
     control = msgspec.structs.replace(config.control, hold=hold, drift=drift, mode=Mode.HOLD)
     return msgspec.structs.replace(config, control=control)
+
+
+def usual_approach_m(config: RunConfig) -> float:
+    """How far stage moves go beyond their target: past any play that a calibration has found."""
+    plays = [
+        entry.calibration.stage_backlash_m.value
+        for entry in config.remembered.entries
+        if entry.calibration is not None and entry.calibration.stage_backlash_m is not None
+    ]
+    return PLAYS * max(plays, default=0.0)
 
 
 class Pilot:
@@ -131,7 +143,9 @@ class Pilot:
                 return Look(header, message.value)
         return Look(header, None, ", ".join(header.faults) or "the engine can say nothing of it")
 
-    def focus(self) -> tuple[FocusResult, FocusBelief | None]:
+    def focus(
+        self, request: StartAutofocus = _FOCUS_ONLY
+    ) -> tuple[FocusResult, FocusBelief | None]:
         """Have the agent focus here: how it ended, and what is believed.
 
         Focus is left within the depth of field; the belief says more precisely where it is.
@@ -140,23 +154,25 @@ class Pilot:
             MicroscopeError: there are no frames.
         """
         self.moved = True
-        self._lockstep.request(StartAutofocus(stigmation=False))
+        self._lockstep.request(request)
         try:
             while (message := self._results.take()) is None:
                 self._next_frame()
-        except BaseException:
-            self._lockstep.request(Cancel(reason="the scan ends"))
+        except BaseException as error:
+            self._lockstep.request(Cancel(reason="ended by the program that asked for it"))
             self._lockstep.settle()
             self._read_back()
             self.state = self._left
+            if (ended := self._results.take()) is not None:
+                error.add_note(ended.value.reason)
             raise
         result: FocusResult = message.value
         self.state = None
         belief = self._beliefs.take()
         return result, None if belief is None else belief.value
 
-    def go(self, place: Place, working_distance_m: float) -> None:
-        """Go to a place, from the same side as always, then to a working distance.
+    def go(self, place: Place | None, working_distance_m: float) -> None:
+        """Go to a place, if one is given, from the same side as always, then to a working distance.
 
         The working distance is read back after the stage has moved, and set where it is not what
         it should be: on many instruments the one drags the other along.
@@ -165,7 +181,8 @@ class Pilot:
             CommandRefusedError: the gate or the microscope refused a move.
             MicroscopeError: one failed.
         """
-        self._stage_to(place)
+        if place is not None:
+            self._stage_to(place)
         self._focus_to(working_distance_m)
 
     def require_way_home(self, place: Place, home: Place) -> None:

@@ -13,6 +13,7 @@ from semagent.config import check_parts, find_config, load_config
 
 from .pages import PAGES, ROOT, Fence, fences, name_of
 
+SCRIPTING = ROOT / "docs/scripting.md"
 SESSIONS = ROOT / "docs/sessions.md"
 PIECES = [(page, each) for page in PAGES for each in fences(page) if each.language == "yaml"]
 
@@ -53,3 +54,18 @@ def test_a_session_is_read_as_the_page_says(tmp_path: Path):
             text=True,
         )
         assert run.returncode == 0, run.stderr
+
+
+def test_a_program_focuses_as_the_page_says(tmp_path: Path):
+    [piece] = [each.text for each in fences(SCRIPTING) if each.language == "python"]
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", piece],
+        cwd=tmp_path,
+        check=False,
+        timeout=100,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("focused 0.0049")
+    assert "(768, 1024)" in run.stdout
