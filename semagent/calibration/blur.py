@@ -75,6 +75,7 @@ class _Problem:
         visible = 1 - noise / power
         self.used = (geometry.share > 0) & (visible > _VISIBLE)
         self.signal = np.log(np.where(self.used, power - noise, 1.0))
+        self.sharpness = log_power[:, self.used.any(axis=0)].sum(axis=1)
         pixels = np.array([each.pixels for each in signatures])[:, np.newaxis]
         modes = np.maximum(geometry.share * pixels / 2, 1.0)
         # Power is exponentially distributed; what the frames share of it is not noise.
@@ -99,6 +100,14 @@ class _Problem:
         free[[5, 7, 9]] = np.ptp(self.stigmators[:, 1]) > 0
         free[10] = np.ptp(self.directions) > 0
         self.free = np.flatnonzero(free)
+
+    def focus_and_play(self) -> tuple[float, float]:
+        """About where focus is, and the play, by the sharpest frame from either side."""
+        ways = [self.directions == direction for direction in (1, -1)]
+        if not all(way.any() for way in ways):
+            return float(self.places[self.sharpness.argmax()]), 0.0
+        above, below = (self.places[way][self.sharpness[way].argmax()] for way in ways)
+        return float(above + below) / 2, max(0.0, float(above - below) / 2)
 
     def log_transfer(self, p: Floats) -> tuple[Floats, Floats]:
         """Log transfer and q of every frame and bin, each (N, BINS)."""
@@ -137,9 +146,8 @@ def fit_blur(
         unit_m: half a depth of field, within a factor of three: it says how fast blur grows.
     """
     problem = _Problem(shots, signatures, unit_m)
-    sharpest = int(np.argmax((problem.signal * problem.used).sum(axis=1)))
     start = np.zeros(len(_NAMES))
-    start[0] = problem.places[sharpest]
+    start[0], start[10] = problem.focus_and_play()
     best: tuple[float, Floats, Floats] | None = None
     for factor in _SLOPES:
         start[1] = math.log(factor * USUAL_SLOPE)

@@ -101,6 +101,23 @@ def test_the_scale_of_focus_and_its_play(measured: Any) -> None:
     assert calibration.focus_hysteresis_m.value == pytest.approx(0.5e-6, abs=0.1e-6)
 
 
+@pytest.mark.parametrize(
+    ("kind", "seed", "play_um"), [("particles", 3, 4.0), ("fracture", 3, 4.0), ("fibres", 4, 0.0)]
+)
+def test_focus_is_found_whatever_the_play_of_the_lens(kind: str, seed: int, play_um: float) -> None:
+    """The play may be two half depths of field: the sharpest frames lie that far from focus."""
+    found, *_ = run(
+        seed=seed,
+        column={**COLUMN, "lens_hysteresis_um": play_um},
+        specimen={"kind": kind, "working_distance_mm": 5.0},
+    )
+    assert isinstance(found, Calibration), found
+    assert found.focus_hysteresis_m is not None
+    assert found.focus_hysteresis_m.value == pytest.approx(play_um * 1e-6, abs=0.1e-6)
+    assert found.blur_per_focus is not None
+    assert found.blur_per_focus.value == pytest.approx(0.0025, rel=0.03)
+
+
 def test_the_uncertainties_are_honest(measured: Any) -> None:
     """What is known to be true lies within three of the standard deviations that are stated."""
     calibration = measured[0]
