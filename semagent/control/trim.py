@@ -66,9 +66,8 @@ class Trim:
         """What to set to learn what the stigmators do: first the one, then the other."""
         here, step = setting(self.optics), self.options.probe_stigmator
         limits, probes = self.options.stigmator_range, self.task.probes
-        unknown = self.belief.stigmator_correction is None and not self._barred()
         begun = probes == 1 or (probes == 0 and self._astigmatic(_WORTH_PROBES, _SURE))
-        if here is None or limits is None or not (step and unknown and begun):
+        if here is None or limits is None or not (step and self._unknown and begun):
             return None
         if self.task.frames_left < _FRAMES_OF_PROBES - probes:
             return None
@@ -91,15 +90,14 @@ class Trim:
             return False
         sigma = math.hypot(*sigma_m) / self.unit_m
         if self.task.trims:
-            probed = self.task.probes and self._size > _WORTH_PROBES
-            return sigma > _WELL_ENOUGH or bool(probed)
+            probed = self.task.probes > 0 and self._size > _WORTH_PROBES
+            return probed or sigma > _WELL_ENOUGH
         return suspected and math.hypot(self._size, sigma) > _SUSPICIOUS
 
     def is_unclear(self) -> bool:
         """Whether a few frames more may tell what the stigmators do, which were changed."""
-        unknown = self.belief.stigmator_correction is None and not self._barred()
         few = (self.task.as_trimmed or 0) < _TELL
-        return unknown and few and self.task.frames_left > _FRAMES_OF_PROBES
+        return self._unknown and few and self.task.frames_left > _FRAMES_OF_PROBES
 
     def first_probe(self) -> Stigmators | None:
         """Only the first stigmator changed, where both were to learn what they do.
@@ -133,6 +131,11 @@ class Trim:
         why, left = self._target(), show_length(self._size * self.unit_m)
         stays = f"; this is the circle of least confusion, astigmatism of {left} stays"
         return f"{stays}: {why}" if isinstance(why, str) else stays
+
+    @property
+    def _unknown(self) -> bool:
+        """Whether stigmators may be set, and nothing tells yet what they do."""
+        return self.belief.stigmator_correction is None and not self._barred()
 
     @property
     def _may(self) -> bool:
