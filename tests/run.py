@@ -41,11 +41,9 @@ STEPS: tuple[dict[str, list[str]], ...] = (
         ],
         "collecting the tests": [sys.executable, "-c", COLLECT],
     },
-    # Many tests wait for other programs: two cores are kept busy by more processes than two.
-    {
-        "tests": [*PYTHON, "pytest", "-n", "4", "--dist", "worksteal"],
-        "faults in the safety gate": [*PYTHON, "tests.mutation.run"],
-    },
+    # Many tests wait for other programs: four processes keep two cores busy.
+    {"tests": [*PYTHON, "pytest", "-n", "4", "--dist", "worksteal"]},
+    {"faults in the safety gate": [*PYTHON, "tests.mutation.run"]},
 )
 """One after the other; what stands together runs at once."""
 
