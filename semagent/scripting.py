@@ -141,8 +141,9 @@ class Agent:
         """
         with self._at_work():
             look = self._pilot.look()
-        *_, last = iter(self._frames.take, None)
-        return Seen(Frame(look.header, last.pixels), look.analysis, look.fault)
+        message = self._frames.take()
+        assert message is not None  # noqa: S101 - the look was at this one
+        return Seen(Frame(look.header, message.pixels), look.analysis, look.fault)
 
     def autofocus(self, *, max_frames: int | None = None, stigmation: bool = True) -> FocusResult:
         """Find focus here, as ``semagent autofocus`` does; focus goes back if it is not found.

@@ -150,12 +150,9 @@ def _search_on(turn: Turn, task: Autofocus, seen: Analysed) -> None:
         case search.Sharpest(place_m, reason):
             _settle(turn, trim, field, place_m, reason)
         case search.Look() | search.Found() if probe is not None:
-            count = len(task.samples)
-            turn.set_task(msgspec.structs.replace(task, probes=task.probes + 1, trimmed_at=count))
+            turn.set_task(_trimming(task, probes=task.probes + 1))
             # Beside focus, where astigmatism shows most.
-            turn.go(
-                search.beside(task.places_m, seen.belief, field, options).working_distance_m, probe
-            )
+            _look_beside(turn, trim, field, probe)
         case search.Look(focus_m) if _is_verified(task, seen.belief, focus_m, field, options):
             _judge(turn, trim, field, focus_m)
         case search.Look(working_distance_m):
@@ -169,9 +166,7 @@ def _search_on(turn: Turn, task: Autofocus, seen: Analysed) -> None:
             elif task.verified is None and (stigmators is not None or trim.is_vague()):
                 # At focus itself astigmatism shows its size, but hardly its direction.
                 turn.set_task(msgspec.structs.replace(task, verified=task.samples[-1]))
-                turn.go(
-                    search.beside(task.places_m, seen.belief, field, options).working_distance_m
-                )
+                _look_beside(turn, trim, field)
             else:
                 _judge(turn, trim, field, focus_m)
 
@@ -183,11 +178,23 @@ def _look(turn: Turn, trim: Trim, working_distance_m: float, stigmators: Stigmat
     focus_m = trim.belief.focus_m
     bad = task.trims and focus_m is not None and _dulled(task, focus_m)
     if stigmators is not None and not bad:
-        count = len(task.samples)
-        turn.set_task(msgspec.structs.replace(task, trims=task.trims + 1, trimmed_at=count))
+        turn.set_task(_trimming(task, trims=task.trims + 1))
     else:
         stigmators = None
     turn.go(working_distance_m, stigmators)
+
+
+def _trimming(task: Autofocus, **counts: int) -> Autofocus:
+    """The task with the stigmators about to be changed."""
+    return msgspec.structs.replace(task, trimmed_at=len(task.samples), **counts)
+
+
+def _look_beside(
+    turn: Turn, trim: Trim, field: search.Field, stigmators: Stigmators | None = None
+) -> None:
+    """Take the next frame beside focus, with other stigmators if some are given."""
+    look = search.beside(trim.task.places_m, trim.belief, field, trim.options)
+    turn.go(look.working_distance_m, stigmators)
 
 
 def _field(turn: Turn, task: Autofocus, start: FrameHeader) -> search.Field:
@@ -219,10 +226,7 @@ def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
     changed = task.changed_stigmators
     trimmed = changed and not dulled and trim.improved()
     if changed and not dulled and trim.is_unclear():
-        turn.go(
-            search.beside(task.places_m, belief, field, options).working_distance_m,
-            trim.first_probe(),
-        )
+        _look_beside(turn, trim, field, trim.first_probe())
     elif changed and not trimmed and task.frames_left:
         _untrim(turn, task, focus_m)
     elif dulled or (changed and not trimmed):
@@ -252,7 +256,7 @@ def _judge(turn: Turn, trim: Trim, field: search.Field, focus_m: float) -> None:
         reason = f"the start is in focus already, {_within(belief, field.start_m, field)}"
         go_home(turn, "focused", f"{reason}{trim.outlook()}")
     elif task.frames_left:
-        turn.go(search.beside(task.places_m, belief, field, options).working_distance_m)
+        _look_beside(turn, trim, field)
     else:
         hold(
             turn,

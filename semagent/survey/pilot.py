@@ -59,7 +59,7 @@ class Look(NamedTuple):
 
 
 def for_survey(config: RunConfig) -> RunConfig:
-    """The configuration under which a tile scan runs: the agent focuses, when asked to."""
+    """The configuration of a tile scan or a program of one's own: it focuses when asked to."""
     hold = msgspec.structs.replace(config.control.hold, follow=False)
     drift = msgspec.structs.replace(config.control.drift, correct=False)
     control = msgspec.structs.replace(config.control, hold=hold, drift=drift, mode=Mode.HOLD)

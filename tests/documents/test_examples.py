@@ -40,32 +40,31 @@ def _merged(whole: Any, shown: Any) -> Any:
     return {**whole, **{key: _merged(whole.get(key), value) for key, value in shown.items()}}
 
 
-def test_a_session_is_read_as_the_page_says(tmp_path: Path):
-    command = "semagent run simulated --mode observe --frames 3 --no-console --record DIR"
-    pieces = [each.text for each in fences(SESSIONS) if each.language == "python"]
-    assert len(pieces) >= 4
-    for arguments in (["-m", *command.split()], *(["-W", "error", "-c", each] for each in pieces)):
-        run = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=tmp_path,
-            check=False,
-            timeout=100,
-            capture_output=True,
-            text=True,
-        )
-        assert run.returncode == 0, run.stderr
-
-
-def test_a_program_focuses_as_the_page_says(tmp_path: Path):
-    [piece] = [each.text for each in fences(SCRIPTING) if each.language == "python"]
+def python(folder: Path, *arguments: str) -> str:
+    """What Python says on standard output; it has to end well."""
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", piece],
-        cwd=tmp_path,
+        [sys.executable, *arguments],
+        cwd=folder,
         check=False,
         timeout=100,
         capture_output=True,
         text=True,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("focused 0.0049")
-    assert "(768, 1024)" in run.stdout
+    return run.stdout
+
+
+def test_a_session_is_read_as_the_page_says(tmp_path: Path):
+    command = "semagent run simulated --mode observe --frames 3 --no-console --record DIR"
+    pieces = [each.text for each in fences(SESSIONS) if each.language == "python"]
+    assert len(pieces) >= 4
+    python(tmp_path, "-m", *command.split())
+    for piece in pieces:
+        python(tmp_path, "-W", "error", "-c", piece)
+
+
+def test_a_program_focuses_as_the_page_says(tmp_path: Path):
+    [piece] = [each.text for each in fences(SCRIPTING) if each.language == "python"]
+    said = python(tmp_path, "-W", "error", "-c", piece)
+    assert said.startswith("focused 0.0049")
+    assert "(768, 1024)" in said
