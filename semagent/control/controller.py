@@ -103,8 +103,10 @@ class Controller:
             return decision
         mode = self._state.mode
         may_tell = mode is Mode.ADVISE or (mode is Mode.HOLD and not self._state.armed)
+        # Also beside a step that follows focus: there may be one with every frame.
+        free = self._state.pending is None or bool(decision.actions)
         seen = self._stabiliser.seen(
-            analysis, may_act=self._at_rest and not decision.actions, may_tell=may_tell
+            analysis, may_act=self._may_correct and free, may_tell=may_tell
         )
         return self._with(decision, seen)
 
@@ -116,14 +118,16 @@ class Controller:
         """Take the answer to a command, of the agent or the operator, into account."""
         stabiliser = self._stabiliser
         decision = self._decide(Replied(reply=reply))
-        own = stabiliser is not None and stabiliser.pending == reply.command.action
-        if stabiliser is None or not own or reply.command.issuer is not Issuer.AGENT:
+        if stabiliser is None or reply.command.issuer is not Issuer.AGENT:
             return decision
-        if self._state.expected is not None and reply.outcome is Outcome.APPLIED:
+        own = stabiliser.pending == reply.command.action
+        if own and self._state.expected is not None and reply.outcome is Outcome.APPLIED:
             # Nobody else has moved the stage.
             self._state = msgspec.structs.replace(self._state, expected=reply.state)
-        may_restore = self._state.armed and self._state.pending is None
-        replied = stabiliser.replied(reply, may_act=self._at_rest, may_restore=may_restore)
+        free = self._state.pending is None
+        replied = stabiliser.replied(
+            reply, may_act=self._may_correct and free, may_restore=self._state.armed and free
+        )
         return self._with(decision, replied)
 
     def requested(self, request: Request) -> Decision:
@@ -147,15 +151,14 @@ class Controller:
         return self._with(decision, given_up)
 
     @property
-    def _at_rest(self) -> bool:
-        """Whether the agent may act and has nothing else on its hands."""
+    def _may_correct(self) -> bool:
+        """Whether the agent may act and has nothing else on its hands than to follow focus."""
         state, task = self._state, self._state.task
         follows = isinstance(task, Follow) and task.search_frames is None
         return (
             state.mode is Mode.HOLD
             and state.armed
             and not state.paused
-            and state.pending is None
             and (task is None or follows)
         )
 

@@ -152,7 +152,9 @@ class Stabiliser:
         return outcomes
 
     def replied(self, reply: Reply, *, may_act: bool, may_restore: bool) -> Outcomes:
-        """Take the answer to a command into account; only those to own ones matter.
+        """Take the answer to a command of the agent into account.
+
+        Only those to own ones matter, and where a step that follows focus has led before.
 
         Args:
             reply: the answer.
@@ -161,6 +163,8 @@ class Stabiliser:
         """
         outcomes = Outcomes()
         if self._pending is None or reply.command.action != self._pending:
+            if reply.state is not None:
+                self._wanted_m = reply.state.optics.working_distance_m
             return outcomes
         action, self._pending = self._pending, None
         self._first_sequence = reply.next_sequence

@@ -384,3 +384,17 @@ def test_in_hold_mode_it_goes_on_beside_following() -> None:
     assert {SetBeamShift, SetWorkingDistance} <= {type(action) for action in bench.actions}
     assert "hold_ended" not in bench.kinds
     assert "paused" not in bench.kinds
+
+
+def test_steps_that_follow_focus_with_every_frame_do_not_keep_it_waiting() -> None:
+    config = configuration(0.2e-6, stage=True)
+    control = msgspec.structs.replace(config.control, hold=HoldOptions())
+    drift = {"x_nm_per_s": 120, "y_nm_per_s": -80, "z_nm_per_s": 4000}
+    with Bench(msgspec.structs.replace(config, control=control), drift=drift) as bench:
+        bench.start().frames(80)
+    steps = [action for action in bench.actions if isinstance(action, SetWorkingDistance)]
+    assert len(steps) > 60
+    assert bench.kinds.count("drift_corrected") > 10
+    assert any(isinstance(action, MoveStage) for action in bench.actions)
+    assert "working_distance_restored" not in bench.kinds
+    assert "paused" not in bench.kinds
