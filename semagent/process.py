@@ -218,7 +218,7 @@ def _step_back(role: Role) -> None:
 
 
 def _run_role(plan: Plan, link: Connection, bus: ZmqBus, clock: Clock) -> None:
-    if link.poll():
+    if _has_said(link):
         return  # already told to end: opening a microscope may take long
     with ExitStack() as held:
         opened = _open(plan, clock)
@@ -385,6 +385,14 @@ def _send(link: Connection, message: FromChild) -> None:
         link.send_bytes(msgspec.msgpack.encode(message))
     except OSError:
         return  # the supervisor is gone; the next read says so
+
+
+def _has_said(link: Connection) -> bool:
+    """Whether the supervisor has said something, or is gone."""
+    try:
+        return link.poll()
+    except OSError:  # of a broken pipe on Windows; elsewhere that is something to read
+        return True
 
 
 def _receive(link: Connection) -> ToChild | None:

@@ -49,7 +49,7 @@ class Mortal(Child):
         self.link, self.far_end = Pipe()
         self.process = SimpleNamespace(sentinel=self.far_end)
         if self.role is Role.INFER:
-            self.far_end.send_bytes(b"")
+            self.far_end.send_bytes(b"said")
 
     def receive(self, deadline_s: float) -> FromChild:
         if not self.says:
