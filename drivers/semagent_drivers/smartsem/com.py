@@ -32,6 +32,10 @@ _LOST = {
     0x80010108,  # the object has disconnected from its clients
     0x80010007,  # the server may have died
 }
+_NOT_REGISTERED = {
+    0x800401F3,  # there is no class of this name
+    0x80040154,  # or none behind its name
+}
 
 
 class Refused(Exception):  # noqa: N818 - it is caught where it is raised, never shown
@@ -113,13 +117,22 @@ class Control:
 
 def is_lost(error: BaseException) -> bool:
     """Whether an exception of COM means that SmartSEM has gone."""
-    code = getattr(error, "hresult", None)
-    return isinstance(code, int) and code & 0xFFFFFFFF in _LOST
+    return _hresult(error) in _LOST
+
+
+def is_not_registered(error: BaseException) -> bool:
+    """Whether an exception of COM means that the control is not installed."""
+    return _hresult(error) in _NOT_REGISTERED
 
 
 def lost(error: BaseException) -> DisconnectedError:
     """What such an exception becomes."""
     return DisconnectedError(f"SmartSEM has gone: {error}")
+
+
+def _hresult(error: BaseException) -> int | None:
+    code = getattr(error, "hresult", None)
+    return code & 0xFFFFFFFF if isinstance(code, int) else None
 
 
 def _is_number(value: Any) -> bool:

@@ -4,6 +4,11 @@ from semagent.requirements import ComServer, DriverFacts, OperatingSystem, Pytho
 
 PROG_ID = "CZ.EMApiCtrl.1"
 
+CONTROL = ComServer(
+    PROG_ID,
+    get="comes with a licence of the SmartSEM remote API from ZEISS: install it, and register its "
+    "control with regsvr32 CZEMApi.ocx, as administrator",
+)
 DRIVER = DriverFacts(
     verified_on=None,
     requirements=(
@@ -14,10 +19,6 @@ DRIVER = DriverFacts(
         PythonPackage("win32com", get='pip install "semagent[smartsem]"'),
         PythonPackage("tifffile", get='pip install "semagent[smartsem]"'),
         PythonPackage("cv2", get='pip install "semagent[smartsem]"'),
-        ComServer(
-            PROG_ID,
-            get="comes with a licence of the SmartSEM remote API from ZEISS: install it, and "
-            "register its control with regsvr32 CZEMApi.ocx, as administrator",
-        ),
+        CONTROL,
     ),
 )

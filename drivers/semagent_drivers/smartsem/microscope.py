@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from semagent.clock import Clock
-from semagent.errors import InputFileError, MicroscopeError, NotReadyError
+from semagent.errors import ConfigError, InputFileError, MicroscopeError, NotReadyError
+from semagent.requirements import explain
 from semagent.types import Capabilities, Optics, Pixels, Scan, StagePosition
 from semagent_drivers.adapter import (
     Limits,
@@ -32,8 +33,8 @@ from semagent_drivers.adapter.units import (
     MILLISECONDS,
     PERCENT,
 )
-from semagent_drivers.smartsem.com import Control, Refused, is_lost, lost
-from semagent_drivers.smartsem.facts import DRIVER, PROG_ID
+from semagent_drivers.smartsem.com import Control, Refused, is_lost, is_not_registered, lost
+from semagent_drivers.smartsem.facts import CONTROL, DRIVER, PROG_ID
 from semagent_drivers.smartsem.options import SmartSemOptions
 
 T = TypeVar("T")
@@ -100,7 +101,12 @@ class SmartSem(SdkAdapter):
         )
 
     def _connect(self, client: Any) -> dict[str, Range]:
-        self._control = Control(client, PROG_ID)
+        try:
+            self._control = Control(client, PROG_ID)
+        except client.pythoncom.com_error as error:
+            if is_not_registered(error):
+                raise ConfigError(explain("driver smartsem", [CONTROL])) from error
+            raise
         return self._stage_limits() if self._wishes.stage else {}
 
     def _stage_limits(self) -> dict[str, Range]:

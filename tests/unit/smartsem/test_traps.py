@@ -50,8 +50,18 @@ def microscope(instrument):
 
 
 def test_without_windows_and_the_control_people_are_told_how_to_get_them():
-    with pytest.raises(ConfigError, match=r"smartsem needs .*Windows .*CZ\.EMApiCtrl.*licence"):
+    with pytest.raises(ConfigError, match=r"smartsem needs .*CZ\.EMApiCtrl.*licence"):
         opened(sdk="win32com.client")
+
+
+@pytest.mark.parametrize("hresult", [-2147221005, -2147221164])
+def test_without_the_control_people_are_told_how_to_get_it(monkeypatch, hresult):
+    def not_registered(prog_id):
+        raise fake.COMError(hresult, "Invalid class string")
+
+    monkeypatch.setattr(fake, "Dispatch", not_registered)
+    with pytest.raises(ConfigError, match=r"smartsem needs .*CZ\.EMApiCtrl.*regsvr32"):
+        opened()
 
 
 def test_everything_it_says_is_in_si_units(microscope):
