@@ -13,7 +13,7 @@ from pathlib import Path
 from semagent import __version__
 from semagent.cli import exits
 from semagent.cli.interrupt import InsistedError
-from semagent.cli.output import LostError, Output, UnreadError
+from semagent.cli.output import PLAIN, LostError, Output, UnreadError
 from semagent.errors import SemagentError, UsageError
 from semagent.signals import handled, ignore
 from semagent.types import Mode
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - to the end
         elif isinstance(stream, io.TextIOWrapper):
             # On Windows a log file or a pipe may not know every sign; that must not end a run.
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors=PLAIN)
     arguments = _parser().parse_args(argv)
     output = Output(json=getattr(arguments, "json", False))
     command: Command = arguments.command

@@ -4,6 +4,7 @@ With ``--json`` standard output carries one JSON object a line and nothing else;
 meant for people goes to standard error.
 """
 
+import codecs
 import errno
 import json
 import os
@@ -27,7 +28,21 @@ _T = TypeVar("_T")
 _HELD = 100
 _USUAL_WIDTH = 80
 _STEERING = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "?")
+_IN_ASCII = ("u", "+/-", "deg", "2", "x", "/", "->", "...", ".", "-")
+_PLAINLY = dict(zip("µ±°²×÷→…·–", _IN_ASCII, strict=True))
+PLAIN = "semagent.plain"
+"""How an encoding writes what it lacks: the code pages of East Asia know no µ."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_PLAINLY.get(sign, "?") for sign in lacking), error.end
+
+
+codecs.register_error(PLAIN, _plainly)
 
 
 class UnreadError(Exception):

@@ -102,7 +102,8 @@ def test_an_output_that_knows_few_signs_does_not_end_a_run(
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     run = semagent("simulate", drawn_stack, "--start-um", 4990)
     assert run.code == 0, run.err
-    assert "5.00" in run.out
+    assert "mm -> 5.00" in run.out
+    assert " mm +/- " in run.out
     config = tmp_path / "größe µ.yaml"
     config.write_bytes(find_config("simulated").read_bytes())
     check = semagent("check", config, "--json")
