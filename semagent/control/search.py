@@ -22,6 +22,7 @@ _LIKELY, _CLOSE = 0.45, 1.2  # weight and half depths of field at which a mode i
 _LIKELY_AT_ONCE = 0.8  # the weight after a single frame, when its mirror image is as likely
 _SIGMAS = 1.5  # of a mode, that a look beside it goes at least
 _GAP = 8.0  # fine steps between two frames that may hide a focus
+_FINE = 4.0  # half depths of field: the longest fine step, where a recorded stack has coarser ones
 _WIDEST = 2.0  # fine steps that a first look beside a focus may go: far away there is only noise
 _ALL_AROUND, _NOT_TO_IGNORE = 6, 0.1  # frames, weight of a mode
 _AS_TRIMMED = 5  # frames with new stigmators that tell what astigmatism is left, if any do
@@ -189,7 +190,7 @@ def next_step(
         return Look(mode.focus_m)
     seen_m = min(abs(place_m - mode.focus_m) for place_m in places_m)
     blind = len(places_m) > 1 and belief.log_odds < max(options.min_log_odds, _FAINT)
-    if blind and seen_m < _WIDEST * options.fine_step * field.unit_m:
+    if blind and seen_m <= max(_WIDEST * _finely_m(field, options), field.resolution_m):
         return _further(places_m, belief, field, options)
     worth_it = mode.weight >= (_LIKELY if len(places_m) > 1 else _LIKELY_AT_ONCE)
     close = worth_it and mode.sigma_m <= _CLOSE * field.unit_m
@@ -380,9 +381,14 @@ def _left_out(
     gaps = [(b - a, (a + b) / 2) for a, b in pairwise(sorted(places_m))]
     # There is none where the whole range is narrower than frames are told apart.
     gap_m, middle_m = max(gaps, default=(0.0, places_m[0]))
-    if gap_m > _GAP * options.fine_step * field.unit_m:
+    if gap_m > _GAP * _finely_m(field, options):
         return Look(middle_m)
     return GiveUp(_why_not(places_m, belief, field, options))
+
+
+def _finely_m(field: Field, options: AutofocusOptions) -> float:
+    """A fine step: a focus between two places that are many of them apart does not show."""
+    return min(options.fine_step, _FINE) * field.unit_m
 
 
 def _edge(
