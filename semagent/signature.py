@@ -20,6 +20,7 @@ from semagent.spectrum import (
     STREAK_COLUMNS,
     TILE_SIZES_PX,
     Array,
+    Grid,
     Spectrum,
     grid_of,
     measure_spectrum,
@@ -73,14 +74,29 @@ def _bins(tile_px: int) -> PolarBins:
 def geometry_of(tile_px: int) -> Geometry:
     """The bins of frames whose spectrum was taken with tiles of ``tile_px`` pixels."""
     bins, grid = _bins(tile_px), grid_of(tile_px)
-    kx, ky = np.broadcast_arrays(grid.kx, grid.ky)
     k = np.maximum(grid.k, _FAINTEST)
-    planes = (k**2, kx**2 - ky**2, 2 * kx * ky)
     return Geometry(
         log_k=bins.mean(np.log(k)),
-        quadratic=np.array([bins.mean(plane) for plane in planes]),
+        quadratic=np.array([bins.mean(plane) for plane in _planes(grid)]),
         share=bins.share,
     )
+
+
+def _planes(grid: Grid) -> tuple[Array, Array, Array]:
+    kx, ky = np.broadcast_arrays(grid.kx, grid.ky)
+    return grid.k**2, kx**2 - ky**2, 2 * kx * ky
+
+
+def quadratic_of(spectrum: Spectrum) -> Array:
+    """As `Geometry.quadratic`, with each frequency counted by the specimen's power there.
+
+    That of fibres is seldom in the middle of a bin's directions.
+    """
+    bins, signal = _bins(spectrum.grid.size), np.maximum(spectrum.power - spectrum.noise, 0.0)
+    power = bins.mean(signal)
+    sums = np.array([bins.mean(plane * signal) for plane in _planes(spectrum.grid)])
+    middle = geometry_of(spectrum.grid.size).quadratic
+    return np.where(power > 0, sums / np.maximum(power, _FAINTEST), middle)
 
 
 def signature_of(spectrum: Spectrum) -> Signature:

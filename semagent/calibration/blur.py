@@ -30,6 +30,7 @@ _FLAT_ERROR, _RING_ERROR, _MOST_RINGS = 0.03, 0.1, 8.0  # of the log transfer, p
 _SLOPE_ERROR = 0.01  # of the slope: scatter over simulated specimens beyond what the fit says
 _TAIL = 6.0  # degrees of freedom of the errors
 _STEPS = 40
+_SHARPEST = 4  # frames that say where in its bins the power of the specimen is
 MOST_RESIDUAL = 0.5
 """Root mean square of the logarithm of the power, above which a fit says nothing. Simulated beams
 leave 0.15 to 0.35, most where there is little noise."""
@@ -66,7 +67,11 @@ class _Problem:
     """The data, in units of half a depth of field."""
 
     def __init__(
-        self, shots: Sequence[Shot], signatures: Sequence[Signature], unit_m: float
+        self,
+        shots: Sequence[Shot],
+        signatures: Sequence[Signature],
+        unit_m: float,
+        quadratics: Sequence[Floats] | None,
     ) -> None:
         geometry = geometry_of(signatures[0].tile_px)
         log_power = np.array([each.log_power for each in signatures])
@@ -82,6 +87,10 @@ class _Problem:
         relative = np.maximum(1 - visible**2, 0.02) / np.maximum(visible, _VISIBLE) ** 2
         self.variance = relative / modes
         self.quadratic = geometry.quadratic
+        if quadratics is not None:
+            self.quadratic = np.array(quadratics)[self.sharpness.argsort()[-_SHARPEST:]].mean(
+                axis=0
+            )
         first = shots[0]
         self.origin_m = first.setting("focus")
         self.unit_m = unit_m
@@ -137,6 +146,7 @@ def fit_blur(
     signatures: Sequence[Signature],
     *,
     unit_m: float,
+    quadratics: Sequence[Floats] | None = None,
 ) -> BlurFit:
     """Fit the beam.
 
@@ -144,8 +154,10 @@ def fit_blur(
         shots: frames of one field over a range of working distances that includes focus.
         signatures: theirs, in the same order.
         unit_m: half a depth of field, within a factor of three: it says how fast blur grows.
+        quadratics: of the frames, see `semagent.signature.quadratic_of`; without them the power of
+            the specimen is taken to be even within each bin.
     """
-    problem = _Problem(shots, signatures, unit_m)
+    problem = _Problem(shots, signatures, unit_m, quadratics)
     start = np.zeros(len(_NAMES))
     start[0], start[10] = problem.focus_and_play()
     best: tuple[float, Floats, Floats] | None = None

@@ -12,9 +12,10 @@ import numpy as np
 
 from semagent.calibration.blur import MOST_RESIDUAL, BlurFit, fit_blur
 from semagent.calibration.hands import Hands
-from semagent.calibration.shifts import Effect, ShiftFit, Shot, fit_shifts
+from semagent.calibration.shifts import Effect, Floats, ShiftFit, Shot, fit_shifts
 from semagent.config import RunConfig
 from semagent.control.intervention import require_same_settings
+from semagent.control.stigmation import TELLING
 from semagent.errors import GateRefusedError, SemagentError
 from semagent.legs import and_back, legs, pair_legs, put_back
 from semagent.lengths import show_distances, show_length
@@ -22,7 +23,7 @@ from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, date
 from semagent.options import Options, Positive
 from semagent.registrar import Registrar
 from semagent.safety import AXES, check_places
-from semagent.signature import signature_of
+from semagent.signature import quadratic_of, signature_of
 from semagent.spectrum import measure_spectrum
 from semagent.types import (
     Capabilities,
@@ -41,6 +42,9 @@ _AROUND = ((1, 0), (0, 1), (-1, 0), (0, -1))  # in this order no axis moves two 
 _STIGMATOR_STEPS, _BEAM_STEPS, _STAGE_STEPS = 8, 4, 12  # that an axis moves in all, at most
 _ROUNDING = 1e-9
 _MOST_SIGMA = 0.05  # of what beam shift or stage do: less certain is not kept
+_MOST_STIGMATOR_SIGMA = 1 / TELLING  # of what the stigmators do: no search acts on less
+_JUMPED = "the specimen jumped; let it come to rest and calibrate again"
+_UNTOLD = "the field does not tell; calibrate again with more light or structure in all directions"
 _AHEAD = 5.0  # standard deviations by which no play of a lens is negative
 _CERTAIN = 1.0  # half depths of field: focus has to be known this well
 
@@ -78,6 +82,7 @@ class Taken:
 
     shot: Shot
     signature: Signature
+    quadratic: Floats
 
 
 class NotCalibratedError(SemagentError):
@@ -354,6 +359,7 @@ class _Work:
             [taken.shot for taken in frames],
             [taken.signature for taken in frames],
             unit_m=self._unit_m,
+            quadratics=[taken.quadratic for taken in frames],
         )
 
     @staticmethod
@@ -374,7 +380,8 @@ class _Work:
         frame = self._hands.expose()
         require_same_settings(self._first, frame.header)
         shot = Shot(frame.header, self._registrar.register(frame), dict(self._directions))
-        self._taken.append(Taken(shot, signature_of(measure_spectrum(frame.specimen))))
+        spectrum = measure_spectrum(frame.specimen)
+        self._taken.append(Taken(shot, signature_of(spectrum), quadratic_of(spectrum)))
         self._progress(stage, frame.header)
 
     def _focus_to(self, place_m: float) -> None:
@@ -459,20 +466,22 @@ def _with_shifts(calibration: Calibration, fit: ShiftFit) -> Calibration:
 def _certain(calibration: Calibration, left_out: Callable[[str], None]) -> Calibration:
     """The calibration without what corrections would have to divide by, and cannot.
 
-    A knob that does nothing, or a specimen that jumped on the way, gives numbers too.
+    A knob that does nothing, a specimen that jumped on the way, or one that does not show all
+    directions, gives numbers too.
     """
-    for cause in ("beam_shift", "stage"):
-        field = f"image_shift_per_{cause}"
+    for field, with_it, most, why in (
+        ("astigmatism_per_stigmator", "focus_per_stigmator", _MOST_STIGMATOR_SIGMA, _UNTOLD),
+        ("image_shift_per_beam_shift", None, _MOST_SIGMA, _JUMPED),
+        ("image_shift_per_stage", "stage_backlash_m", _MOST_SIGMA, _JUMPED),
+    ):
         matrix: Matrix | None = getattr(calibration, field)
-        if matrix is None or matrix.sigma <= _MOST_SIGMA * _weakest(matrix):
+        if matrix is None or matrix.sigma <= most * _weakest(matrix):
             continue
-        calibration = msgspec.structs.replace(calibration, **{field: None})
-        if cause == "stage":
-            calibration = msgspec.structs.replace(calibration, stage_backlash_m=None)
+        gone = dict.fromkeys(filter(None, (field, with_it)))
+        calibration = msgspec.structs.replace(calibration, **gone)
         left_out(
             f"{field} is not kept, its uncertainty is {matrix.sigma:.2g} and may be "
-            f"{_MOST_SIGMA * _weakest(matrix):.2g}: either the knob does nothing, or the specimen "
-            "jumped; let it come to rest and calibrate again"
+            f"{most * _weakest(matrix):.2g}: either the knob does nothing, or {why}"
         )
     return calibration
 

@@ -11,8 +11,9 @@ from semagent.spectrum import Array
 
 UNKNOWN_STD = 50.0
 """Half depths of field that a stigmator at full range may make, where there is no calibration."""
+TELLING = 1.5
+"""Standard deviations, wide as they are, that the weaker effect of the stigmators has to be."""
 _LEAST_RELATIVE_STD = 0.03  # of a calibration: apertures and days differ by as much
-_TELLING = 1.5  # standard deviations, wide as they are, that the weaker effect has to be
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +79,7 @@ def correction(posterior: Posterior, stigmators: Array) -> tuple[Array, Array] |
     """
     likeliest = posterior.beam[0, BEAM:].reshape(2, 2)
     std = float(np.sqrt(np.diagonal(posterior.covariance[0])[BEAM:].max()))
-    if np.linalg.svd(likeliest, compute_uv=False)[-1] < _TELLING * std:
+    if np.linalg.svd(likeliest, compute_uv=False)[-1] < TELLING * std:
         return None
     inverse = np.linalg.inv(likeliest)
     now, _ = _mixture(posterior, *_astigmatism(posterior, stigmators, stigmators))

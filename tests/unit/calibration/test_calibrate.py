@@ -139,6 +139,28 @@ def test_signs_scales_and_coupling_of_the_stigmators(measured: Any) -> None:
     assert math.hypot(vector.x, vector.y) < 4 * vector.sigma
 
 
+@pytest.mark.parametrize("seed", [3, 5])
+def test_a_field_of_few_directions_tells_what_stigmators_do(seed: int) -> None:
+    """The power of fibres is seldom in the middle of a bin's directions."""
+    found, *_ = run(seed=seed, specimen={"kind": "fibres", "working_distance_mm": 5.0})
+    assert isinstance(found, Calibration), found
+    matrix = found.astigmatism_per_stigmator
+    assert matrix is not None
+    entries = [matrix.xx, matrix.xy, matrix.yx, matrix.yy]
+    assert entries == pytest.approx([18e-6, -6e-6, 6e-6, 18e-6], abs=2.5 * matrix.sigma)
+    assert matrix.sigma < 1.2e-6
+
+
+def test_stigmators_that_do_nothing_are_not_kept() -> None:
+    left_out: list[str] = []
+    found, *_ = run(left_out=left_out, column={**COLUMN, "stigmator_um_per_unit": 1e-3})
+    assert isinstance(found, Calibration)
+    assert found.astigmatism_per_stigmator is None
+    assert found.focus_per_stigmator is None
+    assert ["astigmatism_per_stigmator is not kept" in each for each in left_out] == [True]
+    assert found.blur_per_focus is not None
+
+
 def test_shifts_are_those_of_the_content(measured: Any) -> None:
     """The view moves one way, the picture the other."""
     calibration = measured[0]
