@@ -339,6 +339,7 @@ class AcquireRole:
             data={"in_a_row": self._failures, "allowed": self._options.max_failures},
         )
         if self._failures >= self._options.max_failures or isinstance(error, DisconnectedError):
+            self.serve()  # what was asked during the frame is refused, and in the record
             raise error
 
     def _beat(self, *, busy: bool) -> None:

@@ -331,6 +331,24 @@ def test_a_disconnected_microscope_disarms_and_ends_the_role():
     assert bench.kinds() == ["gate_armed", "gate_disarmed", "acquire_failed"]
 
 
+def test_what_is_asked_while_the_microscope_is_lost_is_answered_and_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    bench = Bench()
+    bench.arm()
+
+    def lose(_timeout_s: float) -> Any:
+        bench.console.send("command", Command(id="2", issuer=Issuer.OPERATOR, action=focus(5e-3)))
+        raise DisconnectedError("the cable is cut")
+
+    monkeypatch.setattr(bench.microscope, "acquire", lose)
+    with pytest.raises(DisconnectedError, match="the cable is cut"):
+        bench.role.step()
+    (reply,) = bench.console.answers()
+    assert (reply.command.id, reply.outcome, reply.code) == ("2", Outcome.REFUSED, "disarmed")
+    assert bench.kept.topics.count("command") == 2
+
+
 def test_a_run_waits_for_the_person_who_has_blanked_the_beam(monkeypatch: pytest.MonkeyPatch):
     bench = Bench(patient=True)
     bench.arm()
