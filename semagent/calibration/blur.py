@@ -4,12 +4,13 @@ The power of frame i in bin j, noise taken off, is modelled as ``exp(s_j + g_i) 
 spectrum of the specimen s_j common to all frames, gains g_i and the transfer T of a disc (see
 `semagent.transfer`) at::
 
-    q = c² k' ((z_i - h d_i - f_i) I + A_i)² k,     f_i = f + u·S_i + v t_i,     A_i = A + K S_i
+    q = c² k' ((z_i - h_i d_i - f_i) I + A_i)² k,     f_i = f + u·S_i + v t_i,     A_i = A + K S_i
 
-Here z is the set working distance, d = ±1 the direction it was approached from, h the play of
-the lens, S the stigmators relative to the start, t the time. Specimen and gains are eliminated in
-closed form; the rest are Gauss-Newton steps with the weights of Student's distribution. Only
-differences between frames count, so that the specimen cannot bias the result.
+Here z is the set working distance, d = ±1 the direction it was approached from, h_i the play h of
+the lens or, where focus has run less than 2 h since it turned round, what is taken up of it, S the
+stigmators relative to the start, t the time. Specimen and gains are eliminated in closed form; the
+rest are Gauss-Newton steps with the weights of Student's distribution. Only differences between
+frames count, so that the specimen cannot bias the result.
 """
 
 import math
@@ -96,6 +97,7 @@ class _Problem:
         self.unit_m = unit_m
         self.places = np.array([s.setting("focus") - self.origin_m for s in shots]) / unit_m
         self.directions = np.array([s.directions.get("focus", 0) for s in shots], np.float64)
+        self.runs = np.array([s.run_m for s in shots]) / unit_m
         self.stigmators = np.array(
             [
                 [s.setting(name) - first.setting(name) for name in ("stigmator_x", "stigmator_y")]
@@ -123,7 +125,8 @@ class _Problem:
         along, cosine, sine = self.quadratic
         sx, sy = self.stigmators.T
         focus = p[0] + p[8] * sx + p[9] * sy + p[11] * self.times
-        away = (self.places - p[10] * self.directions - focus)[:, np.newaxis]
+        lag = self.directions * np.minimum(p[10], self.runs - p[10])
+        away = (self.places - lag - focus)[:, np.newaxis]
         a1 = (p[2] + p[4] * sx + p[5] * sy)[:, np.newaxis]
         a2 = (p[3] + p[6] * sx + p[7] * sy)[:, np.newaxis]
         reach = (away**2 + a1**2 + a2**2) * along + 2 * away * (a1 * cosine + a2 * sine)

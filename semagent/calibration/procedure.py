@@ -173,6 +173,7 @@ class _Work:
         self._directions: dict[str, int] = {}
         optics = self._home.optics
         self._at = {"focus": optics.working_distance_m}
+        self._turned_m = optics.working_distance_m
         self._stigmators_home = optics.stigmator_x or 0.0, optics.stigmator_y or 0.0
         self._stigmators_at = self._stigmators_home
         self._beam_home_m = optics.beam_shift_x_m or 0.0, optics.beam_shift_y_m or 0.0
@@ -365,9 +366,8 @@ class _Work:
     @staticmethod
     def _without_play(shot: Shot, blur: BlurFit) -> Shot:
         """The shot at the true focus, so that the play is not fitted twice."""
-        play_m = max(0.0, blur.hysteresis_m[0]) * shot.directions.get("focus", 0)
         optics = shot.header.optics
-        true_m = optics.working_distance_m - play_m
+        true_m = optics.working_distance_m - shot.lag_m(max(0.0, blur.hysteresis_m[0]))
         header = msgspec.structs.replace(
             shot.header, optics=msgspec.structs.replace(optics, working_distance_m=true_m)
         )
@@ -379,18 +379,23 @@ class _Work:
     def _take(self, stage: Stage) -> None:
         frame = self._hands.expose()
         require_same_settings(self._first, frame.header)
-        shot = Shot(frame.header, self._registrar.register(frame), dict(self._directions))
+        shift, run_m = self._registrar.register(frame), abs(self._at["focus"] - self._turned_m)
+        shot = Shot(frame.header, shift, dict(self._directions), run_m)
         spectrum = measure_spectrum(frame.specimen)
         self._taken.append(Taken(shot, signature_of(spectrum), quadratic_of(spectrum)))
         self._progress(stage, frame.header)
 
     def _focus_to(self, place_m: float) -> None:
         before_m = self._at["focus"]
-        step_m = self._safety.longest_step("working_distance_m")
+        step_m, way = (
+            self._safety.longest_step("working_distance_m"),
+            1 if place_m > before_m else -1,
+        )
         for leg_m in legs(before_m, place_m, max_step=step_m):
             self._hands.do(SetWorkingDistance(working_distance_m=leg_m))
             self._at["focus"] = leg_m
-            self._directions["focus"] = 1 if place_m > before_m else -1
+            if self._directions.get("focus") != way:
+                self._directions["focus"], self._turned_m = way, before_m
 
     def _focus_from_below(self, place_m: float) -> None:
         self._focus_to(place_m - _APPROACH * self._unit_m)

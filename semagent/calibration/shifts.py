@@ -29,11 +29,13 @@ class Shot:
         header: the settings measured with it.
         shift: where its content lies.
         directions: sign of the last move of ``focus``, ``stage_x`` and ``stage_y``.
+        run_m: how far focus has moved since it last turned round.
     """
 
     header: FrameHeader
     shift: ImageShift | None
     directions: Mapping[str, int] = field(default_factory=dict)
+    run_m: float = math.inf
 
     def setting(self, cause: str) -> float:
         """How a cause was set; 0 where it is not reported."""
@@ -48,6 +50,10 @@ class Shot:
             "stage_y": stage.y_m,
         }[cause]
         return value or 0.0
+
+    def lag_m(self, play_m: float) -> float:
+        """How far focus is behind, with this half-width of play."""
+        return self.directions.get("focus", 0) * min(play_m, self.run_m - play_m)
 
 
 @dataclass(frozen=True, slots=True)
