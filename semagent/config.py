@@ -151,6 +151,11 @@ class RunConfig(ConfigFile, frozen=True, kw_only=True):
         """Half the depth of field of a frame in metres, as control takes it."""
         return self.control.scale.half_depth_of(self.remembered.with_angle(header))
 
+    def approach_m(self, header: FrameHeader) -> float:
+        """How far moves of focus from above go too far, as control does at these settings."""
+        play_m = self.remembered.lens_play_m(header)
+        return self.control.autofocus.approach_m(self.half_depth_of(header), play_m)
+
 
 def load_config(path: Path) -> RunConfig:
     """Read and check a run configuration.

@@ -266,6 +266,12 @@ class Memory(Options, frozen=True, kw_only=True):
         )
         return msgspec.structs.replace(header, optics=optics)
 
+    def lens_play_m(self, header: FrameHeader) -> float:
+        """Half-width of the play of the lens at the settings of a frame; 0 if none is known."""
+        entry = self.at(header)
+        play = entry.calibration.focus_hysteresis_m if entry and entry.calibration else None
+        return play.value if play else 0.0
+
     def with_calibration(self, settings: Settings, calibration: Calibration) -> "Memory":
         """This memory with a new calibration in place of the one for these settings."""
         entry = self._nearest(settings, math.log(1.1)) or Entry(settings=settings)

@@ -112,6 +112,8 @@ def on_frame(turn: Turn, task: Autofocus, seen: Analysed) -> None:
         change = settings_change(start.settings, header.settings, start.detector, header.detector)
         go_home(turn, "failed", f"along with the working distance {change}")
         return
+    if not task.samples and task.frames_left and turn.take_up_play():
+        return  # the next frame is the first that counts
     if not task.samples:
         task = msgspec.structs.replace(task, poor=(*task.poor, analysis.structure))
         turn.set_task(task)

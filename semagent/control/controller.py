@@ -81,7 +81,7 @@ class Controller:
 
     def analysed(self, analysis: FrameAnalysis) -> Decision:
         """Take an analysed frame into account."""
-        header = self._memory.with_angle(analysis.header)
+        header = self._known(analysis.header)
         # A frame of a new field is the first of it that counts, not the last that does not.
         self._remember(noticed(self._state, header, self._options))
         follows = isinstance(self._state.task, Follow)
@@ -112,7 +112,7 @@ class Controller:
 
     def flagged(self, header: FrameHeader) -> Decision:
         """Take note of a frame that has faults and was not analysed."""
-        return self._decide(Flagged(header=self._memory.with_angle(header)))
+        return self._decide(Flagged(header=self._known(header)))
 
     def replied(self, reply: Reply) -> Decision:
         """Take the answer to a command, of the agent or the operator, into account."""
@@ -161,6 +161,13 @@ class Controller:
             and not state.paused
             and (task is None or follows)
         )
+
+    def _known(self, header: FrameHeader) -> FrameHeader:
+        """The header with the angle that is remembered; what is remembered of the play counts."""
+        header = self._memory.with_angle(header)
+        play_m = self._memory.lens_play_m(header)
+        self._state = msgspec.structs.replace(self._state, lens_play_m=play_m)
+        return header
 
     def _with(self, decision: Decision, outcomes: Outcomes) -> Decision:
         """The decision, and what the stabiliser adds to it."""

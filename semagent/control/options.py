@@ -17,6 +17,7 @@ from semagent.types import LEAST_STRUCTURE, FrameHeader, MicroscopeState, Mode
 USUAL_SLOPE = 0.5
 """Blur in pixels per half depth of field, where half a depth of field is p/alpha."""
 
+_PLAYS = 3.0  # half-widths of the play of the lens that an approach takes up surely
 _START_FRAMES_AT_MOST = 3  # times ``start_frames``
 
 
@@ -94,7 +95,8 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
             known better; 0 leaves it to the depth of field.
         approach: distance in half depths of field by which moves that would arrive from above
             go too far and come back, so that every frame of the search, and the final point,
-            are reached from below: lenses have hysteresis. 0 moves directly.
+            are reached from below: lenses have hysteresis. Where a calibration has found that a
+            lens needs more, moves go further, and a search begins by such a move. 0 moves directly.
         max_step_m: longest single move in metres; longer ones are made in several commands.
             Set it below the step limit of the safety envelope. ``None`` is no limit.
         stigmator_range: lowest and highest value either stigmator is set to, as a fraction of
@@ -140,6 +142,10 @@ class AutofocusOptions(Options, frozen=True, kw_only=True):
     min_log_odds: Finite = 3.0
     confidence: Annotated[float, msgspec.Meta(gt=0.5, lt=1)] = 0.95
     max_flagged: Count = 5
+
+    def approach_m(self, unit_m: float, play_m: float) -> float:
+        """How far moves that would arrive from above go too far, with a play that is known."""
+        return max(self.approach * unit_m, _PLAYS * play_m) if self.approach else 0.0
 
     def shows_structure(self, structures: Sequence[float]) -> bool:
         """Whether frames show a specimen: what several agree on may be fainter."""

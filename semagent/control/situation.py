@@ -316,6 +316,8 @@ class ControlState(Value, frozen=True, kw_only=True):
         verified: the last frame of that autofocus.
         detector: of the last frame that was used; empty before.
         epoch: grows when evidence so far stops counting; the estimator is reset.
+        lens_play_m: half-width of the play of the lens, where a calibration has found one.
+        approached_m: the working distance that was gone to last, from below.
     """
 
     mode: Mode
@@ -336,6 +338,8 @@ class ControlState(Value, frozen=True, kw_only=True):
     verified: FrameAnalysis | None = None
     detector: str = ""
     epoch: int = 0
+    lens_play_m: float = 0.0
+    approached_m: float | None = None
 
     @property
     def armed(self) -> bool:

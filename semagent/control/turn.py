@@ -99,8 +99,9 @@ class Turn:
         Stigmators are set first, if they are to be changed. ``straight`` does not mind the
         backlash.
         """
-        self.update(waiting_ns=self.state.now_ns)
-        way = self._legs(self.working_distance_m, target_m, 0.0 if straight else 1.0)
+        approached_m = None if straight else target_m
+        self.update(waiting_ns=self.state.now_ns, approached_m=approached_m)
+        way = self._legs(self.working_distance_m, target_m, 0.0 if straight else self._approach_m)
         if not way and self.state.unconfirmed:
             way = (target_m,)
         moves: list[MicroscopeAction] = [
@@ -109,6 +110,22 @@ class Turn:
         moves = [*(self._stigmator_legs(stigmators) if stigmators else ()), *moves]
         if moves:
             self.command(moves[0], then=tuple(moves[1:]))
+
+    def take_up_play(self) -> bool:
+        """Reach where focus stands from below, where the lens has more play than a search bears.
+
+        Returns whether that has to be waited for; not where focus was reached so already.
+        """
+        here_m, options = self.working_distance_m, self.options.autofocus
+        if self._approach_m <= options.approach * self._unit_m or here_m == self.state.approached_m:
+            return False
+        low_m = max(self._low_m, here_m - self._approach_m)
+        way = *self._legs(here_m, low_m, 0.0), *self._legs(low_m, here_m, 0.0)
+        moves = [SetWorkingDistance(working_distance_m=leg_m) for leg_m in way]
+        if moves:
+            self.update(epoch=self.state.epoch + 1, approached_m=here_m)
+            self.command(moves[0], then=tuple(moves[1:]))
+        return bool(moves)
 
     def stigmate(self, target: tuple[float, float]) -> None:
         """Set the stigmators, in several commands where limits ask for it."""
@@ -144,14 +161,25 @@ class Turn:
         way = pair_legs(here, target, self.options.autofocus.max_stigmator_step)
         return [SetStigmator(x=x, y=y) for x, y in way]
 
-    def _legs(self, here_m: float, target_m: float, approach: float) -> tuple[float, ...]:
-        options, header = self.options.autofocus, self.state.header
-        unit_m = self.options.scale.half_depth_of(header) if header else 0.0
+    @property
+    def _unit_m(self) -> float:
+        header = self.state.header
+        return self.options.scale.half_depth_of(header) if header else 0.0
+
+    @property
+    def _approach_m(self) -> float:
+        return self.options.autofocus.approach_m(self._unit_m, self.state.lens_play_m)
+
+    @property
+    def _low_m(self) -> float:
         low_m, _ = self.capabilities.working_distance_range_m or (-math.inf, math.inf)
+        return low_m
+
+    def _legs(self, here_m: float, target_m: float, approach_m: float) -> tuple[float, ...]:
         return legs(
             here_m,
             target_m,
-            approach=approach * options.approach * unit_m,
-            max_step=options.max_step_m,
-            lowest=low_m,
+            approach=approach_m,
+            max_step=self.options.autofocus.max_step_m,
+            lowest=self._low_m,
         )

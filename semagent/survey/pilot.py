@@ -235,16 +235,16 @@ class Pilot:
 
     def _focus_to(self, working_distance_m: float, straight: bool = False) -> None:
         """Go to a working distance, from below."""
-        safety, options = self._config.safety, self._config.control
+        safety = self._config.safety
         limits = safety.working_distance_m
-        unit_m = self._config.half_depth_of(self.last) if self.last else 0.0
+        approach_m = self._config.approach_m(self.last) if self.last and not straight else 0.0
         here_m = self._here().optics.working_distance_m
         if abs(here_m - working_distance_m) <= _AT_FOCUS_M:
             return
         for leg_m in legs(
             here_m,
             working_distance_m,
-            approach=0.0 if straight else options.autofocus.approach * unit_m,
+            approach=approach_m,
             max_step=safety.longest_step("working_distance_m"),
             lowest=limits.min if limits else 0.0,
         ):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from semagent.control import ControlOptions
 from semagent.control.options import AutofocusOptions, HoldOptions
-from semagent.memory import Measure, Memory, Settings
+from semagent.memory import Calibration, Entry, Measure, Memory, Settings
 from semagent.types import (
     FocusResult,
     Level,
@@ -272,6 +272,31 @@ def test_every_frame_is_reached_from_below() -> None:
         assert bench.sequence == 1 or bench.lens_m <= bench.optics.working_distance_m
     assert bench.results[0].status == "focused"
     assert bench.offset == pytest.approx(bench.focus, abs=1)
+
+
+@pytest.mark.parametrize("start", [-25.0, -4.0, 0.5, 6.0, 25.0])
+@pytest.mark.parametrize("play", [2.5, 5.0])
+def test_a_play_that_calibration_has_found_is_taken_up(play: float, start: float) -> None:
+    """However near the start is, where the first frame is taken anywhere within the play."""
+    bench = Bench(focus=-start, play=play, noise=0.005, options=options(), memory=with_play(play))
+    result = focus(bench)
+    assert result.status == "focused"
+    lens = (bench.lens_m - bench.origin_m) / UNIT_M
+    assert lens == pytest.approx(bench.focus, abs=1)
+    assert bench.positions[:2] == pytest.approx([-3 * play, 0])
+    before, here = len(bench.positions), bench.offset
+    assert focus(bench).status == "focused"
+    assert bench.positions[before:][:1] != pytest.approx([here - 3 * play])  # it is taken up
+    assert (bench.lens_m - bench.origin_m) / UNIT_M == pytest.approx(bench.focus, abs=1)
+
+
+def with_play(play: float) -> Memory:
+    found = Calibration(
+        date="2026-01-01T00:00:00Z",
+        frames=50,
+        focus_hysteresis_m=Measure(value=play * UNIT_M, sigma=0.02 * UNIT_M),
+    )
+    return Memory(entries=(Entry(settings=Settings(), calibration=found),))
 
 
 def test_direct_moves_where_no_approach_is_wanted() -> None:

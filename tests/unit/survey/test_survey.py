@@ -20,6 +20,7 @@ from semagent.clock import ManualClock
 from semagent.config import RunConfig, find_config, load_config
 from semagent.errors import CommandRefusedError, MicroscopeError, RecordError
 from semagent.lockstep import Lockstep
+from semagent.memory import Calibration, Entry, Measure, Memory, Settings
 from semagent.places import GridOptions, ScanOptions
 from semagent.safety import AxisLimits
 from semagent.survey import Found, NoMapError, Pilot, Survey, Visit
@@ -104,6 +105,19 @@ def test_every_position_is_in_focus(scanned: Bench) -> None:
     assert [visit.index for visit, _ in scanned.visits] == list(range(9))
     half_depth_m = scanned.microscope.truth().half_depth_m
     assert max(abs(defocus_m) for _, defocus_m in scanned.visits) < half_depth_m
+
+
+def test_so_it_is_with_a_lens_whose_play_was_calibrated() -> None:
+    play = Measure(value=7e-6, sigma=0.1e-6)
+    found = Calibration(date="2026-01-01T00:00:00Z", frames=50, focus_hysteresis_m=play)
+    memory = Memory(entries=(Entry(settings=Settings(), calibration=found),))
+    bench = Bench(
+        config=msgspec.structs.replace(configuration(), remembered=memory),
+        column={"working_distance_mm": 5.004, "lens_hysteresis_um": 7.0},
+    )
+    assert [visit.index for visit, _ in bench.visits] == list(range(9)), bench.found
+    half_depth_m = bench.microscope.truth().half_depth_m
+    assert max(abs(defocus_m) for _, defocus_m in bench.visits) < half_depth_m
 
 
 def test_most_are_predicted(scanned: Bench) -> None:
