@@ -11,7 +11,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -97,10 +97,10 @@ class _Child:
             SemagentError: it failed, and says how.
         """
         remaining_s = max(0.0, deadline_s - time.perf_counter())
-        if not wait([self.link, self.process.sentinel], remaining_s):
+        if not _wait([self.link, self.process.sentinel], remaining_s):
             raise RoleError(f"the {self.role} role did not start within {STARTUP_S:g} s")
         try:
-            if not self.link.poll(1.0):
+            if not _wait([self.link], 1.0):
                 raise EOFError
             message: FromChild = msgspec.msgpack.decode(self.link.recv_bytes(), type=FromChild)
         except (EOFError, OSError) as error:
@@ -258,7 +258,7 @@ class Supervisor:
         self._begin_comebacks()
         links = [child.link for child in self._well()]
         sentinels = [child.process.sentinel for child in self._well()]
-        ready = wait([*links, *sentinels], timeout_s)
+        ready = _wait([*links, *sentinels], timeout_s)
         for child in self._well():
             if child.link in ready or child.process.sentinel in ready:
                 try:
@@ -410,6 +410,19 @@ class Supervisor:
             for child in self._children.values():
                 child.send(Unrecorded())
             raise error
+
+
+def _wait(for_: list[Any], timeout_s: float) -> list[Any]:
+    """What has something to say, within ``timeout_s``; Ctrl-C does not end that.
+
+    Windows breaks it off even if a handler has taken Ctrl-C, where others go on.
+    """
+    until_s = time.perf_counter() + timeout_s
+    while True:
+        try:
+            return wait(for_, max(0.0, until_s - time.perf_counter()))
+        except InterruptedError:
+            continue
 
 
 @contextmanager

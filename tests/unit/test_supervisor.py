@@ -79,6 +79,25 @@ def mortal(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Supervisor, list[s
         run.close()
 
 
+def test_ctrl_c_breaks_no_watch_off(
+    mortal: tuple[Supervisor, list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    """On Windows it has a wait raise, whatever its handler does."""
+    waited = []
+
+    def broken_off_once(_objects: object, timeout_s: float) -> list[object]:
+        waited.append(timeout_s)
+        if len(waited) == 1:
+            raise InterruptedError
+        return []
+
+    run, said = mortal
+    monkeypatch.setattr(supervisor, "wait", broken_off_once)
+    run.watch(0.1)
+    assert len(waited) == 2
+    assert not said
+
+
 def test_a_role_that_dies_again_and_again_ends_the_run(mortal: tuple[Supervisor, list[str]]):
     run, said = mortal
 
