@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,10 +35,10 @@ def _semagent(*arguments: object, timeout_s: float = 100.0) -> Finished:
     run = subprocess.run(
         [sys.executable, "-m", "semagent", *map(str, arguments)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=timeout_s,
         check=False,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200", "PYTHONUTF8": "1"},
     )
     return Finished(run.returncode, run.stdout, run.stderr)
 
@@ -46,6 +47,30 @@ def _semagent(*arguments: object, timeout_s: float = 100.0) -> Finished:
 def semagent() -> Callable[..., Finished]:
     """Runs a command to its end."""
     return _semagent
+
+
+# On Windows: in the console of a process, of which all that run there hear it.
+_PRESS = """
+import ctypes, sys
+console = ctypes.windll.kernel32
+console.FreeConsole()
+assert console.AttachConsole(int(sys.argv[1]))
+console.SetConsoleCtrlHandler(None, 1)
+assert console.GenerateConsoleCtrlEvent(0, 0)
+"""
+
+
+def _press_ctrl_c(process: subprocess.Popen[str]) -> None:
+    if sys.platform == "win32":
+        subprocess.run([sys.executable, "-c", _PRESS, str(process.pid)], check=True)
+    else:
+        process.send_signal(signal.SIGINT)
+
+
+@pytest.fixture(scope="session")
+def press_ctrl_c() -> Callable[[subprocess.Popen[str]], None]:
+    """Press Ctrl-C for a program, which on Windows was started with `CREATE_NO_WINDOW`."""
+    return _press_ctrl_c
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def test_simulate_keeps_to_its_frames(semagent: Run, drawn_stack: Path):
     assert result["final_working_distance_m"] == result["start_working_distance_m"]
 
 
-def test_a_stack_can_be_watched_in_the_console(drawn_stack: Path):
+def test_a_stack_can_be_watched_in_the_console(drawn_stack: Path, press_ctrl_c: Any):
     pytest.importorskip("starlette", reason="the extra 'console' is not installed")
     arguments = ("simulate", str(drawn_stack), "--start-um", "4990", "--console", "--json")
     with subprocess.Popen(
@@ -126,6 +126,7 @@ def test_a_stack_can_be_watched_in_the_console(drawn_stack: Path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -135,7 +136,7 @@ def test_a_stack_can_be_watched_in_the_console(drawn_stack: Path):
             sigma_m = frame["belief"]["sigma_m"]
             if sigma_m is not None and sigma_m < 1e-6:
                 break
-        process.send_signal(signal.SIGINT)
+        press_ctrl_c(process)
         process.communicate(timeout=60)
     assert process.returncode == 130
     assert frame["belief"]["focus_m"] == pytest.approx(5003e-6, abs=2e-6)
@@ -576,7 +577,7 @@ def test_scores_leave_room_for_names_in_the_usual_terminal(
     monkeypatch.chdir(drawn_stack)
     run = semagent("score", *[f"frame_000{number}.png" for number in range(3)])
     assert run.out.lstrip().startswith("focus scores (")
-    rows = [line for line in run.out.splitlines() if line.startswith("│")]
+    rows = [line for line in run.out.splitlines() if line.startswith("│ frame")]
     assert len(rows) == 3  # a line each
     assert all(re.search(r"frame_000\d.png .* \d+\.\d\d × \d+\.\d\d ", row) for row in rows)
 
@@ -594,9 +595,9 @@ def test_scores_leave_room_for_names_in_the_usual_terminal(
         (("run", "simulated", "--mode", "autopilot"), "autopilot"),
         (("simulate", "no-such-folder", "--start-um", "nan"), "nan: a finite number"),
         (("run", "simulated", "--frames", "99999999999999999999"), "at most 1000000000"),
-        (("estimate", "a" * 300), f"{'a' * 300}: cannot be read"),
-        (("check", "a" * 300), f"{'a' * 300}: cannot be read"),
-        (("browse", "a" * 300), f"{'a' * 300}: cannot be read"),
+        (("estimate", "a" * 300), f"{'a' * 300}: "),
+        (("check", "a" * 300), f"{'a' * 300}: "),
+        (("browse", "a" * 300), f"{'a' * 300}: "),
         (("restore", "x.png", "--output", "out", "--engine", "sharpness"), "needs a model"),
         (("restore", "x.png", "--output", "out"), "x.png"),
         (("restore", "x.png", "--output", "out", "--artefact", "none"), "not an artefact"),

@@ -137,7 +137,10 @@ def spawned(supervisor: int) -> list[psutil.Process]:
 class Started:
     """A run that is going on, whose processes can be found and hurt."""
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(
+        self, press_ctrl_c: Callable[[subprocess.Popen[str]], None], *arguments: object
+    ) -> None:
+        self._press_ctrl_c = press_ctrl_c
         self.process = subprocess.Popen(
             [
                 sys.executable,
@@ -151,7 +154,11 @@ class Started:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
+
+    def press_ctrl_c(self) -> None:
+        self._press_ctrl_c(self.process)
 
     def wait_for_frames(self, number: int) -> list[dict[str, Any]]:
         assert self.process.stdout is not None
@@ -185,11 +192,12 @@ class Started:
 
 
 @pytest.fixture
-def live(simulated_config: Config) -> Any:
+def live(simulated_config: Config, press_ctrl_c: Any) -> Any:
     started: list[Started] = []
 
     def start(*arguments: object, **changes: Any) -> Started:
-        started.append(Started(simulated_config(speed=1.0, **changes), *arguments))
+        config = simulated_config(speed=1.0, **changes)
+        started.append(Started(press_ctrl_c, config, *arguments))
         return started[-1]
 
     yield start
@@ -226,32 +234,29 @@ def test_an_interrupt_that_cannot_put_focus_back_says_so(live: Any):
     assert "could not be put back to 5.0300 mm" in err
 
 
-@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
 def test_ctrl_c_waits_for_a_slow_frame_to_put_focus_back(live: Any, tmp_path: Path):
     record = tmp_path / "session"
     # More than a second a frame: the command home is carried out when the frame has ended.
     run = live("--arm", "--mode", "hold", "--record", record, scan={"dwell_us": 7.0})
     frames = run.wait_for_frames(5)
     assert frames[-1]["working_distance_m"] != frames[0]["working_distance_m"]
-    run.process.send_signal(signal.SIGINT)
+    run.press_ctrl_c()
     code, err = run.finish()
     assert code == 130, err
     assert left_at_m(record) == pytest.approx(0.00503, abs=1e-9)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
 def test_a_second_ctrl_c_on_the_way_back_does_not_say_that_focus_is_back(live: Any):
     run = live("--arm", "--mode", "hold", scan={"dwell_us": 7.0})
     run.wait_until_moved()
-    run.process.send_signal(signal.SIGINT)
+    run.press_ctrl_c()
     time.sleep(0.1)  # two signals of one kind at once may come as one
-    run.process.send_signal(signal.SIGINT)
+    run.press_ctrl_c()
     code, err = run.finish()
     assert code == 3, err
     assert "check them" in err
 
 
-@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
 @pytest.mark.parametrize(
     ("lost", "expected"), [("control", 3), (None, 130)], ids=["failed", "done"]
 )
@@ -265,7 +270,7 @@ def test_ctrl_c_while_roles_are_brought_down_hides_no_failure(
     if lost:
         roles[lost].kill()
     assert not psutil.wait_procs([roles["acquire"]], timeout=30)[1]
-    run.process.send_signal(signal.SIGINT)
+    run.press_ctrl_c()
     code, err = run.finish()
     assert code == expected, err
     assert "Traceback" not in err
@@ -287,6 +292,7 @@ def test_a_reader_of_the_output_who_goes_away_counts_as_ctrl_c(live: Any, tmp_pa
     run = live("--arm", "--mode", "hold", "--record", record, scan={"dwell_us": 4.0})
     run.wait_until_moved()
     run.process.stdout.close()  # as with `| head`, or with `| tee` that Ctrl-C has ended
+    run.process.stdout = None
     code, err = run.finish()
     assert code == 130, err
     assert "Traceback" not in err
@@ -329,16 +335,15 @@ def test_ctrl_c_in_a_terminal_during_the_start_ends_everything(
     assert not psutil.wait_procs(started, timeout=5)[1]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
 def test_a_second_ctrl_c_insists(live: Any):
     run = live("--mode", "observe")
     run.wait_for_frames(3)
     roles = run.children()
     roles["acquire"].suspend()  # as a vendor call that hangs
-    run.process.send_signal(signal.SIGINT)
-    run.process.send_signal(signal.SIGINT)
+    run.press_ctrl_c()
+    run.press_ctrl_c()
     while run.process.poll() is None:
-        run.process.send_signal(signal.SIGINT)
+        run.press_ctrl_c()
         with contextlib.suppress(subprocess.TimeoutExpired):
             run.process.wait(0.5)
     code, err = run.finish()
@@ -372,20 +377,18 @@ def test_a_start_outside_the_envelope_is_refused(semagent: Run, simulated_config
     assert "not armed" in run.err
 
 
-@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
 def test_an_infer_role_that_dies_is_started_again(live: Any):
     run = live("--mode", "observe")
     run.wait_for_frames(3)
     run.children()["infer"].kill()
     run.wait_for_frames(5)
-    run.process.send_signal(signal.SIGINT)
+    run.press_ctrl_c()
     code, err = run.finish()
     assert code == 130
     assert "infer role" in err
     assert "starting it again" in err
 
 
-@pytest.mark.skipif(os.name == "nt", reason="suspends processes with POSIX signals")
 def test_ctrl_c_does_not_wait_for_a_role_that_is_being_started_again(live: Any):
     run = live("--arm", "--mode", "hold")
     run.wait_until_moved()
@@ -395,7 +398,7 @@ def test_ctrl_c_does_not_wait_for_a_role_that_is_being_started_again(live: Any):
         assert run.process.poll() is None
     for process in again:
         process.suspend()  # as an engine that takes minutes to open
-    run.process.send_signal(signal.SIGINT)
+    run.press_ctrl_c()
     code, err = run.finish()
     assert code == 130, err
     assert "starting it again" in err
@@ -457,7 +460,6 @@ def test_where_focus_was_left_is_read_when_nobody_can_put_it_back(live: Any, tmp
     assert f"left at working distance {left_at_m(record) * 1e3:.4f} mm" in err
 
 
-@pytest.mark.skipif(os.name == "nt", reason="suspends processes with POSIX signals")
 def test_a_role_that_hangs_counts_as_lost(live: Any):
     run = live("--mode", "observe")
     run.wait_for_frames(3)
@@ -526,7 +528,7 @@ def test_a_run_whose_gate_closed_because_a_command_was_ignored_has_failed(live: 
     )
     run.wait_for_frames(5)
     if end == "ctrl-c":
-        run.process.send_signal(signal.SIGINT)
+        run.press_ctrl_c()
     code, err = run.finish()
     assert "not carried out as commanded" in err
     assert code == 3, err

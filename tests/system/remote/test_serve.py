@@ -181,10 +181,10 @@ def test_a_doctor_for_a_microscope_pc_names_what_is_missing():
     done = subprocess.run(
         [sys.executable, "-c", _BARE, "doctor", "smartsem"],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=60,
         check=False,
-        env={**os.environ, "COLUMNS": "400"},
+        env={**os.environ, "COLUMNS": "400", "PYTHONUTF8": "1"},
     )
     assert done.returncode == exits.FAILED
     assert not done.stderr
