@@ -29,6 +29,8 @@ _NAMES = ("f", "ln c", "a1", "a2", "K11", "K12", "K21", "K22", "u1", "u2", "h", 
 _VISIBLE = 0.3  # least share of the specimen in the power of a bin that is used
 _FLAT_ERROR, _RING_ERROR, _MOST_RINGS = 0.03, 0.1, 8.0  # of the log transfer, per unit of q
 _SLOPE_ERROR = 0.01  # of the slope: scatter over simulated specimens beyond what the fit says
+_LEAST_TOLD = 1.0  # precision of a jump, in half depths of field to the power of -2
+_FEWEST_BESIDE = 2  # frames on either side of a jump
 _TAIL = 6.0  # degrees of freedom of the errors
 _STEPS = 40
 _SHARPEST = 4  # frames that say where in its bins the power of the specimen is
@@ -51,6 +53,7 @@ class BlurFit:
         per_stigmator_m: K, (a1, a2) by stigmators (x, y): rows a.
         focus_per_stigmator_m: u.
         hysteresis_m: h.
+        jump_m: of focus between two frames, the surest that the residuals ask for, about.
         residual: root mean square of the logarithm of the power that is left.
     """
 
@@ -61,6 +64,7 @@ class BlurFit:
     focus_per_stigmator_m: tuple[float, float]
     focus_per_stigmator_sigma_m: float
     hysteresis_m: tuple[float, float]
+    jump_m: tuple[float, float]
     residual: float
 
 
@@ -221,13 +225,34 @@ def _misfit(problem: _Problem, p: Floats) -> tuple[float, Floats, Floats]:
 
 def _jacobian(problem: _Problem, p: Floats, weight: Floats) -> Floats:
     """Derivatives of the log transfer by the free parameters, nuisances taken off."""
-    columns = []
-    for index in problem.free:
-        step = np.zeros_like(p)
-        step[index] = 1e-4
-        above, below = problem.log_transfer(p + step)[0], problem.log_transfer(p - step)[0]
-        columns.append((above - below) / 2e-4)
+    columns = [_slope(problem, p, index) for index in problem.free.tolist()]
     return problem.without_nuisances(np.array(columns), weight)
+
+
+def _slope(problem: _Problem, p: Floats, index: int) -> Floats:
+    step = np.zeros_like(p)
+    step[index] = 1e-4
+    return (problem.log_transfer(p + step)[0] - problem.log_transfer(p - step)[0]) / 2e-4
+
+
+def _jump(
+    problem: _Problem, p: Floats, covariance: Floats, residual: Floats, weight: Floats
+) -> tuple[float, float]:
+    """The surest jump of focus between two frames that residuals ask for, and its error."""
+    frames = np.arange(len(problem.places))
+    after = frames >= frames[_FEWEST_BESIDE : 1 - _FEWEST_BESIDE, np.newaxis]
+    by_jump = after[:, :, np.newaxis] * _slope(problem, p, 0)
+    columns = problem.without_nuisances(by_jump, weight).reshape(len(after), -1)
+    weighted = columns * weight.ravel()
+    shared = weighted @ _jacobian(problem, p, weight).reshape(len(problem.free), -1).T
+    # Where the play may do as much in its place, next to nothing tells of a jump.
+    told = (weighted * columns).sum(axis=1) - ((shared @ covariance) * shared).sum(axis=1)
+    pull = np.where(told > _LEAST_TOLD, weighted @ residual.ravel(), 0.0)
+    told = np.maximum(told, _LEAST_TOLD)
+    surest = int((np.abs(pull) / np.sqrt(told)).argmax()) if len(pull) else None
+    return (
+        (0.0, math.inf) if surest is None else (pull[surest] / told[surest], told[surest] ** -0.5)
+    )
 
 
 def _in_metres(problem: _Problem, p: Floats, covariance: Floats) -> BlurFit:
@@ -236,6 +261,7 @@ def _in_metres(problem: _Problem, p: Floats, covariance: Floats) -> BlurFit:
     freedom = max(1.0, float(problem.used.sum()) - problem.used.any(axis=0).sum() - len(p))
     excess = max(1.0, float((residual**2 * weight).sum()) / freedom)
     sigma[problem.free] = np.sqrt(np.maximum(np.diag(covariance), 0) * excess)
+    jump, jump_sigma = _jump(problem, p, covariance, residual, weight)
     slope = math.exp(p[1]) / problem.unit_m
     metres, spread = p * problem.unit_m, sigma * problem.unit_m
     return BlurFit(
@@ -249,5 +275,6 @@ def _in_metres(problem: _Problem, p: Floats, covariance: Floats) -> BlurFit:
         focus_per_stigmator_m=(float(metres[8]), float(metres[9])),
         focus_per_stigmator_sigma_m=float(spread[8:10].max()),
         hysteresis_m=(float(metres[10]), float(spread[10])),
+        jump_m=(jump * problem.unit_m, jump_sigma * math.sqrt(excess) * problem.unit_m),
         residual=math.sqrt(float((residual**2 * problem.used).sum()) / freedom),
     )

@@ -45,6 +45,7 @@ _MOST_SIGMA = 0.05  # of what beam shift or stage do: less certain is not kept
 _MOST_STIGMATOR_SIGMA = 1 / TELLING  # of what the stigmators do: no search acts on less
 _JUMPED = "the specimen jumped; let it come to rest and calibrate again"
 _UNTOLD = "the field does not tell; calibrate again with more light or structure in all directions"
+_JUMP = 8.0  # standard deviations of a jump of focus; without one there are up to 6
 _AHEAD = 5.0  # standard deviations by which no play of a lens is negative
 _CERTAIN = 1.0  # half depths of field: focus has to be known this well
 
@@ -324,6 +325,7 @@ class _Work:
         """
         blur = self._fit_blur()
         _require_beam(blur)
+        _require_no_jump(blur, self._unit_m)
         shots = [self._without_play(taken.shot, blur) for taken in self._taken]
         shifts = fit_shifts(shots, self._pixel_m)
         calibration = Calibration(
@@ -438,6 +440,15 @@ def _require_beam(fit: BlurFit) -> None:
             f"focus is {show_length(-play_m)} ahead of the working distance that is set, where a "
             "lens lags behind: it or the specimen moved meanwhile; let the microscope come to rest "
             "and calibrate again"
+        )
+
+
+def _require_no_jump(fit: BlurFit, unit_m: float) -> None:
+    jump_m, sigma_m = fit.jump_m
+    if abs(jump_m) > max(_JUMP * sigma_m, unit_m):
+        raise NotCalibratedError(
+            f"between two frames focus jumped, by about {show_length(abs(jump_m))}: the lens or "
+            "the specimen moved; let the microscope come to rest and calibrate again"
         )
 
 

@@ -428,6 +428,27 @@ def test_a_lens_that_jumps_after_the_sweep_is_found_out(
     assert after == before
 
 
+@pytest.mark.parametrize(("frame", "jump_m"), [(13, 7.5e-6), (16, -6e-6), (25, 3e-6)])
+def test_a_lens_that_jumps_on_the_way_is_found_out(
+    frame: int, jump_m: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it passes for play, which would be wrong by many of its standard deviations."""
+    set_lens, taken = Column.set_working_distance, [0]
+
+    def count(_at: Stage, _header: FrameHeader) -> None:
+        taken[0] += 1
+
+    def set_elsewhere(column: Column, place_m: float) -> None:
+        set_lens(column, place_m + jump_m * (taken[0] >= frame))
+        column._working_distance_m = place_m
+
+    monkeypatch.setattr(Column, "set_working_distance", set_elsewhere)
+    found, before, after, _ = run(step=count)
+    assert isinstance(found, NotCalibratedError)
+    assert "between two frames focus jumped, by about " in str(found)
+    assert after == before
+
+
 def test_what_the_microscope_refuses_is_no_limit_of_the_envelope(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
