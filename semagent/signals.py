@@ -1,6 +1,8 @@
 """The signals that ask a program to end: Ctrl-C, and what terminals and service managers send."""
 
 import signal
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,11 +18,26 @@ if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
 
 Handler = Callable[[int, FrameType | None], Any] | int
 
+if sys.platform == "win32":
+    import ctypes
+
+    _CLOSED = (2, 5, 6)  # CTRL_CLOSE_EVENT, CTRL_LOGOFF_EVENT, CTRL_SHUTDOWN_EVENT
+    _LONGER_THAN_WINDOWS_WAITS_S = 60.0
+
+    @ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_uint)  # type: ignore[untyped-decorator]
+    def _outlive(event: int) -> int:
+        """Windows ends a process when this has returned, or else after five seconds."""
+        if event in _CLOSED:
+            time.sleep(_LONGER_THAN_WINDOWS_WAITS_S)
+        return 0
+
 
 def ignore() -> None:
     """Have this process take no more notice of them."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "win32":
+        ctypes.windll.kernel32.SetConsoleCtrlHandler(_outlive, 1)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The live loop with every role in a process of its own: real processes, sockets and signals."""
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -494,6 +495,33 @@ def test_roles_put_focus_back_when_their_supervisor_is_killed(live: Any, tmp_pat
     (problem,) = verify(record)
     assert problem.kind is ProblemKind.NOT_CLOSED
     assert "the process that watched over the run was killed" in problem.message
+
+
+@pytest.mark.skipif(os.name != "nt", reason="elsewhere a signal says so")
+def test_roles_put_focus_back_when_their_window_is_closed(live: Any, tmp_path: Path):
+    """Windows tells each process in a thread of its own, and ends it when that returns."""
+    record = tmp_path / "session"
+    run = live("--arm", "--mode", "hold", "--record", record, scan={"dwell_us": 2.0})
+    run.wait_until_moved()
+    roles = list(run.children().values())
+    for role in roles:
+        close_window(role.pid)
+    run.process.kill()  # the launcher of a virtual environment takes Python with it
+    run.finish()
+    assert not psutil.wait_procs(roles, timeout=30)[1]
+    assert left_at_m(record) == pytest.approx(0.00503, abs=1e-9)
+
+
+def close_window(pid: int) -> None:
+    """As Windows does; it offers no call for that."""
+    kernel: Any = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined, unused-ignore]
+    base: Any = ctypes.WinDLL("kernelbase")  # type: ignore[attr-defined, unused-ignore]
+    kernel.OpenProcess.restype = kernel.CreateRemoteThread.restype = ctypes.c_void_p
+    process = ctypes.c_void_p(kernel.OpenProcess(0x1FFFFF, 0, pid))
+    assert kernel.CreateRemoteThread(
+        *(process, None, ctypes.c_size_t(0)),
+        *(base.CtrlRoutine, ctypes.c_void_p(2), 0, None),
+    )
 
 
 def test_a_microscope_that_fails_ends_the_run_with_the_reason(
