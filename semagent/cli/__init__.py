@@ -10,6 +10,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+# As in the roles of a run, so that matrix products of the same numbers are the same when it is
+# replayed. Numpy, which is loaded after this, reads it once.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from semagent import __version__
 from semagent.cli import exits
 from semagent.cli.interrupt import InsistedError

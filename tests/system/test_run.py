@@ -596,3 +596,22 @@ def test_bad_frames_are_counted_recorded_and_not_used(
     assert faults == [black, ["frozen", *black], ["frozen"]]
     bad = [each for each in run.records if each["event"] == "frame" and each["faults"]]
     assert [each["focus_score"] for each in bad] == [None] * 3
+
+
+def test_a_replay_adds_up_with_as_many_threads_as_a_run() -> None:
+    """The displacement of a frame is a sum by numpy, which reads how many once, when loaded."""
+    watch = (
+        "import os, sys\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'numpy':\n"
+        "            print(os.environ.get('OPENBLAS_NUM_THREADS'))\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "import semagent.cli\n"
+    )
+    environment = {**os.environ}
+    environment.pop("OPENBLAS_NUM_THREADS", None)
+    shown = subprocess.run(
+        [sys.executable, "-c", watch], env=environment, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.split() == ["1"]
