@@ -240,6 +240,8 @@ def _jump(
 ) -> tuple[float, float]:
     """The surest jump of focus between two frames that residuals ask for, and its error."""
     frames = np.arange(len(problem.places))
+    if len(frames) < 2 * _FEWEST_BESIDE:
+        return 0.0, math.inf
     after = frames >= frames[_FEWEST_BESIDE : 1 - _FEWEST_BESIDE, np.newaxis]
     by_jump = after[:, :, np.newaxis] * _slope(problem, p, 0)
     columns = problem.without_nuisances(by_jump, weight).reshape(len(after), -1)
@@ -249,10 +251,8 @@ def _jump(
     told = (weighted * columns).sum(axis=1) - ((shared @ covariance) * shared).sum(axis=1)
     pull = np.where(told > _LEAST_TOLD, weighted @ residual.ravel(), 0.0)
     told = np.maximum(told, _LEAST_TOLD)
-    surest = int((np.abs(pull) / np.sqrt(told)).argmax()) if len(pull) else None
-    return (
-        (0.0, math.inf) if surest is None else (pull[surest] / told[surest], told[surest] ** -0.5)
-    )
+    surest = int((np.abs(pull) / np.sqrt(told)).argmax())
+    return pull[surest] / told[surest], told[surest] ** -0.5
 
 
 def _in_metres(problem: _Problem, p: Floats, covariance: Floats) -> BlurFit:
