@@ -93,9 +93,8 @@ class _Problem:
         self.variance = relative / modes
         self.quadratic = geometry.quadratic
         if quadratics is not None:
-            self.quadratic = np.array(quadratics)[self.sharpness.argsort()[-_SHARPEST:]].mean(
-                axis=0
-            )
+            sharpest = self.sharpness.argsort()[-_SHARPEST:]
+            self.quadratic = np.array(quadratics)[sharpest].mean(axis=0)
         first = shots[0]
         self.origin_m = first.setting("focus")
         self.unit_m = unit_m

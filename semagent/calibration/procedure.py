@@ -381,18 +381,16 @@ class _Work:
     def _take(self, stage: Stage) -> None:
         frame = self._hands.expose()
         require_same_settings(self._first, frame.header)
-        shift, run_m = self._registrar.register(frame), abs(self._at["focus"] - self._turned_m)
-        shot = Shot(frame.header, shift, dict(self._directions), run_m)
+        run_m = abs(self._at["focus"] - self._turned_m)
+        shot = Shot(frame.header, self._registrar.register(frame), dict(self._directions), run_m)
         spectrum = measure_spectrum(frame.specimen)
         self._taken.append(Taken(shot, signature_of(spectrum), quadratic_of(spectrum)))
         self._progress(stage, frame.header)
 
     def _focus_to(self, place_m: float) -> None:
         before_m = self._at["focus"]
-        step_m, way = (
-            self._safety.longest_step("working_distance_m"),
-            1 if place_m > before_m else -1,
-        )
+        way = 1 if place_m > before_m else -1
+        step_m = self._safety.longest_step("working_distance_m")
         for leg_m in legs(before_m, place_m, max_step=step_m):
             self._hands.do(SetWorkingDistance(working_distance_m=leg_m))
             self._at["focus"] = leg_m
