@@ -49,14 +49,15 @@ def estimate(
         estimator = SpectralEstimator(config.control.estimator, config.control.scale)
         used: list[FrameAnalysis] = []
         belief: FocusBelief | None = None
-        for index in output.track(wanted, "reading frames"):
-            figures = _look(looks, microscope.frame(index), config.sanity, writer, output)
-            if figures is None:
-                continue
-            used.append(figures)
-            belief = estimator.update(figures)
-            if writer is not None:
-                writer.write_value("belief", belief, figures.header.monotonic_ns)
+        with output.track(wanted, len(wanted), "reading frames") as tracked:
+            for index in tracked:
+                figures = _look(looks, microscope.frame(index), config.sanity, writer, output)
+                if figures is None:
+                    continue
+                used.append(figures)
+                belief = estimator.update(figures)
+                if writer is not None:
+                    writer.write_value("belief", belief, figures.header.monotonic_ns)
         distances_m = [entry.working_distance_m for entry in entries]
         span_m = max(distances_m) - min(distances_m)
         silent = _silent(used, belief, span_m, config.control.autofocus)

@@ -1,5 +1,6 @@
 """``score`` and ``restore``: what can be said of images on disk."""
 
+import contextlib
 import io
 import itertools
 import json
@@ -48,11 +49,13 @@ _SHOWN = (
 
 def score(paths: list[Path], *, engine: str, output: Output) -> int:
     """Score each image in the order given and return the exit code."""
-    opened = registry.open_engine(engine, {})
     folders = {path.parent for path in paths}
     rows, remarks = [], []
-    try:
-        for sequence, path in enumerate(output.track(paths, "scoring"), start=1):
+    with (
+        contextlib.closing(registry.open_engine(engine, {})) as opened,
+        output.track(paths, len(paths), "scoring") as tracked,
+    ):
+        for sequence, path in enumerate(tracked, start=1):
             each = [_analyse(opened, frame).figures for frame in _scan(path, sequence, output)]
             blur = joint_ellipse([figures.blur for figures in each if figures.blur is not None])
             for figures in each:
@@ -70,8 +73,6 @@ def score(paths: list[Path], *, engine: str, output: Output) -> int:
                     f"{path}: the blur in all detectors together is {blur.major_px:.2f} × "
                     f"{blur.minor_px:.2f} px at {blur.angle_rad:+.2f} rad"
                 )
-    finally:
-        opened.close()
     columns = ["image", "score", "blur, px", "90 %\n× or ÷", "angle,\nrad", "noise", "ms"]
     where = f" in {folders.pop()}" if len(folders) == 1 and Path() not in folders else ""
     output.table(f"focus scores{where} ({opened.name})", columns, rows, figures=True)
@@ -245,16 +246,16 @@ def restore(
             raise UsageError(
                 f"--output: {folder}: no folder can be made there ({error.strerror})"
             ) from error
-        pairs = output.track(list(zip(paths, targets, strict=True)), "restoring")
-        for sequence, (path, files) in enumerate(pairs, start=1):
-            for record in _restore_one(opened, path, files, sequence, output):
-                output.record(record)
-                detector = f", {record['detector']}" if "detector" in record else ""
-                scores = [record[f"focus_score_{when}"] for when in ("before", "after")]
-                shown = " → ".join("-" if each is None else f"{each:.3f}" for each in scores)
-                output.say(
-                    f"{files[0]}{detector}: score {shown}, consistency {record['consistency']:.2f}"
-                )
+        pairs = list(zip(paths, targets, strict=True))
+        with output.track(pairs, len(pairs), "restoring") as tracked:
+            for sequence, (path, files) in enumerate(tracked, start=1):
+                for record in _restore_one(opened, path, files, sequence, output):
+                    output.record(record)
+                    detector = f", {record['detector']}" if "detector" in record else ""
+                    scores = [record[f"focus_score_{when}"] for when in ("before", "after")]
+                    shown = " → ".join("-" if each is None else f"{each:.3f}" for each in scores)
+                    consistency = f"consistency {record['consistency']:.2f}"
+                    output.say(f"{files[0]}{detector}: score {shown}, {consistency}")
     finally:
         opened.close()
     return exits.DONE
@@ -373,5 +374,5 @@ def _write(
                 "Channel": {"Name": [frame.header.detector for frame in frames]},
             },
         )
-    with mapped_errors(target, UsageError):
-        write_whole(target, file.getbuffer(), sync=False)
+    with mapped_errors(target, UsageError), file.getbuffer() as data:
+        write_whole(target, data, sync=False)

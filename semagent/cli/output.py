@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, TextIO, TypeVar
 
@@ -189,10 +189,22 @@ class Output:
         with bars if self.people.is_interactive and not self.json else nullcontext():
             yield bars
 
-    def track(self, items: Sequence[_T], doing: str) -> Iterator[_T]:
-        """The items, with a bar that shows how many are done."""
+    @contextmanager
+    def track(self, items: Iterable[_T], total: int, doing: str) -> Iterator[Iterator[_T]]:
+        """The items, with a bar that shows how many of ``total`` are done.
+
+        Rich's own ``track`` has a thread, for which Python 3.13 waits for ever at its end where an
+        error has ended the loop.
+        """
         with self.progress() as bars:
-            yield from bars.track(items, description=doing)
+            task = bars.add_task(doing, total=total)
+
+            def each() -> Iterator[_T]:
+                for item in items:
+                    yield item
+                    bars.advance(task)
+
+            yield each()
 
     def say(self, text: str) -> None:
         """A line for people; on standard error with ``--json``."""

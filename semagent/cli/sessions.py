@@ -26,8 +26,10 @@ def replay(folder: Path, *, compare: bool, output: Output) -> int:
     With ``compare`` a command that comes out differently is a failure.
     """
     again = Replay(folder)
-    with contextlib.closing(again), output.progress() as bar:
-        heard = bar.track(again.run(), total=len(again), description="replaying")
+    with (
+        contextlib.closing(again),
+        output.track(again.run(), len(again), "replaying") as heard,
+    ):
         frames = sum(each.kind == "analysis" for each in heard)
     differences = again.differences()
     for difference in differences:

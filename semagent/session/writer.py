@@ -250,7 +250,7 @@ class SessionWriter:
             raise RecordError(f"{self.folder}: the session is closed")
 
     def _write_file(self, path: Path, data: memoryview) -> None:
-        with mapped_errors(path):
+        with mapped_errors(path), data:
             require_space(self.folder, data.nbytes)
             write_whole(path, data, sync=self._sync)
 
@@ -330,7 +330,7 @@ def _packages() -> dict[str, str]:
         # One that pip could not remove, because a file of it was open, may have no metadata any
         # more; who looks for it may be the package importlib_metadata, which raises for that.
         with contextlib.suppress(FileNotFoundError):
-            if each.metadata["Name"]:
+            if "Name" in each.metadata:
                 found[each.metadata["Name"]] = each.version
     return dict(sorted(found.items()))
 

@@ -2,12 +2,14 @@
 
 import json
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 import yaml
 
 from semagent.cli import exits, main
+from semagent.cli.output import Output
 from semagent.config import find_config
 from semagent.session import SessionReader
 from semagent_drivers.simulated.microscope import SimulatedMicroscope
@@ -53,3 +55,9 @@ def test_ctrl_c_when_all_is_over(
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["status"] == status
     assert SessionReader(record).manifest.complete
+
+
+def test_a_bar_has_no_thread_to_wait_for_when_an_error_ends_its_loop():
+    before = threading.enumerate()
+    with Output(json=False).track(range(3), 3, "counting") as numbers:
+        assert [threading.enumerate() == before for _ in numbers] == [True] * 3
