@@ -33,6 +33,7 @@ from semagent_engines.runtime.artefact import DEFAULT
 Run = Callable[..., Any]
 Config = Callable[..., Path]
 
+TOO_LONG = "" if os.name == "nt" else "cannot be read"  # there it is the name of nothing
 FRAME_KEYS = {"event", "working_distance_m", "focus_score", "belief", "action", "faults"}
 RESULT_KEYS = {
     "event",
@@ -577,7 +578,8 @@ def test_scores_leave_room_for_names_in_the_usual_terminal(
     monkeypatch.chdir(drawn_stack)
     run = semagent("score", *[f"frame_000{number}.png" for number in range(3)])
     assert run.out.lstrip().startswith("focus scores (")
-    rows = [line for line in run.out.splitlines() if line.startswith("│ frame")]
+    _, _, table = run.out.partition("│ frame")  # without a heading
+    rows = [line for line in f"│ frame{table}".splitlines() if line.startswith("│")]
     assert len(rows) == 3  # a line each
     assert all(re.search(r"frame_000\d.png .* \d+\.\d\d × \d+\.\d\d ", row) for row in rows)
 
@@ -595,9 +597,9 @@ def test_scores_leave_room_for_names_in_the_usual_terminal(
         (("run", "simulated", "--mode", "autopilot"), "autopilot"),
         (("simulate", "no-such-folder", "--start-um", "nan"), "nan: a finite number"),
         (("run", "simulated", "--frames", "99999999999999999999"), "at most 1000000000"),
-        (("estimate", "a" * 300), f"{'a' * 300}: "),
-        (("check", "a" * 300), f"{'a' * 300}: "),
-        (("browse", "a" * 300), f"{'a' * 300}: "),
+        (("estimate", "a" * 300), f"{'a' * 300}: {TOO_LONG}"),
+        (("check", "a" * 300), f"{'a' * 300}: {TOO_LONG}"),
+        (("browse", "a" * 300), f"{'a' * 300}: {TOO_LONG}"),
         (("restore", "x.png", "--output", "out", "--engine", "sharpness"), "needs a model"),
         (("restore", "x.png", "--output", "out"), "x.png"),
         (("restore", "x.png", "--output", "out", "--artefact", "none"), "not an artefact"),
