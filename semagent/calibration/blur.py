@@ -95,12 +95,11 @@ class _Problem:
         if quadratics is not None:
             sharpest = self.sharpness.argsort()[-_SHARPEST:]
             self.quadratic = np.array(quadratics)[sharpest].mean(axis=0)
-        first = shots[0]
+        first, self.shots = shots[0], shots
         self.origin_m = first.setting("focus")
         self.unit_m = unit_m
         self.places = np.array([s.setting("focus") - self.origin_m for s in shots]) / unit_m
         self.directions = np.array([s.directions.get("focus", 0) for s in shots], np.float64)
-        self.runs = np.array([s.run_m for s in shots]) / unit_m
         self.stigmators = np.array(
             [
                 [s.setting(name) - first.setting(name) for name in ("stigmator_x", "stigmator_y")]
@@ -128,7 +127,7 @@ class _Problem:
         along, cosine, sine = self.quadratic
         sx, sy = self.stigmators.T
         focus = p[0] + p[8] * sx + p[9] * sy + p[11] * self.times
-        lag = self.directions * np.minimum(p[10], self.runs - p[10])
+        lag = np.array([shot.lag_m(p[10] * self.unit_m) for shot in self.shots]) / self.unit_m
         away = (self.places - lag - focus)[:, np.newaxis]
         a1 = (p[2] + p[4] * sx + p[5] * sy)[:, np.newaxis]
         a2 = (p[3] + p[6] * sx + p[7] * sy)[:, np.newaxis]

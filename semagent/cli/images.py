@@ -228,8 +228,8 @@ def restore(
     Raises:
         UsageError: the engine cannot restore, or a file to be written is there already.
     """
-    opened = registry.open_engine(engine, {} if artefact is None else {"artefact": str(artefact)})
-    try:
+    options = {} if artefact is None else {"artefact": str(artefact)}
+    with contextlib.closing(registry.open_engine(engine, options)) as opened:
         if not opened.restores:
             raise UsageError(
                 f"the engine {opened.name!r} cannot restore: that needs a model, and it has none"
@@ -256,8 +256,6 @@ def restore(
                     shown = " → ".join("-" if each is None else f"{each:.3f}" for each in scores)
                     consistency = f"consistency {record['consistency']:.2f}"
                     output.say(f"{files[0]}{detector}: score {shown}, {consistency}")
-    finally:
-        opened.close()
     return exits.DONE
 
 
