@@ -1,8 +1,8 @@
 """What focus and stigmators do to the beam: one fit of a beam to the spectra of all frames.
 
-The power of frame i in bin j, noise taken off, is modelled as ``exp(s_j + g_i) T(q)``, with the
-spectrum of the specimen s_j common to all frames, gains g_i and the transfer T of a disc (see
-`semagent.transfer`) at::
+The power of frame i in bin j, noise taken off, is modelled as ``exp(s_j + g_i - w t_i k²) T(q)``,
+with the spectrum of the specimen s_j common to all frames, gains g_i, a focused spot that grows by
+w, and the transfer T of a disc (see `semagent.transfer`) at::
 
     q = c² k' ((z_i - h_i d_i - f_i) I + A_i)² k,     f_i = f + u·S_i + v t_i,     A_i = A + K S_i
 
@@ -25,7 +25,7 @@ from semagent.signature import geometry_of
 from semagent.transfer import log_disc_transfer
 from semagent.types import Signature
 
-_NAMES = ("f", "ln c", "a1", "a2", "K11", "K12", "K21", "K22", "u1", "u2", "h", "v")
+_NAMES = ("f", "ln c", "a1", "a2", "K11", "K12", "K21", "K22", "u1", "u2", "h", "v", "w")
 _VISIBLE = 0.3  # least share of the specimen in the power of a bin that is used
 _FLAT_ERROR, _RING_ERROR, _MOST_RINGS = 0.03, 0.1, 8.0  # of the log transfer, per unit of q
 _SLOPE_ERROR = 0.01  # of the slope: scatter over simulated specimens beyond what the fit says
@@ -111,7 +111,8 @@ class _Problem:
         free = np.ones(len(_NAMES), bool)
         free[[4, 6, 8]] = np.ptp(self.stigmators[:, 0]) > 0
         free[[5, 7, 9]] = np.ptp(self.stigmators[:, 1]) > 0
-        free[10] = np.ptp(self.directions) > 0
+        # From one direction, defocus that comes with time and a spot that grows are much alike.
+        free[[10, 12]] = np.ptp(self.directions) > 0
         self.free = np.flatnonzero(free)
 
     def focus_and_play(self) -> tuple[float, float]:
@@ -133,7 +134,8 @@ class _Problem:
         a2 = (p[3] + p[6] * sx + p[7] * sy)[:, np.newaxis]
         reach = (away**2 + a1**2 + a2**2) * along + 2 * away * (a1 * cosine + a2 * sine)
         q = math.exp(2 * p[1]) * np.maximum(reach, 1e-9)
-        return log_disc_transfer(q)[0], q
+        grown = p[12] * self.times[:, np.newaxis] * along
+        return log_disc_transfer(q)[0] - grown, q
 
     def without_nuisances(self, columns: Floats, weight: Floats) -> Floats:
         """Columns (m, N, BINS) less what specimen and gains explain of them."""

@@ -1,5 +1,6 @@
 """Calibration against a simulated microscope, whose knobs do what its options say."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -25,6 +26,7 @@ from semagent.errors import CommandRefusedError, MicroscopeError
 from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, load_memory
 from semagent.safety import AxisLimits
 from semagent.types import FrameHeader, MicroscopeState
+from semagent_drivers.simulated.beam import Beam
 from semagent_drivers.simulated.column import Column
 
 PIXEL_M = 10e-9
@@ -117,6 +119,30 @@ def test_focus_is_found_whatever_the_play_of_the_lens(kind: str, seed: int, play
     assert found.focus_hysteresis_m.value == pytest.approx(play_um * 1e-6, abs=0.1e-6)
     assert found.blur_per_focus is not None
     assert found.blur_per_focus.value == pytest.approx(0.0025, rel=0.03)
+
+
+@pytest.mark.parametrize(("kind", "seed"), [("grains", 4), ("porous", 5)])
+def test_a_spot_that_grows_is_not_taken_for_play(
+    kind: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beam, taken = Column.beam, [0]
+
+    def count(_at: Stage, _header: FrameHeader) -> None:
+        taken[0] += 1
+
+    def grown(column: Column) -> Beam:
+        now = beam(column)
+        return dataclasses.replace(now, sigma0_px=now.sigma0_px + 0.05 * taken[0])
+
+    monkeypatch.setattr(Column, "beam", grown)
+    found, *_ = run(step=count, seed=seed, specimen={"kind": kind, "working_distance_mm": 5.0})
+    assert isinstance(found, Calibration), found
+    play, matrix = found.focus_hysteresis_m, found.astigmatism_per_stigmator
+    assert play is not None
+    assert play.value == pytest.approx(0.5e-6, abs=3 * play.sigma)
+    assert matrix is not None
+    entries = [matrix.xx, matrix.xy, matrix.yx, matrix.yy]
+    assert entries == pytest.approx([18e-6, -6e-6, 6e-6, 18e-6], abs=3 * matrix.sigma)
 
 
 def test_the_uncertainties_are_honest(measured: Any) -> None:
@@ -306,11 +332,15 @@ def test_within_the_limits_that_configurations_ship_with() -> None:
     found, before, after, stages = run(
         msgspec.structs.replace(config, safety=safety),
         scan={**OPTIONS["scan"], "pixel_size_nm": 60},
+        column={**COLUMN, "stigmator_um_per_unit": 60.0},
     )
     assert isinstance(found, Calibration), found
     assert set(stages) == set(Stage)
     assert after == before
-    assert found.astigmatism_per_stigmator is not None
+    matrix = found.astigmatism_per_stigmator
+    assert matrix is not None
+    entries = [matrix.xx, matrix.xy, matrix.yx, matrix.yy]
+    assert entries == pytest.approx([54e-6, -18e-6, 18e-6, 54e-6], abs=3 * matrix.sigma)
     assert found.image_shift_per_beam_shift is not None
     assert found.image_shift_per_beam_shift.xx == pytest.approx(-1, abs=0.05)
 
