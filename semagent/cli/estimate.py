@@ -13,7 +13,7 @@ from semagent.cli.output import Output, counted
 from semagent.clock import Clock, SystemClock
 from semagent.config import Part
 from semagent.control import SpectralEstimator
-from semagent.control.options import AutofocusOptions
+from semagent.control.options import ControlOptions, EstimatorOptions
 from semagent.errors import UsageError
 from semagent.lengths import show_distance, show_length
 from semagent.parts import make_writer
@@ -60,7 +60,8 @@ def estimate(
                     writer.write_value("belief", belief, figures.header.monotonic_ns)
         distances_m = [entry.working_distance_m for entry in entries]
         span_m = max(distances_m) - min(distances_m)
-        silent = _silent(used, belief, span_m, config.control.autofocus)
+        pixel_size_m = microscope.read_state().scan.pixel_size_m
+        silent = _silent(used, belief, span_m, pixel_size_m, config.control)
         if silent:
             belief = None
         sentence = (
@@ -148,23 +149,40 @@ def _wanted(frames: list[int] | None, count: int, stack: str) -> list[int]:
 
 
 def _silent(
-    used: list[FrameAnalysis], belief: FocusBelief | None, span_m: float, options: AutofocusOptions
+    used: list[FrameAnalysis],
+    belief: FocusBelief | None,
+    span_m: float,
+    pixel_size_m: float | None,
+    options: ControlOptions,
 ) -> str:
     """Why the frames do not say where focus is, by what an autofocus asks for; empty if they do.
 
     They have to show a specimen, whose blur depends on the working distance, and to leave focus
-    no more open than it was before anybody looked: somewhere in the stack.
+    no more open than it was before anybody looked: somewhere in the stack, and by what their
+    pixel size says of the blur.
     """
     if belief is None or len(used) < 2:
         return f"{counted(len(used), 'frame')} can be used, two are needed"
-    if not options.shows_structure([figures.structure for figures in used]):
+    if not options.autofocus.shows_structure([figures.structure for figures in used]):
         return "there is nothing in them to focus on"
-    if belief.log_odds < options.min_log_odds:
-        return "their blur does not depend on the working distance"
+    unit_m, sigma_m = options.scale.half_depth_m or 0.0, belief.sigma_m or 0.0
+    scale = (
+        ""
+        if pixel_size_m is None
+        else (
+            f"; by their pixel size of {pixel_size_m * 1e9:g} nm half a depth of field is "
+            f"{show_length(unit_m)}: is that right?"
+        )
+    )
+    if belief.log_odds < options.autofocus.min_log_odds:
+        blind = "their blur does not depend on the working distance"
+        return blind + scale if span_m < unit_m else blind
     low_m, high_m = belief.interval90_m or (-math.inf, math.inf)
     if high_m - low_m > span_m:
         return (
             f"it may be anywhere within more than the {show_length(span_m)} of the stack; take "
             "frames further apart"
         )
+    if scale and sigma_m > EstimatorOptions().prior_half_range * unit_m:
+        return f"they leave it uncertain by {show_length(sigma_m)}{scale}"
     return ""

@@ -115,3 +115,19 @@ def test_estimate_holds_where_focus_may_be_anywhere_in_the_stack(semagent: Run, 
     run = semagent("estimate", drawn_stack, "--frames", "0,1,2", "--json")
     assert run.code == 4
     assert run.records[0]["sigma_m"] is None
+
+
+@pytest.mark.parametrize(("wrong_nm", "half_depth"), [(0.01, "2.0 nm"), (10000.0, "2.00 mm")])
+def test_estimate_holds_where_a_pixel_size_cannot_be(
+    semagent: Run, drawn_stack: Path, tmp_path: Path, wrong_nm: float, half_depth: str
+):
+    """A thousand times too small, or too large."""
+    stack = shutil.copytree(drawn_stack, tmp_path / "stack")
+    table = (stack / "stack.csv").read_text(encoding="utf-8")
+    wrong = table.replace(",10.0,", f",{wrong_nm},")
+    assert wrong != table
+    (stack / "stack.csv").write_text(wrong, encoding="utf-8")
+    run = semagent("estimate", stack, "--frames", "4,16,22")
+    assert run.code == 4, run.out
+    scale = f"by their pixel size of {wrong_nm:g} nm half a depth of field is {half_depth}"
+    assert f"{scale}: is that right?" in run.out.replace("\n", " ")
