@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from semagent.control.fit import MODEL_SCATTER
-from semagent.signature import geometry_of
+from semagent.signature import SECTORS, geometry_of
 from semagent.spectrum import Array
 from semagent.types import Signature
 
@@ -24,9 +25,9 @@ _NUISANCES = 2
 _NOISE_RATIO_STD = 0.02
 """Error of the logarithm of the noise that a signature states."""
 _LOOSE = 1e-6  # precision of the prior of everything else
-_LEAST_ALIKE = 0.1  # of the power of a bin over its noise, where scatter takes it below
 _LEAST_SHARE = 0.02  # of the specimen in the power of a bin that tells something of the beam
 _OUTLIER = 3.0  # standard deviations beyond which a bin counts less
+_BY_CHANCE = 2.0  # times the noise that directions of a ring differ by, at most, in one field
 _ROUNDS = 3
 
 
@@ -62,7 +63,7 @@ def read(signatures: Sequence[Signature], reference: Signature, slope: float) ->
     noise = np.exp([each.log_noise for each in signatures])[:, filled]
     pixels = np.array([[each.pixels] for each in signatures])
     reference_noise = np.exp(np.array(reference.log_noise)[filled])
-    specimen = np.exp(np.array(reference.log_power)[filled]) - reference_noise
+    specimen = np.maximum(np.exp(np.array(reference.log_power)[filled]) - reference_noise, 0.0)
     # One frame tells how much noise there is better than its spectrum, which stays the same.
     level = np.exp(np.log(noise / reference_noise).mean(axis=1, keepdims=True))
     # The scatter of the specimen itself is the same in all frames.
@@ -75,8 +76,8 @@ def read(signatures: Sequence[Signature], reference: Signature, slope: float) ->
     for _ in range(_ROUNDS):
         # What the frame would be with its own gain and level of noise, focused as the reference.
         signal = np.exp(gain) * specimen
-        alike = np.maximum(signal + level * reference_noise, _LEAST_ALIKE * level * reference_noise)
-        share = np.clip(signal / alike, 0.0, 1.0)
+        alike = signal + level * reference_noise
+        share = signal / alike
         if np.count_nonzero(share > _LEAST_SHARE, axis=1).min() <= CHANGES + _NUISANCES:
             return None
         patterns = np.stack([*(share * pattern for pattern in beam), share, 1 - share], axis=-1)
@@ -85,11 +86,33 @@ def read(signatures: Sequence[Signature], reference: Signature, slope: float) ->
         weighted = patterns / (variance * outlying)[:, :, None]
         covariance = np.linalg.inv(weighted.transpose(0, 2, 1) @ patterns + prior)
         sizes = covariance @ (weighted.transpose(0, 2, 1) @ ratio[:, :, None])
-        chi2 = (ratio - (patterns @ sizes)[:, :, 0]) ** 2 / variance
-        outlying = np.maximum(1.0, np.sqrt(chi2) / _OUTLIER)
+        left = ratio - (patterns @ sizes)[:, :, 0]
+        outlying = np.maximum(1.0, np.abs(left) / np.sqrt(variance) / _OUTLIER)
         gain += sizes[:, CHANGES]
+    covariance *= _strangeness(left, variance, np.flatnonzero(filled) // SECTORS)[:, None, None]
     sizes = sizes[:, :, 0]
     return Readings(sizes[:, :CHANGES], covariance[:, :CHANGES, :CHANGES])
+
+
+def _strangeness(left: Array, variance: Array, rings: npt.NDArray[np.intp]) -> Array:
+    """By how much the errors are larger than those of noise: part of the field is another.
+
+    That shows between the directions of a ring. What no beam is like shows all around it.
+
+    Args:
+        left: what the patterns leave of the log power, shape (N, bins).
+        variance: of noise, shape (N, bins).
+        rings: that each bin belongs to.
+
+    Returns:
+        Factors of the variance, 1 or more, shape (N,).
+    """
+    of_ring = np.equal.outer(rings, np.unique(rings)).astype(np.float64)
+    mean = (left / variance @ of_ring) / (1 / variance @ of_ring)
+    away = left - mean @ of_ring.T
+    freedom = len(rings) - of_ring.shape[1]
+    ratio = (away**2 / variance).sum(axis=1) / freedom
+    return np.where(ratio > _BY_CHANCE, ratio, 1.0)
 
 
 def mean_of(signatures: Sequence[Signature]) -> Signature:

@@ -68,6 +68,9 @@ _GEOMETRY = geometry_of(256)
 _FILLED = _GEOMETRY.share > 0
 _MODES = np.where(_FILLED, _GEOMETRY.share, 1.0) * 150e3 / 2
 
+_ANOTHER = np.random.default_rng(1).normal(size=BINS)
+_ANOTHER += np.tile(np.random.default_rng(2).normal(size=SECTORS), BINS // SECTORS)
+
 
 @dataclass
 class Spectrum:
@@ -81,6 +84,7 @@ class Spectrum:
         flat: nothing depends on the working distance.
         scatter: standard deviation of the log power that no model knows of.
         grooves: there is structure along one direction only.
+        moved: standard deviation of what the log power of each bin changes by with another field.
     """
 
     slope: float = -2.0
@@ -90,6 +94,7 @@ class Spectrum:
     flat: bool = False
     scatter: float = 0.01
     grooves: bool = False
+    moved: float = 0.0
 
     def __call__(
         self, defocus: float, astigmatism: tuple[float, float], random: np.random.Generator
@@ -101,6 +106,7 @@ class Spectrum:
         reach = (z * z + a1 * a1 + a2 * a2) * along + 2 * z * (a1 * cosine + a2 * sine)
         transfer, _ = log_disc_transfer(self.pixels_a_half_depth**2 * reach)
         signal = np.exp(self.slope * _GEOMETRY.log_k + transfer - self.spot_px**2 * along)
+        signal *= np.exp(self.moved * _ANOTHER)
         if self.grooves:
             signal[np.arange(BINS) % SECTORS > 0] = 0.0
         power = signal + np.exp(self.log_noise)

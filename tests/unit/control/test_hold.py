@@ -85,6 +85,16 @@ def test_noise_that_changes_is_no_blur(change: float) -> None:
     assert lost(bench) == 0
 
 
+@pytest.mark.parametrize("seed", [0, 2, 3])
+def test_a_field_of_which_a_part_is_another_is_no_blur(seed: int) -> None:
+    """As when somebody bumps into the table: some directions have more structure, others less."""
+    bench = hold(45, seed=seed, drift=0.05)
+    bench.spectrum = Spectrum(moved=0.3)
+    bench.run(30)
+    assert np.all(np.abs(bench.errors[-30:]) <= 0.7)
+    assert lost(bench) == 0
+
+
 def test_hardly_moves_while_nothing_drifts() -> None:
     """The dither goes on, about an estimate with an error of its own: inside the depth of field."""
     bench = hold()
