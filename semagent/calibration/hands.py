@@ -17,7 +17,6 @@ from semagent.types import (
     Arm,
     Basis,
     Command,
-    Disarm,
     Frame,
     FrameHeader,
     Issuer,
@@ -126,9 +125,4 @@ class Hands:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        disarm = Command(
-            id="operator-disarm", issuer=Issuer.OPERATOR, action=Disarm(reason="calibrated")
-        )
-        self._operator.send("command", disarm)
-        self._acquire.serve()
         self._acquire.close()

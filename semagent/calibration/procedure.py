@@ -415,8 +415,6 @@ class _Work:
 
     def _stage_to(self, axis: str, place_m: float) -> None:
         before_m = self._at.get(axis, getattr(self._home.stage, axis))
-        self._directions.setdefault("stage_x", 0)
-        self._directions.setdefault("stage_y", 0)
         step_m = self._safety.longest_step(f"stage_{axis}")
         for leg_m in legs(before_m, place_m, max_step=step_m):
             self._hands.do(MoveStage(**{axis: leg_m}))

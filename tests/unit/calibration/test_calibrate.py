@@ -5,8 +5,11 @@ import functools
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -17,17 +20,36 @@ import yaml
 from semagent import registry
 from semagent.calibration import CalibrationOptions, NotCalibratedError, Stage, calibrate
 from semagent.calibration.hands import Hands
+from semagent.calibration.procedure import _require_no_jump, _with_shifts
+from semagent.calibration.shifts import Effect, ShiftFit
 from semagent.cli import calibrate as command
 from semagent.cli import main
 from semagent.cli.output import Output
 from semagent.clock import ManualClock
 from semagent.config import RunConfig, find_config, load_config
-from semagent.errors import CommandRefusedError, MicroscopeError
-from semagent.memory import Calibration, Matrix, Measure, Settings, Vector, load_memory
+from semagent.errors import CommandRefusedError, DisconnectedError, MicroscopeError
+from semagent.memory import (
+    Calibration,
+    Entry,
+    Matrix,
+    Measure,
+    Memory,
+    Settings,
+    Vector,
+    date_of,
+    load_memory,
+)
 from semagent.safety import AxisLimits
-from semagent.types import FrameHeader, MicroscopeState
+from semagent.types import (
+    FrameHeader,
+    MicroscopeAction,
+    MicroscopeState,
+    MoveStage,
+    SetWorkingDistance,
+)
 from semagent_drivers.simulated.beam import Beam
 from semagent_drivers.simulated.column import Column
+from semagent_drivers.simulated.microscope import SimulatedMicroscope
 
 PIXEL_M = 10e-9
 COLUMN = {
@@ -86,6 +108,8 @@ def run(
         except BaseException as error:  # noqa: BLE001 - the tests look at it
             found = error
         after = microscope.read_state()
+    with pytest.raises(DisconnectedError, match="was closed"):
+        microscope.read_state()
     return found, before, after, stages
 
 
@@ -207,6 +231,61 @@ def test_the_play_of_the_stage(measured: Any) -> None:
     assert measured[0].stage_backlash_m.value == pytest.approx(0.1e-6, abs=5e-9)
 
 
+def test_of_two_axes_the_larger_play_is_kept() -> None:
+    fit = ShiftFit(
+        effects={"stage_x": Effect(-1.0, 0.0, 1e-3), "stage_y": Effect(0.0, -1.0, 1e-3)},
+        jumps={"stage_x": Effect(5e-8, 0.0, 1e-9), "stage_y": Effect(0.0, 1.5e-7, 2e-9)},
+        residual_m=1e-9,
+    )
+    play = _with_shifts(Calibration(date="2025-01-01", frames=40), fit).stage_backlash_m
+    assert play is not None
+    assert (play.value, play.sigma) == pytest.approx((3e-7, 4e-9))
+
+
+@pytest.mark.parametrize(
+    ("jump_m", "sigma_m", "found_out"),
+    [(3e-6, 0.3e-6, True), (-3e-6, 0.3e-6, True), (3e-6, 0.5e-6, False), (1e-6, 0.01e-6, False)],
+)
+def test_a_jump_is_one_that_is_sure_and_larger_than_half_a_depth_of_field(
+    jump_m: float, sigma_m: float, found_out: bool
+) -> None:
+    fit: Any = SimpleNamespace(jump_m=(jump_m, sigma_m))
+    with pytest.raises(NotCalibratedError) if found_out else nullcontext():
+        _require_no_jump(fit, 2e-6)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_what_frames_do_not_tell_of_the_beam_is_assumed_or_remembered(
+    known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither pixel size nor angle; or no angle, which an earlier calibration tells."""
+    state = SimulatedMicroscope._state
+
+    def without(microscope: SimulatedMicroscope) -> MicroscopeState:
+        told = state(microscope)
+        replace = msgspec.structs.replace
+        scan = told.scan if known else replace(told.scan, pixel_size_m=None)
+        optics = replace(told.optics, convergence_angle_rad=None)
+        return replace(told, scan=scan, optics=optics)
+
+    monkeypatch.setattr(SimulatedMicroscope, "_state", without)
+    config = configuration()
+    if known:
+        slope = Measure(value=0.0025, sigma=1e-4)
+        earlier = Calibration(date="2025-01-01", frames=40, blur_per_focus=slope)
+        memory = Memory(entries=(Entry(settings=Settings(), calibration=earlier),))
+        scale = msgspec.structs.replace(config.control.scale, assumed_convergence_angle_rad=0.5e-3)
+        control = msgspec.structs.replace(config.control, scale=scale)
+        config = msgspec.structs.replace(config, remembered=memory, control=control)
+    found, before, after, _ = run(config)
+    assert isinstance(found, Calibration), found
+    assert found.blur_per_focus is not None
+    assert found.blur_per_focus.value == pytest.approx(0.0025, rel=0.03)
+    assert found.image_shift_per_beam_shift is not None
+    assert found.image_shift_per_beam_shift.xx == pytest.approx(-1, abs=5e-3)
+    assert after == before
+
+
 def test_a_beam_shift_that_does_nothing_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     shift_m = Column.image_shift_m
     monkeypatch.setattr(
@@ -272,19 +351,43 @@ def test_what_the_envelope_does_not_allow_is_left_out() -> None:
     assert found.image_shift_per_beam_shift is not None
 
 
-@pytest.mark.parametrize("stage", list(Stage))
-def test_interrupted_anywhere_everything_is_put_back(stage: Stage) -> None:
-    seen = 0
+@pytest.mark.parametrize(
+    ("stage", "frame"),
+    [(Stage.FOCUS, 9), (Stage.STIGMATORS, 2), (Stage.BEAM_SHIFT, 2), (Stage.STAGE, 3)],
+)
+def test_interrupted_anywhere_everything_is_put_back(
+    stage: Stage, frame: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Focus and stage from below, so that their play is taken up as before."""
+    seen, apply = 0, SimulatedMicroscope.apply
+    focus_m, x_m = [], []
+
+    def note(microscope: SimulatedMicroscope, action: MicroscopeAction) -> None:
+        if isinstance(action, SetWorkingDistance):
+            focus_m.append(action.working_distance_m)
+        elif isinstance(action, MoveStage) and action.x_m is not None:
+            x_m.append(action.x_m)
+        apply(microscope, action)
 
     def interrupt(at: Stage, _header: FrameHeader) -> None:
         nonlocal seen
         seen += at is stage
-        if seen == 2:
+        if seen == frame:
             seen = 100
             raise KeyboardInterrupt
 
+    monkeypatch.setattr(SimulatedMicroscope, "apply", note)
     found, before, after, _ = run(step=interrupt)
     assert isinstance(found, KeyboardInterrupt)
+    assert after == before
+    assert focus_m[-2:] == sorted(focus_m[-2:])
+    assert x_m[-2:] == sorted(x_m[-2:])
+
+
+def test_a_stage_that_takes_longer_than_evidence_lasts_is_waited_for() -> None:
+    """A step of 0.19 µm takes 12 s."""
+    found, before, after, _ = run(stage={"backlash_um": 0.1, "speed_mm_per_s": 1.6e-5}, drift={})
+    assert isinstance(found, Calibration), found
     assert after == before
 
 
@@ -498,6 +601,7 @@ def test_the_command(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     path.write_text(yaml.safe_dump(plain))
     assert main(["calibrate", str(path)]) == 5
     assert "--arm" in capsys.readouterr().err
+    begun = date_of(time.time_ns())
     assert main(["calibrate", str(path), "--arm", "--json"]) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert records[0]["event"] == "frame"
@@ -507,6 +611,7 @@ def test_the_command(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     (entry,) = memory.entries
     assert entry.settings.accelerating_voltage_v == 5000
     assert entry.calibration is not None
+    assert begun <= entry.calibration.date <= date_of(time.time_ns())
     assert entry.calibration.blur_per_focus is not None
     assert entry.calibration.blur_per_focus.value == pytest.approx(0.0025, rel=0.03)
     assert load_config(path).remembered == memory

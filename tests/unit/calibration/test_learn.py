@@ -1,5 +1,6 @@
 """What the frames of a focusing teach, on a simulated microscope whose slope is known."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from semagent.cli import main
 from semagent.clock import ManualClock
 from semagent.config import find_config
 from semagent.control.options import ScaleOptions
-from semagent.memory import Measure, Memory, Settings, load_memory
+from semagent.memory import Measure, Memory, Settings, date_of, load_memory
 from semagent.signature import with_signature
 from semagent.testing.engines import without_angle
 from semagent.types import FrameAnalysis, SetWorkingDistance
@@ -34,10 +35,13 @@ SCALE = ScaleOptions()
 NOTHING = Memory()
 
 
-def frames(seed: int, places: Sequence[float] = PLACES) -> list[FrameAnalysis]:
-    """Frames so many half depths of field from focus."""
+def frames(
+    seed: int, places: Sequence[float] = PLACES, **changes: dict[str, Any]
+) -> list[FrameAnalysis]:
+    """Frames so many half depths of field from focus; some options of the microscope changed."""
+    changed = {name: {**OPTIONS[name], **options} for name, options in changes.items()}
     microscope = registry.open_microscope(
-        "simulated", {**OPTIONS, "seed": seed}, clock=ManualClock()
+        "simulated", {**OPTIONS, **changed, "seed": seed}, clock=ManualClock()
     )
     engine = registry.open_engine("sharpness", {})
     analyses = []
@@ -106,13 +110,45 @@ def test_another_focusing_makes_it_more_certain() -> None:
     assert after.learned.blur_per_focus.sigma < before.learned.blur_per_focus.sigma
 
 
-@pytest.mark.parametrize("places", [(), (3.0,), (3.0, -3.0, 3.0), (0.1, 0.2, 0.3, 0.4)])
+@pytest.mark.parametrize(
+    "places", [(), (3.0,), (3.0, -3.0, 3.0), (0.1, 0.2, 0.3, 0.4), (2.5, -2.0, 0.3)]
+)
 def test_frames_at_too_few_places_teach_nothing(places: Sequence[float]) -> None:
     assert learn(NOTHING, frames(0, places), FOCUS_M, SCALE) is None
 
 
+def test_frames_at_two_places_teach_nothing_however_many_there_are() -> None:
+    """They would give a slope that is a tenth too small, and four hundredths uncertain."""
+    seen = frames(0, 6 * (4.0, -4.0), scan={"dwell_us": 3.0}, column={"astigmatism_um": [4.0, 2.0]})
+    assert learn(NOTHING, seen, FOCUS_M, SCALE) is None
+
+
 def test_a_fit_that_puts_focus_elsewhere_teaches_nothing() -> None:
-    assert learn(NOTHING, frames(0), FOCUS_M + 20e-6, SCALE) is None
+    assert learn(NOTHING, frames(0), FOCUS_M + 2 * UNIT_M, SCALE) is None
+
+
+def test_where_blur_is_not_that_of_a_beam_nothing_is_learned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("semagent.calibration.learn.MOST_RESIDUAL", 0.01)
+    assert learn(NOTHING, frames(0), FOCUS_M, SCALE) is None
+
+
+def test_frames_from_before_the_settings_were_changed_teach_nothing() -> None:
+    seen = frames(0, (1.0, *PLACES))
+    earlier = msgspec.structs.replace(seen[0].header, settings_rev=0)
+    seen[0] = msgspec.structs.replace(seen[0], header=earlier)
+    learned = learn(NOTHING, seen, FOCUS_M, SCALE)
+    assert learned is not None
+    assert learned == learn(NOTHING, seen[1:], FOCUS_M, SCALE)
+
+
+def test_spectra_of_different_tiles_teach_nothing() -> None:
+    seen = frames(0)
+    assert seen[0].signature is not None
+    other = msgspec.structs.replace(seen[0].signature, tile_px=seen[0].signature.tile_px // 2)
+    seen[0] = msgspec.structs.replace(seen[0], signature=other)
+    assert learn(NOTHING, seen, FOCUS_M, SCALE) is None
 
 
 def test_without_a_pixel_size_nothing_can_be_remembered() -> None:
@@ -137,6 +173,7 @@ def test_the_command_remembers(tmp_path: Path, capsys: pytest.CaptureFixture[str
     }
     path = tmp_path / "sem.yaml"
     path.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    begun = date_of(time.time_ns())
     for _ in range(6):
         assert main(["autofocus", str(path), "--arm", "--json"]) == 0
         plain["driver"]["options"]["seed"] += 1
@@ -147,6 +184,7 @@ def test_the_command_remembers(tmp_path: Path, capsys: pytest.CaptureFixture[str
     learned = memory.entries[0].learned
     assert learned is not None
     assert learned.focusings > 3  # one may teach nothing
+    assert begun <= learned.date <= date_of(time.time_ns())
     known = learned.blur_per_focus
     assert known.value == pytest.approx(BLUR_PER_FOCUS, rel=0.05)
     # Searches share an error that no number of them averages out.
