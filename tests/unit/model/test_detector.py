@@ -83,6 +83,14 @@ def test_line_noise_moves_whole_lines() -> None:
     assert float(image[0].std(dim=1).max()) < 0.002
 
 
+def test_jitter_displaces_whole_lines() -> None:
+    ramp = torch.linspace(0.2, 0.8, 256).expand(1, 256, 256)
+    image, _ = detect(ramp, detection(dose=1e7, jitter_px=0.4), generator())
+    moved_px = (image - ramp)[0] / (0.6 / 255)
+    assert float(moved_px.mean(dim=1).std()) == pytest.approx(0.4, rel=0.2)
+    assert float(moved_px.std(dim=1).max()) < 0.15
+
+
 def test_smear_correlates_neighbours_along_the_line_only() -> None:
     image, _ = detect(flat(), detection(smear=0.4), generator())
     noise = image[0] - image[0].mean()

@@ -76,6 +76,13 @@ def test_white_particles_of_any_size_are_specimen() -> None:
     assert specimen_rows(image) == slice(0, 512)
 
 
+def test_a_pattern_of_white_particles_is_no_text() -> None:
+    image = np.full((512, 512), 60, np.uint8)
+    for x, y in np.ndindex(7, 7):
+        cv2.circle(image, (40 + 72 * x, 40 + 72 * y), 5, 255, -1)
+    assert specimen_rows(image) == slice(0, 512)
+
+
 def test_a_plain_micrograph_is_kept_whole(micrograph: Grey) -> None:
     assert specimen_rows(np.minimum(micrograph, 240)) == slice(0, 256)
 

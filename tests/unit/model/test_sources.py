@@ -12,6 +12,7 @@ from semagent.session.ometiff import encode_raw
 from semagent.testing.engines import frame_of
 from semagent.types import Frame, FrameFault
 from semagent_engines.data.sources import (
+    Source,
     image_files,
     read_micrograph,
     read_sources,
@@ -56,8 +57,14 @@ def test_an_unknown_validation_source_is_named_with_those_there_are(folder: Path
 
 
 def test_nothing_left_to_train_on_is_an_error(folder: Path) -> None:
+    sources = read_sources(folder)
     with pytest.raises(InputFileError, match="left for training"):
-        split_sources(read_sources(folder), ["alloy", "fibres"])
+        split_sources(sources, ["alloy", "fibres"])
+    soft = Source("soft", (), refused=2)
+    with pytest.raises(InputFileError, match="left for training"):
+        split_sources([sources[0], soft], ["alloy"])
+    with pytest.raises(InputFileError, match="no usable image in the validation sources soft"):
+        split_sources([*sources, soft], ["soft"])
 
 
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir], ids=["missing", "empty"])
@@ -108,6 +115,7 @@ def test_sixteen_bits_are_scaled_to_what_the_specimen_uses(spoil: object, tmp_pa
     read = read_micrograph(tmp_path / "deep.png")
     assert read.rows == slice(0, 512)
     assert read.pixels.dtype == np.float32
+    assert read.specimen.max() == 1.0
     scaled = np.minimum(twelve_bits / np.percentile(twelve_bits, 99.9), 1.0)
     assert np.quantile(np.abs(read.specimen - scaled), 0.9999) < 1e-3
 
@@ -129,18 +137,19 @@ def test_an_image_full_of_text_is_an_error_that_names_it(tmp_path: Path) -> None
 
 
 def test_what_semagent_restored_is_no_micrograph(tmp_path: Path) -> None:
-    pixels = np.zeros((64, 64), np.uint8)
+    """A folder of the user's own may be called derived, and files may end in .TIF."""
+    folder, pixels = tmp_path / "derived" / "mine", np.zeros((64, 64), np.uint8)
     made = ("session/derived/f.tif", "a-restored.tif", "b.ome-restored.tif", "a-consistency.png")
-    for name in ("raw.tif", *made):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        tifffile.imwrite(tmp_path / name, pixels)
+    for name in ("raw.tif", "upper.TIF", *made):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(folder / name, pixels)
     marked = '{"derived": true, "by": "semagent"}'
-    tifffile.imwrite(tmp_path / "renamed.tif", pixels, description=marked)
+    tifffile.imwrite(folder / "renamed.tif", pixels, description=marked)
     channels = {"axes": "CYX", "Description": marked}
     tifffile.imwrite(
-        tmp_path / "renamed.ome.tif", np.stack([pixels] * 2), ome=True, metadata=channels
+        folder / "renamed.ome.tif", np.stack([pixels] * 2), ome=True, metadata=channels
     )
-    assert [path.name for path in image_files(tmp_path)] == ["raw.tif"]
+    assert [path.name for path in image_files(folder)] == ["raw.tif", "upper.TIF"]
 
 
 def test_frames_of_a_session_that_were_not_fit_for_use_are_left_out(tmp_path: Path) -> None:
