@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from semagent.calibration.shifts import Floats, Shot
 from semagent.control.options import USUAL_SLOPE
@@ -26,6 +27,7 @@ from semagent.transfer import log_disc_transfer
 from semagent.types import Signature
 
 _NAMES = ("f", "ln c", "a1", "a2", "K11", "K12", "K21", "K22", "u1", "u2", "h", "v", "w")
+_OF_FOCUS = [_NAMES.index(name) for name in ("f", "u1", "u2", "h", "v")]
 _VISIBLE = 0.3  # least share of the specimen in the power of a bin that is used
 _FLAT_ERROR, _RING_ERROR, _MOST_RINGS = 0.03, 0.1, 8.0  # of the log transfer, per unit of q
 _SLOPE_ERROR = 0.01  # of the slope: scatter over simulated specimens beyond what the fit says
@@ -235,24 +237,31 @@ def _slope(problem: _Problem, p: Floats, index: int) -> Floats:
     return (problem.log_transfer(p + step)[0] - problem.log_transfer(p - step)[0]) / 2e-4
 
 
-def _jump(
-    problem: _Problem, p: Floats, covariance: Floats, residual: Floats, weight: Floats
-) -> tuple[float, float]:
-    """The surest jump of focus between two frames that residuals ask for, and its error."""
+def _asked_for(
+    problem: _Problem, p: Floats, covariance: Floats, frames: npt.NDArray[np.bool_]
+) -> tuple[Floats, Floats]:
+    """Changes of focus that residuals ask for in ``frames`` (m, N), and their errors, (m,) each."""
+    _, residual, weight = _misfit(problem, p)
+    by_focus = frames[:, :, np.newaxis] * _slope(problem, p, 0)
+    columns = problem.without_nuisances(by_focus, weight).reshape(len(frames), -1)
+    weighted = columns * weight.ravel()
+    shared = weighted @ _jacobian(problem, p, weight).reshape(len(problem.free), -1).T
+    # Where the play may do as much in its place, next to nothing tells of a change.
+    told = (weighted * columns).sum(axis=1) - ((shared @ covariance) * shared).sum(axis=1)
+    pull = np.where(told > _LEAST_TOLD, weighted @ residual.ravel(), 0.0)
+    told = np.maximum(told, _LEAST_TOLD)
+    return pull / told, told**-0.5
+
+
+def _jump(problem: _Problem, p: Floats, covariance: Floats) -> tuple[float, float]:
+    """The surest jump of focus between two frames, and its error."""
     frames = np.arange(len(problem.places))
     if len(frames) < 2 * _FEWEST_BESIDE:
         return 0.0, math.inf
     after = frames >= frames[_FEWEST_BESIDE : 1 - _FEWEST_BESIDE, np.newaxis]
-    by_jump = after[:, :, np.newaxis] * _slope(problem, p, 0)
-    columns = problem.without_nuisances(by_jump, weight).reshape(len(after), -1)
-    weighted = columns * weight.ravel()
-    shared = weighted @ _jacobian(problem, p, weight).reshape(len(problem.free), -1).T
-    # Where the play may do as much in its place, next to nothing tells of a jump.
-    told = (weighted * columns).sum(axis=1) - ((shared @ covariance) * shared).sum(axis=1)
-    pull = np.where(told > _LEAST_TOLD, weighted @ residual.ravel(), 0.0)
-    told = np.maximum(told, _LEAST_TOLD)
-    surest = int((np.abs(pull) / np.sqrt(told)).argmax())
-    return pull[surest] / told[surest], told[surest] ** -0.5
+    change, error = _asked_for(problem, p, covariance, after)
+    surest = int(np.abs(change / error).argmax())
+    return float(change[surest]), float(error[surest])
 
 
 def _in_metres(problem: _Problem, p: Floats, covariance: Floats) -> BlurFit:
@@ -261,7 +270,10 @@ def _in_metres(problem: _Problem, p: Floats, covariance: Floats) -> BlurFit:
     freedom = max(1.0, float(problem.used.sum()) - problem.used.any(axis=0).sum() - len(p))
     excess = max(1.0, float((residual**2 * weight).sum()) / freedom)
     sigma[problem.free] = np.sqrt(np.maximum(np.diag(covariance), 0) * excess)
-    jump, jump_sigma = _jump(problem, p, covariance, residual, weight)
+    # Focus that wanders leaves little in any bin, but the same in all bins of a frame.
+    wander, error = _asked_for(problem, p, covariance, np.eye(len(problem.places), dtype=bool))
+    sigma[_OF_FOCUS] *= math.sqrt(max(1.0, float(((wander / error) ** 2).mean()) / excess))
+    jump, jump_sigma = _jump(problem, p, covariance)
     slope = math.exp(p[1]) / problem.unit_m
     metres, spread = p * problem.unit_m, sigma * problem.unit_m
     return BlurFit(

@@ -181,6 +181,20 @@ def test_the_uncertainties_are_honest(measured: Any) -> None:
     assert max(abs(beam.xx + 1), abs(beam.yy + 1), abs(beam.xy), abs(beam.yx)) < 3 * beam.sigma
 
 
+@pytest.mark.parametrize("seed", [4, 6])
+def test_where_focus_wanders_less_is_known(seed: int) -> None:
+    found, *_ = run(
+        seed=seed,
+        scan={**OPTIONS["scan"], "dwell_us": 1.0},
+        specimen={"kind": "porous", "working_distance_mm": 5.0},
+        drift={**OPTIONS["drift"], "walk_z_nm_per_sqrt_s": 200},
+    )
+    assert isinstance(found, Calibration), found
+    play = found.focus_hysteresis_m
+    assert play is not None
+    assert abs(play.value - 0.5e-6) < 3 * play.sigma
+
+
 def test_signs_scales_and_coupling_of_the_stigmators(measured: Any) -> None:
     matrix = measured[0].astigmatism_per_stigmator
     found = [matrix.xx, matrix.xy, matrix.yx, matrix.yy]
@@ -536,7 +550,8 @@ def test_where_blur_is_not_that_of_a_beam_nothing_is_claimed(
 @pytest.mark.parametrize(
     ("jump_m", "said"),
     [
-        (4e-6, "nm ahead of the working distance that is set, where a lens lags behind"),
+        (4e-6, "between two frames focus jumped, by about 3."),
+        (7e-6, "nm ahead of the working distance that is set, where a lens lags behind"),
         (15e-6, "blur does not change with working distance and stigmators"),
     ],
 )
