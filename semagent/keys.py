@@ -183,7 +183,7 @@ def _write(path: Path, public: bytes, secret: bytes | None, half_made: ExitStack
         with open(handle, "w", encoding="ascii") as file:  # noqa: PTH123 - of a descriptor
             file.write("\n".join(lines) + "\n")
     except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error}") from error
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _read_secret(path: Path) -> tuple[bytes, bytes]:
@@ -218,7 +218,9 @@ def _read(path: Path) -> tuple[bytes, bytes | None]:
     try:
         public, secret = zmq.auth.load_certificate(path)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error}; {_HOW_TO_MAKE}") from error
+        raise ConfigError(
+            f"{path}: cannot be read: {error.strerror or error}; {_HOW_TO_MAKE}"
+        ) from error
     except ValueError as error:
         raise ConfigError(f"{path}: is no ZeroMQ certificate: {error}") from error
     try:

@@ -104,7 +104,7 @@ def test_all_of_them_are_made_or_none(tmp_path):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(UsageError, match=r"cannot be written: [^\[]*$"):
         make_keys(tmp_path / "file")
 
 
