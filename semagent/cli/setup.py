@@ -180,6 +180,8 @@ def _microscope(name: str) -> list[tuple[str, bool, str]]:
         height, width = frame.pixels.shape
         checks.append(("one frame", True, f"{width} x {height} {frame.pixels.dtype}"))
         checks.append(("what it reports", True, _reported(frame.header)))
+        if barred := microscope.read_state().barred:
+            checks.append(("moves", True, f"none for now: {barred}"))
         engine = registry.open_engine(config.engine.name, config.engine.options)
         figures = engine.analyse(frame).figures
         engine.close()

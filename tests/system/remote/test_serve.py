@@ -75,6 +75,8 @@ def test_where_it_is_disarmed_the_agent_arms_in_vain_and_exposes_nothing(served,
     config["engine"] = {"name": "sharpness"}
     path = tmp_path / "remote.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert main(["doctor", str(path), "--json"]) == exits.DONE
+    assert "none for now: the safety gate of the microscope PC is dis" in capsys.readouterr().out
     assert main(["autofocus", str(path), "--arm", "--json"]) == exits.REFUSED
     said = capsys.readouterr()
     assert "not armed: the safety gate of the microscope PC is disarmed: not armed" in said.err
