@@ -106,7 +106,10 @@ class Controller:
         # Also beside a step that follows focus: there may be one with every frame.
         free = self._state.pending is None or bool(decision.actions)
         seen = self._stabiliser.seen(
-            analysis, may_act=self._may_correct and free, may_tell=may_tell
+            analysis,
+            follows=follows and isinstance(decision.state.task, Follow),
+            may_act=self._may_correct and free,
+            may_tell=may_tell,
         )
         return self._with(decision, seen)
 

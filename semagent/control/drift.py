@@ -2,8 +2,8 @@
 
 The displacement of each frame, as registration measures it, is made of what focus, stigmators,
 beam shift and stage have done, which the calibration of the instrument explains, and of drift.
-Where beam shift and stage have to be for the picture to stand still follows from the drift alone,
-so that errors do not add up from one correction to the next.
+Where beam shift and stage have to be for the picture to stand still follows from the drift, and
+from what following focus has done, so that errors do not add up from one correction to the next.
 
 Each correction also tests the calibration (`semagent.control.refutation`): one that does not move
 the picture as it says is not followed any further.
@@ -97,6 +97,8 @@ class Stabiliser:
         self._queue: deque[MicroscopeAction] = deque()
         self._pending: MicroscopeAction | None = None
         self._wanted_m = 0.0
+        self._focus_m = 0.0
+        self._left_m = 0.0  # change of focus by searches and hands: what it displaces is left alone
         self._first_sequence = 0
         self._blind = 0
         self._stopped = ""
@@ -113,16 +115,22 @@ class Stabiliser:
         self._blind = 0
         self._stopped = self._refuted = ""
 
-    def seen(self, analysis: FrameAnalysis, *, may_act: bool, may_tell: bool) -> Outcomes:
+    def seen(
+        self, analysis: FrameAnalysis, *, follows: bool, may_act: bool, may_tell: bool
+    ) -> Outcomes:
         """Take a frame into account.
 
         Args:
             analysis: of the frame.
+            follows: since the frame before, focus has followed the specimen.
             may_act: a correction may be made now.
             may_tell: otherwise it may be proposed.
         """
         outcomes = Outcomes()
         header, shift = analysis.header, analysis.shift
+        before_m, self._focus_m = self._focus_m, header.optics.working_distance_m
+        if not follows:
+            self._left_m += self._focus_m - before_m
         if self._pending or header.sequence < self._first_sequence:
             return outcomes
         if may_act or may_tell:
@@ -133,13 +141,12 @@ class Stabiliser:
         if anchor is None:
             return outcomes
         sight = self._sight(anchor, header, shift)
-        play = anchor.calibration.stage_backlash_m
-        self._judge(self._check.saw(sight, play_m=play.value if play else 0.0), outcomes)
+        self._judge(self._check.saw(sight, **_plays(anchor.calibration)), outcomes)
         self._sights.append(sight)
         last = list(self._sights)[-self._options.average_frames :]
         if len(last) < self._options.average_frames or self._stopped:
             return outcomes
-        mean = np.mean([each.drift for each in last], axis=0)
+        mean = np.mean([each.drift + each.by_focus for each in last], axis=0)
         sigma_m = max(each.sigma_m for each in last) / math.sqrt(len(last))
         off = mean + sight.by_beam + sight.by_stage
         field_m = anchor.pixel_size_m * header.scan.width_px
@@ -249,6 +256,7 @@ class Stabiliser:
         self._anchor = None
         if calibration is not None and by_beam is not None and pixel_size_m is not None:
             self._stopped = ""
+            self._left_m = 0.0
             self._anchor = _Anchor(header, shift, calibration, by_beam, pixel_size_m)
         return None
 
@@ -295,11 +303,11 @@ class Stabiliser:
         pixels = np.array([shift.x_px - anchor.shift.x_px, shift.y_px - anchor.shift.y_px])
         before, now, known = anchor.header.optics, header.optics, anchor.calibration
         by_beam, by_stage = self._moved(anchor, header)
-        explained = by_beam + by_stage
+        explained, by_focus = by_beam + by_stage, np.zeros(2)
         if known.image_shift_per_focus is not None:
             away_m = now.working_distance_m - before.working_distance_m
-            per = known.image_shift_per_focus
-            explained = explained + away_m * np.array([per.x, per.y])
+            per = np.array([known.image_shift_per_focus.x, known.image_shift_per_focus.y])
+            explained, by_focus = explained + away_m * per, (away_m - self._left_m) * per
         stigmators = _change(
             (before.stigmator_x, before.stigmator_y), (now.stigmator_x, now.stigmator_y)
         )
@@ -308,6 +316,7 @@ class Stabiliser:
         return Sight(
             time_ns=header.monotonic_ns,
             drift=np.asarray(pixels * anchor.pixel_size_m - explained, np.float64),
+            by_focus=by_focus,
             sigma_m=shift.sigma_px * anchor.pixel_size_m,
             by_beam=by_beam,
             by_stage=by_stage,
@@ -395,6 +404,14 @@ class Stabiliser:
         if reason != self._stopped:
             outcomes.tell("drift_uncorrected", f"drift is not corrected: {reason}", Level.WARNING)
         self._stopped = reason
+
+
+def _plays(calibration: Calibration) -> dict[str, float]:
+    """How far the play of stage and lens may displace the picture, as `Check.saw` takes them."""
+    stage, lens = calibration.stage_backlash_m, calibration.focus_hysteresis_m
+    per = calibration.image_shift_per_focus
+    by_lens = lens.value * math.hypot(per.x, per.y) if lens and per else 0.0
+    return {"play_m": stage.value if stage else 0.0, "lens_m": by_lens}
 
 
 def _beam_shift(header: FrameHeader) -> tuple[float, float]:

@@ -30,6 +30,7 @@ class Sight:
     Attributes:
         time_ns: when it was taken.
         drift: displacement of the content that nothing known of explains.
+        by_focus: displacement that the calibration says following focus has made.
         sigma_m: standard deviation of it, along each axis.
         by_beam: displacement that the calibration says beam shift has made.
         by_stage: the same of the stage.
@@ -37,6 +38,7 @@ class Sight:
 
     time_ns: int
     drift: Vector
+    by_focus: Vector
     sigma_m: float
     by_beam: Vector
     by_stage: Vector
@@ -73,12 +75,13 @@ class Check:
         """The correction cannot be judged: somebody else has moved something."""
         self._before = None
 
-    def saw(self, after: Sight, *, play_m: float) -> str:
+    def saw(self, after: Sight, *, play_m: float, lens_m: float = 0.0) -> str:
         """Judge the correction by the first frame after it.
 
         Args:
             after: what that frame says.
             play_m: of the stage.
+            lens_m: how far the play of the lens displaces the picture.
 
         Returns:
             What contradicts the calibration; empty if nothing does.
@@ -92,8 +95,9 @@ class Check:
             return ""
         since_ns = after.time_ns - before.time_ns
         error = after.drift - before.drift - self._rate * since_ns
-        noise_m = max(before.sigma_m, after.sigma_m) * (2 + 2 * since_ns / self._span_ns)
-        allowed_m = _WRONG * way_m + _SIGMAS * noise_m + (play_m if stage.any() else 0.0)
+        noise_m = _SIGMAS * max(before.sigma_m, after.sigma_m) + lens_m
+        noise_m *= 2 + 2 * since_ns / self._span_ns
+        allowed_m = _WRONG * way_m + noise_m + (play_m if stage.any() else 0.0)
         if math.hypot(*error) <= allowed_m:
             self._misses = 0
             return ""

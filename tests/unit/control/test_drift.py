@@ -386,6 +386,37 @@ def test_in_hold_mode_it_goes_on_beside_following() -> None:
     assert "paused" not in bench.kinds
 
 
+@pytest.mark.parametrize("z_nm_per_s", [4000, -4000])
+def test_the_picture_stands_still_while_focus_follows_the_specimen(z_nm_per_s: float) -> None:
+    """Else it would go by 12 nm for every micrometre: by eight deadbands."""
+    config = configuration()
+    control = msgspec.structs.replace(config.control, hold=HoldOptions())
+    drift = {"x_nm_per_s": 0, "y_nm_per_s": 0, "z_nm_per_s": z_nm_per_s}
+    with Bench(msgspec.structs.replace(config, control=control), drift=drift) as bench:
+        bench.start().frames(8)
+        bench.views.clear()
+        bench.frames(120)
+        here = bench.microscope.read_state().optics
+    assert abs(here.working_distance_m - 5e-3) > 20e-6
+    assert bench.wandered_m < 1.5 * 0.02 * FIELD_M
+    assert "drift_uncorrected" not in bench.kinds
+
+
+def test_what_a_search_has_done_to_the_picture_is_left_alone() -> None:
+    config = configuration()
+    control = msgspec.structs.replace(config.control, hold=HoldOptions())
+    column = {**OPTIONS["column"], "working_distance_mm": 5.02}
+    still = {"x_nm_per_s": 0, "y_nm_per_s": 0}
+    with Bench(
+        msgspec.structs.replace(config, control=control), column=column, drift=still
+    ) as bench:
+        bench.start().frames(40)
+    x0, x1 = bench.views[0][0], bench.views[-1][0]
+    assert abs(x1 - x0) == pytest.approx(20e-6 * 12e-3, rel=0.1)
+    assert SetWorkingDistance in {type(action) for action in bench.actions}
+    assert SetBeamShift not in {type(action) for action in bench.actions}
+
+
 def test_steps_that_follow_focus_with_every_frame_do_not_keep_it_waiting() -> None:
     config = configuration(0.2e-6, stage=True)
     control = msgspec.structs.replace(config.control, hold=HoldOptions())

@@ -12,6 +12,7 @@ def sight(frame: int, beam_m: float = 0.0, stage_m: float = 0.0, error_m: float 
     return Sight(
         time_ns=frame * FRAME_NS,
         drift=RATE * frame + (error_m, 0.0),
+        by_focus=np.zeros(2),
         sigma_m=1e-9,
         by_beam=np.array([beam_m, 0.0]),
         by_stage=np.array([stage_m, 0.0]),
@@ -37,6 +38,13 @@ def test_the_play_of_the_stage_is_none():
     after = sight(3, stage_m=-100e-9, error_m=200e-9)
     assert begun(stage=True).saw(after, play_m=200e-9) == ""
     assert begun(stage=True).saw(after, play_m=0.0) != ""
+
+
+def test_the_play_of_the_lens_is_none():
+    """Focus turns round with every other frame, as where it is followed."""
+    after = sight(3, beam_m=-100e-9, error_m=200e-9)
+    assert begun().saw(after, play_m=0.0, lens_m=50e-9) == ""
+    assert begun().saw(after, play_m=0.0, lens_m=30e-9) != ""
 
 
 def test_two_in_a_row_are_needed_of_the_beam_and_one_of_the_stage():
