@@ -124,7 +124,7 @@ def without_scale(microscope: RecordedMicroscope, config: RunConfig) -> str:
         return ""
     return (
         f"the stack carries no pixel size, so {show_length(unit_m)} had to stand for half a depth "
-        "of field: give pixel_size_nm in stack.csv"
+        "of field: give pixel_size_nm in stack.csv, or PhysicalSizeX in an OME-TIFF"
     )
 
 

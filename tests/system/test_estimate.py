@@ -95,6 +95,7 @@ def test_estimate_claims_no_focus_where_there_is_nothing_to_see(
     assert record["interval90_m"] is None
     assert len(record["frames"]) == used
     assert run.err.count("not fit for use: saturated, blank") == 3 - used
+    assert "give pixel_size_nm in stack.csv, or PhysicalSizeX in an OME-TIFF" in run.err
 
 
 def test_estimate_leaves_out_what_is_not_fit_for_use(
