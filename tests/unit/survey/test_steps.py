@@ -22,17 +22,19 @@ Height = Callable[[float, float], float]  # of x and y over half the extent, in 
 
 
 class Stage:
-    """What a scan asks of a pilot; focus is always found, and time goes by."""
+    """What a scan asks of a pilot; focus is always found, time goes by, and focus drifts."""
 
-    def __init__(self, height: Height, seed: int = 0) -> None:
-        self._height, self._random = height, np.random.default_rng(seed)
+    def __init__(self, height: Height, drift: float) -> None:
+        self._height, self._drift, self._random = height, drift, np.random.default_rng(0)
         self._time_s, self._place, self._focus_m = 0.0, Place(0.0, 0.0), 0.0
         self.go(self._place, self._truth_m())
         self.moved = False
 
     def _truth_m(self) -> float:
         half_m = PITCH_M * (SIZE - 1) / 2
-        return 5e-3 + UNIT_M * self._height(*(each_m / half_m for each_m in self._place))
+        drifted = self._drift * self._time_s / 60
+        height = self._height(*(each_m / half_m for each_m in self._place))
+        return 5e-3 + UNIT_M * (height + drifted)
 
     @property
     def off(self) -> float:
@@ -77,14 +79,14 @@ class Scan:
     Where it ends at the last position, those in doubt are not visited again.
     """
 
-    def __init__(self, height: Height, again: bool = True) -> None:
-        stage: Any = Stage(height)
+    def __init__(self, height: Height, again: bool = True, drift: float = 0.0) -> None:
+        stage: Any = Stage(height, drift)
         config: Any = SimpleNamespace(
             half_depth_of=lambda _header: UNIT_M,
             safety=SimpleNamespace(working_distance_m=None),
         )
         grid = GridOptions(rows=SIZE, columns=SIZE, pitch_m=(PITCH_M, PITCH_M))
-        options = ScanOptions(grid=grid)
+        options = ScanOptions(grid=grid, drift=max(0.3, drift))
         self.off: dict[int, float] = {}
 
         def visited(visit: Visit) -> None:
@@ -127,6 +129,15 @@ def test_a_specimen_without_an_edge_costs_no_focusings(tilt: float, sag: float) 
     assert max(scan.off.values()) < 1
     # Seven at first, and one at every ninth position.
     assert len(scan.found.focused) == 11
+
+
+def test_a_steady_drift_brings_no_position_into_doubt() -> None:
+    """Where focus was predicted is compared with where it was then, not with where it is now."""
+    scan = Scan(lambda u, v: 4 * u - 3 * v, drift=2.0)
+    assert max(scan.off.values()) < 1
+    assert len(scan.found.focused) < 14
+    predicted = [visit for visit in scan.found.visits if visit.how == "predicted"]
+    assert len(predicted) > 25
 
 
 def test_until_it_is_focused_a_prediction_in_doubt_is_named(tmp_path: Path) -> None:
