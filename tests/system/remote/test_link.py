@@ -111,7 +111,7 @@ def test_nobody_listens(connect, serving):
 
 def test_somebody_else_listens(connect, mute_listener):
     with pytest.raises(DisconnectedError, match=r"no connection within 0\.3 s"):
-        connect(mute_listener, connect_timeout_s=0.3)
+        connect(mute_listener, connect_timeout_s=0.3, silence_timeout_s=0.1)
 
 
 # -- the cable is pulled ------------------------------------------------------------------------

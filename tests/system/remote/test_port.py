@@ -1,5 +1,7 @@
 """Every method of the port, seen from the other end of the network."""
 
+import weakref
+
 import msgspec
 import numpy as np
 import pytest
@@ -65,6 +67,11 @@ def test_frames_are_counted_anew_for_each_client(far, near, connect):
     near.close()
     assert connect(far.endpoint).acquire(1.0).header.sequence == 1
     assert far.microscope.sequence == 4
+
+
+def test_a_frame_that_nobody_holds_is_let_go(near, eventually):
+    pixels = weakref.ref(near.acquire(1.0).pixels)
+    eventually(lambda: pixels() is None)
 
 
 def test_a_frame_that_did_not_come_leaves_no_gap(far, near):

@@ -91,6 +91,26 @@ def test_a_move_is_stopped_and_the_gate_shuts(far, near, in_background):
         near.apply(MoveStage(x_m=5e-5))
 
 
+def test_a_move_that_is_stopped_while_the_settings_are_read_is_not_begun(
+    far, near, in_background, monkeypatch, eventually
+):
+    reading, read = threading.Event(), far.microscope.read_state
+
+    def read_until_stopped():
+        reading.set()
+        eventually(lambda: far.microscope.stops > 0)
+        return read()
+
+    monkeypatch.setattr(far.microscope, "read_state", read_until_stopped)
+    call = in_background(near.apply, SetStigmator(x=0.1, y=0.0))
+    assert reading.wait(PROMPT_S)
+    near.stop()
+    outcome = call.outcome(PROMPT_S)
+    assert isinstance(outcome, CommandRefusedError)
+    assert "not begun, nothing has changed: it was stopped" in str(outcome)
+    assert far.microscope.applied == []
+
+
 def test_a_stop_when_nothing_happens_reaches_the_microscope_and_spoils_nothing(
     far, near, eventually
 ):
