@@ -352,7 +352,7 @@ class _Work:
         return _certain(calibration, left_out)
 
     def _fit_blur(self) -> BlurFit:
-        # Beam shift and stage move the field: what differs there is specimen, not beam.
+        # The stage moves far across the specimen: what differs there is specimen, not beam.
         frames = [
             taken
             for taken in self._taken
