@@ -29,6 +29,7 @@ from semagent.types import (
     FrameAnalysis,
     FrameHeader,
     MicroscopeState,
+    Scan,
     Signature,
 )
 
@@ -37,6 +38,8 @@ _RENEWALS = {4, 12, 24}  # frames after which the mean of all so far is a better
 _RENEWED = 48  # frames after which it is renewed again: fields move and change
 _KNOWN = 0.08  # half depths of field: known so well, focus is not looked for beside it
 _WELL = 0.2  # known so well, two frames are taken on each side, with half as many moves
+_OTHER_FIELD = 0.7  # variance by what has come into the field, over that of noise, that is too much
+_FEWEST = 8  # frames that count all the same
 _SURE = 0.5  # known so well, focus is followed over frames with faults
 _STEPS = 2.0  # standard deviations that a dither goes
 _LEAP = 2.0  # half depths of field: the furthest to either side that a jump is followed
@@ -66,7 +69,7 @@ def begin(turn: Turn, analysis: FrameAnalysis, home: MicroscopeState) -> None:
     turn.tell("hold_started", f"following from {show_distance(here_m)}", working_distance_m=here_m)
     if verified is not None and abs(_place(task, verified.header)) <= _BESIDE:
         seen = _read(turn, task, verified)
-        task = task if seen is None else _seen(task, seen)
+        task = task if seen is None else _seen(task, seen, verified.header.scan)
     on_frame(turn, task, analysis)
 
 
@@ -82,7 +85,7 @@ def on_frame(turn: Turn, task: Follow, analysis: FrameAnalysis) -> None:
         ending.yield_to_operator(turn, settings_change(task.home, header.settings))
         return
     seen = _read(turn, task, analysis)
-    task = _unseen(task, header) if seen is None else _seen(task, seen)
+    task = _unseen(task, header) if seen is None else _seen(task, seen, header.scan)
     next_ = tracking.predict(task.track, 1.0)
     here = _place(task, header)
     target = next_.focus + _dither(turn, task, next_, here)
@@ -151,6 +154,8 @@ def _read(turn: Turn, task: Follow, analysis: FrameAnalysis) -> Seen | None:
         signature=signature,
         change=tuple(readings.change[0].tolist()),
         covariance=tuple(readings.covariance[0].ravel().tolist()),
+        shift=analysis.shift,
+        by_content=float(readings.by_content[0]),
     )
 
 
@@ -171,10 +176,12 @@ def _predicted(task: Follow, now_ns: int, frame_ns: float) -> Track:
     return tracking.predict(task.track, since_ns / frame_ns)
 
 
-def _seen(task: Follow, new: Seen) -> Follow:
+def _seen(task: Follow, new: Seen, scan: Scan) -> Follow:
     """The task after a frame that tells something."""
     begun_ns = new.time_ns if task.begun_ns is None else task.begun_ns
-    seen = (*task.seen, new)[-_WINDOW:]
+    seen = _alike((*task.seen, new), scan)[-_WINDOW:]
+    # Where the field moves, the reference moves along.
+    half = _RENEWED if len(seen) > len(task.seen) else len(seen) // 2
     task = msgspec.structs.replace(
         task,
         begun_ns=begun_ns,
@@ -183,7 +190,7 @@ def _seen(task: Follow, new: Seen) -> Follow:
         first=task.first if len(task.first) == _FELL_FRAMES else (*task.first, new),
         frames=task.frames + 1,
     )
-    if task.frames in _RENEWALS or task.frames % _RENEWED == 0:
+    if task.frames in _RENEWALS or task.frames % half == 0:
         task = _renewed(task)
     frame_ns = _frame_ns(task, new.time_ns)
     ages = np.array([(new.time_ns - each.time_ns) / frame_ns for each in seen])
@@ -195,6 +202,21 @@ def _seen(task: Follow, new: Seen) -> Follow:
         told = tracking.Told(task.seen, ages, slope_known=task.slope_known)
     track = tracking.update(told, task.begun, (new.time_ns - begun_ns) / frame_ns, expected)
     return msgspec.structs.replace(task, track=track, at_ns=new.time_ns, blind=0)
+
+
+def _alike(seen: tuple[Seen, ...], scan: Scan) -> tuple[Seen, ...]:
+    """The last frames, as far back as what has come into the field since may pass for noise."""
+    last = seen[-1].shift
+    for back, each in enumerate(reversed(seen)):
+        shift = each.shift
+        if back < _FEWEST or last is None or shift is None:
+            continue
+        moved = abs(shift.x_px - last.x_px) / scan.width_px
+        moved += abs(shift.y_px - last.y_px) / scan.height_px
+        elsewhere = shift.reference_sequence != last.reference_sequence
+        if elsewhere or moved * seen[-1].by_content > _OTHER_FIELD:
+            return seen[-back:]
+    return seen
 
 
 def _jumped(task: Follow, ages: Array, begun: Track) -> Follow:

@@ -40,10 +40,13 @@ class Readings:
         covariance: of the noise of the frames; that of the reference is common to all. Shape
             (N, CHANGES, CHANGES). Where there is structure along one direction only, the changes
             are told together, but none of them alone.
+        by_content: variance of the change of u² from one field of this kind to another, over that
+            of noise, shape (N,).
     """
 
     change: Array
     covariance: Array
+    by_content: Array
 
 
 def read(signatures: Sequence[Signature], reference: Signature, slope: float) -> Readings | None:
@@ -89,9 +92,13 @@ def read(signatures: Sequence[Signature], reference: Signature, slope: float) ->
         left = ratio - (patterns @ sizes)[:, :, 0]
         outlying = np.maximum(1.0, np.abs(left) / np.sqrt(variance) / _OUTLIER)
         gain += sizes[:, CHANGES]
+    # Power is exponentially distributed over fields of one kind.
+    gains = covariance @ weighted.transpose(0, 2, 1)
+    another = 2 * share**2 / (pixels / 2 * geometry.share[filled])
+    by_content = (gains[:, 0] ** 2 * another).sum(axis=1) / covariance[:, 0, 0]
     covariance *= _strangeness(left, variance, np.flatnonzero(filled) // SECTORS)[:, None, None]
     sizes = sizes[:, :, 0]
-    return Readings(sizes[:, :CHANGES], covariance[:, :CHANGES, :CHANGES])
+    return Readings(sizes[:, :CHANGES], covariance[:, :CHANGES, :CHANGES], by_content)
 
 
 def _strangeness(left: Array, variance: Array, rings: npt.NDArray[np.intp]) -> Array:

@@ -12,6 +12,7 @@ from semagent.types import (
     FrameAnalysis,
     FrameHeader,
     GateStatus,
+    ImageShift,
     Level,
     MicroscopeAction,
     MicroscopeState,
@@ -197,6 +198,8 @@ class Seen(Value, frozen=True, kw_only=True):
         signature: of the frame.
         change: of u², 2 u a1 and 2 u a2, in half depths of field squared.
         covariance: of these, row by row, without that of the reference.
+        shift: where its content lies; ``None`` where that cannot be told.
+        by_content: as in `semagent.control.reading.Readings`.
         focus: where focus was then, for frames from before a jump; ``None`` for those since.
     """
 
@@ -205,6 +208,8 @@ class Seen(Value, frozen=True, kw_only=True):
     signature: Signature
     change: tuple[float, ...]
     covariance: tuple[float, ...]
+    shift: ImageShift | None = None
+    by_content: float = 0.0
     focus: float | None = None
 
 

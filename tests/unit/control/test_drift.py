@@ -402,6 +402,27 @@ def test_the_picture_stands_still_while_focus_follows_the_specimen(z_nm_per_s: f
     assert "drift_uncorrected" not in bench.kinds
 
 
+def test_a_picture_that_wanders_is_followed_in_focus_all_the_same() -> None:
+    """Else what comes into it passes for blur: a third of a per cent of the field every frame."""
+    config = configuration(correct=False)
+    control = msgspec.structs.replace(config.control, hold=HoldOptions())
+    with Bench(
+        msgspec.structs.replace(config, control=control),
+        specimen={**OPTIONS["specimen"], "kind": "fibres"},
+        drift={"x_nm_per_s": 120, "y_nm_per_s": -80, "z_nm_per_s": 500},
+        seed=2,
+    ) as bench:
+        bench.start().frames(10)
+        off = []
+        for _ in range(120):
+            bench.frames(1)
+            truth = bench.microscope.truth()
+            off.append(abs(truth.defocus_m) / truth.half_depth_m)
+    assert bench.wandered_m > 0.3 * FIELD_M
+    assert max(off) < 1
+    assert "hold_lost" not in bench.kinds
+
+
 def test_what_a_search_has_done_to_the_picture_is_left_alone() -> None:
     config = configuration()
     control = msgspec.structs.replace(config.control, hold=HoldOptions())
