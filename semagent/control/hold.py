@@ -39,6 +39,7 @@ _RENEWED = 48  # frames after which it is renewed again: fields move and change
 _KNOWN = 0.08  # half depths of field: known so well, focus is not looked for beside it
 _WELL = 0.2  # known so well, two frames are taken on each side, with half as many moves
 _OTHER_FIELD = 0.7  # variance by what has come into the field, over that of noise, that is too much
+_SPARE = 0.25  # half depths of field: known so well, it can do without frames of another field
 _FEWEST = 8  # frames that count all the same
 _SURE = 0.5  # known so well, focus is followed over frames with faults
 _STEPS = 2.0  # standard deviations that a dither goes
@@ -179,7 +180,9 @@ def _predicted(task: Follow, now_ns: int, frame_ns: float) -> Track:
 def _seen(task: Follow, new: Seen, scan: Scan) -> Follow:
     """The task after a frame that tells something."""
     begun_ns = new.time_ns if task.begun_ns is None else task.begun_ns
-    seen = _alike((*task.seen, new), scan)[-_WINDOW:]
+    seen = (*task.seen, new)[-_WINDOW:]
+    if task.track.std < _SPARE:
+        seen = _alike(seen, scan)
     # Where the field moves, the reference moves along.
     half = _RENEWED if len(seen) > len(task.seen) else len(seen) // 2
     task = msgspec.structs.replace(
