@@ -238,10 +238,25 @@ def _slope(problem: _Problem, p: Floats, index: int) -> Floats:
 
 
 def _asked_for(
-    problem: _Problem, p: Floats, covariance: Floats, frames: npt.NDArray[np.bool_]
+    problem: _Problem,
+    p: Floats,
+    covariance: Floats,
+    left: tuple[Floats, Floats],
+    frames: npt.NDArray[np.bool_],
 ) -> tuple[Floats, Floats]:
-    """Changes of focus that residuals ask for in ``frames`` (m, N), and their errors, (m,) each."""
-    _, residual, weight = _misfit(problem, p)
+    """Changes of focus that residuals ask for in some frames.
+
+    Args:
+        problem: the data.
+        p: the parameters.
+        covariance: theirs.
+        left: residuals and their weights, each (N, BINS).
+        frames: in which of them, shape (m, N).
+
+    Returns:
+        The changes, and their errors, shape (m,) each.
+    """
+    residual, weight = left
     by_focus = frames[:, :, np.newaxis] * _slope(problem, p, 0)
     columns = problem.without_nuisances(by_focus, weight).reshape(len(frames), -1)
     weighted = columns * weight.ravel()
@@ -253,13 +268,15 @@ def _asked_for(
     return pull / told, told**-0.5
 
 
-def _jump(problem: _Problem, p: Floats, covariance: Floats) -> tuple[float, float]:
+def _jump(
+    problem: _Problem, p: Floats, covariance: Floats, left: tuple[Floats, Floats]
+) -> tuple[float, float]:
     """The surest jump of focus between two frames, and its error."""
     frames = np.arange(len(problem.places))
     if len(frames) < 2 * _FEWEST_BESIDE:
         return 0.0, math.inf
     after = frames >= frames[_FEWEST_BESIDE : 1 - _FEWEST_BESIDE, np.newaxis]
-    change, error = _asked_for(problem, p, covariance, after)
+    change, error = _asked_for(problem, p, covariance, left, after)
     surest = int(np.abs(change / error).argmax())
     return float(change[surest]), float(error[surest])
 
@@ -271,9 +288,10 @@ def _in_metres(problem: _Problem, p: Floats, covariance: Floats) -> BlurFit:
     excess = max(1.0, float((residual**2 * weight).sum()) / freedom)
     sigma[problem.free] = np.sqrt(np.maximum(np.diag(covariance), 0) * excess)
     # Focus that wanders leaves little in any bin, but the same in all bins of a frame.
-    wander, error = _asked_for(problem, p, covariance, np.eye(len(problem.places), dtype=bool))
+    left, each = (residual, weight), np.eye(len(problem.places), dtype=bool)
+    wander, error = _asked_for(problem, p, covariance, left, each)
     sigma[_OF_FOCUS] *= math.sqrt(max(1.0, float(((wander / error) ** 2).mean()) / excess))
-    jump, jump_sigma = _jump(problem, p, covariance)
+    jump, jump_sigma = _jump(problem, p, covariance, left)
     slope = math.exp(p[1]) / problem.unit_m
     metres, spread = p * problem.unit_m, sigma * problem.unit_m
     return BlurFit(
