@@ -113,6 +113,10 @@ def run(
     return found, before, after, stages
 
 
+def entries(matrix: Matrix) -> list[float]:
+    return [matrix.xx, matrix.xy, matrix.yx, matrix.yy]
+
+
 @pytest.fixture(scope="module")
 def measured() -> tuple[Calibration, MicroscopeState, MicroscopeState]:
     found, before, after, _ = run()
@@ -165,8 +169,7 @@ def test_a_spot_that_grows_is_not_taken_for_play(
     assert play is not None
     assert play.value == pytest.approx(0.5e-6, abs=3 * play.sigma)
     assert matrix is not None
-    entries = [matrix.xx, matrix.xy, matrix.yx, matrix.yy]
-    assert entries == pytest.approx([18e-6, -6e-6, 6e-6, 18e-6], abs=3 * matrix.sigma)
+    assert entries(matrix) == pytest.approx([18e-6, -6e-6, 6e-6, 18e-6], abs=3 * matrix.sigma)
 
 
 def test_the_uncertainties_are_honest(measured: Any) -> None:
@@ -197,8 +200,7 @@ def test_where_focus_wanders_less_is_known(seed: int) -> None:
 
 def test_signs_scales_and_coupling_of_the_stigmators(measured: Any) -> None:
     matrix = measured[0].astigmatism_per_stigmator
-    found = [matrix.xx, matrix.xy, matrix.yx, matrix.yy]
-    assert found == pytest.approx([18e-6, -6e-6, 6e-6, 18e-6], abs=1.2e-6)
+    assert entries(matrix) == pytest.approx([18e-6, -6e-6, 6e-6, 18e-6], abs=1.2e-6)
     # These stigmators do not focus, and the calibration does not say they do.
     vector = measured[0].focus_per_stigmator
     assert math.hypot(vector.x, vector.y) < 4 * vector.sigma
@@ -211,8 +213,7 @@ def test_a_field_of_few_directions_tells_what_stigmators_do(seed: int) -> None:
     assert isinstance(found, Calibration), found
     matrix = found.astigmatism_per_stigmator
     assert matrix is not None
-    entries = [matrix.xx, matrix.xy, matrix.yx, matrix.yy]
-    assert entries == pytest.approx([18e-6, -6e-6, 6e-6, 18e-6], abs=2.5 * matrix.sigma)
+    assert entries(matrix) == pytest.approx([18e-6, -6e-6, 6e-6, 18e-6], abs=2.5 * matrix.sigma)
     assert matrix.sigma < 1.2e-6
 
 
@@ -231,14 +232,13 @@ def test_shifts_are_those_of_the_content(measured: Any) -> None:
     calibration = measured[0]
     focus, stigmator = calibration.image_shift_per_focus, calibration.image_shift_per_stigmator
     assert (focus.x, focus.y) == pytest.approx((-12e-3, 6e-3), abs=0.1e-3)
-    found = [stigmator.xx, stigmator.xy, stigmator.yx, stigmator.yy]
-    assert found == pytest.approx([-300e-9, -100e-9, 50e-9, -200e-9], abs=10e-9)
+    assert entries(stigmator) == pytest.approx([-300e-9, -100e-9, 50e-9, -200e-9], abs=10e-9)
 
 
 @pytest.mark.parametrize("name", ["image_shift_per_beam_shift", "image_shift_per_stage"])
 def test_scale_and_rotation(measured: Any, name: str) -> None:
     matrix = getattr(measured[0], name)
-    assert [matrix.xx, matrix.xy, matrix.yx, matrix.yy] == pytest.approx([-1, 0, 0, -1], abs=5e-3)
+    assert entries(matrix) == pytest.approx([-1, 0, 0, -1], abs=5e-3)
 
 
 def test_the_play_of_the_stage(measured: Any) -> None:
@@ -456,8 +456,7 @@ def test_within_the_limits_that_configurations_ship_with() -> None:
     assert after == before
     matrix = found.astigmatism_per_stigmator
     assert matrix is not None
-    entries = [matrix.xx, matrix.xy, matrix.yx, matrix.yy]
-    assert entries == pytest.approx([54e-6, -18e-6, 18e-6, 54e-6], abs=3 * matrix.sigma)
+    assert entries(matrix) == pytest.approx([54e-6, -18e-6, 18e-6, 54e-6], abs=3 * matrix.sigma)
     assert found.image_shift_per_beam_shift is not None
     assert found.image_shift_per_beam_shift.xx == pytest.approx(-1, abs=0.05)
 

@@ -75,6 +75,13 @@ def configuration(reach_m: float = 10e-6, **drift: Any) -> RunConfig:
     return msgspec.structs.replace(config, safety=safety, control=control, remembered=memory)
 
 
+def following(reach_m: float = 10e-6, **drift: Any) -> RunConfig:
+    """The configuration, with focus followed, too."""
+    config = configuration(reach_m, **drift)
+    control = msgspec.structs.replace(config.control, hold=HoldOptions())
+    return msgspec.structs.replace(config, control=control)
+
+
 class Bench:
     def __init__(
         self, config: RunConfig | None = None, record: Path | None = None, **changes: Any
@@ -354,10 +361,8 @@ def test_a_dragged_working_distance_is_put_back_if_the_agent_is_to_rest_meanwhil
 
 
 def test_a_stage_move_on_its_way_while_the_mode_is_set_again_is_no_hand() -> None:
-    config = configuration(0.2e-6, stage=True)
-    control = msgspec.structs.replace(config.control, hold=HoldOptions())
     with dragging(
-        msgspec.structs.replace(config, control=control),
+        following(0.2e-6, stage=True),
         lambda bench: bench.lockstep.request(SetMode(mode=Mode.HOLD)),
     ) as bench:
         bench.start().frames(40)
@@ -377,9 +382,7 @@ def test_a_record_replays(tmp_path: Path) -> None:
 
 
 def test_in_hold_mode_it_goes_on_beside_following() -> None:
-    config = configuration()
-    control = msgspec.structs.replace(config.control, hold=HoldOptions())
-    with Bench(msgspec.structs.replace(config, control=control)) as bench:
+    with Bench(following()) as bench:
         bench.start().frames(80)
     assert {SetBeamShift, SetWorkingDistance} <= {type(action) for action in bench.actions}
     assert "hold_ended" not in bench.kinds
@@ -388,11 +391,9 @@ def test_in_hold_mode_it_goes_on_beside_following() -> None:
 
 @pytest.mark.parametrize("z_nm_per_s", [4000, -4000])
 def test_the_picture_stands_still_while_focus_follows_the_specimen(z_nm_per_s: float) -> None:
-    """Else it would go by 12 nm for every micrometre: by eight deadbands."""
-    config = configuration()
-    control = msgspec.structs.replace(config.control, hold=HoldOptions())
+    """Else it would go by 12 nm for every micrometre."""
     drift = {"x_nm_per_s": 0, "y_nm_per_s": 0, "z_nm_per_s": z_nm_per_s}
-    with Bench(msgspec.structs.replace(config, control=control), drift=drift) as bench:
+    with Bench(following(), drift=drift) as bench:
         bench.start().frames(8)
         bench.views.clear()
         bench.frames(120)
@@ -404,10 +405,8 @@ def test_the_picture_stands_still_while_focus_follows_the_specimen(z_nm_per_s: f
 
 def test_a_picture_that_wanders_is_followed_in_focus_all_the_same() -> None:
     """Else what comes into it passes for blur: a third of a per cent of the field every frame."""
-    config = configuration(correct=False)
-    control = msgspec.structs.replace(config.control, hold=HoldOptions())
     with Bench(
-        msgspec.structs.replace(config, control=control),
+        following(correct=False),
         specimen={**OPTIONS["specimen"], "kind": "fibres"},
         drift={"x_nm_per_s": 120, "y_nm_per_s": -80, "z_nm_per_s": 500},
         seed=2,
@@ -424,13 +423,9 @@ def test_a_picture_that_wanders_is_followed_in_focus_all_the_same() -> None:
 
 
 def test_what_a_search_has_done_to_the_picture_is_left_alone() -> None:
-    config = configuration()
-    control = msgspec.structs.replace(config.control, hold=HoldOptions())
     column = {**OPTIONS["column"], "working_distance_mm": 5.02}
     still = {"x_nm_per_s": 0, "y_nm_per_s": 0}
-    with Bench(
-        msgspec.structs.replace(config, control=control), column=column, drift=still
-    ) as bench:
+    with Bench(following(), column=column, drift=still) as bench:
         bench.start().frames(40)
     x0, x1 = bench.views[0][0], bench.views[-1][0]
     assert abs(x1 - x0) == pytest.approx(20e-6 * 12e-3, rel=0.1)
@@ -439,10 +434,8 @@ def test_what_a_search_has_done_to_the_picture_is_left_alone() -> None:
 
 
 def test_steps_that_follow_focus_with_every_frame_do_not_keep_it_waiting() -> None:
-    config = configuration(0.2e-6, stage=True)
-    control = msgspec.structs.replace(config.control, hold=HoldOptions())
     drift = {"x_nm_per_s": 120, "y_nm_per_s": -80, "z_nm_per_s": 4000}
-    with Bench(msgspec.structs.replace(config, control=control), drift=drift) as bench:
+    with Bench(following(0.2e-6, stage=True), drift=drift) as bench:
         bench.start().frames(80)
     steps = [action for action in bench.actions if isinstance(action, SetWorkingDistance)]
     assert len(steps) > 60
