@@ -211,7 +211,7 @@ def live(simulated_config: Config, press_ctrl_c: Any) -> Any:
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals; Windows has others")
 @pytest.mark.parametrize("number", ENDING)
 def test_an_interrupt_puts_focus_back_and_ends_cleanly(live: Any, number: signal.Signals):
-    run = live("--arm", "--mode", "hold", scan={"dwell_us": 4.0})
+    run = live("--arm", "--mode", "hold")
     run.wait_until_moved()
     roles = list(run.children().values())
     for process in (*roles, psutil.Process(run.process.pid)):
